@@ -1,0 +1,1 @@
+"""nca-interp: does pre-pre-training on synthetic data help a language model, and which parts carry it?"""

@@ -1,0 +1,43 @@
+"""What every component shares: the frozen configuration base and the error that a user's mistake raises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: one clear message (field, value, what is legal), exit code 2, no traceback."""
+
+
+class RunFailed(RuntimeError):
+    """A run that started and could not finish (diverged, disk full): exit code 1."""
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, no unknown keys, attribute docstrings become field descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal configurations give equal bytes, hence equal hashes."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, length: int = 64) -> str:
+    """First `length` hexadecimal digits of the SHA-256 of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def stream_seed(*parts: Any) -> int:
+    """A 63-bit seed for one named random stream, e.g. `stream_seed(3, "init", "model.norm.weight")`.
+
+    Streams with different names are independent; the value depends on nothing but the parts.
+    """
+    return int(digest([str(p) for p in parts], 16), 16) >> 1
