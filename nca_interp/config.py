@@ -1,0 +1,376 @@
+"""What a study is: frozen models, validated once, saved as JSON before the first step, never edited afterwards.
+
+A study is a matrix of regimes x domains x seeds with one model and one budget for each stage. Recipes in `runs/`
+return one; `--set a.b=v` changes one field of it, typed and checked like the recipe itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from nca_interp.base import Frozen, UserError
+from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
+
+Module = Literal["attn", "mlp", "norm"]
+MODULES: tuple[Module, ...] = ("attn", "mlp", "norm")
+Stage = Literal["ppt", "pt", "ft"]
+STAGE_LABELS: dict[str, str] = {"ppt": "pre-pre-training", "pt": "pre-training", "ft": "fine-tuning"}
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T", "Regime", "Domain")
+
+
+
+class ModelConfig(Frozen):
+    """Shape of a `LlamaForCausalLM` (RMSNorm, SwiGLU, RoPE); names follow TransformerLens."""
+
+    n_layers: int = Field(ge=1, le=256)
+    """Number of blocks."""
+    d_model: int = Field(ge=8, le=65_536)
+    """Width of the residual stream."""
+    n_heads: int = Field(ge=1, le=1024)
+    """Attention heads a layer; must divide d_model unless d_head is given."""
+    d_head: int | None = Field(default=None, ge=2, le=1024)
+    """Width of a head (even, for RoPE); null means d_model / n_heads."""
+    d_mlp: int = Field(ge=8, le=262_144)
+    """Hidden width of the gated MLP."""
+    n_ctx: int = Field(ge=8, le=1_048_576)
+    """Context length in tokens."""
+    rope_base: float = Field(default=10_000.0, gt=0)
+    """Base of the rotary position embedding."""
+    tied: bool = False
+    """Whether the unembedding shares the embedding's weights."""
+    init_std: float = Field(default=0.02, gt=0, le=10)
+    """Standard deviation of every freshly drawn matrix of the body."""
+    embed_std: float = Field(default=0.02, gt=0, le=10)
+    """Standard deviation of freshly drawn embeddings (the released code uses 1.0; arXiv 2603.10055 code, models.py)."""
+
+    @model_validator(mode="after")
+    def _heads(self) -> ModelConfig:
+        if self.d_head is None and self.d_model % self.n_heads:
+            legal = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0 and (self.d_model // h) % 2 == 0]
+            raise ValueError(
+                f"n_heads: {self.n_heads} does not divide d_model {self.d_model}; legal: {', '.join(map(str, legal))}"
+            )
+        if self.head_width % 2:
+            raise ValueError(f"d_head: {self.head_width} is odd; rotary positions need an even width")
+        return self
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head."""
+        return self.d_head or self.d_model // self.n_heads
+
+    @property
+    def n_params_body(self) -> int:
+        """Parameters outside embedding and unembedding."""
+        attn = 4 * self.d_model * self.n_heads * self.head_width
+        return self.n_layers * (attn + 3 * self.d_model * self.d_mlp + 2 * self.d_model) + self.d_model
+
+    def n_params(self, vocab_size: int) -> int:
+        """All parameters for a vocabulary of `vocab_size` tokens."""
+        return self.n_params_body + vocab_size * self.d_model * (1 if self.tied else 2)
+
+    def flops_per_token(self, vocab_size: int) -> float:
+        """Training FLOPs a token: 6 x parameters in matrix products + 12 x n_layers x width x n_ctx / 2 for attention."""
+        matmul = self.n_params_body + vocab_size * self.d_model
+        return 6.0 * matmul + 6.0 * self.n_layers * self.n_heads * self.head_width * self.n_ctx
+
+
+class StageConfig(Frozen):
+    """One training stage: budget, optimiser (AdamW), schedule, what is written when."""
+
+    steps: int = Field(ge=1, le=100_000_000)
+    """Optimiser steps."""
+    batch_size: int = Field(ge=1, le=1_048_576)
+    """Sequences a step, over all processes."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Sequences a forward pass on one process (gradient accumulation); null means all at once. Changes memory, not the result."""
+    lr: float = Field(gt=0, le=10)
+    """Peak learning rate."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps with linearly rising learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Shape after warm-up."""
+    min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Final learning rate / peak (cosine only)."""
+    horizon: int | None = Field(default=None, ge=1)
+    """Steps the schedule is computed for (null: `steps`); longer than `steps` stops in mid-schedule, as the released code does."""
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    """AdamW decay of matrices; norms are not decayed."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW moments' decay."""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW epsilon."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Global gradient norm is clipped to this; null: not at all."""
+    eval_every: int = Field(default=100, ge=1)
+    """Steps between validations; step 0 and the last step are always validated."""
+    eval_sequences: int = Field(default=64, ge=1)
+    """Validation rows, the same first rows of val.bin each time and for every regime."""
+    checkpoints: Literal["log", "ends"] = "log"
+    """log: steps 0, 1, 2, 4, ... and every `checkpoint_every`; ends: the first and the last."""
+    checkpoint_every: int = Field(default=1000, ge=1)
+    """Steps between checkpoints once the powers of two are further apart than this; also between resume states."""
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps after which a checkpoint is written, ascending, 0 (initial weights) and `steps` included."""
+        if self.checkpoints == "ends":
+            return [0, self.steps]
+        powers, step = {0, 1}, 2
+        while step < min(self.checkpoint_every, self.steps):
+            powers.add(step)
+            step *= 2
+        return sorted(powers | set(range(self.checkpoint_every, self.steps, self.checkpoint_every)) | {self.steps})
+
+    @model_validator(mode="after")
+    def _splits(self) -> StageConfig:
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise ValueError(f"micro_batch: {self.micro_batch} does not divide batch_size {self.batch_size}")
+        if self.horizon is not None and self.horizon < self.steps:
+            raise ValueError(f"horizon: {self.horizon} is shorter than steps {self.steps}")
+        return self
+
+
+class Seeds(Frozen):
+    """The three separate sources of chance; regimes are compared at equal seeds (paired)."""
+
+    init: int = Field(ge=0)
+    """Initial weights, and fresh embeddings at the swap."""
+    order: int = Field(ge=0)
+    """Order of the training data."""
+    rules: int = Field(ge=0)
+    """Synthetic rules and strings; text corpora do not depend on it."""
+
+
+class Regime(Frozen):
+    """What a model sees before language, and what of it is kept."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
+    """Short name, used in run names."""
+    label: str
+    """Name in reports; stand-ins are named as what they are."""
+    source: SourceSpec | None = None
+    """Data of the pre-pre-training stage; null: trained on language from scratch."""
+    keep: tuple[Module, ...] = MODULES
+    """Module types carried over at the swap; the rest is re-initialised. The embeddings are always new."""
+    reinit_to: Literal["initial", "fresh"] = "initial"
+    """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
+    role: Literal["regime", "transfer", "complexity", "control"] = "regime"
+    """Which comparison of the report it belongs to."""
+    runs: dict[str, int] | None = None
+    """Domain -> number of seeds (the first ones); null: every domain with every seed."""
+
+
+class Domain(Frozen):
+    """A language domain: the corpus of the pre-training stage, and questions for fine-tuning."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
+    """Short name, used in run names."""
+    label: str
+    """Name in reports."""
+    source: TextSpec
+    """The corpus."""
+    qa: QaSpec | None = None
+    """Question-answer pairs for fine-tuning and exact-match accuracy; null: no fine-tuning stage."""
+
+
+class Study(Frozen):
+    """A whole experiment; a recipe in `runs/` returns one."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
+    """Folder name under runs/out/."""
+    title: str
+    """Headline of the report."""
+    model: ModelConfig
+    """The network, equal in all regimes."""
+    regimes: tuple[Regime, ...]
+    """Compared regimes."""
+    domains: tuple[Domain, ...]
+    """Compared domains."""
+    seeds: tuple[Seeds, ...]
+    """Replications, the unit of all statistics."""
+    ppt: StageConfig
+    """Pre-pre-training."""
+    pt: StageConfig
+    """Pre-training on a domain."""
+    ft: StageConfig | None = None
+    """Fine-tuning on question-answer pairs; null: none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: autocast of matrix products. auto: bf16 where the hardware multiplies bf16 natively, else fp32."""
+    val_rows: int = Field(default=256, ge=1)
+    """Rows in the validation split of every token file."""
+    margin: float = Field(default=0.01, gt=0)
+    """Nats a token within which two regimes count as equivalent (declared before the run)."""
+    deviations: tuple[str, ...] = ()
+    """What differs from arXiv 2603.10055, one sentence each, for the report."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Study:
+        domains = [d.name for d in self.domains]
+        for field, names in (("regimes", [r.name for r in self.regimes]), ("domains", domains)):
+            if not names:
+                raise ValueError(f"{field}: at least one is needed")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{field}: names must differ, got {', '.join(names)}")
+        if not self.seeds:
+            raise ValueError("seeds: at least one is needed")
+        for regime in self.regimes:
+            for domain, n in (regime.runs or {}).items():
+                if domain not in domains:
+                    raise ValueError(f"regimes.{regime.name}.runs: unknown domain {domain!r}{suggest(domain, domains)}")
+                if not 0 <= n <= len(self.seeds):
+                    raise ValueError(f"regimes.{regime.name}.runs.{domain}: {n} seeds of {len(self.seeds)}")
+        for domain in self.domains:
+            if self.ft is not None and domain.qa is None:
+                continue
+            if domain.qa is not None and self.ft is None:
+                raise ValueError(f"domains.{domain.name}.qa: fine-tuning data given but the study has no ft stage")
+        self._frames()
+        return self
+
+    def _frames(self) -> None:
+        for regime in self.regimes:
+            if isinstance(regime.source, NcaSpec) and self.model.n_ctx < 2 * regime.source.tokens_per_frame:
+                raise ValueError(
+                    f"model.n_ctx: {self.model.n_ctx} holds less than two frames of {regime.source.tokens_per_frame} "
+                    f"tokens of regime {regime.name}; use a longer context or a smaller grid"
+                )
+
+    def regime(self, name: str) -> Regime:
+        """The regime called `name`; UserError with a suggestion if there is none."""
+        return _named(self.regimes, "regime", name)
+
+    def domain(self, name: str) -> Domain:
+        """The domain called `name`; UserError with a suggestion if there is none."""
+        return _named(self.domains, "domain", name)
+
+    def select(self, regime: str | None, domain: str | None, seed: int | None) -> Study:
+        """The same study restricted to one regime, one domain, or one seed (by its index)."""
+        regimes = (self.regime(regime),) if regime else self.regimes
+        domains = (self.domain(domain),) if domain else self.domains
+        if seed is not None and not 0 <= seed < len(self.seeds):
+            raise UserError(f"--seed: {seed}; legal: 0 to {len(self.seeds) - 1}")
+        names = {d.name for d in domains}
+        kept = []
+        for r in regimes:
+            runs = {d: n for d, n in (r.runs or dict.fromkeys(names, len(self.seeds))).items() if d in names}
+            if seed is not None:
+                runs = {d: int(n > seed) for d, n in runs.items()}
+            if any(runs.values()):
+                kept.append(r.model_copy(update={"runs": runs}))
+        if not kept:
+            raise UserError(f"nothing to run: regime {regime or 'any'}, domain {domain or 'any'}, seed {seed} is not in the recipe")
+        seeds = self.seeds if seed is None else (self.seeds[seed],)
+        return self.model_copy(update={"regimes": tuple(kept), "domains": domains, "seeds": seeds})
+
+
+def _named(items: Iterable[T], what: str, name: str) -> T:
+    items = list(items)
+    for item in items:
+        if item.name == name:
+            return item
+    raise UserError(f"unknown {what} {name!r}{suggest(name, [i.name for i in items])}")
+
+
+def suggest(name: str, legal: Iterable[str]) -> str:
+    """'; did you mean X?' where something is near, and the legal names."""
+    legal = list(legal)
+    near = difflib.get_close_matches(name, legal, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (legal: {', '.join(legal)})" if legal else hint
+
+
+def with_overrides(study: Study, overrides: Iterable[str]) -> Study:
+    """A copy of `study` with `a.b=value` overrides applied; values are TOML, a bare word is a string.
+
+    Regimes and domains are addressed by name (`regimes.nca.source.n_states=4`). Raises UserError for a key that does
+    not exist (with a suggestion), a value of the wrong type, or one out of range.
+    """
+    data = study.model_dump(mode="json")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise UserError(f"--set {override}: expected key=value")
+        _assign(data, key.strip(), _toml_value(text.strip()))
+    return parse(Study, data)
+
+
+def _toml_value(text: str) -> Any:
+    if text in ("null", "none"):
+        return None
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(data: Any, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node = data
+    for part in parents:
+        node = _child(node, part, key)
+    if isinstance(node, list):
+        index = _index(node, last, key)
+        node[index] = value
+    elif isinstance(node, dict):
+        # a free-form mapping (regimes.X.runs) takes new keys; every configuration object lists all of its own
+        if last not in node and not key.split(".")[-2:-1] == ["runs"]:
+            raise UserError(f"--set {key}: unknown key {last!r}{suggest(last, node)}")
+        node[last] = value
+    else:
+        raise UserError(f"--set {key}: {'.'.join(parents)} is {node!r} and has no keys")
+
+
+def _child(node: Any, part: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, key)]
+    if isinstance(node, dict) and part in node:
+        return node[part]
+    legal = suggest(part, node) if isinstance(node, dict) else ""
+    raise UserError(f"--set {key}: unknown key {part!r}{legal}")
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise UserError(f"--set {key}: no item {part!r}{suggest(part, [n for n in names if n])}")
+
+
+def parse(model: type[M], data: Any) -> M:
+    """`model.model_validate(data)`, with every problem in one readable UserError (path, problem, what was given)."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(explain(error, model)) from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """All problems of a validation error, one line each: dotted path, what is wrong, what was given."""
+    lines = []
+    for problem in error.errors():
+        path = ".".join(str(p) for p in problem["loc"]) or model.__name__
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key{suggest(str(problem['loc'][-1]), _fields_at(model, problem['loc'][:-1]))}"
+        elif problem["type"] != "value_error":
+            message += f" (got {problem['input']!r:.80})"
+        lines.append(f"{path}: {message}")
+    return "\n".join(lines)
+
+
+def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    fields = model.model_fields
+    for part in path:
+        field = fields.get(part) if isinstance(part, str) else None
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return [] if path else list(fields)
+        fields = field.annotation.model_fields
+    return list(fields)

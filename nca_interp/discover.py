@@ -1,0 +1,140 @@
+"""Find and load definition files: probes, runs and reports are single files that a user adds by copying one.
+
+Looked for in this order, the first of a name wins: the folder given on the command line, the folder of that kind in
+the current directory, the ones that come with the package (top level of a checkout, or inside the installed wheel).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nca_interp.base import UserError
+from nca_interp.config import Study, suggest
+
+Kind = Literal["probes", "runs", "reports"]
+_collected: list[tuple[str, str, Any]] = []
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One loaded definition: what it is called, where it stands, what it says of itself, and the object."""
+
+    kind: Kind
+    name: str
+    path: Path
+    doc: str
+    value: Any
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file that defines it; results are recomputed when it changes."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def define(kind: Kind, name: str, value: Any) -> None:
+    """Called by the decorators: enter `value` as a definition of the file that is being loaded."""
+    _collected.append((kind, name, value))
+
+
+def run(function: Callable[[], Study]) -> Callable[[], Study]:
+    """Mark a function of a file in `runs/` as a recipe: `nca-interp train NAME`, underscores as hyphens."""
+    define("runs", function.__name__.replace("_", "-"), function)
+    return function
+
+
+def report(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function of a file in `reports/` as a report: it takes the study's tables and returns a page."""
+    define("reports", function.__name__.replace("_", "-"), function)
+    return function
+
+
+def builtin_folder(kind: Kind) -> Path:
+    """The folder of definitions that comes with the package."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_builtin" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def files(kind: Kind, extra: Path | None = None) -> list[Path]:
+    """Definition files in order of precedence, each once; UserError if `extra` is given and is no folder."""
+    if extra is not None and not extra.is_dir():
+        raise UserError(f"--{kind} {extra}: no such folder")
+    folders = [extra] if extra else []
+    folders += [Path.cwd() / kind, builtin_folder(kind)]
+    seen: dict[Path, None] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("_") and _defines(path, kind):
+                seen.setdefault(path.resolve())
+    return list(seen)
+
+
+def _defines(path: Path, kind: Kind) -> bool:
+    """Whether a file holds a decorator of this kind, read from its syntax tree without running it."""
+    decorator = kind.removesuffix("s")
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:
+        return True  # loading it names the line
+    for node in tree.body:
+        for mark in getattr(node, "decorator_list", []):
+            target = mark.func if isinstance(mark, ast.Call) else mark
+            if getattr(target, "id", getattr(target, "attr", None)) == decorator:
+                return True
+    return False
+
+
+def load(kind: Kind, extra: Path | None = None, on_error: Callable[[str], None] | None = None) -> dict[str, Definition]:
+    """Load every definition of a kind, by name. A file that cannot be loaded raises UserError naming file and line,
+    or is passed to `on_error` while the others load."""
+    found: dict[str, Definition] = {}
+    for path in files(kind, extra):
+        try:
+            module_doc, values = _load_file(path)
+        except UserError as error:
+            if on_error is None:
+                raise
+            on_error(str(error))
+            continue
+        for value_kind, name, value in values:
+            if value_kind == kind and name not in found:
+                doc = (getattr(value, "__doc__", None) or module_doc).strip().split("\n")[0]
+                found[name] = Definition(kind, name, path, doc, value)
+    return found
+
+
+def find(kind: Kind, name: str, extra: Path | None = None) -> Definition:
+    """One definition by name; UserError with a suggestion if there is none."""
+    found = load(kind, extra)
+    if name not in found:
+        raise UserError(f"unknown {kind.removesuffix('s')} {name!r}{suggest(name, found)}")
+    return found[name]
+
+
+def _load_file(path: Path) -> tuple[str, list[tuple[str, str, Any]]]:
+    name = f"nca_interp_definitions.{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before execution: dataclasses with postponed annotations look their module up
+    _collected.clear()
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None) or 1
+        raise UserError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+    finally:
+        values = list(_collected)
+        _collected.clear()
+    return module.__doc__ or "", values
