@@ -110,8 +110,6 @@ class StageConfig(Frozen):
     """Global gradient norm is clipped to this; null: not at all."""
     eval_every: int = Field(default=100, ge=1)
     """Steps between validations; step 0 and the last step are always validated."""
-    eval_sequences: int = Field(default=64, ge=1)
-    """Validation rows, the same first rows of val.bin each time and for every regime."""
     checkpoints: Literal["log", "ends"] = "log"
     """log: steps 0, 1, 2, 4, ... and every `checkpoint_every`; ends: the first and the last."""
     checkpoint_every: int = Field(default=1000, ge=1)
@@ -160,6 +158,8 @@ class Regime(Frozen):
     """Module types carried over at the swap; the rest is re-initialised. The embeddings are always new."""
     reinit_to: Literal["initial", "fresh"] = "initial"
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
+    ft: bool = True
+    """Whether its models are fine-tuned on the domains that have questions."""
     role: Literal["regime", "transfer", "complexity", "control"] = "regime"
     """Which comparison of the report it belongs to."""
     runs: dict[str, int] | None = None
@@ -203,7 +203,7 @@ class Study(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: autocast of matrix products. auto: bf16 where the hardware multiplies bf16 natively, else fp32."""
     val_rows: int = Field(default=256, ge=1)
-    """Rows in the validation split of every token file."""
+    """Rows in the validation split of every token file; all of them are evaluated each time, the same for every regime."""
     margin: float = Field(default=0.01, gt=0)
     """Nats a token within which two regimes count as equivalent (declared before the run)."""
     deviations: tuple[str, ...] = ()
@@ -220,14 +220,12 @@ class Study(Frozen):
         if not self.seeds:
             raise ValueError("seeds: at least one is needed")
         for regime in self.regimes:
-            for domain, n in (regime.runs or {}).items():
-                if domain not in domains:
-                    raise ValueError(f"regimes.{regime.name}.runs: unknown domain {domain!r}{suggest(domain, domains)}")
+            for name, n in (regime.runs or {}).items():
+                if name not in domains:
+                    raise ValueError(f"regimes.{regime.name}.runs: unknown domain {name!r}{suggest(name, domains)}")
                 if not 0 <= n <= len(self.seeds):
-                    raise ValueError(f"regimes.{regime.name}.runs.{domain}: {n} seeds of {len(self.seeds)}")
+                    raise ValueError(f"regimes.{regime.name}.runs.{name}: {n} seeds of {len(self.seeds)}")
         for domain in self.domains:
-            if self.ft is not None and domain.qa is None:
-                continue
             if domain.qa is not None and self.ft is None:
                 raise ValueError(f"domains.{domain.name}.qa: fine-tuning data given but the study has no ft stage")
         self._frames()
@@ -248,25 +246,6 @@ class Study(Frozen):
     def domain(self, name: str) -> Domain:
         """The domain called `name`; UserError with a suggestion if there is none."""
         return _named(self.domains, "domain", name)
-
-    def select(self, regime: str | None, domain: str | None, seed: int | None) -> Study:
-        """The same study restricted to one regime, one domain, or one seed (by its index)."""
-        regimes = (self.regime(regime),) if regime else self.regimes
-        domains = (self.domain(domain),) if domain else self.domains
-        if seed is not None and not 0 <= seed < len(self.seeds):
-            raise UserError(f"--seed: {seed}; legal: 0 to {len(self.seeds) - 1}")
-        names = {d.name for d in domains}
-        kept = []
-        for r in regimes:
-            runs = {d: n for d, n in (r.runs or dict.fromkeys(names, len(self.seeds))).items() if d in names}
-            if seed is not None:
-                runs = {d: int(n > seed) for d, n in runs.items()}
-            if any(runs.values()):
-                kept.append(r.model_copy(update={"runs": runs}))
-        if not kept:
-            raise UserError(f"nothing to run: regime {regime or 'any'}, domain {domain or 'any'}, seed {seed} is not in the recipe")
-        seeds = self.seeds if seed is None else (self.seeds[seed],)
-        return self.model_copy(update={"regimes": tuple(kept), "domains": domains, "seeds": seeds})
 
 
 def _named(items: Iterable[T], what: str, name: str) -> T:

@@ -1,0 +1,302 @@
+"""The command line: each command loads, calls, and prints where the result lies. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+
+import typer
+
+from nca_interp.base import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from nca_interp.config import Study
+    from nca_interp.engine.plan import Plan
+    from nca_interp.engine.runner import Outcome
+    from nca_interp.store import StudyDir
+
+app = typer.Typer(
+    name="nca-interp",
+    help="Does pre-pre-training on synthetic data help a language model, and which parts of the network carry it?",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    epilog="Example: nca-interp demo; nca-interp train laptop --dry-run; nca-interp analyze --checkpoint DIR",
+)
+OUT = Path("runs/out")
+
+Out = Annotated[Optional[Path], typer.Option(help="Study folder; default runs/out/<study>.")]
+Set = Annotated[Optional[list[str]], typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
+Workers = Annotated[Optional[int], typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads a job.")]
+Probes = Annotated[Optional[Path], typer.Option(help="Folder with further probe files.")]
+
+
+def main() -> None:
+    """Entry point: turn the project's own errors into one message and the documented exit code."""
+    try:
+        app()
+    except UserError as error:
+        fail(str(error), 2)
+    except RunFailed as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one message on stderr and leave."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+@app.command()
+def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None:
+    """Train, analyse and report the demonstration study: minutes on two CPU cores. Finished parts are reused."""
+    study, plan = _plan("demo", None, None, None, None, analyze=True)
+    folder = out or OUT / study.name
+    code = _run(folder, study, plan, workers, threads, resume=f"nca-interp demo{_option('--out', out)}")
+    _tables(folder)
+    _report(folder)
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    run: Annotated[str, typer.Argument(help="Recipe, e.g. demo, laptop, gpu (see: nca-interp list).")],
+    regime: Annotated[Optional[str], typer.Option(help="Only this regime.")] = None,
+    domain: Annotated[Optional[str], typer.Option(help="Only this domain.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Only this seed (index).")] = None,
+    set_: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and its cost; write nothing.")] = False,
+    out: Out = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+) -> None:
+    """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
+    study, plan = _plan(run, regime, domain, seed, set_, analyze=False)
+    folder = out or OUT / study.name
+    if dry_run:
+        from nca_interp.engine.cost import print_plan
+
+        return print_plan(plan, folder, workers, threads)
+    code = _run(folder, study, plan, workers, threads, resume=" ".join(["nca-interp", *sys.argv[1:]]))
+    print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def analyze(
+    study: Annotated[Optional[Path], typer.Argument(help="Study folder: every checkpoint of every run.")] = None,
+    checkpoint: Annotated[Optional[Path], typer.Option(help="One Hugging Face checkpoint directory instead.")] = None,
+    probe: Annotated[Optional[list[str]], typer.Option(help="Only this probe (repeatable).")] = None,
+    probes: Probes = None,
+    tokens: Annotated[Optional[Path], typer.Option(help="Token directory for natural stimuli.")] = None,
+    csv: Annotated[Optional[Path], typer.Option(help="With --checkpoint: also write the table here.")] = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+) -> None:
+    """Measure heads and behaviour of one checkpoint, or of a whole study."""
+    if (study is None) == (checkpoint is None):
+        raise UserError("give either a study folder or --checkpoint DIR")
+    if checkpoint is not None:
+        return _analyze_checkpoint(checkpoint, probe, probes, tokens, csv)
+    assert study is not None
+    if probe or tokens or csv:
+        raise UserError("--probe, --tokens and --csv go with --checkpoint; a study runs every probe")
+    _analyze_study(study, workers, threads, probes)
+    print(f"tables: {study / 'tables'}\nnext: nca-interp report {study}")
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    name: Annotated[str, typer.Option(help="Report definition (see: nca-interp list).")] = "study",
+) -> None:
+    """Write the study's self-contained HTML report from its tables."""
+    _report(study, name)
+
+
+@app.command()
+def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "demo") -> None:
+    """Open a study's report in the browser."""
+    from nca_interp.store import StudyDir
+
+    path = StudyDir.open(study).report
+    if not path.is_file():
+        raise UserError(f"{path}: no report yet; run: nca-interp report {study}")
+    print(path.resolve().as_uri())
+    if sys.stdout.isatty():
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command("list")
+def list_(probes: Probes = None) -> None:
+    """List runs, probes and reports, the user's own included."""
+    from nca_interp import discover
+
+    for kind in ("runs", "probes", "reports"):
+        print(f"{kind}:")
+        found = discover.load(kind, probes if kind == "probes" else None, on_error=lambda m: print(f"  broken: {m}", file=sys.stderr))
+        for name, definition in sorted(found.items()):
+            print(f"  {name:24} {definition.doc}")
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices and what this machine can do."""
+    import shutil
+
+    from nca_interp import machine
+
+    print(f"device      {machine.device_name()}, {machine.cores()} cores")
+    precision = machine.resolve_precision("auto")
+    native = "native" if machine.native_bf16() else "not native: auto precision is fp32"
+    print(f"bf16        {native}")
+    print(f"matmul      {machine.matmul_flops(precision) / 1e9:,.0f} GFLOP/s ({precision}, one thread or GPU)")
+    print(f"disk free   {shutil.disk_usage('.').free / 1e9:,.0f} GB")
+    for name, version in machine.package_versions().items():
+        print(f"{name:24} {version}")
+    if "missing" in machine.package_versions().values():
+        raise RunFailed("packages are missing; install with: pip install -c constraints.txt -e .")
+
+
+def _plan(
+    name: str, regime: str | None, domain: str | None, seed: int | None, overrides: list[str] | None, *, analyze: bool
+) -> tuple[Study, Plan]:
+    from nca_interp import discover
+    from nca_interp.config import Study, with_overrides
+    from nca_interp.engine.plan import make_plan
+    from nca_interp.machine import resolve_precision
+
+    definition = discover.find("runs", name)
+    study = definition.value()
+    if not isinstance(study, Study):
+        raise UserError(f"{definition.path}: {name} returned {type(study).__name__}, expected a Study")
+    study = with_overrides(study, overrides or [])
+    return study, make_plan(study, resolve_precision(study.precision), regime, domain, seed, analyze)
+
+
+def _run(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int, resume: str) -> int:
+    """Claim the folder, check the disk, run the plan; returns the exit code."""
+    import os
+    import shutil
+
+    from nca_interp import machine
+    from nca_interp.engine.plan import disk_bytes
+    from nca_interp.engine.runner import default_workers
+    from nca_interp.store import StudyDir
+
+    workers = workers or default_workers()
+    directory = StudyDir(folder)
+    fresh = not directory.config.exists()
+    precision = machine.resolve_precision(study.precision)
+    directory.claim(study.model_dump(mode="json"), machine.provenance(" ".join(["nca-interp", *sys.argv[1:]]), precision, workers, threads))
+    free = shutil.disk_usage(folder).free
+    if fresh and disk_bytes(plan) > free:
+        raise RunFailed(f"{folder}: the plan needs {disk_bytes(plan) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from nca_interp.engine.runner import run_inline
+
+        run_inline(directory, plan, lambda what, job, message: print(what, job.id, flush=True))
+        return 0
+    return _finish(_follow(directory, plan, workers, threads, None), resume)
+
+
+def _follow(directory: StudyDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
+    from rich.console import Console
+
+    from nca_interp.engine.runner import run_plan
+    from nca_interp.progress import Follow
+
+    follow = Follow(directory, plan, Console(stderr=True))
+    with follow.shown():
+        return run_plan(
+            directory, plan, workers=workers, threads=threads, probes=probes, on_event=follow.event, on_tick=follow.tick
+        )
+
+
+def _finish(outcome: Outcome, resume: str) -> int:
+    """Exit code of a plan: 1 where training runs failed (the others are whole and go on to the report).
+
+    Raises UserError or RunFailed where anything else failed, and leaves with 130 or 143 where it was stopped.
+    """
+    if outcome.stopped:
+        fail(f"stopped; everything is saved, continue with: {resume}", 128 + outcome.stopped)
+    messages = "\n".join(f"{job}: {text}" for job, text in outcome.messages.items())
+    if outcome.usage_error:
+        raise UserError(messages)
+    if any(not job.startswith("train:") for job in outcome.failed):
+        raise RunFailed(messages)
+    if outcome.failed:
+        print(f"error: {len(outcome.failed)} run(s) failed, the others are finished:\n{messages}", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def _analyze_study(folder: Path, workers: int | None, threads: int, probes: Path | None) -> None:
+    from nca_interp.engine.plan import analysis_plan
+    from nca_interp.engine.runner import default_workers
+    from nca_interp.store import StudyDir
+
+    directory = StudyDir.open(folder)
+    plan = analysis_plan(directory)
+    resume = f"nca-interp analyze {folder}{_option('--probes', probes)}"
+    _finish(_follow(directory, plan, workers or default_workers(), threads, probes), resume)
+    _tables(folder)
+
+
+def _tables(folder: Path) -> None:
+    from nca_interp.analysis.tables import build_tables
+
+    build_tables(folder)
+
+
+def _analyze_checkpoint(
+    checkpoint: Path, probe: list[str] | None, probes: Path | None, tokens: Path | None, csv: Path | None
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nca_interp.analysis.engine import analyze_checkpoint
+    from nca_interp.analysis.summary import summarise
+    from nca_interp.store import write_text
+
+    frame = analyze_checkpoint(checkpoint, probes=probe, probes_folder=probes, tokens_dir=tokens)
+    table = Table(title=str(checkpoint), title_justify="left")
+    for name in ("probe", "max", "at layer.head", "mean", "chance", "unit", "n"):
+        table.add_column(name, justify="left" if name in ("probe", "unit") else "right")
+    for row in summarise(frame):
+        table.add_row(*row)
+    Console().print(table)
+    if csv is not None:
+        write_text(csv, frame.to_csv(index=False))
+        print(f"table: {csv}")
+    for reason in frame.attrs.get("skipped", []):
+        print(f"skipped: {reason}", file=sys.stderr)
+    problems = frame.attrs.get("problems", [])
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if problems:
+        raise RunFailed(f"{len(problems)} probe(s) failed; the others are above")
+
+
+def _report(folder: Path, name: str = "study") -> None:
+    from nca_interp import discover
+    from nca_interp.report.build import build_report
+    from nca_interp.store import StudyDir
+
+    directory = StudyDir.open(folder)
+    path = build_report(directory.path, discover.find("reports", name))
+    print(f"report: {path.resolve()}")
+
+
+def _option(flag: str, value: Path | None) -> str:
+    return f" {flag} {value}" if value is not None else ""
+
+
+if __name__ == "__main__":
+    main()

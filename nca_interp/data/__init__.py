@@ -1,0 +1,1 @@
+"""Token sources: each a pure function of (specification, seed), written once as memory-mapped token files."""

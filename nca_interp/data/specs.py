@@ -1,0 +1,201 @@
+"""What each token source is: frozen specifications. Imports pydantic only, so that the command line stays fast."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from nca_interp.base import Frozen
+
+MAX_VOCAB = 2**22
+"""Largest vocabulary a token file can hold; up to 2**16 tokens are stored as uint16, above as uint32."""
+SITE_CORPORA = ("prose-a", "prose-b", "code")
+TEXT_SOURCES = f"site:<{'|'.join(SITE_CORPORA)}>, files:<glob>[,<glob>...], hf:<preset, dataset or folder>, arithmetic:"
+
+
+class NcaSpec(Frozen):
+    """Trajectories of random neural cellular automata (arXiv 2603.10055, sections 3-4).
+
+    A 3x3 convolution of the one-hot cells to `channels`, 1x1 to `hidden`, ReLU, 1x1 to `n_states` logits, no biases,
+    periodic grid. `paper`: uniform iid initial cells, complexity scored on patch tokens as uint16. `release` (the
+    published code): initial cells from one softmax of N(0,1) logits, the convolution sees the state axis wrapped by one
+    on either side, complexity scored on int32.
+    """
+
+    kind: Literal["nca"] = "nca"
+    variant: Literal["paper", "release"] = "paper"
+    """Which account of the dynamics and of the complexity score; their scores and bands are not comparable."""
+    grid: int = Field(default=12, ge=3, le=256)
+    """Cells a side of the square torus."""
+    n_states: int = Field(default=10, ge=2, le=256)
+    """Alphabet of a cell."""
+    patch: int = Field(default=2, ge=1, le=16)
+    """Cells a side of the square patch that becomes one token; divides grid."""
+    tau: float = Field(default=1e-3, ge=0, le=100)
+    """Sampling temperature of the next cell, in logits; 0 takes the largest logit (ties: the lowest state)."""
+    identity_bias: float = Field(default=0.0, ge=-1e4, le=1e4)
+    """Added to the logit of a cell's present state."""
+    burn_in: int = Field(default=10, ge=0, le=100_000)
+    """Steps dropped before the first recorded frame."""
+    dt: int = Field(default=1, ge=1, le=1000)
+    """Steps between recorded frames."""
+    band: tuple[float, float] | None = (0.5, 1.0)
+    """Accepted gzip ratio [lo, hi) of a rule's first `score_frames` frames, compressed / raw bytes; null: every rule."""
+    hidden: int = Field(default=16, ge=1, le=1024)
+    """Width of the hidden layer."""
+    channels: int = Field(default=4, ge=1, le=256)
+    """Output channels of the 3x3 convolution."""
+    score_frames: int = Field(default=10, ge=1, le=1000)
+    """Frames after burn-in on which a rule is scored."""
+    n_rules: int | None = Field(default=None, ge=1)
+    """Rules of the training split, each run from new initial states in turn; null: a new rule for every row."""
+    control: Literal["none", "shuffle_tokens", "shuffle_frames"] = "none"
+    """Null models: patch tokens permuted within a row (delimiters stay), or its whole frames permuted."""
+
+    @property
+    def patches_per_frame(self) -> int:
+        """Patch tokens of one frame, delimiters not counted."""
+        return (self.grid // self.patch) ** 2
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens of one frame with `<grid>` and `</grid>`."""
+        return self.patches_per_frame + 2
+
+    @property
+    def vocab_size(self) -> int:
+        """n_states ** patch**2 patch tokens, then `<grid>` and `</grid>`."""
+        return int(self.n_states ** (self.patch**2)) + 2
+
+    @model_validator(mode="after")
+    def _legal(self) -> NcaSpec:
+        if self.grid % self.patch:
+            legal = ", ".join(str(p) for p in range(1, 17) if self.grid % p == 0)
+            raise ValueError(f"patch: {self.patch} does not divide grid {self.grid}; legal: {legal}")
+        if self.vocab_size > MAX_VOCAB:
+            states = max((n for n in range(2, 257) if n ** (self.patch**2) + 2 <= MAX_VOCAB), default=0)
+            fix = f"at this patch n_states may be at most {states}" if states else "use a smaller patch"
+            raise ValueError(
+                f"n_states: {self.n_states} states and patch {self.patch} need a vocabulary of "
+                f"{float(self.vocab_size):.3g} tokens, at most {MAX_VOCAB:,} can be held; {fix}"
+            )
+        if self.band is not None and not 0 <= self.band[0] < self.band[1] <= 10:
+            raise ValueError(f"band: {list(self.band)} is not a range; legal: 0 <= lo < hi <= 10, or null")
+        return self
+
+
+class DyckSpec(Frozen):
+    """Balanced brackets of k types (Hu et al. 2025, arXiv 2502.19249); token i opens type i, token i + k closes it.
+
+    Rows end balanced: once the open brackets fill the rest of the row, all of it closes. A row of odd length is balanced
+    but for its last token, which opens a bracket.
+    """
+
+    kind: Literal["dyck"] = "dyck"
+    variant: Literal["nested", "shuffle"] = "nested"
+    """nested: the innermost bracket closes; shuffle: any open bracket, drawn uniformly (k-shuffle-Dyck)."""
+    k: int = Field(default=64, ge=1, le=MAX_VOCAB // 2)
+    """Bracket types; every one is used."""
+    max_depth: int = Field(default=16, ge=1, le=4096)
+    """Largest number of open brackets."""
+    p_open: float = Field(default=0.5, gt=0, lt=1)
+    """Probability of opening where both are legal."""
+
+    @property
+    def vocab_size(self) -> int:
+        """2 k."""
+        return 2 * self.k
+
+
+class TokenizerSpec(Frozen):
+    """How text becomes tokens."""
+
+    kind: Literal["bpe", "hf"] = "bpe"
+    """bpe: byte-level BPE trained on the training split; hf: a named Hugging Face tokenizer, unchanged."""
+    vocab_size: int = Field(default=1024, ge=258, le=MAX_VOCAB)
+    """Vocabulary of the trained BPE: 256 bytes, `<|endoftext|>`, `<|pad|>`, merges. Not used for hf."""
+    name: str | None = None
+    """Hugging Face name or folder of an hf tokenizer, e.g. "gpt2"."""
+
+    @model_validator(mode="after")
+    def _named(self) -> TokenizerSpec:
+        if (self.kind == "hf") != (self.name is not None):
+            raise ValueError(f'name: {self.name!r} with kind "{self.kind}"; legal: a name for kind "hf", null for "bpe"')
+        return self
+
+
+class ArithmeticSpec(Frozen):
+    """Size of generated arithmetic problems."""
+
+    kind: Literal["arithmetic"] = "arithmetic"
+    digits: int = Field(default=2, ge=1, le=6)
+    """Digits of the largest operand."""
+    max_steps: int = Field(default=4, ge=1, le=12)
+    """Operations of the longest problem."""
+
+
+class TextSpec(Frozen):
+    """A corpus of documents, tokenised and joined by `<|endoftext|>`; the same for every seed."""
+
+    kind: Literal["text"] = "text"
+    source: str
+    """`site:prose-a`, `site:prose-b`, `site:code`: what is installed beside the package. `files:<glob>[,<glob>...]`:
+    .txt, .jsonl, .parquet. `hf:<c4|openwebtext|openwebmath|codeparrot>`, `hf:<dataset>[:<config>]` or `hf:<folder>`:
+    streamed through `datasets`. `arithmetic:`: generated worked problems."""
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    """How text becomes tokens."""
+    max_bytes: int | None = Field(default=None, ge=1)
+    """Documents are read until they hold this many UTF-8 bytes, or until all wanted rows are full; null: the latter only."""
+    column: str | None = None
+    """Column with the text in .jsonl, .parquet and hf data; null: "text", or what the hf preset says."""
+    split: str = "train"
+    """Split of an hf dataset; our own validation documents are taken out of it."""
+    val_fraction: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the documents that go to validation, chosen by hash (at least one document)."""
+    arithmetic: ArithmeticSpec = ArithmeticSpec()
+    """Problems of an `arithmetic:` source; not used by others."""
+
+    @model_validator(mode="after")
+    def _known(self) -> TextSpec:
+        scheme, separator, rest = self.source.partition(":")
+        if not separator or scheme not in ("site", "files", "hf", "arithmetic"):
+            raise ValueError(f"source: {self.source!r} is unknown; legal: {TEXT_SOURCES}")
+        if scheme == "site" and rest not in SITE_CORPORA:
+            raise ValueError(f"source: {self.source!r} is unknown; legal: {', '.join('site:' + s for s in SITE_CORPORA)}")
+        if scheme in ("files", "hf") and not rest:
+            raise ValueError(f"source: {self.source!r} names nothing after the colon; legal: {TEXT_SOURCES}")
+        return self
+
+
+class QaSpec(Frozen):
+    """Question-answer pairs for fine-tuning and exact-match accuracy."""
+
+    source: str = "arithmetic"
+    """`arithmetic`: generated word problems. `files:<glob>[,<glob>...]`: .jsonl with `question` and `answer`, the final
+    answer after "####" (GSM8K)."""
+    test_source: str | None = None
+    """Held-out problems of a `files:` source, e.g. GSM8K's own test file; null: `n_test` are taken out of `source`."""
+    n_train: int = Field(default=2000, ge=1)
+    """Training problems wanted; a smaller source gives what it has."""
+    n_val: int = Field(default=64, ge=1)
+    """Problems for the validation loss, taken out of `source`, never the test problems."""
+    n_test: int = Field(default=200, ge=1)
+    """Held-out problems for accuracy."""
+    arithmetic: ArithmeticSpec = ArithmeticSpec(max_steps=2)
+    """Size of the generated word problems; not used for files."""
+
+    @model_validator(mode="after")
+    def _known(self) -> QaSpec:
+        for field, source in (("source", self.source), ("test_source", self.test_source)):
+            if source is None or (field == "source" and source == "arithmetic"):
+                continue
+            if not source.startswith("files:") or source == "files:":
+                legal = "files:<glob>" if field == "test_source" else "arithmetic, files:<glob>"
+                raise ValueError(f"{field}: {source!r} is unknown; legal: {legal}")
+        if self.source == "arithmetic" and self.test_source is not None:
+            raise ValueError(f"test_source: {self.test_source!r} goes with a files: source only; legal here: null")
+        return self
+
+
+SourceSpec = Annotated[NcaSpec | DyckSpec | TextSpec, Field(discriminator="kind")]

@@ -1,0 +1,54 @@
+"""What a worker process does with one job. Every job is idempotent: a finished one returns at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nca_interp.engine.plan import Job, TokensJob
+from nca_interp.store import StudyDir, read_json
+from nca_interp.train.run import RunConfig
+
+
+def execute(study_path: Path, job: Job, probes: Path | None) -> None:
+    """Do one job in this process. Raises UserError, RunFailed or train.loop.Stopped as its part of the work does."""
+    study = StudyDir(study_path)
+    if isinstance(job.payload, TokensJob):
+        write_token_files(study, job.payload)
+    elif job.kind == "train":
+        from nca_interp.train.loop import train
+
+        train(study, job.payload)
+    else:
+        from nca_interp.analysis.engine import analyze_run
+
+        analyze_run(study.run(job.payload.id), probes_folder=probes)
+
+
+def write_token_files(study: StudyDir, job: TokensJob) -> None:
+    """Write one token directory (or check that it is there)."""
+    from pydantic import TypeAdapter
+
+    from nca_interp.data.specs import QaSpec, SourceSpec
+
+    directory = study.path / job.path
+    if job.tokenizer_from is not None:
+        from nca_interp.data.qa import write_qa
+
+        spec = QaSpec.model_validate(job.spec)
+        write_qa(directory, spec, study.path / job.tokenizer_from, seq_len=job.seq_len, seed=job.seed)
+        return
+    from nca_interp.data.tokens import write_tokens
+
+    source = TypeAdapter(SourceSpec).validate_python(job.spec)
+    write_tokens(directory, source, n_train=job.n_train, n_val=job.n_val, seq_len=job.seq_len, seed=job.seed)
+
+
+def is_done(study: StudyDir, job: Job) -> bool:
+    """Whether a job's result is already there, as far as that shows without opening it."""
+    if isinstance(job.payload, TokensJob):
+        return (study.path / job.payload.path / "meta.json").is_file()
+    if job.kind == "train":
+        run = study.run(job.payload.id)
+        same = run.config.is_file() and RunConfig.model_validate(read_json(run.config)) == job.payload
+        return same and run.status()["state"] == "done" and run.checkpoint(job.payload.config.steps).is_dir()
+    return False  # cheap to ask the analysis itself, which compares hashes

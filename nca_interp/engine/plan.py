@@ -1,0 +1,198 @@
+"""The plan of a study: which token files, runs and analyses it needs, in which order, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from nca_interp.base import UserError, digest
+from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study, parse
+from nca_interp.data.specs import QaSpec, TextSpec
+from nca_interp.store import StudyDir, read_json
+from nca_interp.train.run import RunConfig
+
+BYTES_PER_PARAMETER = 4
+
+
+@dataclass(frozen=True)
+class TokensJob:
+    """Write one token directory."""
+
+    path: str
+    """Relative to the study."""
+    spec: dict[str, Any]
+    n_train: int
+    n_val: int
+    seq_len: int
+    seed: int
+    tokenizer_from: str | None = None
+    """Token directory whose tokenizer encodes question-answer pairs."""
+
+
+class Job(NamedTuple):
+    """One unit of work; `needs` are ids of jobs that come first."""
+
+    id: str
+    kind: Literal["tokens", "train", "analyze"]
+    payload: TokensJob | RunConfig
+    needs: tuple[str, ...]
+    flops: float
+
+
+class Plan(NamedTuple):
+    """All jobs of a study, every job after those it needs."""
+
+    study: Study
+    jobs: list[Job]
+
+    @property
+    def runs(self) -> list[RunConfig]:
+        """The training runs, in order."""
+        return [job.payload for job in self.jobs if isinstance(job.payload, RunConfig) and job.kind == "train"]
+
+
+def make_plan(
+    study: Study,
+    precision: Literal["fp32", "bf16"],
+    regime: str | None = None,
+    domain: str | None = None,
+    seed: int | None = None,
+    analyze: bool = True,
+) -> Plan:
+    """The jobs of a study, or only those of one regime, domain or seed index and what these need."""
+    regimes = [study.regime(regime)] if regime else list(study.regimes)
+    domains = [study.domain(domain)] if domain else list(study.domains)
+    if seed is not None and not 0 <= seed < len(study.seeds):
+        raise UserError(f"--seed: {seed}; legal: 0 to {len(study.seeds) - 1}")
+    builder = _Builder(study, precision)
+    for index in range(len(study.seeds)):
+        for r in regimes:
+            for d in domains:
+                wanted = len(study.seeds) if r.runs is None else r.runs.get(d.name, 0)
+                if index < wanted and seed in (None, index):
+                    builder.add_run(r, d, index)
+    if not builder.jobs:
+        raise UserError(f"nothing to run: regime {regime or 'any'}, domain {domain or 'any'}, seed {seed} is not in the recipe")
+    jobs = list(builder.jobs.values())
+    if analyze:
+        jobs += [
+            Job(f"analyze:{j.payload.id}", "analyze", j.payload, (j.id,), 0.0)
+            for j in jobs
+            if isinstance(j.payload, RunConfig) and j.payload.stage != "ft"
+        ]
+    return Plan(study, jobs)
+
+
+class _Builder:
+    def __init__(self, study: Study, precision: Literal["fp32", "bf16"]) -> None:
+        self.study = study
+        self.precision = precision
+        self.jobs: dict[str, Job] = {}
+
+    def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
+        """Pre-training of one regime on one domain, with all that comes before and after it."""
+        parent = self._ppt(regime, seed) if regime.source is not None else None
+        tokens = self._text_tokens(domain.name, domain.source, self.study.pt)
+        pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, self.study.pt, tokens, parent)
+        if domain.qa is not None and self.study.ft is not None and regime.ft:
+            qa = self._qa_tokens(domain, domain.qa, tokens)
+            self._train(f"ft.{regime.name}.{domain.name}.s{seed}", "ft", regime, domain, seed, self.study.ft, qa, pt)
+
+    def _ppt(self, regime: Regime, seed: int) -> str:
+        # regimes that differ only in what they keep share one pre-pre-training
+        first = next(r for r in self.study.regimes if r.source == regime.source)
+        stage = self.study.ppt
+        assert first.source is not None
+        if isinstance(first.source, TextSpec):
+            tokens = self._text_tokens(first.name, first.source, stage)
+        else:
+            rules = self.study.seeds[seed].rules
+            tokens = self._tokens(first.name, first.source, stage.steps * stage.batch_size, rules)
+        return self._train(f"ppt.{first.name}.s{seed}", "ppt", first, None, seed, stage, tokens, None)
+
+    def _text_tokens(self, name: str, spec: TextSpec, stage: StageConfig) -> str:
+        return self._tokens(name, spec, stage.steps * stage.batch_size, 0)
+
+    def _tokens(self, name: str, spec: Any, n_train: int, seed: int, tokenizer_from: str | None = None) -> str:
+        n_ctx = self.study.model.n_ctx
+        asked = {"spec": spec.model_dump(mode="json"), "n_train": n_train, "n_val": self.study.val_rows, "seed": seed}
+        path = f"tokens/{name}-{digest([asked, n_ctx, tokenizer_from], 8)}"
+        job_id = f"tokens:{path}"
+        if job_id not in self.jobs:
+            payload = TokensJob(path, asked["spec"], n_train, self.study.val_rows, n_ctx, seed, tokenizer_from)
+            needs = (f"tokens:{tokenizer_from}",) if tokenizer_from else ()
+            self.jobs[job_id] = Job(job_id, "tokens", payload, needs, 0.0)
+        return path
+
+    def _qa_tokens(self, domain: Domain, qa: QaSpec, tokens: str) -> str:
+        return self._tokens(f"{domain.name}-qa", qa, 0, 0, tokenizer_from=tokens)
+
+    def _train(
+        self, run_id: str, stage: Any, regime: Regime, domain: Domain | None, seed: int, config: StageConfig,
+        tokens: str, parent: str | None,
+    ) -> str:  # fmt: skip
+        job_id = f"train:{run_id}"
+        if job_id in self.jobs:
+            return run_id
+        source = domain.source if domain is not None else regime.source
+        assert source is not None
+        run = RunConfig(
+            id=run_id,
+            stage=stage,
+            regime=regime.name,
+            label=regime.label,
+            role=regime.role,
+            domain=domain.name if domain else None,
+            seed=seed,
+            seeds=self.study.seeds[seed],
+            model=self.study.model,
+            config=config,
+            tokens=tokens,
+            source=source.model_dump(mode="json"),
+            parent=parent,
+            keep=regime.keep if stage == "pt" else MODULES,
+            reinit_to=regime.reinit_to,
+            precision=self.precision,
+        )
+        needs = [f"tokens:{tokens}"] + ([f"train:{parent}"] if parent else [])
+        flops = config.steps * config.batch_size * self.study.model.n_ctx * self.study.model.flops_per_token(vocab(run))
+        self.jobs[job_id] = Job(job_id, "train", run, tuple(needs), flops)
+        return run_id
+
+
+def vocab(run: RunConfig) -> int:
+    """Vocabulary size as far as it is known before the token file exists (a trained BPE may end up smaller)."""
+    source = run.source
+    if source["kind"] == "nca":
+        return source["n_states"] ** (source["patch"] ** 2) + 2
+    if source["kind"] == "dyck":
+        return 2 * source["k"]
+    return source["tokenizer"]["vocab_size"]
+
+
+def disk_bytes(plan: Plan) -> int:
+    """Bytes that the plan's token files and checkpoints take: fp32 weights a checkpoint, and one AdamW state a worker."""
+    total = 0
+    largest = 0
+    for job in plan.jobs:
+        if isinstance(job.payload, TokensJob):
+            total += (job.payload.n_train + job.payload.n_val) * (job.payload.seq_len + 1) * 2
+        elif job.kind == "train":
+            run = job.payload
+            size = run.model.n_params(vocab(run)) * BYTES_PER_PARAMETER
+            total += size * len(run.config.checkpoint_steps())
+            largest = max(largest, size)
+    return total + 2 * 3 * largest
+
+
+def analysis_plan(study: StudyDir) -> Plan:
+    """The analysis of every finished run of a study; runs that are not finished are left out."""
+    config = parse(Study, study.read_config())
+    jobs = []
+    for run in study.all_runs():
+        payload = parse(RunConfig, read_json(run.config))
+        if run.status()["state"] == "done" and payload.stage != "ft":
+            jobs.append(Job(f"analyze:{payload.id}", "analyze", payload, (), 0.0))
+    if not jobs:
+        raise UserError(f"{study.path}: no finished run to analyse; run: nca-interp train {config.name}")
+    return Plan(config, jobs)

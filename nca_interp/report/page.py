@@ -1,0 +1,143 @@
+"""What a page is made of: sections of verdicts, figures, tables and notes. Plain values; render.py turns them into HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One Vega-Lite view of a figure."""
+
+    spec: alt.Chart | alt.LayerChart
+    description: str
+    """What a screen reader says."""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A selector above a figure; it sets the Vega parameter `name` in every view and filters the figure's table."""
+
+    name: str
+    label: str
+    options: tuple[tuple[str, str], ...]
+    """(value, text) pairs; the first is shown at the start."""
+
+
+@dataclass(frozen=True)
+class Widget:
+    """A figure drawn by app.js on a canvas: `kind` is `attention` or `player`."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts or one widget, a caption that says first what is seen, and the data behind it."""
+
+    id: str
+    finding: str
+    encoding: str
+    data: pd.DataFrame
+    charts: tuple[Chart, ...] = ()
+    widget: Widget | None = None
+    choices: tuple[Choice, ...] = ()
+    columns: int = 2
+    """Views side by side on a wide screen."""
+    swatches: bool = True
+    """Whether the legend of regimes applies to it."""
+    kind: str = field(default="figure", init=False)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose cells are text already; `numeric` columns are set right-aligned."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    numeric: frozenset[int] = frozenset()
+    id: str = ""
+    folded: bool = False
+    """Closed at first."""
+    kind: str = field(default="table", init=False)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One planned comparison, ready to be printed."""
+
+    group: str
+    comparison: str
+    verdict: str
+    sentence: str
+    cells: tuple[tuple[str, str], ...]
+    """(heading, value) pairs."""
+
+    @property
+    def tone(self) -> str:
+        """Style of the badge: better, worse, equivalent, inconclusive or none."""
+        word = self.verdict.split(" ")[0].strip("(").lower()
+        return word if word in ("better", "worse", "equivalent", "inconclusive") else "none"
+
+
+@dataclass(frozen=True)
+class VerdictBox:
+    """The comparisons that the study was made for, and the rule by which they were judged."""
+
+    verdicts: tuple[Verdict, ...]
+    rule: str
+    kind: str = field(default="verdicts", init=False)
+
+    @property
+    def groups(self) -> dict[str, list[Verdict]]:
+        """Verdicts by domain."""
+        found: dict[str, list[Verdict]] = {}
+        for verdict in self.verdicts:
+            found.setdefault(verdict.group, []).append(verdict)
+        return found
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph; `code` sets it in a block that can be copied."""
+
+    text: str
+    code: bool = False
+    quiet: bool = False
+    kind: str = field(default="note", init=False)
+
+
+Item = Figure | Table | VerdictBox | Note
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of the page."""
+
+    id: str
+    title: str
+    items: tuple[Item, ...]
+    intro: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report."""
+
+    title: str
+    subtitle: str
+    facts: tuple[tuple[str, str], ...]
+    """The setting: (name, value) pairs under the title."""
+    cautions: tuple[str, ...]
+    legend: tuple[tuple[str, str], ...]
+    """(regime, label) pairs in the order of their colours."""
+    sections: tuple[Section, ...]
+    record: dict[str, Any]
+    """Machine-readable verdicts and provenance: report.json."""

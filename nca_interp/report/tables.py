@@ -1,0 +1,182 @@
+"""The tables of a study as a report reads them: checked columns, typed cells, labels and order of regimes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nca_interp.base import UserError
+from nca_interp.store import StudyDir, read_json, sha256_file
+
+_TEXT = {
+    "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
+    "checkpoint_sha256", "family", "metric", "treated", "control", "verdict", "sentence", "budget", "kind", "measure", "why",
+}  # fmt: skip
+_TRUTH = {"censored", "same_setting"}
+COLUMNS: dict[str, str] = {
+    "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
+    "flops tokens_per_second precision checkpoint_sha256",
+    "metrics": "run regime domain seed stage step tokens loss val_loss val_bpb grad_norm lr tokens_per_second",
+    "probes": "run regime domain seed stage step tokens probe layer head value chance sd unit n",
+    "contrasts": "family domain metric treated control n effect low high p p_holm margin detectable ppl_change_pct verdict "
+    "sentence",
+    "pairs": "family domain metric treated control seed treated_value control_value difference",
+    "speedup": "domain regime seed budget target_loss speedup censored",
+    "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
+    "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
+    "published": "domain metric regime published ours ours_low ours_high same_setting why source",
+}
+"""Columns of each table (docs/tables.md)."""
+REQUIRED = ("runs", "metrics")
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class RegimeInfo:
+    """A regime as the report names it."""
+
+    name: str
+    label: str
+    role: str
+
+
+class Tables:
+    """Everything a report may use: `tables.contrasts` and the others are data frames, empty where the file is missing."""
+
+    def __init__(self, study_dir: Path) -> None:
+        self.dir = StudyDir.open(study_dir)
+        self.study: dict[str, Any] = self.dir.read_config()
+        self.provenance: dict[str, Any] = self.dir.read_provenance()
+        for name in REQUIRED:
+            if not self.dir.table(name).is_file():
+                raise UserError(f"{self.dir.table(name)}: no such table; run `nca-interp analyze {study_dir}` first")
+        self._frames = {name: _read(self.dir.table(name), columns.split()) for name, columns in COLUMNS.items()}
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        frames = self.__dict__.get("_frames", {})
+        if name not in frames:
+            raise AttributeError(name)
+        return frames[name]
+
+    def has(self, *names: str) -> bool:
+        """Whether all these tables hold at least one row."""
+        return all(not self._frames[name].empty for name in names)
+
+    @cached_property
+    def regimes(self) -> dict[str, RegimeInfo]:
+        """All regimes with a run, in the study's order."""
+        found = {r["name"]: RegimeInfo(r["name"], r["label"], r.get("role", "regime")) for r in self.study["regimes"]}
+        for row in self.runs.drop_duplicates("regime").itertuples():
+            found.setdefault(str(row.regime), RegimeInfo(str(row.regime), str(row.label), str(row.role)))
+        present = set(self.runs.regime)
+        return {name: info for name, info in found.items() if name in present}
+
+    @cached_property
+    def main(self) -> list[str]:
+        """Regimes compared with each other (role `regime` or `control`), scratch first."""
+        names = [n for n, info in self.regimes.items() if info.role in ("regime", "control")]
+        return sorted(names, key=lambda n: n != SCRATCH)
+
+    @cached_property
+    def domains(self) -> dict[str, str]:
+        """Domain name -> label, in the study's order, of those with a run."""
+        found = {d["name"]: d["label"] for d in self.study["domains"]}
+        present = [d for d in self.runs.domain.unique() if d]
+        return {d: found.get(d, d) for d in [*found, *present] if d in present}
+
+    @property
+    def n_seeds(self) -> int:
+        """Replications the study asks for."""
+        return len(self.study["seeds"])
+
+    def label(self, regime: str) -> str:
+        """A regime's name in words."""
+        return self.regimes[regime].label if regime in self.regimes else regime
+
+    def domain_label(self, domain: str) -> str:
+        """A domain's name in words."""
+        return self.domains.get(domain, domain or "all domains")
+
+    @cached_property
+    def reference(self) -> str:
+        """The regime that the study is about: the treated one of the planned contrasts, else the first that is not scratch."""
+        planned = self.contrasts[self.contrasts.family == "regime"]
+        if len(planned):
+            return str(planned.treated.iloc[0])
+        return next((name for name in self.main if name != SCRATCH), SCRATCH)
+
+    def contrast(self, family: str, **where: str) -> pd.DataFrame:
+        """Validation-loss rows of one family of `contrasts` (all metrics if there is no loss among them)."""
+        return _loss_rows(self.contrasts, family, where)
+
+    def paired(self, family: str, **where: str) -> pd.DataFrame:
+        """The seeds behind `contrast`."""
+        return _loss_rows(self.pairs, family, where)
+
+    @cached_property
+    def patterns(self) -> list[tuple[dict[str, Any], np.ndarray]]:
+        """Attention patterns: (description, array [query, key])."""
+        listing, arrays = self.dir.tables / "patterns.json", self.dir.tables / "patterns.npz"
+        if not (listing.is_file() and arrays.is_file()):
+            return []
+        with np.load(arrays, allow_pickle=False) as stored:
+            return [(entry, np.asarray(stored[entry["key"]])) for entry in read_json(listing) if entry["key"] in stored]
+
+    @cached_property
+    def trajectory(self) -> dict[str, Any] | None:
+        """Frames and tokens of one NCA rule, or None."""
+        path = self.dir.tables / "trajectory.json"
+        return read_json(path) if path.is_file() else None
+
+    @cached_property
+    def probe_docs(self) -> list[dict[str, Any]]:
+        """Definition of each probe: name, doc, unit, low, high."""
+        path = self.dir.tables / "probes.json"
+        return read_json(path) if path.is_file() else []
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every file the report was made from."""
+        return {p.name: sha256_file(p) for p in sorted(self.dir.tables.glob("*")) if p.is_file()}
+
+
+def _loss_rows(frame: pd.DataFrame, family: str, where: dict[str, str]) -> pd.DataFrame:
+    keep = frame.family == family
+    for column, value in where.items():
+        keep &= frame[column] == value
+    rows = frame[keep]
+    loss = rows[rows.metric.str.contains("loss")]
+    return loss if len(loss) else rows
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    if not path.is_file():
+        return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path)
+    try:
+        # every cell as text first: a regime may be called "nan" or "none"
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as a table ({error}); run `nca-interp analyze` again") from None
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; run `nca-interp analyze` again")
+    return _typed(frame[columns], path)
+
+
+def _typed(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    typed: dict[str, pd.Series] = {}
+    for column in frame.columns:
+        if column in _TEXT:
+            typed[column] = frame[column].astype(object)
+        elif column in _TRUTH:
+            typed[column] = frame[column].str.strip().str.lower().isin({"true", "1", "1.0", "yes"})
+        else:
+            try:
+                typed[column] = pd.to_numeric(frame[column].replace("", None)).astype(float)
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}: column {column}: {error}; run `nca-interp analyze` again") from None
+    return pd.DataFrame(typed)

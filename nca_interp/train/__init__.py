@@ -1,0 +1,1 @@
+"""One accelerate loop for every stage; exact resume; checkpoints that transformers opens alone."""

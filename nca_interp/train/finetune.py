@@ -1,0 +1,79 @@
+"""Exact-match accuracy of a fine-tuned model on held-out questions: greedy decoding, last stated answer against the key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nca_interp.store import read_json
+
+
+@torch.no_grad()
+def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str, Any]:
+    """Answer every question of `test.jsonl` and compare with its final answer.
+
+    The answer is the text after the last "####" of the greedy continuation, up to the end of its line, stripped of
+    spaces and thousands separators. Returns n, correct, and every question with both answers (nothing is skipped: a
+    question that leaves no room for an answer counts as wrong and is counted in `too_long`).
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    file = tokens_dir / "tokenizer.json"
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(file)) if file.is_file() else AutoTokenizer.from_pretrained(
+        read_json(tokens_dir / "meta.json")["spec"]["tokenizer"]["name"], trust_remote_code=False
+    )  # fmt: skip
+    items = [json.loads(line) for line in (tokens_dir / "test.jsonl").read_text().splitlines()]
+    prompts = [tokenizer(item["prompt"], add_special_tokens=False)["input_ids"] for item in items]
+    n_ctx = model.config.max_position_embeddings
+    answers: list[str | None] = [None] * len(items)
+    by_length: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        if len(prompt) < n_ctx:
+            by_length.setdefault(len(prompt), []).append(index)
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    model.eval()
+    # equal lengths together: no padding, so the result does not depend on how questions are batched
+    for length, members in sorted(by_length.items()):
+        for start in range(0, len(members), batch_size):
+            chosen = members[start : start + batch_size]
+            prompt_ids = torch.tensor([prompts[i] for i in chosen], device=model.device)
+            generated = _greedy(model, prompt_ids, n_ctx - length, end)
+            for index, row in zip(chosen, generated.tolist(), strict=True):
+                text = tokenizer.decode(row[: row.index(end)] if end in row else row)
+                answers[index] = extract_answer(text)
+    results = [
+        {"question": item["question"], "expected": item["final_answer"], "answer": answer}
+        for item, answer in zip(items, answers, strict=True)
+    ]
+    correct = sum(r["answer"] is not None and r["answer"] == normalise(r["expected"]) for r in results)
+    too_long = sum(len(p) >= n_ctx for p in prompts)
+    return {"n": len(results), "correct": correct, "too_long": too_long, "results": results}
+
+
+def _greedy(model: Any, prompt: torch.Tensor, room: int, end: int) -> torch.Tensor:
+    """Greedy continuation of `prompt` [batch, length] with a key-value cache; stops when every row has ended."""
+    cache, step, out = None, prompt, []
+    ended = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    for _ in range(room):
+        result = model(input_ids=step, past_key_values=cache, use_cache=True)
+        cache = result.past_key_values
+        step = result.logits[:, -1:].argmax(-1)
+        out.append(step)
+        ended |= step[:, 0] == end
+        if ended.all():
+            break
+    return torch.cat(out, 1)
+
+
+def extract_answer(text: str) -> str | None:
+    """What stands after the last "####", normalised; None if nothing does."""
+    _, mark, tail = text.rpartition("####")
+    return normalise(tail.strip().split("\n")[0]) if mark and tail.strip() else None
+
+
+def normalise(answer: str) -> str:
+    """An answer without spaces, thousands separators, currency sign and a final full stop."""
+    return answer.strip().replace(",", "").replace("$", "").replace(" ", "").rstrip(".")

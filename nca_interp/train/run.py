@@ -1,0 +1,50 @@
+"""The configuration of one run: one training stage of one regime, domain and seed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from nca_interp.base import Frozen
+from nca_interp.config import ModelConfig, Module, Seeds, Stage, StageConfig
+
+
+class RunConfig(Frozen):
+    """Everything that determines a run; saved as run.json before step 0 and compared on every restart."""
+
+    id: str
+    """Folder name, e.g. `pt.nca.web.s0`."""
+    stage: Stage
+    """ppt, pt or ft."""
+    regime: str
+    """Name of the regime."""
+    label: str
+    """Its label in reports."""
+    role: str
+    """Comparison it belongs to."""
+    domain: str | None
+    """Name of the domain; null for pre-pre-training."""
+    seed: int
+    """Index of the seeds in the study."""
+    seeds: Seeds
+    """The three seeds."""
+    model: ModelConfig
+    """The network."""
+    config: StageConfig
+    """Budget and optimiser."""
+    tokens: str
+    """Token directory, relative to the study."""
+    source: dict[str, Any]
+    """What the tokens were made from."""
+    parent: str | None
+    """Run whose last checkpoint this one starts from; null: initial weights."""
+    keep: tuple[Module, ...]
+    """Module types carried over from the parent at the swap."""
+    reinit_to: Literal["initial", "fresh"]
+    """Where the others go."""
+    precision: Literal["fp32", "bf16"]
+    """Resolved precision of matrix products."""
+
+    @property
+    def embedding_stream(self) -> str:
+        """Random stream of the freshly drawn embeddings."""
+        return "ppt" if self.stage == "ppt" else "pt"
