@@ -175,6 +175,8 @@ class Domain(Frozen):
     """Name in reports."""
     source: TextSpec
     """The corpus."""
+    pt: StageConfig | None = None
+    """Pre-training budget of this domain; null: the study's."""
     qa: QaSpec | None = None
     """Question-answer pairs for fine-tuning and exact-match accuracy; null: no fine-tuning stage."""
 

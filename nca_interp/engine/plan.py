@@ -92,8 +92,9 @@ class _Builder:
     def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
         """Pre-training of one regime on one domain, with all that comes before and after it."""
         parent = self._ppt(regime, seed) if regime.source is not None else None
-        tokens = self._text_tokens(domain.name, domain.source, self.study.pt)
-        pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, self.study.pt, tokens, parent)
+        stage = domain.pt or self.study.pt
+        tokens = self._text_tokens(domain.name, domain.source, stage)
+        pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, stage, tokens, parent)
         if domain.qa is not None and self.study.ft is not None and regime.ft:
             qa = self._qa_tokens(domain, domain.qa, tokens)
             self._train(f"ft.{regime.name}.{domain.name}.s{seed}", "ft", regime, domain, seed, self.study.ft, qa, pt)

@@ -24,7 +24,6 @@ def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> Llama
     N(0, embed_std^2), norm gains 1.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.initialization import no_init_weights
 
     hf_config = LlamaConfig(
         vocab_size=vocab_size,
@@ -44,8 +43,7 @@ def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> Llama
         eos_token_id=None,
         pad_token_id=None,
     )
-    with no_init_weights():
-        model = LlamaForCausalLM(hf_config)
+    model = LlamaForCausalLM(hf_config)
     fill(model, config, seed, stream, {name for name, _ in model.named_parameters()})
     return model
 

@@ -125,7 +125,7 @@ def _room(names: list[str]) -> int:
 
 
 def _expr(signal: str) -> Any:
-    return alt.expr(signal) if False else alt.ExprRef(signal)
+    return alt.ExprRef(signal)
 
 
 def _sized(chart: Any, height: int | Any, right: int = 8) -> Any:

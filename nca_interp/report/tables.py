@@ -89,6 +89,17 @@ class Tables:
         present = [d for d in self.runs.domain.unique() if d]
         return {d: found.get(d, d) for d in [*found, *present] if d in present}
 
+    @cached_property
+    def finished(self) -> set[str]:
+        """Names of the runs that ended as planned; no other run enters a mean."""
+        return set(self.runs[self.runs.state == "done"].run)
+
+    @cached_property
+    def final(self) -> pd.DataFrame:
+        """Last validation of every finished pre-training run: run, regime, domain, seed, tokens, val_loss, val_bpb."""
+        rows = self.metrics[(self.metrics.stage == "pt") & self.metrics.val_loss.notna() & self.metrics.run.isin(self.finished)]
+        return rows.sort_values("step").groupby("run", sort=False).tail(1)
+
     @property
     def n_seeds(self) -> int:
         """Replications the study asks for."""

@@ -1,0 +1,107 @@
+"""The synthetic data itself: a moving trajectory with its tokens, and whether its complexity explains the effect."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from nca_interp.report import charts
+from nca_interp.report.numbers import DASH, fixed, listing, plain, plural, signed
+from nca_interp.report.outcome import NATS, contrast_table, missing
+from nca_interp.report.page import Chart, Figure, Item, Table, Widget
+from nca_interp.report.raster import SPRITE_COLUMNS, sprite_png, state_colors
+from nca_interp.report.tables import Tables
+
+MEASURES = ("gzip_ratio_normalised", "gzip_normalised", "gzip_ratio_normalized", "gzip_norm")
+
+
+def trajectory(tables: Tables) -> list[Item]:
+    """An NCA rule at work, frame by frame, with the tokens a model reads."""
+    stored = tables.trajectory
+    if stored is None:
+        return [missing("NCA trajectory", "trajectory.json")]
+    frames = np.asarray(stored["frames"], dtype=np.uint8)
+    moved = (frames[1:] != frames[:-1]).mean(axis=(1, 2)) if len(frames) > 1 else np.zeros(1)
+    ratio = f", gzip ratio {fixed(stored.get('gzip_ratio'), 2)}" if stored.get("gzip_ratio") is not None else ""
+    finding = (
+        f"{stored['label']}: in {plural(len(frames) - 1, 'step')} {100 * moved.min():.0f} to {100 * moved.max():.0f} % of the cells "
+        f"change a step{ratio}."
+    )
+    encoding = (
+        f"A {stored['grid']} × {stored['grid']} torus of cells with {stored['n_states']} states (colours), temperature {plain(stored.get('tau'))}. "
+        f"Beside it the frame's tokens, each a patch of {stored['patch']} × {stored['patch']} cells, between its delimiters; point at a token "
+        f"to see its patch. {stored.get('description', '')}"
+    )
+    payload = {
+        "png": sprite_png(frames, int(stored["n_states"])),
+        "count": len(frames),
+        "size": int(stored["grid"]),
+        "patch": int(stored["patch"]),
+        "columns": SPRITE_COLUMNS,
+        "tokens": [_delimited(t) for t in stored["tokens"]],
+        "label": stored["label"],
+        "states": [f"rgb({r},{g},{b})" for r, g, b in state_colors(int(stored["n_states"]))],
+    }
+    data = pd.DataFrame({"frame": range(len(stored["tokens"])), "tokens": [" ".join(map(str, t)) for t in stored["tokens"]]})
+    return [Figure("fig-trajectory", finding, encoding, data, widget=Widget("player", payload), swatches=False)]
+
+
+def _delimited(tokens: list[int]) -> list[str]:
+    """Token ids of a frame as text; the two largest ids, first and last of the frame, are its delimiters."""
+    words = [str(t) for t in tokens]
+    return ["<grid>", *words[1:-1], "</grid>"] if len(words) >= 2 else words
+
+
+def _measure(tables: Tables) -> str | None:
+    names = list(tables.complexity.measure.unique())
+    near = [m for m in MEASURES if m in names] or [m for m in names if "gzip" in m and "norm" in m] or [m for m in names if "gzip" in m]
+    return near[0] if near else None
+
+
+def complexity(tables: Tables) -> list[Item]:
+    """Effect of NCA data of different bands and alphabets, against their measured gzip ratio."""
+    rows, measure = tables.contrast("complexity"), _measure(tables)
+    if rows.empty or measure is None:
+        return [missing("comparison of complexity bands", "contrasts.csv and complexity.csv"), *measure_table(tables)]
+    ratios = tables.complexity[tables.complexity.measure == measure]
+    by_regime = ratios[ratios.regime != ""].groupby("regime").value.mean()
+    by_domain = ratios[ratios.domain != ""].groupby("domain").value.mean()
+    rows = rows[rows.treated.isin(by_regime.index)]
+    if rows.empty:
+        return [missing("gzip ratio of the compared sources", "complexity.csv"), *measure_table(tables)]
+    rows = rows.assign(x=rows.treated.map(by_regime), name=rows.treated, top=rows.high.fillna(rows.effect))
+    pairs = tables.paired("complexity")
+    pairs = pairs[pairs.treated.isin(by_regime.index)].assign(x=lambda f: f.treated.map(by_regime))
+    name, told, views = measure.replace("_", " "), [], []
+    for domain, title in tables.domains.items():
+        part = rows[rows.domain == domain]
+        if part.empty:
+            continue
+        target = (float(by_domain[domain]), "this corpus") if domain in by_domain else None
+        chart = charts.scatter(part, pairs[pairs.domain == domain], f"{name} of the tokens", f"final loss minus scratch, {NATS}", target)
+        views.append(Chart(chart, f"Effect against complexity on {title}", title))
+        best = part.loc[part.effect.idxmin()]
+        corpus = f", the corpus itself {fixed(target[0], 2)}" if target else ""
+        told.append(f"{title}: lowest with {best.treated} at {fixed(best.x, 2)} ({signed(best.effect)} nats, {best.verdict}){corpus}.")
+    encoding = "Filled mark: mean difference to scratch with its 95 % interval; rings: single seeds; dashed: the ratio of the corpus that is learned afterwards. Below zero is better than scratch."
+    data = rows[["domain", "treated", "x", "n", "effect", "low", "high", "verdict"]].rename(columns={"x": measure})
+    figure = Figure("fig-complexity", " ".join(told), encoding, data, tuple(views), swatches=False)
+    return [figure, *contrast_table(tables, "complexity", "tab-complexity", "Bands and alphabets against scratch."), *measure_table(tables)]
+
+
+def measure_table(tables: Tables) -> list[Item]:
+    """All measures of all sources and corpora, a row each."""
+    rows = tables.complexity
+    if rows.empty:
+        return []
+    measures = list(rows.measure.unique())
+    wide = rows.pivot_table(index=["source", "label"], columns="measure", values="value", sort=False, aggfunc="mean")
+    facts = rows.drop_duplicates(["source", "label"]).set_index(["source", "label"])
+    body = []
+    for key, values in wide.iterrows():
+        fact = facts.loc[key]
+        band = DASH if pd.isna(fact.band_low) else f"{plain(fact.band_low)} to {plain(fact.band_high)}"
+        body.append((str(fact.name[1]), fact.kind, plain(fact.n_states), band, *(fixed(values.get(m)) for m in measures)))
+    head = ("source", "kind", "states", "band asked for", *(m.replace("_", " ") for m in measures))
+    caption = f"Complexity of every source and corpus: {listing(m.replace('_', ' ') for m in measures)}."
+    return [Table(head, tuple(body), caption, frozenset(range(2, len(head))), "tab-measures")]

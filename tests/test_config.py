@@ -1,0 +1,89 @@
+"""Configuration: round trips, typed overrides, and messages that name field, value and what is legal."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nca_interp import discover
+from nca_interp.base import UserError, canonical_json, digest, stream_seed
+from nca_interp.config import ModelConfig, StageConfig, Study, parse, with_overrides
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return discover.find("runs", "smoke").value()
+
+
+@pytest.mark.parametrize("name", sorted(discover.load("runs")))
+def test_every_recipe_is_valid_and_survives_json(name):
+    study = discover.find("runs", name).value()
+    assert parse(Study, study.model_dump(mode="json")) == study
+
+
+def test_override_by_name_and_type(study):
+    changed = with_overrides(study, ["regimes.nca.source.n_states=3", "pt.lr=0.01", "title=hello world", "ppt.clip=null"])
+    assert changed.regime("nca").source.n_states == 3
+    assert changed.pt.lr == 0.01
+    assert changed.title == "hello world"
+    assert changed.ppt.clip is None
+    assert study.pt.lr != 0.01
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.n_layer=4", "unknown key 'n_layer'; did you mean 'n_layers'"),
+        ("regimes.ncaa.label=x", "no item 'ncaa'; did you mean 'nca'"),
+        ("pt.steps=many", "pt.steps: .*integer.*got 'many'"),
+        ("pt.lr=-1", "pt.lr: .*greater than 0.*got -1"),
+        ("model.n_heads=3", "n_heads: 3 does not divide d_model 32; legal: 1, 2, 4, 8, 16"),
+        ("model.n_ctx=20", "holds less than two frames of 18"),
+        ("regimes.nca.source.patch=3", "patch: 3 does not divide grid 8"),
+        ("regimes.nca.source.n_states=99", "n_states: 99 states and patch 2 need a vocabulary of"),
+        ("regimes.nca.source.kind=life", "life"),
+        ("domains.web.source.source=site:poems", "source: 'site:poems' is unknown; legal"),
+        ("pt.micro_batch=3", "micro_batch: 3 does not divide batch_size 4"),
+        ("steps", "expected key=value"),
+        ("regimes.nca.runs.webb=1", "unknown key 'webb'|unknown domain 'webb'|runs"),
+    ],
+)
+def test_a_wrong_override_says_what_is_legal(study, override, message):
+    with pytest.raises(UserError, match=message):
+        with_overrides(study, [override])
+
+
+def test_all_problems_are_listed_at_once(study):
+    with pytest.raises(UserError) as error:
+        parse(ModelConfig, {"n_layer": 2, "d_model": 4, "n_heads": 2, "d_mlp": 64, "n_ctx": 64})
+    text = str(error.value)
+    assert "n_layer: unknown key; did you mean 'n_layers'" in text
+    assert "d_model:" in text
+    assert "(got 4)" in text
+
+
+@settings(max_examples=50, deadline=None)
+@given(steps=st.integers(1, 5000), every=st.integers(1, 700))
+def test_checkpoint_steps_are_log_spaced_then_regular(steps, every):
+    stage = StageConfig(steps=steps, batch_size=1, lr=1.0, checkpoint_every=every)
+    kept = stage.checkpoint_steps()
+    assert kept == sorted(set(kept))
+    assert kept[0] == 0
+    assert kept[-1] == steps
+    assert set(range(every, steps + 1, every)) <= set(kept)
+    assert all(2**i in kept for i in range(13) if 2**i < min(every, steps))
+    assert max(b - a for a, b in zip(kept, kept[1:], strict=False)) <= max(every, 1)
+
+
+def test_streams_are_fixed_and_distinct():
+    assert stream_seed(0, "init", "a") == stream_seed(0, "init", "a") < 2**63
+    assert len({stream_seed(0, "init", "a"), stream_seed(0, "init", "b"), stream_seed(1, "init", "a")}) == 3
+    assert canonical_json({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_flops_per_token_is_about_six_times_parameters():
+    model = ModelConfig(n_layers=24, d_model=2048, n_heads=32, d_mlp=8192, n_ctx=1024)
+    assert model.n_params(50257) == 1_816_566_784 - 1024  # 1,816,565,760: arXiv 2603.10055's text model
+    assert model.flops_per_token(50257) == pytest.approx(6 * model.n_params(50257), rel=0.25)

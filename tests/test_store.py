@@ -1,0 +1,81 @@
+"""Files are whole or absent; damage is named; a folder of another study is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from nca_interp.base import RunFailed, UserError
+from nca_interp.store import StudyDir, commit_dir, damage, read_json, write_json, write_text
+
+
+def test_commit_is_all_or_nothing(tmp_path):
+    final = commit_dir(tmp_path / "c", lambda d: (d / "a").write_text("one"))
+    assert damage(final) is None
+
+    def half(directory):
+        (directory / "a").write_text("two")
+        raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="middle"):
+        commit_dir(final, half)
+    assert (final / "a").read_text() == "one"
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    commit_dir(final, lambda d: (d / "a").write_text("three"))
+    assert (final / "a").read_text() == "three"
+    assert damage(final) is None
+
+
+def test_damage_is_named(tmp_path):
+    final = commit_dir(tmp_path / "c", lambda d: (d / "weights").write_bytes(b"0123456789"))
+    (final / "weights").write_bytes(b"012345678x")
+    assert damage(final) == "weights was altered (SHA-256 differs)"
+    (final / "weights").write_bytes(b"01234")
+    assert damage(final) == "weights has 5 bytes instead of 10"
+    (final / "weights").unlink()
+    assert damage(final) == "weights is missing"
+
+
+def test_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path, monkeypatch):
+    import errno
+    import os
+
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailed, match="No space left on device; everything written before is intact"):
+        write_json(path, {"a": 2})
+    with pytest.raises(RunFailed, match="No space left"):
+        commit_dir(tmp_path / "c", lambda d: (d / "a").write_text("x"))
+    monkeypatch.undo()
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_folder_belongs_to_one_configuration(tmp_path):
+    study = StudyDir(tmp_path / "s")
+    study.claim({"name": "a", "pt": {"lr": 1}, "regimes": [{"name": "nca", "keep": ["attn"]}]}, {"command": "x"})
+    study.claim({"name": "a", "pt": {"lr": 1}, "regimes": [{"name": "nca", "keep": ["attn"]}]}, {"command": "y"})
+    assert study.read_provenance() == {"command": "x"}
+    with pytest.raises(UserError, match="pt.lr: the folder has 1, asked for 2"):
+        study.claim({"name": "a", "pt": {"lr": 2}, "regimes": [{"name": "nca", "keep": ["attn"]}]}, {})
+    with pytest.raises(UserError, match="regimes.nca.keep"):
+        study.claim({"name": "a", "pt": {"lr": 1}, "regimes": [{"name": "nca", "keep": []}]}, {})
+
+
+def test_foreign_folders_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not empty and not a study"):
+        StudyDir(tmp_path).claim({}, {})
+    with pytest.raises(UserError, match="not a study"):
+        StudyDir.open(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_incomplete_last_metrics_line_is_left_out(tmp_path):
+    run = StudyDir(tmp_path).run("r")
+    write_text(run.metrics, '{"step": 0}\n{"step": 1}\n{"st')
+    assert [row["step"] for row in run.read_metrics()] == [0, 1]
