@@ -1,1 +1,33 @@
-"""nca-interp: does pre-pre-training on synthetic data help a language model, and which parts carry it?"""
+"""nca-interp: does pre-pre-training on synthetic data help a language model, and which parts carry it?
+
+Names that definition files and notebooks use are loaded on first access, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "run": "nca_interp.discover",
+    "report": "nca_interp.discover",
+    "Study": "nca_interp.config",
+    "Regime": "nca_interp.config",
+    "Domain": "nca_interp.config",
+    "ModelConfig": "nca_interp.config",
+    "StageConfig": "nca_interp.config",
+    "Seeds": "nca_interp.config",
+    "probe": "nca_interp.analysis.probe",
+    "repeated_tokens": "nca_interp.analysis.stimuli",
+    "natural": "nca_interp.analysis.stimuli",
+    "nca_frames": "nca_interp.analysis.stimuli",
+    "analyze_checkpoint": "nca_interp.analysis.engine",
+    "load_model": "nca_interp.model.checkpoint",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

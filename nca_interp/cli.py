@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -27,11 +27,11 @@ app = typer.Typer(
 )
 OUT = Path("runs/out")
 
-Out = Annotated[Optional[Path], typer.Option(help="Study folder; default runs/out/<study>.")]
-Set = Annotated[Optional[list[str]], typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
-Workers = Annotated[Optional[int], typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
+Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads a job.")]
-Probes = Annotated[Optional[Path], typer.Option(help="Folder with further probe files.")]
+Probes = Annotated[Path | None, typer.Option(help="Folder with further probe files.")]
 
 
 def main() -> None:
@@ -66,11 +66,13 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
 @app.command()
 def train(
     run: Annotated[str, typer.Argument(help="Recipe, e.g. demo, laptop, gpu (see: nca-interp list).")],
-    regime: Annotated[Optional[str], typer.Option(help="Only this regime.")] = None,
-    domain: Annotated[Optional[str], typer.Option(help="Only this domain.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Only this seed (index).")] = None,
+    regime: Annotated[str | None, typer.Option(help="Only this regime.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed (index).")] = None,
     set_: Set = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and its cost; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Print the plan and its cost; write nothing.")
+    ] = False,
     out: Out = None,
     workers: Workers = None,
     threads: Threads = 1,
@@ -81,7 +83,8 @@ def train(
     if dry_run:
         from nca_interp.engine.cost import print_plan
 
-        return print_plan(plan, folder, workers, threads)
+        print_plan(plan, folder, workers, threads)
+        return
     code = _run(folder, study, plan, workers, threads, resume=" ".join(["nca-interp", *sys.argv[1:]]))
     print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
     raise typer.Exit(code)
@@ -89,12 +92,12 @@ def train(
 
 @app.command()
 def analyze(
-    study: Annotated[Optional[Path], typer.Argument(help="Study folder: every checkpoint of every run.")] = None,
-    checkpoint: Annotated[Optional[Path], typer.Option(help="One Hugging Face checkpoint directory instead.")] = None,
-    probe: Annotated[Optional[list[str]], typer.Option(help="Only this probe (repeatable).")] = None,
+    study: Annotated[Path | None, typer.Argument(help="Study folder: every checkpoint of every run.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="One Hugging Face checkpoint directory instead.")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="Only this probe (repeatable).")] = None,
     probes: Probes = None,
-    tokens: Annotated[Optional[Path], typer.Option(help="Token directory for natural stimuli.")] = None,
-    csv: Annotated[Optional[Path], typer.Option(help="With --checkpoint: also write the table here.")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="Token directory for natural stimuli.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="With --checkpoint: also write the table here.")] = None,
     workers: Workers = None,
     threads: Threads = 1,
 ) -> None:
@@ -102,7 +105,8 @@ def analyze(
     if (study is None) == (checkpoint is None):
         raise UserError("give either a study folder or --checkpoint DIR")
     if checkpoint is not None:
-        return _analyze_checkpoint(checkpoint, probe, probes, tokens, csv)
+        _analyze_checkpoint(checkpoint, probe, probes, tokens, csv)
+        return
     assert study is not None
     if probe or tokens or csv:
         raise UserError("--probe, --tokens and --csv go with --checkpoint; a study runs every probe")
@@ -141,7 +145,9 @@ def list_(probes: Probes = None) -> None:
 
     for kind in ("runs", "probes", "reports"):
         print(f"{kind}:")
-        found = discover.load(kind, probes if kind == "probes" else None, on_error=lambda m: print(f"  broken: {m}", file=sys.stderr))
+        found = discover.load(
+            kind, probes if kind == "probes" else None, on_error=lambda m: print(f"  broken: {m}", file=sys.stderr)
+        )
         for name, definition in sorted(found.items()):
             print(f"  {name:24} {definition.doc}")
 
@@ -195,7 +201,10 @@ def _run(folder: Path, study: Study, plan: Plan, workers: int | None, threads: i
     directory = StudyDir(folder)
     fresh = not directory.config.exists()
     precision = machine.resolve_precision(study.precision)
-    directory.claim(study.model_dump(mode="json"), machine.provenance(" ".join(["nca-interp", *sys.argv[1:]]), precision, workers, threads))
+    directory.claim(
+        study.model_dump(mode="json"),
+        machine.provenance(" ".join(["nca-interp", *sys.argv[1:]]), precision, workers, threads),
+    )
     free = shutil.disk_usage(folder).free
     if fresh and disk_bytes(plan) > free:
         raise RunFailed(f"{folder}: the plan needs {disk_bytes(plan) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")

@@ -24,7 +24,6 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T", "Regime", "Domain")
 
 
-
 class ModelConfig(Frozen):
     """Shape of a `LlamaForCausalLM` (RMSNorm, SwiGLU, RoPE); names follow TransformerLens."""
 

@@ -122,7 +122,8 @@ def find(kind: Kind, name: str, extra: Path | None = None) -> Definition:
 def _load_file(path: Path) -> tuple[str, list[tuple[str, str, Any]]]:
     name = f"nca_interp_definitions.{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before execution: dataclasses with postponed annotations look their module up
     _collected.clear()

@@ -38,7 +38,13 @@ class Follow:
             self._plain()
             yield self
             return
-        columns = (TextColumn("{task.description:32.32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description:32.32}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=self.console, refresh_per_second=4) as self.progress:
             names = {"tokens": "token files", "train": "training runs", "analyze": "analysed runs"}
             for kind, n in self.total.items():
@@ -58,7 +64,9 @@ class Follow:
             steps = job.payload.config.steps if job.kind == "train" else 1  # type: ignore[union-attr]
             self.live[job.id] = self.progress.add_task(f"  {job.id}", total=steps, note="")
         if what == "failed":
-            self.console.print(f"failed: {job.id}: {message.splitlines()[-1] if message else ''}", markup=False, highlight=False)
+            self.console.print(
+                f"failed: {job.id}: {message.splitlines()[-1] if message else ''}", markup=False, highlight=False
+            )
 
     def tick(self, running: list[Job]) -> None:
         """Refresh what the running jobs have reached."""

@@ -1,17 +1,17 @@
 """The study directory: the only module that knows file names in it. Every write is atomic, every read is checked.
 
-    runs/out/<study>/
-      study.json                    the resolved configuration, with the command and versions that made it
-      tokens/<source>-<hash>/       train.bin, val.bin, meta.json, tokenizer.json (data/tokens.py)
-      runs/<run>/                   one training stage of one regime, domain and seed
-        run.json                    its whole configuration
-        metrics.jsonl               one line a logged step
-        status.json                 running | done | stopped | diverged | failed, with step and time
-        checkpoints/step-00000100/  a Hugging Face directory + provenance.json + MANIFEST.json
-        state/                      the newest resumable state (weights, AdamW moments, step)
-        probes/step-00000100.csv    measurements of that checkpoint
-      tables/*.csv                  tidy tables of the study
-      report.html
+runs/out/<study>/
+  study.json                    the resolved configuration, with the command and versions that made it
+  tokens/<source>-<hash>/       train.bin, val.bin, meta.json, tokenizer.json (data/tokens.py)
+  runs/<run>/                   one training stage of one regime, domain and seed
+    run.json                    its whole configuration
+    metrics.jsonl               one line a logged step
+    status.json                 running | done | stopped | diverged | failed, with step and time
+    checkpoints/step-00000100/  a Hugging Face directory + provenance.json + MANIFEST.json
+    state/                      the newest resumable state (weights, AdamW moments, step)
+    probes/step-00000100.csv    measurements of that checkpoint
+  tables/*.csv                  tidy tables of the study
+  report.html
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror or error}; everything written before is intact") from error
+        raise RunFailed(
+            f"cannot write {path}: {error.strerror or error}; everything written before is intact"
+        ) from error
 
 
 def commit_dir(final: Path, write: Callable[[Path], None]) -> Path:
@@ -85,7 +87,9 @@ def commit_dir(final: Path, write: Callable[[Path], None]) -> Path:
             temporary.mkdir()
             write(temporary)
             files = sorted(p for p in temporary.rglob("*") if p.is_file())
-            listing = {str(p.relative_to(temporary)): {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files}
+            listing = {
+                str(p.relative_to(temporary)): {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files
+            }
             (temporary / MANIFEST).write_text(json.dumps(listing, indent=1, sort_keys=True))
             for path in [*files, temporary / MANIFEST, temporary]:
                 _fsync(path)
@@ -168,7 +172,9 @@ class RunDir:
 
     def set_status(self, state: str, step: int, **extra: Any) -> None:
         """Record the run's state atomically."""
-        write_json(self.status_file, {"state": state, "step": step, "time": round(time.time(), 1), "pid": os.getpid(), **extra})
+        write_json(
+            self.status_file, {"state": state, "step": step, "time": round(time.time(), 1), "pid": os.getpid(), **extra}
+        )
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; an incomplete last line (a kill while writing) is left out."""
@@ -228,9 +234,9 @@ class StudyDir:
         """Write study.json, or check that the folder belongs to the same study; another one is refused, key by key."""
         self.path.mkdir(parents=True, exist_ok=True)
         if self.config.exists():
-            differences = list(_differences(self.read_config(), study))
-            if differences:
-                shown = "\n".join(f"  {d}" for d in differences[:12])
+            found = list(differences(self.read_config(), study))
+            if found:
+                shown = "\n".join(f"  {line}" for line in found[:12])
                 raise UserError(
                     f"{self.path}: this folder belongs to another configuration:\n{shown}\n"
                     "choose another --out, or delete the folder; nothing was changed"
@@ -241,16 +247,17 @@ class StudyDir:
         write_json(self.config, {"study": study, "provenance": provenance})
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """One line for each value in which two JSON structures differ, by dotted path (list items by their name)."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key, "(absent)"), new.get(key, "(absent)"), f"{path}.{key}".lstrip("."))
+            yield from differences(old.get(key, "(absent)"), new.get(key, "(absent)"), f"{path}.{key}".lstrip("."))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (a, b) in enumerate(zip(old, new, strict=True)):
             name = a.get("name", index) if isinstance(a, dict) else index
-            yield from _differences(a, b, f"{path}.{name}")
+            yield from differences(a, b, f"{path}.{name}")
     elif old != new:
-        yield f"{path}: the folder has {_short(old)}, asked for {_short(new)}"
+        yield f"{path}: there {_short(old)}, asked for {_short(new)}"
 
 
 def _short(value: Any) -> str:

@@ -25,7 +25,9 @@ def study(tables: Tables) -> Page:
             Section("transfer", "Which part of the network carries it", (*outcome.reinit(tables),)),
             Section("complexity", "Does the complexity of the data matter?", (*sources.complexity(tables),)),
             Section("reasoning", "Reasoning after fine-tuning", (*outcome.reasoning(tables),)),
-            Section("published", "Beside the published numbers", (*method.published(tables), *method.deviations(tables))),
+            Section(
+                "published", "Beside the published numbers", (*method.published(tables), *method.deviations(tables))
+            ),
             Section("method", "Method", (*method.definitions(tables),)),
             Section("limits", "Limits", (*method.limits(tables),)),
             Section("provenance", "Provenance", (*method.provenance(tables),)),

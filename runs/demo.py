@@ -5,7 +5,7 @@ from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
 
-BPE = TokenizerSpec(vocab_size=1024)
+BPE = TokenizerSpec(vocab_size=512)
 NCA = NcaSpec(grid=8, n_states=2, tau=1e-4, band=(0.45, 1.0))
 FOUR = NCA.model_copy(update={"n_states": 4, "band": (0.6, 1.0)})
 LOW = NCA.model_copy(update={"band": (0.15, 0.45)})
@@ -23,21 +23,55 @@ def demo() -> Study:
         model=PRESETS["tiny"],
         regimes=(
             Regime(name="scratch", label="scratch", runs=both),
-            Regime(name="c4", label="prose A (stand-in for C4)", source=TextSpec(source="site:prose-a", tokenizer=BPE, max_bytes=4_000_000), runs=web),
+            Regime(
+                name="c4",
+                label="prose A (stand-in for C4)",
+                source=TextSpec(source="site:prose-a", tokenizer=BPE, max_bytes=4_000_000),
+                runs=web,
+            ),
             Regime(name="dyck", label="Dyck", source=DyckSpec(k=16, max_depth=8), runs=web),
             Regime(name="nca", label="NCA", source=NCA, runs=both),
-            Regime(name="nca-reinit-attn", label="attention re-initialised", source=NCA, keep=("mlp", "norm"), role="transfer", runs=web),
-            Regime(name="nca-reinit-mlp", label="MLP re-initialised", source=NCA, keep=("attn", "norm"), role="transfer", runs=web),
-            Regime(name="nca-reinit-norm", label="norms re-initialised", source=NCA, keep=("attn", "mlp"), role="transfer", runs=web),
+            Regime(
+                name="nca-reinit-attn",
+                label="attention re-initialised",
+                source=NCA,
+                keep=("mlp", "norm"),
+                role="transfer",
+                runs=web,
+            ),
+            Regime(
+                name="nca-reinit-mlp",
+                label="MLP re-initialised",
+                source=NCA,
+                keep=("attn", "norm"),
+                role="transfer",
+                runs=web,
+            ),
+            Regime(
+                name="nca-reinit-norm",
+                label="norms re-initialised",
+                source=NCA,
+                keep=("attn", "mlp"),
+                role="transfer",
+                runs=web,
+            ),
             Regime(name="nca-low", label="NCA, lower band", source=LOW, role="complexity", runs={"web": 2, "code": 2}),
             Regime(name="nca-4", label="NCA, 4 states", source=FOUR, role="complexity", runs={"web": 2, "code": 2}),
         ),
         domains=(
-            Domain(name="web", label="prose B (stand-in for web text)", source=TextSpec(source="site:prose-b", tokenizer=BPE, max_bytes=4_000_000)),
-            Domain(name="code", label="Python code", source=TextSpec(source="site:code", tokenizer=BPE, max_bytes=4_000_000)),
+            Domain(
+                name="web",
+                label="prose B (stand-in for web text)",
+                source=TextSpec(source="site:prose-b", tokenizer=BPE, max_bytes=4_000_000),
+            ),
+            Domain(
+                name="code",
+                label="Python code",
+                source=TextSpec(source="site:code", tokenizer=BPE, max_bytes=4_000_000),
+            ),
         ),
         seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
         ppt=stage.model_copy(update={"steps": 100}),
         pt=stage,
         val_rows=64,
-    )  # fmt: skip
+    )

@@ -16,18 +16,42 @@ def hub(preset: str) -> TextSpec:
 
 def reinit(module: str, keep: tuple[str, ...]) -> Regime:
     """The NCA regime with one module type re-initialised at the swap."""
-    return Regime(name=f"nca-reinit-{module}", label=f"{module} re-initialised", source=NCA, keep=keep, role="transfer", runs={"web": 3}, ft=False)
+    return Regime(
+        name=f"nca-reinit-{module}",
+        label=f"{module} re-initialised",
+        source=NCA,
+        keep=keep,
+        role="transfer",
+        runs={"web": 3},
+        ft=False,
+    )
 
 
 @run
 def gpu() -> Study:
     """One H200: 50M parameters, 164M tokens of pre-pre-training, 0.5B of language, five regimes, three domains."""
     pt = StageConfig(
-        steps=1000, batch_size=512, micro_batch=32, lr=5e-4, min_lr_ratio=0.0, weight_decay=1e-4, betas=(0.9, 0.999),
-        eval_every=50, checkpoint_every=100,
-    )  # fmt: skip
-    ppt = pt.model_copy(update={"steps": 5000, "batch_size": 32, "micro_batch": None, "lr": 1e-4, "weight_decay": 0.0,
-                                "eval_every": 250, "checkpoint_every": 500})  # fmt: skip
+        steps=1000,
+        batch_size=512,
+        micro_batch=32,
+        lr=5e-4,
+        min_lr_ratio=0.0,
+        weight_decay=1e-4,
+        betas=(0.9, 0.999),
+        eval_every=50,
+        checkpoint_every=100,
+    )
+    ppt = pt.model_copy(
+        update={
+            "steps": 5000,
+            "batch_size": 32,
+            "micro_batch": None,
+            "lr": 1e-4,
+            "weight_decay": 0.0,
+            "eval_every": 250,
+            "checkpoint_every": 500,
+        }
+    )
     return Study(
         name="gpu",
         title="Synthetic pre-pre-training at 50M parameters and the paper's synthetic budget",
@@ -37,15 +61,33 @@ def gpu() -> Study:
             Regime(name="c4", label="C4", source=hub("c4")),
             Regime(name="dyck", label="Dyck (nested, 64 types)", source=DyckSpec()),
             Regime(name="nca", label="NCA", source=NCA),
-            Regime(name="nca-shuffled", label="NCA, tokens shuffled", source=NCA.model_copy(update={"control": "shuffle_tokens"}),
-                   role="control", runs={"web": 3}, ft=False),
+            Regime(
+                name="nca-shuffled",
+                label="NCA, tokens shuffled",
+                source=NCA.model_copy(update={"control": "shuffle_tokens"}),
+                role="control",
+                runs={"web": 3},
+                ft=False,
+            ),
             reinit("attn", ("mlp", "norm")),
             reinit("mlp", ("attn", "norm")),
             reinit("norm", ("attn", "mlp")),
-            Regime(name="nca-low", label="NCA, lower band", source=NCA.model_copy(update={"band": (0.3, 0.5)}), role="complexity",
-                   runs={"web": 3, "code": 3}, ft=False),
-            Regime(name="nca-2", label="NCA, 2 states", source=NCA.model_copy(update={"n_states": 2, "band": (0.3, 1.0)}),
-                   role="complexity", runs={"web": 3, "code": 3}, ft=False),
+            Regime(
+                name="nca-low",
+                label="NCA, lower band",
+                source=NCA.model_copy(update={"band": (0.3, 0.5)}),
+                role="complexity",
+                runs={"web": 3, "code": 3},
+                ft=False,
+            ),
+            Regime(
+                name="nca-2",
+                label="NCA, 2 states",
+                source=NCA.model_copy(update={"n_states": 2, "band": (0.3, 1.0)}),
+                role="complexity",
+                runs={"web": 3, "code": 3},
+                ft=False,
+            ),
         ),
         domains=(
             Domain(name="web", label="OpenWebText", source=hub("openwebtext")),
@@ -61,4 +103,4 @@ def gpu() -> Study:
             "the pre-pre-training schedule ends with the budget (the released one is cut at the end of its warm-up)",
             "fine-tuning on generated arithmetic word problems, not GSM8K (set domains.math.qa.source to files:... for it)",
         ),
-    )  # fmt: skip
+    )

@@ -12,12 +12,27 @@ WEB_ONLY = {"web": 3}
 
 def arm(name: str, label: str, **changes: object) -> Regime:
     """A variant of the NCA regime that is compared on web text and code."""
-    return Regime(name=name, label=label, source=NCA.model_copy(update=changes), role="complexity", runs={"web": 3, "code": 3}, ft=False)
+    return Regime(
+        name=name,
+        label=label,
+        source=NCA.model_copy(update=changes),
+        role="complexity",
+        runs={"web": 3, "code": 3},
+        ft=False,
+    )
 
 
 def reinit(module: str, keep: tuple[str, ...]) -> Regime:
     """The NCA regime with one module type re-initialised at the swap."""
-    return Regime(name=f"nca-reinit-{module}", label=f"{module} re-initialised", source=NCA, keep=keep, role="transfer", runs=WEB_ONLY, ft=False)
+    return Regime(
+        name=f"nca-reinit-{module}",
+        label=f"{module} re-initialised",
+        source=NCA,
+        keep=keep,
+        role="transfer",
+        runs=WEB_ONLY,
+        ft=False,
+    )
 
 
 @run
@@ -33,19 +48,46 @@ def laptop() -> Study:
             Regime(name="c4", label="prose A (stand-in for C4)", source=TextSpec(source="site:prose-a", tokenizer=BPE)),
             Regime(name="dyck", label="Dyck (64-shuffle)", source=DyckSpec(variant="shuffle", k=64, max_depth=8)),
             Regime(name="nca", label="NCA", source=NCA),
-            Regime(name="nca-shuffled", label="NCA, tokens shuffled", source=NCA.model_copy(update={"control": "shuffle_tokens"}),
-                   role="control", runs=WEB_ONLY, ft=False),
+            Regime(
+                name="nca-shuffled",
+                label="NCA, tokens shuffled",
+                source=NCA.model_copy(update={"control": "shuffle_tokens"}),
+                role="control",
+                runs=WEB_ONLY,
+                ft=False,
+            ),
             reinit("attn", ("mlp", "norm")),
             reinit("mlp", ("attn", "norm")),
             reinit("norm", ("attn", "mlp")),
-            Regime(name="nca-keep-attn", label="only attention kept", source=NCA, keep=("attn",), role="transfer", runs=WEB_ONLY, ft=False),
+            Regime(
+                name="nca-keep-attn",
+                label="only attention kept",
+                source=NCA,
+                keep=("attn",),
+                role="transfer",
+                runs=WEB_ONLY,
+                ft=False,
+            ),
             arm("nca-low", "NCA, lower band", band=(0.15, 0.45)),
             arm("nca-4", "NCA, 4 states", n_states=4, band=(0.6, 1.0)),
         ),
         domains=(
-            Domain(name="web", label="prose B (stand-in for web text)", source=TextSpec(source="site:prose-b", tokenizer=BPE)),
-            Domain(name="code", label="Python code", source=TextSpec(source="site:code", tokenizer=BPE, max_bytes=30_000_000)),
-            Domain(name="math", label="worked arithmetic", source=TextSpec(source="arithmetic:", tokenizer=BPE), qa=QaSpec()),
+            Domain(
+                name="web",
+                label="prose B (stand-in for web text)",
+                source=TextSpec(source="site:prose-b", tokenizer=BPE),
+            ),
+            Domain(
+                name="code",
+                label="Python code",
+                source=TextSpec(source="site:code", tokenizer=BPE, max_bytes=30_000_000),
+            ),
+            Domain(
+                name="math",
+                label="worked arithmetic",
+                source=TextSpec(source="arithmetic:", tokenizer=BPE),
+                qa=QaSpec(),
+            ),
         ),
         seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
         ppt=pt.model_copy(update={"steps": 600}),
@@ -57,4 +99,4 @@ def laptop() -> Study:
             "corpora are docstrings and source code of installed packages and generated arithmetic, not C4, OpenWebText, OpenWebMath, CodeParrot",
             "NCA with 2 states, not 10; learning rate 1e-3 with full cosine in every stage",
         ),
-    )  # fmt: skip
+    )

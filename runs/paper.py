@@ -8,13 +8,32 @@ from nca_interp.model.presets import PRESETS
 GPT2 = TokenizerSpec(kind="hf", name="gpt2")
 PPT = StageConfig(
     # the 164M-token checkpoint is epoch 10 of 100: the end of warm-up of a 50,000-step cosine
-    steps=5_000, horizon=50_000, warmup=0.1, batch_size=32, micro_batch=8, lr=1e-4, min_lr_ratio=0.0, weight_decay=0.0,
-    betas=(0.9, 0.999), clip=None, eval_every=500, checkpoint_every=1000,
-)  # fmt: skip
+    steps=5_000,
+    horizon=50_000,
+    warmup=0.1,
+    batch_size=32,
+    micro_batch=8,
+    lr=1e-4,
+    min_lr_ratio=0.0,
+    weight_decay=0.0,
+    betas=(0.9, 0.999),
+    clip=None,
+    eval_every=500,
+    checkpoint_every=1000,
+)
 PT = StageConfig(
-    steps=17_200, batch_size=512, micro_batch=8, lr=5e-4, warmup=0.1, min_lr_ratio=0.0, weight_decay=1e-4,
-    betas=(0.9, 0.999), clip=1.0, eval_every=100, checkpoint_every=2000,
-)  # fmt: skip
+    steps=17_200,
+    batch_size=512,
+    micro_batch=8,
+    lr=5e-4,
+    warmup=0.1,
+    min_lr_ratio=0.0,
+    weight_decay=1e-4,
+    betas=(0.9, 0.999),
+    clip=1.0,
+    eval_every=100,
+    checkpoint_every=2000,
+)
 DEVIATIONS = (
     "no attention dropout (the released code uses 0.1)",
     "bf16 autocast instead of fp16 with a gradient scaler",
@@ -44,21 +63,62 @@ def protocol(preset: str) -> Study:
             Regime(name="c4", label="C4", source=hub("c4")),
             Regime(name="dyck", label="Dyck", source=DyckSpec()),
             Regime(name="nca", label="NCA", source=nca),
-            Regime(name="nca-reinit-attn", label="attention re-initialised", source=nca, keep=("mlp", "norm"), reinit_to="fresh",
-                   role="transfer", runs={"web": 4, "code": 4}, ft=False),
-            Regime(name="nca-reinit-mlp", label="MLP re-initialised", source=nca, keep=("attn", "norm"), reinit_to="fresh",
-                   role="transfer", runs={"web": 4, "code": 4}, ft=False),
-            Regime(name="nca-reinit-norm", label="norms re-initialised", source=nca, keep=("attn", "mlp"), reinit_to="fresh",
-                   role="transfer", runs={"web": 4, "code": 4}, ft=False),
-            *(Regime(name=f"nca-{lo}-{hi}", label=f"NCA, band {lo}-{hi} %", source=nca.model_copy(update={"band": (lo / 100, hi / 100)}),
-                     role="complexity", ft=False) for lo, hi in ((20, 30), (30, 40), (40, 50))),
+            Regime(
+                name="nca-reinit-attn",
+                label="attention re-initialised",
+                source=nca,
+                keep=("mlp", "norm"),
+                reinit_to="fresh",
+                role="transfer",
+                runs={"web": 4, "code": 4},
+                ft=False,
+            ),
+            Regime(
+                name="nca-reinit-mlp",
+                label="MLP re-initialised",
+                source=nca,
+                keep=("attn", "norm"),
+                reinit_to="fresh",
+                role="transfer",
+                runs={"web": 4, "code": 4},
+                ft=False,
+            ),
+            Regime(
+                name="nca-reinit-norm",
+                label="norms re-initialised",
+                source=nca,
+                keep=("attn", "mlp"),
+                reinit_to="fresh",
+                role="transfer",
+                runs={"web": 4, "code": 4},
+                ft=False,
+            ),
+            *(
+                Regime(
+                    name=f"nca-{lo}-{hi}",
+                    label=f"NCA, band {lo}-{hi} %",
+                    source=nca.model_copy(update={"band": (lo / 100, hi / 100)}),
+                    role="complexity",
+                    ft=False,
+                )
+                for lo, hi in ((20, 30), (30, 40), (40, 50))
+            ),
         ),
         domains=(
             Domain(name="web", label="OpenWebText", source=hub("openwebtext")),
-            Domain(name="math", label="OpenWebMath", source=hub("openwebmath"), pt=PT.model_copy(update={"steps": 8_000}),
-                   qa=QaSpec(n_train=7000, n_test=1000)),
-            Domain(name="code", label="CodeParrot", source=hub("codeparrot"),
-                   pt=PT.model_copy(update={"steps": 24_000, "lr": 2e-4, "warmup": 750 / 24_000, "weight_decay": 0.0})),
+            Domain(
+                name="math",
+                label="OpenWebMath",
+                source=hub("openwebmath"),
+                pt=PT.model_copy(update={"steps": 8_000}),
+                qa=QaSpec(n_train=7000, n_test=1000),
+            ),
+            Domain(
+                name="code",
+                label="CodeParrot",
+                source=hub("codeparrot"),
+                pt=PT.model_copy(update={"steps": 24_000, "lr": 2e-4, "warmup": 750 / 24_000, "weight_decay": 0.0}),
+            ),
         ),
         seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(4)),
         ppt=PPT,
@@ -66,7 +126,7 @@ def protocol(preset: str) -> Study:
         ft=PT.model_copy(update={"steps": 150, "lr": 1e-5, "checkpoints": "ends"}),
         val_rows=4800,
         deviations=DEVIATIONS,
-    )  # fmt: skip
+    )
 
 
 @run

@@ -26,10 +26,23 @@ def smoke() -> Study:
             Regime(name="c4", label="prose (stand-in for C4)", source=text("site:prose-a"), ft=False),
             Regime(name="dyck", label="Dyck", source=DyckSpec(k=8, max_depth=4), ft=False),
             Regime(name="nca", label="NCA", source=nca),
-            Regime(name="nca-reinit-attn", label="attention re-initialised", source=nca, keep=("mlp", "norm"),
-                   role="transfer", runs={"web": 2}, ft=False),
-            Regime(name="nca-4", label="NCA, 4 states", source=nca.model_copy(update={"n_states": 4}),
-                   role="complexity", runs={"web": 2}, ft=False),
+            Regime(
+                name="nca-reinit-attn",
+                label="attention re-initialised",
+                source=nca,
+                keep=("mlp", "norm"),
+                role="transfer",
+                runs={"web": 2},
+                ft=False,
+            ),
+            Regime(
+                name="nca-4",
+                label="NCA, 4 states",
+                source=nca.model_copy(update={"n_states": 4}),
+                role="complexity",
+                runs={"web": 2},
+                ft=False,
+            ),
         ),
         domains=(
             Domain(name="web", label="prose (stand-in for web text)", source=text("site:prose-b")),
@@ -46,4 +59,4 @@ def smoke() -> Study:
         ft=stage.model_copy(update={"checkpoints": "ends"}),
         val_rows=8,
         deviations=("everything: this study only exercises the code",),
-    )  # fmt: skip
+    )

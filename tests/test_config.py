@@ -23,7 +23,9 @@ def test_every_recipe_is_valid_and_survives_json(name):
 
 
 def test_override_by_name_and_type(study):
-    changed = with_overrides(study, ["regimes.nca.source.n_states=3", "pt.lr=0.01", "title=hello world", "ppt.clip=null"])
+    changed = with_overrides(
+        study, ["regimes.nca.source.n_states=3", "pt.lr=0.01", "title=hello world", "ppt.clip=null"]
+    )
     assert changed.regime("nca").source.n_states == 3
     assert changed.pt.lr == 0.01
     assert changed.title == "hello world"

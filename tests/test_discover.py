@@ -72,6 +72,14 @@ def test_layers_point_one_way(root):
     for package, names in forbidden.items():
         for path in (root / "nca_interp" / package).glob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                modules = (
+                    [a.name for a in node.names]
+                    if isinstance(node, ast.Import)
+                    else [node.module or ""]
+                    if isinstance(node, ast.ImportFrom)
+                    else []
+                )
                 for module in modules:
-                    assert not any(module == n or module.startswith(n + ".") for n in names), f"{path}: imports {module}"
+                    assert not any(module == n or module.startswith(n + ".") for n in names), (
+                        f"{path}: imports {module}"
+                    )

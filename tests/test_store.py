@@ -60,7 +60,7 @@ def test_a_folder_belongs_to_one_configuration(tmp_path):
     study.claim({"name": "a", "pt": {"lr": 1}, "regimes": [{"name": "nca", "keep": ["attn"]}]}, {"command": "x"})
     study.claim({"name": "a", "pt": {"lr": 1}, "regimes": [{"name": "nca", "keep": ["attn"]}]}, {"command": "y"})
     assert study.read_provenance() == {"command": "x"}
-    with pytest.raises(UserError, match="pt.lr: the folder has 1, asked for 2"):
+    with pytest.raises(UserError, match="pt.lr: there 1, asked for 2"):
         study.claim({"name": "a", "pt": {"lr": 2}, "regimes": [{"name": "nca", "keep": ["attn"]}]}, {})
     with pytest.raises(UserError, match="regimes.nca.keep"):
         study.claim({"name": "a", "pt": {"lr": 1}, "regimes": [{"name": "nca", "keep": []}]}, {})

@@ -141,15 +141,23 @@ def initial_cells(spec: NcaSpec, keys: U64) -> Cells:
     return cells.astype(np.uint8).reshape(len(keys), spec.grid, spec.grid)
 
 
-def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int) -> Cells:
-    """Frames [keys, n_frames, grid, grid] of one trajectory of each rule: states burn_in, burn_in + dt, ..."""
+def simulate(
+    spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells | None = None, done: int = 0
+) -> Cells:
+    """Frames [keys, n_frames, grid, grid] of one trajectory of each rule: states burn_in, burn_in + dt, ...
+
+    With `after`, trajectories continue from their recorded frame number `done`, which comes first in the result.
+    """
     from nca_interp.data.nca_kernels import advance
 
-    states = initial_cells(spec, mix(keys))
+    states = initial_cells(spec, mix(keys)) if after is None else after.copy()
     frames = np.empty((len(keys), n_frames, spec.grid, spec.grid), np.uint8)
     physics = (spec.tau, np.float32(spec.identity_bias))
-    advance(*rules, states, keys, 0, spec.burn_in, 0, frames, *physics)
-    advance(*rules, states, keys, spec.burn_in, (n_frames - 1) * spec.dt + 1, spec.dt, frames, *physics)
+    if after is None:
+        advance(*rules, states, keys, 0, spec.burn_in, 0, frames, *physics)
+    first = spec.burn_in + done * spec.dt
+    advance(*rules, states, keys, first, (n_frames - 1) * spec.dt, spec.dt, frames, *physics)
+    frames[:, -1] = states
     return frames
 
 

@@ -1,12 +1,44 @@
-class Accepted(NamedTuple):
-    """Rules of one chunk of candidates that lie in the band, with the start of their trajectories."""
+"""Rows of NCA tokens: which rules lie in the band, and their trajectories, computed in chunks on threads.
+
+The result does not depend on chunks or threads: chunks are consumed in the order of the candidates.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nca_interp.base import UserError
+from nca_interp.data.nca import (
+    Cells, Rules, Tokens, frames_to_tokens, gzip_score, make_rules, rule_keys, simulate, trajectory_keys,
+)  # fmt: skip
+from nca_interp.data.rng import bits, stream_key
+from nca_interp.data.specs import NcaSpec
+
+CHUNK = 64
+"""Candidates or rows computed at a time by one thread; changes speed only."""
+TRIES, ACCEPTANCE = 20_000, 1 / 2000
+"""After TRIES candidates a band that takes less than this share of them is given up."""
+T = TypeVar("T")
+I = TypeVar("I")
+
+
+class Judged(NamedTuple):
+    """One chunk of candidates: their scores, and what the accepted ones gave."""
 
     candidates: npt.NDArray[np.int64]
     """[accepted] candidate numbers."""
     scores: npt.NDArray[np.float64]
     """[candidates of the chunk] gzip ratios; empty without a band."""
-    frames: Cells
-    """[accepted, score_frames, grid, grid]; no frames without a band."""
+    frames: Cells | None
+    """[accepted, n_frames, grid, grid] of trajectory 0, if asked for."""
 
 
 class Search:
@@ -17,7 +49,7 @@ class Search:
         self.accepted = 0
         self.scores: list[npt.NDArray[np.float64]] = []
 
-    def add(self, chunk: Accepted, tried: int) -> None:
+    def add(self, chunk: Judged, tried: int) -> None:
         """Count one chunk."""
         self.tried += tried
         self.accepted += len(chunk.candidates)
@@ -53,21 +85,102 @@ def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
     return dict(zip(names, np.quantile(values, [0, 0.05, 0.5, 0.95, 1]).round(4).tolist(), strict=True))
 
 
-def judge(spec: NcaSpec, seed: int, split: str, first: int, n: int) -> Accepted:
-    """Score candidates first .. first + n - 1 and keep those in the band."""
+def judge(spec: NcaSpec, seed: int, split: str, first: int, n: int, n_frames: int = 0) -> Judged:
+    """Score candidates first .. first + n - 1; for those in the band, `n_frames` frames of trajectory 0 (0: none)."""
     candidates = np.arange(first, first + n)
-    if spec.band is None:
-        return Accepted(candidates, np.empty(0), np.empty((n, 0, spec.grid, spec.grid), np.uint8))
     keys = rule_keys(seed, split, candidates)
-    frames = simulate(spec, make_rules(spec, keys), trajectory_keys(keys, 0), spec.score_frames)
-    scores = np.array([gzip_score(spec, f) for f in frames])
+    noise = trajectory_keys(keys, 0)
+    if spec.band is None:
+        return Judged(candidates, np.empty(0), simulate(spec, make_rules(spec, keys), noise, n_frames) if n_frames else None)
+    rules = make_rules(spec, keys)
+    scored = simulate(spec, rules, noise, spec.score_frames)
+    scores = np.array([gzip_score(spec, f) for f in scored])
     inside = (scores >= spec.band[0]) & (scores < spec.band[1])
-    return Accepted(candidates[inside], scores, frames[inside])
+    if not n_frames:
+        return Judged(candidates[inside], scores, None)
+    start = scored[inside]
+    if n_frames > spec.score_frames:
+        kept = Rules(rules.table[inside], rules.readout[inside])
+        rest = simulate(spec, kept, noise[inside], n_frames - spec.score_frames + 1, after=start[:, -1], done=spec.score_frames - 1)
+        start = np.concatenate([start, rest[:, 1:]], axis=1)
+    return Judged(candidates[inside], scores, start[:, :n_frames])
 
 
-def in_order(work: Callable[[int], T], items: Iterator[int], threads: int | None) -> Iterator[T]:
-    """work(item) for each item, in order, computed on `threads` threads a little ahead of the consumer."""
-    threads = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
+def search(
+    spec: NcaSpec, seed: int, split: str, n_rules: int, n_frames: int, threads: int | None, found: Search
+) -> Iterator[Judged]:
+    """Chunks of candidates until `n_rules` of them are accepted. Raises UserError when the band is out of reach."""
+    for chunk in in_order(lambda first: judge(spec, seed, split, first, CHUNK, n_frames), count(0, CHUNK), threads):
+        found.add(chunk, CHUNK)
+        found.check(spec)
+        yield chunk
+        if found.accepted >= n_rules:
+            return
+
+
+def nca_rows(
+    spec: NcaSpec, seed: int, split: str, n_rows: int, n_tokens: int, threads: int | None, found: Search
+) -> Iterator[Tokens]:
+    """Rows [chunk, n_tokens] of a split, `n_rows` of them in all, each starting with a whole frame.
+
+    Row r shows rule r; with `n_rules` (training split only), rule r mod n_rules on its trajectory r // n_rules.
+    """
+    n_frames = -(-n_tokens // spec.tokens_per_frame)
+    left = n_rows
+    for frames in _trajectories(spec, seed, split, n_rows, n_frames, threads, found):
+        chunk = frames[:left]
+        if len(chunk):
+            yield _controlled(spec, frames_to_tokens(spec, chunk)[:, :n_tokens], seed, split, n_rows - left)
+        left -= len(chunk)
+
+
+def _trajectories(
+    spec: NcaSpec, seed: int, split: str, n_rows: int, n_frames: int, threads: int | None, found: Search
+) -> Iterator[Cells]:
+    if spec.n_rules is None or split != "train" or n_rows <= spec.n_rules:
+        for chunk in search(spec, seed, split, n_rows, n_frames, threads, found):
+            assert chunk.frames is not None
+            yield chunk.frames
+        return
+    chunks = list(search(spec, seed, split, spec.n_rules, 0, threads, found))
+    keys = rule_keys(seed, split, np.concatenate([c.candidates for c in chunks])[: spec.n_rules])
+
+    def run(first: int) -> Cells:
+        rows = np.arange(first, min(first + CHUNK, n_rows))
+        mine = keys[rows % len(keys)]
+        return simulate(spec, make_rules(spec, mine), trajectory_keys(mine, rows // len(keys)), n_frames)
+
+    yield from in_order(run, iter(range(0, n_rows, CHUNK)), threads)
+
+
+def _controlled(spec: NcaSpec, rows: Tokens, seed: int, split: str, first: int) -> Tokens:
+    """Apply the control: permute patch tokens, or whole frames, within each row by the order of random words."""
+    if spec.control == "none":
+        return rows
+    per_frame, n_tokens = spec.tokens_per_frame, rows.shape[1]
+    if spec.control == "shuffle_tokens":
+        places = np.flatnonzero(~np.isin(np.arange(n_tokens) % per_frame, (0, per_frame - 1)))[:, None]
+    else:
+        places = np.arange(n_tokens // per_frame * per_frame).reshape(-1, per_frame)
+    keys = bits(stream_key(seed, "nca", split, spec.control), first + np.arange(len(rows)))
+    order = np.argsort(bits(keys[:, None], np.arange(len(places))), axis=1, kind="stable")
+    out = rows.copy()
+    out[:, places.ravel()] = np.take_along_axis(rows, places[order].reshape(len(rows), -1), axis=1)
+    return out
+
+
+def nca_trajectory(spec: NcaSpec, seed: int, rule: int, n_frames: int, split: str = "train") -> Cells:
+    """The first `n_frames` recorded frames [n_frames, grid, grid] of rule number `rule`, as in its row of the token file."""
+    for chunk in search(spec, seed, split, rule + 1, n_frames, 1, found := Search()):
+        assert chunk.frames is not None
+        if found.accepted > rule:
+            return chunk.frames[rule - found.accepted]
+    raise AssertionError("search ends only when enough rules are found")
+
+
+def in_order(work: Callable[[I], T], items: Iterator[I], threads: int | None) -> Iterator[T]:
+    """work(item) for each item, in order, computed on `threads` threads (null: one a core) a little ahead of the consumer."""
+    threads = threads or available_cores()
     if threads == 1:
         yield from map(work, items)
         return
@@ -76,10 +189,15 @@ def in_order(work: Callable[[int], T], items: Iterator[int], threads: int | None
         try:
             for item in items:
                 ahead.append(pool.submit(work, item))
-                if len(ahead) > 2 * threads:
+                if len(ahead) > threads:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def available_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -33,7 +33,8 @@ def stream_key(seed: int, *names: Any) -> int:
 def bits(key: int | U64, counter: npt.ArrayLike) -> U64:
     """64 random bits for each pair of key and counter (broadcast)."""
     counters = np.asarray(counter, dtype=np.uint64)
-    return mix(np.asarray(key, dtype=np.uint64) + np.uint64(GOLDEN) * (counters + np.uint64(1)))
+    with np.errstate(over="ignore"):  # wrapping is meant; numpy warns of it for scalars only
+        return mix(np.asarray(key, dtype=np.uint64) + np.uint64(GOLDEN) * (counters + np.uint64(1)))
 
 
 def uniforms(key: int | U64, counter: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -72,7 +72,9 @@ def make_plan(
                 if index < wanted and seed in (None, index):
                     builder.add_run(r, d, index)
     if not builder.jobs:
-        raise UserError(f"nothing to run: regime {regime or 'any'}, domain {domain or 'any'}, seed {seed} is not in the recipe")
+        raise UserError(
+            f"nothing to run: regime {regime or 'any'}, domain {domain or 'any'}, seed {seed} is not in the recipe"
+        )
     jobs = list(builder.jobs.values())
     if analyze:
         jobs += [

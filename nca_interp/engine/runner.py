@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -212,10 +212,8 @@ def _collect_signals() -> Iterator[list[int]]:
     received: list[int] = []
     old = {}
     for number in (signal.SIGINT, signal.SIGTERM):
-        try:
+        with suppress(ValueError):  # not the main thread
             old[number] = signal.signal(number, lambda n, frame: received.append(n))
-        except ValueError:  # not the main thread
-            pass
     try:
         yield received
     finally:

@@ -21,6 +21,10 @@ PROVENANCE = "provenance.json"
 def save_model(model: PreTrainedModel, directory: Path, provenance: dict[str, Any], tokenizer: Path | None) -> Path:
     """Commit a Hugging Face directory (config.json, model.safetensors, tokenizer, provenance.json, MANIFEST.json)."""
 
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
     def write(temporary: Path) -> None:
         model.save_pretrained(temporary)
         if tokenizer is not None:
@@ -62,16 +66,23 @@ def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype 
     if type(config) not in known:
         raise UserError(f"{directory}: architecture {config.model_type!r} is not a causal language model")
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            directory, config=config, attn_implementation=attn, dtype=dtype, local_files_only=True,
-            trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-        )  # fmt: skip
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            attn_implementation=attn,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{directory}: the weights do not load ({_first(error)})") from None
     except Exception as error:
         if type(error).__module__.startswith("safetensors") or type(error).__name__ == "SafetensorError":
             raise UserError(f"{directory}: model.safetensors is truncated or damaged ({_first(error)})") from None
         raise
+    model, info = loaded
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise UserError(f"{directory}: {len(missing)} tensors are missing from the weights, e.g. {missing[0]}")

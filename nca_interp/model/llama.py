@@ -16,6 +16,7 @@ from nca_interp.config import ModelConfig, Module
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
+
 def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> LlamaForCausalLM:
     """A freshly initialised fp32 model on the CPU.
 
@@ -37,7 +38,7 @@ def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> Llama
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_base},
         tie_word_embeddings=config.tied,
         initializer_range=config.init_std,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # type: ignore[call-arg]
         use_cache=False,
         bos_token_id=None,
         eos_token_id=None,

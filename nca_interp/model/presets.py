@@ -4,7 +4,7 @@ from nca_interp.config import ModelConfig
 
 PRESETS: dict[str, ModelConfig] = {
     # 3 layers: the fewest in which an induction circuit (two layers) has room to be late or early
-    "tiny": ModelConfig(n_layers=3, d_model=96, n_heads=4, d_mlp=256, n_ctx=128),
+    "tiny": ModelConfig(n_layers=3, d_model=64, n_heads=4, d_mlp=192, n_ctx=128),
     "mini": ModelConfig(n_layers=4, d_model=128, n_heads=4, d_mlp=384, n_ctx=256),
     "small": ModelConfig(n_layers=6, d_model=256, n_heads=8, d_mlp=704, n_ctx=256),
     "50m": ModelConfig(n_layers=12, d_model=512, n_heads=8, d_mlp=2048, n_ctx=1024),

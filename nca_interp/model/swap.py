@@ -43,7 +43,8 @@ def swap(
         carried = kind in keep
         before = old.get(name)
         if carried:
-            assert before is not None and before.shape == parameter.shape, name
+            assert before is not None, name
+            assert before.shape == parameter.shape, name
             parameter.copy_(before)
         log.append(
             {

@@ -15,7 +15,14 @@ STAND_INS = ("site:", "arithmetic:")
 
 def cautions(tables: Tables) -> tuple[str, ...]:
     """Sentences for the head of the report, most severe first."""
-    return (*_seeds(tables), *_failures(tables), *_scale(tables), *_corpora(tables), *_gaps(tables), *_repository(tables))
+    return (
+        *_seeds(tables),
+        *_failures(tables),
+        *_scale(tables),
+        *_corpora(tables),
+        *_gaps(tables),
+        *_repository(tables),
+    )
 
 
 def _seeds(tables: Tables) -> Iterator[str]:
@@ -35,9 +42,11 @@ def _failures(tables: Tables) -> Iterator[str]:
         yield f"Left out of every mean, {plural(len(bad), 'run')} did not finish: {named}."
     wanted = tables.n_seeds
     counts = tables.final.groupby(["regime", "domain"]).seed.nunique()
-    fewer = [f"{r} on {d}: {n}" for (r, d), n in counts.items() if n < wanted]
-    if fewer:
-        yield f"Fewer finished seeds than the study's {wanted}: {listing(fewer)}."
+    fewer: dict[int, list[str]] = {}
+    for (regime, domain), n in counts[counts < wanted].items():
+        fewer.setdefault(int(n), []).append(f"{regime} on {domain}")
+    for n, names in sorted(fewer.items()):
+        yield f"{n} instead of {wanted} finished seeds: {listing(names)}."
     params = tables.runs[tables.runs.stage == "pt"].groupby("domain").params.nunique()
     if (params > 1).any():
         yield f"Regimes differ in parameters on {listing(params[params > 1].index)}; their losses are not comparable."

@@ -54,7 +54,10 @@ def _facts(tables: Tables) -> tuple[tuple[str, str], ...]:
         ("Model", f"{short(pt.params.max())} parameters: {shape}"),
         ("Pre-pre-training", f"{short(ppt.tokens.max())} tokens" if len(ppt) else "none"),
         ("Pre-training", f"{short(pt.tokens.max())} tokens on each of {plural(len(tables.domains), 'domain')}"),
-        ("Compared", f"{plural(len(tables.main), 'regime')}, {plural(tables.n_seeds, 'seed')}, {plural(len(runs), 'training run')}"),
+        (
+            "Compared",
+            f"{plural(len(tables.main), 'regime')}, {plural(tables.n_seeds, 'seed')}, {plural(len(runs), 'training run')}",
+        ),
         ("Device", ", ".join(str(x) for x in (prov.get("device"), prov.get("cpu"), precision) if x) or DASH),
     )
 
@@ -76,7 +79,11 @@ def _record(tables: Tables) -> dict[str, Any]:
 def deviations(tables: Tables) -> list[Item]:
     """What differs from the paper, as the study itself declares it."""
     told = tables.study.get("deviations", [])
-    return [Table(("declared deviation from the paper",), tuple((str(d),) for d in told), "", id="tab-deviations")] if told else []
+    return (
+        [Table(("declared deviation from the paper",), tuple((str(d),) for d in told), "", id="tab-deviations")]
+        if told
+        else []
+    )
 
 
 def published(tables: Tables) -> list[Item]:
@@ -93,13 +100,27 @@ def published(tables: Tables) -> list[Item]:
     )  # fmt: skip
     same = int(rows.same_setting.sum())
     caption = f"{plural(len(rows), 'published number')}, {same if same else 'none'} of them measured in our setting, so signs may be compared, sizes not."
-    return [Table(("domain", "number", "regime", "published", "ours", "95 % interval", "same setting?", "where"), body, caption, frozenset({3, 4, 5}), "tab-published")]
+    return [
+        Table(
+            ("domain", "number", "regime", "published", "ours", "95 % interval", "same setting?", "where"),
+            body,
+            caption,
+            frozenset({3, 4, 5}),
+            "tab-published",
+        )
+    ]
 
 
 def definitions(tables: Tables) -> list[Item]:
     """Every probe: what it measures, its unit, range and chance level."""
     docs = {d["name"]: d for d in tables.probe_docs}
-    measured = tables.probes.groupby("probe", sort=False).agg(unit=("unit", "first"), low=("chance", "min"), high=("chance", "max")) if tables.has("probes") else pd.DataFrame()
+    measured = (
+        tables.probes.groupby("probe", sort=False).agg(
+            unit=("unit", "first"), low=("chance", "min"), high=("chance", "max")
+        )
+        if tables.has("probes")
+        else pd.DataFrame()
+    )
     names = list(dict.fromkeys([*docs, *measured.index]))
     if not names:
         return [missing("definition of a probe", "probes.json")]
@@ -108,9 +129,21 @@ def definitions(tables: Tables) -> list[Item]:
         doc = docs.get(name, {})
         known = measured.loc[name] if name in measured.index else None
         unit = doc.get("unit") or (known.unit if known is not None else "") or DASH
-        span = f"{plain(doc['low'])} to {plain(doc['high'])}" if doc.get("low") is not None and doc.get("high") is not None else DASH
+        span = (
+            f"{plain(doc['low'])} to {plain(doc['high'])}"
+            if doc.get("low") is not None and doc.get("high") is not None
+            else DASH
+        )
         body.append((name, str(doc.get("doc") or DASH), unit, span, _chance(known)))
-    return [Table(("probe", "definition", "unit", "range", "chance"), tuple(body), "Probes and their chance levels.", frozenset({3, 4}), "tab-probes")]
+    return [
+        Table(
+            ("probe", "definition", "unit", "range", "chance"),
+            tuple(body),
+            "Probes and their chance levels.",
+            frozenset({3, 4}),
+            "tab-probes",
+        )
+    ]
 
 
 def _chance(known: Any) -> str:
@@ -122,17 +155,50 @@ def _chance(known: Any) -> str:
 def provenance(tables: Tables) -> list[Item]:
     """Where every number comes from: machine and versions, configuration, runs with their checkpoints, input files."""
     facts = tuple((k.replace("_", " "), _written(v)) for k, v in tables.provenance.items())
-    config = tuple((k, _written(v)) for k, v in _flat({k: v for k, v in tables.study.items() if k not in ("deviations",)}))
+    config = tuple(
+        (k, _written(v)) for k, v in _flat({k: v for k, v in tables.study.items() if k not in ("deviations",)})
+    )
     runs = tuple(
-        (r.run, r.label, r.stage, plain(r.seed), r.state, whole(r.steps), short(r.tokens), short(r.params), short(r.flops), r.description or DASH, str(r.checkpoint_sha256)[:12] or DASH)
+        (
+            r.run,
+            r.label,
+            r.stage,
+            plain(r.seed),
+            r.state,
+            whole(r.steps),
+            short(r.tokens),
+            short(r.params),
+            short(r.flops),
+            r.description or DASH,
+            str(r.checkpoint_sha256)[:12] or DASH,
+        )
         for r in tables.runs.itertuples()
     )
     head = ("run", "regime", "stage", "seed", "state", "steps", "tokens", "parameters", "FLOPs", "data", "checkpoint")
     return [
         Table(("fact", "value"), facts, "Software, machine and command.", id="tab-machine"),
-        Table(head, runs, f"{plural(len(runs), 'training run')}: data, budget and final checkpoint.", frozenset({3, 5, 6, 7, 8}), "tab-runs", folded=True),
-        Table(("key", "value"), config, "The whole configuration, as saved before the first step.", id="tab-config", folded=True),
-        Table(("file", "SHA-256"), tuple(tables.hashes().items()), "Files this page was made from.", id="tab-files", folded=True),
+        Table(
+            head,
+            runs,
+            f"{plural(len(runs), 'training run')}: data, budget and final checkpoint.",
+            frozenset({3, 5, 6, 7, 8}),
+            "tab-runs",
+            folded=True,
+        ),
+        Table(
+            ("key", "value"),
+            config,
+            "The whole configuration, as saved before the first step.",
+            id="tab-config",
+            folded=True,
+        ),
+        Table(
+            ("file", "SHA-256"),
+            tuple(tables.hashes().items()),
+            "Files this page was made from.",
+            id="tab-files",
+            folded=True,
+        ),
     ]
 
 
@@ -157,7 +223,10 @@ def reproduce(tables: Tables) -> list[Item]:
     commit, version = tables.provenance.get("git_commit"), tables.provenance.get("version")
     lines = [f"git checkout {commit}"] if commit else []
     lines.append(str(tables.provenance.get("command") or f"nca-interp report {tables.dir.path.name}"))
-    return [Note("\n".join(lines), code=True), Note(f"nca-interp {version}." if version else "The same tables give the same page, byte for byte.", quiet=True)]
+    return [
+        Note("\n".join(lines), code=True),
+        Note(f"nca-interp {version}." if version else "The same tables give the same page, byte for byte.", quiet=True),
+    ]
 
 
 def limits(tables: Tables) -> list[Item]:

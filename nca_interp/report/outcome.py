@@ -11,7 +11,11 @@ from nca_interp.report.numbers import DASH, fixed, interval, listing, p_value, p
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Table, Verdict, VerdictBox
 from nca_interp.report.tables import SCRATCH, Tables
 
-BUDGETS = {"pt": "pre-training tokens only", "pt+ppt": "pre-pre-training tokens counted too", "flops": "FLOPs of both stages"}
+BUDGETS = {
+    "pt": "pre-training tokens only",
+    "pt+ppt": "pre-pre-training tokens counted too",
+    "flops": "FLOPs of both stages",
+}
 NATS = "nats per token"
 
 
@@ -24,7 +28,10 @@ def sentences(rows: pd.DataFrame) -> str:
     """The sentences of these contrasts, or one made from their numbers."""
     told = [s if s.endswith(".") else f"{s}." for s in rows.sentence if s]
     if not told:
-        told = [f"{r.treated} against {r.control}: {signed(r.effect)} ({r.verdict or 'no verdict'})." for r in rows.itertuples()]
+        told = [
+            f"{r.treated} against {r.control}: {signed(r.effect)} ({r.verdict or 'no verdict'})."
+            for r in rows.itertuples()
+        ]
     return " ".join(told)
 
 
@@ -78,7 +85,9 @@ def _forest(tables: Tables, rows: pd.DataFrame) -> list[Item]:
         "Filled mark: mean over seeds; bar: 95 % interval of the mean paired difference; rings below it: single seeds. Left of zero "
         f"favours {tables.reference}. The grey band is the equivalence margin. No bar: no interval with one seed."
     )
-    return [Figure("fig-effects", _forest_finding(rows), encoding, pairs.drop(columns=["family", "metric"]), tuple(views))]
+    return [
+        Figure("fig-effects", _forest_finding(rows), encoding, pairs.drop(columns=["family", "metric"]), tuple(views))
+    ]
 
 
 def _margin(rows: pd.DataFrame) -> float | None:
@@ -98,7 +107,9 @@ def mean_over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _losses(tables: Tables, stage: str) -> pd.DataFrame:
-    rows = tables.metrics[(tables.metrics.stage == stage) & tables.metrics.regime.isin(tables.main) & tables.metrics.val_loss.notna()]
+    rows = tables.metrics[
+        (tables.metrics.stage == stage) & tables.metrics.regime.isin(tables.main) & tables.metrics.val_loss.notna()
+    ]
     rows = rows[rows.run.isin(tables.finished)].rename(columns={"val_loss": "value"})
     return rows[["run", "regime", "domain", "seed", "step", "tokens", "value"]]
 
@@ -113,19 +124,39 @@ def loss_curves(tables: Tables) -> list[Item]:
         part = rows[rows.domain == domain]
         if len(part):
             mean = mean_over_seeds(part, ["regime", "tokens"])
-            views.append(Chart(charts.curves(part, mean, tables.main, f"validation loss, {NATS}"), f"Validation loss on {title}", title))
+            views.append(
+                Chart(
+                    charts.curves(part, mean, tables.main, f"validation loss, {NATS}"),
+                    f"Validation loss on {title}",
+                    title,
+                )
+            )
     thick = "Thick: mean over seeds; thin: single seeds."
-    figures: list[Item] = [Figure("fig-loss", _loss_finding(tables), f"{thick} Validation loss against pre-training tokens.", rows, tuple(views))]
+    figures: list[Item] = [
+        Figure(
+            "fig-loss",
+            _loss_finding(tables),
+            f"{thick} Validation loss against pre-training tokens.",
+            rows,
+            tuple(views),
+        )
+    ]
     return [*figures, *_gap_figure(tables, rows, thick)]
 
 
 def _loss_finding(tables: Tables) -> str:
     told = []
     for domain, title in tables.domains.items():
-        means = tables.final[(tables.final.domain == domain) & tables.final.regime.isin(tables.main)].groupby("regime").val_loss.mean()
+        means = (
+            tables.final[(tables.final.domain == domain) & tables.final.regime.isin(tables.main)]
+            .groupby("regime")
+            .val_loss.mean()
+        )
         if len(means) > 1:
             best, worst = means.idxmin(), means.idxmax()
-            told.append(f"{title}: lowest final loss {best} ({fixed(means[best])}), highest {worst} ({fixed(means[worst])}).")
+            told.append(
+                f"{title}: lowest final loss {best} ({fixed(means[best])}), highest {worst} ({fixed(means[worst])})."
+            )
     return " ".join(told) or "Validation loss in pre-training."
 
 
@@ -144,8 +175,16 @@ def _gap_figure(tables: Tables, rows: pd.DataFrame, thick: str) -> list[Item]:
             chart = charts.curves(part, mean, tables.main, f"loss minus scratch, {NATS}", zero=True)
             views.append(Chart(chart, f"Loss difference to scratch on {title}", title))
     own = gaps[gaps.regime == tables.reference]
-    ends = [f"{signed(g.sort_values('tokens').groupby('run').tail(1).value.mean())} on {tables.domain_label(d)}" for d, g in own.groupby("domain", sort=False)]
-    finding = f"Distance of {tables.reference} to scratch at the end: {listing(ends)} (nats, mean over seeds)." if ends else "Distance to scratch."
+    ends = [
+        f"{signed(g.sort_values('tokens').groupby('run').tail(1).value.mean())} on {tables.domain_label(d)}"
+        for d, g in ((d, own[own.domain == d]) for d in tables.domains)
+        if len(g)
+    ]
+    finding = (
+        f"Distance of {tables.reference} to scratch at the end: {listing(ends)} (nats, mean over seeds)."
+        if ends
+        else "Distance to scratch."
+    )
     encoding = f"{thick} Difference to scratch of the same seed at the same number of tokens; below zero is better than scratch."
     return [Figure("fig-gap", finding, encoding, gaps, tuple(views))]
 
@@ -165,24 +204,64 @@ def ppt_curves(tables: Tables) -> list[Item]:
     chart = charts.curves(rows, mean, tables.main, f"validation loss, {NATS}")
     encoding = "Pre-pre-training only. Heights of different regimes cannot be compared: each has its own vocabulary. Thick: mean over seeds; thin: single seeds."
     view = Chart(chart, "Validation loss in pre-pre-training", "Pre-pre-training, each regime on its own tokens")
-    return [Figure("fig-ppt", f"Loss at the end of pre-pre-training: {listing(finals)}.", encoding, rows.drop(columns="domain"), (view,), columns=1)]
+    return [
+        Figure(
+            "fig-ppt",
+            f"Loss at the end of pre-pre-training: {listing(finals)}.",
+            encoding,
+            rows.drop(columns="domain"),
+            (view,),
+            columns=1,
+        )
+    ]
 
 
 def final_table(tables: Tables) -> list[Item]:
-    """Loss, perplexity and bits per byte of every regime at the end of pre-training."""
-    rows = []
+    """Loss, perplexity and bits per byte of every compared regime at the end of pre-training, a table a domain."""
+    head = ("regime", "what it saw first", "seeds", f"loss, {NATS}", "perplexity", "bits per byte", "loss of each seed")
+    items: list[Item] = []
     for domain, title in tables.domains.items():
-        for regime, info in tables.regimes.items():
-            part = tables.final[(tables.final.domain == domain) & (tables.final.regime == regime)].sort_values("seed")
-            if part.empty:
-                continue
-            mean = float(part.val_loss.mean())
-            bits = part.val_bpb.mean()
-            singles = "  ".join(fixed(v) for v in part.val_loss)
-            rows.append((title, regime, info.label, str(len(part)), fixed(mean), fixed(math.exp(min(mean, 700)), 2), fixed(bits), singles))
-    head = ("domain", "regime", "what it saw first", "seeds", f"loss, {NATS}", "perplexity", "bits per byte", "loss of each seed")
-    caption = "Final validation loss: mean over seeds, its perplexity, and bits per byte, which do not depend on the tokenizer."
-    return [Table(head, tuple(rows), caption, frozenset({3, 4, 5, 6}), "tab-final")]
+        rows = tuple(row for regime in tables.main if (row := _final_row(tables, domain, regime)))
+        items.append(
+            Table(head, rows, f"{title}: final validation loss", frozenset({2, 3, 4, 5}), f"tab-final-{domain}")
+        )
+    arms = [(d, r) for d in tables.domains for r in tables.regimes if r not in tables.main]
+    rest = tuple((tables.domain_label(d), *row) for d, r in arms if (row := _final_row(tables, d, r)))
+    if rest:
+        items.append(
+            Table(
+                ("domain", *head),
+                rest,
+                "Final validation loss of the other arms",
+                frozenset({3, 4, 5, 6}),
+                "tab-arms",
+                folded=True,
+            )
+        )
+    return [
+        *items,
+        Note(
+            "Means over seeds. Perplexity is that of the mean loss; bits per byte do not depend on the tokenizer.",
+            quiet=True,
+        ),
+    ]
+
+
+def _final_row(tables: Tables, domain: str, regime: str) -> tuple[str, ...] | None:
+    part = tables.final[(tables.final.domain == domain) & (tables.final.regime == regime)].sort_values("seed")
+    if part.empty:
+        return None
+    mean = float(part.val_loss.mean())
+    singles = ", ".join(fixed(v) for v in part.val_loss)
+    return (
+        regime,
+        tables.label(regime),
+        str(len(part)),
+        fixed(mean),
+        fixed(math.exp(min(mean, 700)), 2),
+        fixed(part.val_bpb.mean()),
+        singles,
+    )
 
 
 def speedup(tables: Tables) -> list[Item]:
@@ -192,7 +271,11 @@ def speedup(tables: Tables) -> list[Item]:
         return [missing("tokens-to-target measurement", "speedup.csv")]
     rows = rows.assign(name=rows.regime, kind=rows.censored.map({True: "bound: target not reached", False: "reached"}))
     views = [
-        Chart(charts.factors(rows[rows.domain == d].drop(columns=["domain"]), tables.main, "datum.budget == budget"), f"Speed-up on {t}", t)
+        Chart(
+            charts.factors(rows[rows.domain == d].drop(columns=["domain"]), tables.main, "datum.budget == budget"),
+            f"Speed-up on {t}",
+            t,
+        )
         for d, t in tables.domains.items()
         if d in set(rows.domain)
     ]
@@ -202,7 +285,16 @@ def speedup(tables: Tables) -> list[Item]:
         "A mark is one seed: scratch's whole budget divided by what this regime needs to reach scratch's final loss. Right of 1 is "
         "faster. Hollow arrow: the target was never reached, the true value lies left of the mark."
     )
-    return [Figure("fig-speedup", _speed_finding(tables, rows, budgets[0]), encoding, rows.drop(columns=["name", "kind"]), tuple(views), choices=(choice,))]
+    return [
+        Figure(
+            "fig-speedup",
+            _speed_finding(tables, rows, budgets[0]),
+            encoding,
+            rows.drop(columns=["name", "kind"]),
+            tuple(views),
+            choices=(choice,),
+        )
+    ]
 
 
 def _speed_finding(tables: Tables, rows: pd.DataFrame, budget: str) -> str:
@@ -211,9 +303,17 @@ def _speed_finding(tables: Tables, rows: pd.DataFrame, budget: str) -> str:
     for domain, part in own.groupby("domain", sort=False):
         reached = part[~part.censored].speedup
         title = tables.domain_label(str(domain))
-        spread = f"{fixed(reached.min(), 2)} to {fixed(reached.max(), 2)} times" if len(reached) > 1 else f"{fixed(reached.max(), 2)} times"
+        spread = (
+            f"{fixed(reached.min(), 2)} to {fixed(reached.max(), 2)} times"
+            if len(reached) > 1
+            else f"{fixed(reached.max(), 2)} times"
+        )
         tail = f"; {plural(len(part) - len(reached), 'seed')} never reach it" if len(part) > len(reached) else ""
-        told.append(f"{title}: speed-up of {tables.reference} {spread} in {len(reached)} of {plural(len(part), 'seed')}{tail}." if len(reached) else f"{title}: {tables.reference} never reaches scratch's final loss.")
+        told.append(
+            f"{title}: speed-up of {tables.reference} {spread} in {len(reached)} of {plural(len(part), 'seed')}{tail}."
+            if len(reached)
+            else f"{title}: {tables.reference} never reaches scratch's final loss."
+        )
     return " ".join(told) or "Speed-up against scratch."
 
 
@@ -222,7 +322,9 @@ def reinit(tables: Tables) -> list[Item]:
     arms = [n for n, info in tables.regimes.items() if info.role == "transfer"]
     ends = tables.final[["regime", "domain", "seed", "val_loss"]]
     base = ends[ends.regime == SCRATCH].drop(columns="regime")
-    joined = ends[ends.regime.isin([tables.reference, *arms])].merge(base, on=["domain", "seed"], suffixes=("", "_scratch"))
+    joined = ends[ends.regime.isin([tables.reference, *arms])].merge(
+        base, on=["domain", "seed"], suffixes=("", "_scratch")
+    )
     if not arms or joined.empty:
         return [missing("re-initialisation arm", "runs.csv")]
     seeds = joined.assign(value=joined.val_loss - joined.val_loss_scratch, name=joined.regime.map(tables.label))
@@ -233,14 +335,19 @@ def reinit(tables: Tables) -> list[Item]:
             continue
         mean = part.groupby("name", as_index=False, sort=False).value.mean()
         mean["group"] = (mean.name == tables.label(tables.reference)).astype(int)
-        order = [tables.label(r) for r in (tables.reference, *arms)]
-        mean = mean.set_index("name").loc[[n for n in order if n in set(mean.name)]].reset_index()
-        views.append(Chart(charts.bars(mean, part, f"final loss minus scratch, {NATS}"), f"Re-initialisation on {title}", title))
+        order = {tables.label(r): i for i, r in enumerate((tables.reference, *arms))}
+        mean = mean.sort_values("name", key=lambda c: c.map(order))
+        mean = pd.concat([mean, pd.DataFrame([{"name": tables.label(SCRATCH), "value": 0.0, "group": 0}])])
+        views.append(
+            Chart(charts.bars(mean, part, f"final loss minus scratch, {NATS}"), f"Re-initialisation on {title}", title)
+        )
     encoding = (
         "Bar: mean difference of the final validation loss to scratch of the same seed (zero is scratch); points: single seeds. The coloured "
         "bar is full transfer. A part is necessary if re-initialising it loses the gain, sufficient if keeping it alone keeps the gain."
     )
-    data = seeds[["domain", "regime", "seed", "val_loss", "val_loss_scratch", "value"]].rename(columns={"value": "difference"})
+    data = seeds[["domain", "regime", "seed", "val_loss", "val_loss_scratch", "value"]].rename(
+        columns={"value": "difference"}
+    )
     figure = Figure("fig-reinit", _reinit_finding(tables), encoding, data, tuple(views), swatches=False)
     return [figure, *contrast_table(tables, "transfer", "tab-transfer", "Necessity and sufficiency, arm by arm.")]
 
@@ -253,9 +360,13 @@ def _reinit_finding(tables: Tables) -> str:
         if math.isnan(row.low) or math.isnan(row.high):
             told.append(f"{title}: one seed, so no statement about transfer.")
         elif row.low <= 0 <= row.high:
-            told.append(f"{title}: no transfer to explain, the interval of the whole gap {interval(row.low, row.high)} includes zero.")
+            told.append(
+                f"{title}: no transfer to explain, the interval of the whole gap {interval(row.low, row.high)} includes zero."
+            )
         else:
-            told.append(f"{title}: the whole gap to scratch is {signed(row.effect)} nats {interval(row.low, row.high)}.")
+            told.append(
+                f"{title}: the whole gap to scratch is {signed(row.effect)} nats {interval(row.low, row.high)}."
+            )
     return " ".join(told) or "What is left of the gap to scratch, part by part."
 
 
@@ -267,7 +378,7 @@ def contrast_table(tables: Tables, family: str, ident: str, caption: str, folded
     head = ("domain", "comparison", "metric", "seeds", "effect", "95 % interval", "p", "verdict")
     body = tuple(
         (
-            tables.domain_label(r.domain), f"{r.treated} against {r.control}", r.metric, whole(r.n), signed(r.effect), interval(r.low, r.high),
+            tables.domain_label(r.domain), f"{r.treated} against {r.control}", r.metric.replace("_", " "), whole(r.n), signed(r.effect), interval(r.low, r.high),
             p_value(r.p if math.isnan(r.p_holm) else r.p_holm), r.verdict or DASH,
         )
         for r in rows.itertuples()

@@ -27,10 +27,11 @@ def trajectory(tables: Tables) -> list[Item]:
         f"{stored['label']}: in {plural(len(frames) - 1, 'step')} {100 * moved.min():.0f} to {100 * moved.max():.0f} % of the cells "
         f"change a step{ratio}."
     )
+    rule = f" The rule: {stored['description']}." if stored.get("description") else ""
     encoding = (
         f"A {stored['grid']} × {stored['grid']} torus of cells with {stored['n_states']} states (colours), temperature {plain(stored.get('tau'))}. "
         f"Beside it the frame's tokens, each a patch of {stored['patch']} × {stored['patch']} cells, between its delimiters; point at a token "
-        f"to see its patch. {stored.get('description', '')}"
+        f"to see its patch.{rule}"
     )
     payload = {
         "png": sprite_png(frames, int(stored["n_states"])),
@@ -42,7 +43,9 @@ def trajectory(tables: Tables) -> list[Item]:
         "label": stored["label"],
         "states": [f"rgb({r},{g},{b})" for r, g, b in state_colors(int(stored["n_states"]))],
     }
-    data = pd.DataFrame({"frame": range(len(stored["tokens"])), "tokens": [" ".join(map(str, t)) for t in stored["tokens"]]})
+    data = pd.DataFrame(
+        {"frame": range(len(stored["tokens"])), "tokens": [" ".join(map(str, t)) for t in stored["tokens"]]}
+    )
     return [Figure("fig-trajectory", finding, encoding, data, widget=Widget("player", payload), swatches=False)]
 
 
@@ -54,7 +57,11 @@ def _delimited(tokens: list[int]) -> list[str]:
 
 def _measure(tables: Tables) -> str | None:
     names = list(tables.complexity.measure.unique())
-    near = [m for m in MEASURES if m in names] or [m for m in names if "gzip" in m and "norm" in m] or [m for m in names if "gzip" in m]
+    near = (
+        [m for m in MEASURES if m in names]
+        or [m for m in names if "gzip" in m and "norm" in m]
+        or [m for m in names if "gzip" in m]
+    )
     return near[0] if near else None
 
 
@@ -78,15 +85,23 @@ def complexity(tables: Tables) -> list[Item]:
         if part.empty:
             continue
         target = (float(by_domain[domain]), "this corpus") if domain in by_domain else None
-        chart = charts.scatter(part, pairs[pairs.domain == domain], f"{name} of the tokens", f"final loss minus scratch, {NATS}", target)
+        chart = charts.scatter(
+            part, pairs[pairs.domain == domain], f"{name} of the tokens", f"final loss minus scratch, {NATS}", target
+        )
         views.append(Chart(chart, f"Effect against complexity on {title}", title))
         best = part.loc[part.effect.idxmin()]
         corpus = f", the corpus itself {fixed(target[0], 2)}" if target else ""
-        told.append(f"{title}: lowest with {best.treated} at {fixed(best.x, 2)} ({signed(best.effect)} nats, {best.verdict}){corpus}.")
+        told.append(
+            f"{title}: lowest with {best.treated} at {fixed(best.x, 2)} ({signed(best.effect)} nats, {best.verdict}){corpus}."
+        )
     encoding = "Filled mark: mean difference to scratch with its 95 % interval; rings: single seeds; dashed: the ratio of the corpus that is learned afterwards. Below zero is better than scratch."
     data = rows[["domain", "treated", "x", "n", "effect", "low", "high", "verdict"]].rename(columns={"x": measure})
     figure = Figure("fig-complexity", " ".join(told), encoding, data, tuple(views), swatches=False)
-    return [figure, *contrast_table(tables, "complexity", "tab-complexity", "Bands and alphabets against scratch."), *measure_table(tables)]
+    return [
+        figure,
+        *contrast_table(tables, "complexity", "tab-complexity", "Bands and alphabets against scratch."),
+        *measure_table(tables),
+    ]
 
 
 def measure_table(tables: Tables) -> list[Item]:
@@ -101,7 +116,9 @@ def measure_table(tables: Tables) -> list[Item]:
     for key, values in wide.iterrows():
         fact = facts.loc[key]
         band = DASH if pd.isna(fact.band_low) else f"{plain(fact.band_low)} to {plain(fact.band_high)}"
-        body.append((str(fact.name[1]), fact.kind, plain(fact.n_states), band, *(fixed(values.get(m)) for m in measures)))
+        body.append(
+            (str(fact.name[1]), fact.kind, plain(fact.n_states), band, *(fixed(values.get(m)) for m in measures))
+        )
     head = ("source", "kind", "states", "band asked for", *(m.replace("_", " ") for m in measures))
     caption = f"Complexity of every source and corpus: {listing(m.replace('_', ' ') for m in measures)}."
     return [Table(head, tuple(body), caption, frozenset(range(2, len(head))), "tab-measures")]

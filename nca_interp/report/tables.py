@@ -78,9 +78,12 @@ class Tables:
 
     @cached_property
     def main(self) -> list[str]:
-        """Regimes compared with each other (role `regime` or `control`), scratch first."""
-        names = [n for n, info in self.regimes.items() if info.role in ("regime", "control")]
-        return sorted(names, key=lambda n: n != SCRATCH)
+        """Regimes compared with each other (role `regime` or `control`): scratch, the studied one, then the others."""
+        return sorted(self._compared, key=lambda n: (n != SCRATCH, n != self.reference))
+
+    @property
+    def _compared(self) -> list[str]:
+        return [n for n, info in self.regimes.items() if info.role in ("regime", "control")]
 
     @cached_property
     def domains(self) -> dict[str, str]:
@@ -97,7 +100,9 @@ class Tables:
     @cached_property
     def final(self) -> pd.DataFrame:
         """Last validation of every finished pre-training run: run, regime, domain, seed, tokens, val_loss, val_bpb."""
-        rows = self.metrics[(self.metrics.stage == "pt") & self.metrics.val_loss.notna() & self.metrics.run.isin(self.finished)]
+        rows = self.metrics[
+            (self.metrics.stage == "pt") & self.metrics.val_loss.notna() & self.metrics.run.isin(self.finished)
+        ]
         return rows.sort_values("step").groupby("run", sort=False).tail(1)
 
     @property
@@ -119,7 +124,7 @@ class Tables:
         planned = self.contrasts[self.contrasts.family == "regime"]
         if len(planned):
             return str(planned.treated.iloc[0])
-        return next((name for name in self.main if name != SCRATCH), SCRATCH)
+        return next((name for name in self._compared if name != SCRATCH), SCRATCH)
 
     def contrast(self, family: str, **where: str) -> pd.DataFrame:
         """Validation-loss rows of one family of `contrasts` (all metrics if there is no loss among them)."""

@@ -30,11 +30,20 @@ def config() -> dict[str, Any]:
     return {
         "background": "transparent",
         "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif",
-        "params": [*({"name": k, "value": light[k]} for k in ("fg", "mut", "grid", "pal", "ramp", "bg")), {"name": "off", "value": []}],
+        "params": [
+            *({"name": k, "value": light[k]} for k in ("fg", "mut", "grid", "pal", "ramp", "bg")),
+            {"name": "off", "value": []},
+        ],
         "axis": axis,
         "axisX": {"grid": False},
         "view": {"stroke": None},
-        "legend": {"labelColor": mut, "titleColor": mut, "labelFontSize": 11.5, "titleFontSize": 12, "titleFontWeight": 400},
+        "legend": {
+            "labelColor": mut,
+            "titleColor": mut,
+            "labelFontSize": 11.5,
+            "titleFontSize": 12,
+            "titleFontWeight": 400,
+        },
         "text": {"color": fg, "fontSize": 11.5},
         "title": {"color": fg},
         "rule": {"color": mut},

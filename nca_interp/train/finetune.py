@@ -22,9 +22,13 @@ def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str,
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     file = tokens_dir / "tokenizer.json"
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_file=str(file)) if file.is_file() else AutoTokenizer.from_pretrained(
-        read_json(tokens_dir / "meta.json")["spec"]["tokenizer"]["name"], trust_remote_code=False
-    )  # fmt: skip
+    tokenizer: Any = (
+        PreTrainedTokenizerFast(tokenizer_file=str(file))
+        if file.is_file()
+        else AutoTokenizer.from_pretrained(
+            read_json(tokens_dir / "meta.json")["spec"]["tokenizer"]["name"], trust_remote_code=False
+        )
+    )
     items = [json.loads(line) for line in (tokens_dir / "test.jsonl").read_text().splitlines()]
     prompts = [tokenizer(item["prompt"], add_special_tokens=False)["input_ids"] for item in items]
     n_ctx = model.config.max_position_embeddings

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,7 @@ from nca_interp.data.tokens import TokenFile
 from nca_interp.model.checkpoint import load_model, save_model
 from nca_interp.model.llama import build
 from nca_interp.model.swap import swap
-from nca_interp.store import RunDir, StudyDir, read_json, write_json, write_text
+from nca_interp.store import RunDir, StudyDir, differences, read_json, write_json, write_text
 from nca_interp.train.batches import batch_rows, learning_rate
 from nca_interp.train.run import RunConfig
 from nca_interp.train.state import load_state, save_state
@@ -138,9 +138,8 @@ def _claim(run: RunDir, config: RunConfig) -> None:
     wanted = config.model_dump(mode="json")
     if run.config.exists():
         found = read_json(run.config)
-        different = [k for k in wanted if found.get(k) != wanted[k]]
-        if different:
-            shown = "\n".join(f"  {k}: the run has {found.get(k)!r}, asked for {wanted[k]!r}" for k in different)
+        if lines := list(differences(found, wanted)):
+            shown = "\n".join(f"  {line}" for line in lines)
             raise UserError(f"{run.path}: this run was begun with another configuration:\n{shown}\nnothing was changed")
     elif _is_first_process():
         write_json(run.config, wanted)
@@ -237,9 +236,9 @@ def _run(loop: Loop, received: list[int]) -> None:
         if loop.step in checkpoints:
             _checkpoint(loop)
         stop = _agreed_signal(loop, received)
-        if stop or (loop.step % stage.checkpoint_every == 0 and loop.step < stage.steps):
-            if loop.main:
-                save_state(loop.run.state, loop.raw_model, loop.optimizer.optimizer, loop.step)
+        due = stop or (loop.step % stage.checkpoint_every == 0 and loop.step < stage.steps)
+        if due and loop.main:
+            save_state(loop.run.state, loop.raw_model, loop.optimizer.optimizer, loop.step)
         if stop and loop.step < stage.steps:
             if loop.main:
                 loop.run.set_status("stopped", loop.step, signal=stop)
@@ -300,7 +299,9 @@ def _my_batch(loop: Loop) -> tuple[torch.Tensor, torch.Tensor]:
     share = config.config.batch_size // accelerator.num_processes
     mine = rows[accelerator.process_index * share :][:share]
     mask = loop.tokens.train_mask
-    x, y = to_tensors(loop.tokens.train[mine], loop.tokens.meta.unsupervised_prefix, None if mask is None else mask[mine])
+    x, y = to_tensors(
+        loop.tokens.train[mine], loop.tokens.meta.unsupervised_prefix, None if mask is None else mask[mine]
+    )
     return x.to(accelerator.device), y.to(accelerator.device)
 
 

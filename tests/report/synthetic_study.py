@@ -22,7 +22,10 @@ REGIMES: dict[str, tuple[str, str, float]] = {
     "nca-low": ("NCA, gzip 0.15-0.3", "complexity", 0.012),
     "nca-high": ("NCA, gzip above 0.5", "complexity", -0.018),
 }
-DOMAINS = {"web": ("Docstrings (stand-in for OpenWebText)", 3.85, 2048), "code": ("Python sources (stand-in for CodeParrot)", 2.4, 2048)}
+DOMAINS = {
+    "web": ("Docstrings (stand-in for OpenWebText)", 3.85, 2048),
+    "code": ("Python sources (stand-in for CodeParrot)", 2.4, 2048),
+}
 PROBES = {
     "induction": ("Attention to the token after the previous occurrence.", "attention mass", 0.021, True),
     "previous-token": ("Attention one token back.", "attention mass", 0.043, True),
@@ -44,14 +47,23 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
     runs, metrics, probes = _training(names, seeds, rng)
     contrasts, pairs = _comparisons(seeds, rng)
     frames = {
-        "runs": runs, "metrics": metrics, "probes": probes, "contrasts": contrasts, "pairs": pairs,
-        "speedup": _speedup(seeds, rng), "complexity": _complexity(names), "reasoning": _reasoning(seeds, rng),
+        "runs": runs,
+        "metrics": metrics,
+        "probes": probes,
+        "contrasts": contrasts,
+        "pairs": pairs,
+        "speedup": _speedup(seeds, rng),
+        "complexity": _complexity(names),
+        "reasoning": _reasoning(seeds, rng),
         "published": _published(),
     }
     for name, rows in frames.items():
         if name not in drop:
             pd.DataFrame(rows).to_csv(tables / f"{name}.csv", index=False)
-    docs = [{"name": n, "doc": d, "unit": u, "low": 0.0, "high": 1.0 if u != "nats per token" else None} for n, (d, u, _, _) in PROBES.items()]
+    docs = [
+        {"name": n, "doc": d, "unit": u, "low": 0.0, "high": 1.0 if u != "nats per token" else None}
+        for n, (d, u, _, _) in PROBES.items()
+    ]
     (tables / "probes.json").write_text(json.dumps(docs))
     if "patterns" not in drop:
         _patterns(tables, rng)
@@ -64,21 +76,44 @@ def _study(names: dict[str, str], seeds: int) -> dict[str, Any]:
     model = {"n_layers": LAYERS, "d_model": 128, "n_heads": HEADS, "d_head": None, "d_mlp": 512, "n_ctx": 256}
     stage = {"batch_size": 16, "lr": 1e-3, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.01}
     return {
-        "name": "synthetic", "title": "Synthetic fixture: drawn from a formula, not measured", "model": model,
-        "regimes": [{"name": n, "label": t, "role": REGIMES[n][1], "source": None if n == "scratch" else {"kind": "nca"}} for n, t in names.items()],
-        "domains": [{"name": n, "label": t[0], "source": {"kind": "text", "source": "site:code"}} for n, t in DOMAINS.items()],
+        "name": "synthetic",
+        "title": "Synthetic fixture: drawn from a formula, not measured",
+        "model": model,
+        "regimes": [
+            {"name": n, "label": t, "role": REGIMES[n][1], "source": None if n == "scratch" else {"kind": "nca"}}
+            for n, t in names.items()
+        ],
+        "domains": [
+            {"name": n, "label": t[0], "source": {"kind": "text", "source": "site:code"}} for n, t in DOMAINS.items()
+        ],
         "seeds": [{"init": s, "order": 100 + s, "rules": 200 + s} for s in range(seeds)],
-        "ppt": {"steps": PPT_STEPS, **stage}, "pt": {"steps": PT_STEPS, **stage}, "ft": None,
-        "precision": "auto", "margin": 0.01,
-        "deviations": ["The corpora are what is installed beside the package, not OpenWebText and CodeParrot.", "Pre-training is 4 million tokens, not 9 billion."],
+        "ppt": {"steps": PPT_STEPS, **stage},
+        "pt": {"steps": PT_STEPS, **stage},
+        "ft": None,
+        "precision": "auto",
+        "margin": 0.01,
+        "deviations": [
+            "The corpora are what is installed beside the package, not OpenWebText and CodeParrot.",
+            "Pre-training is 4 million tokens, not 9 billion.",
+        ],
     }
 
 
 def _provenance() -> dict[str, Any]:
     return {
-        "command": "nca-interp demo --out runs/out/synthetic", "created": "2026-11-23T22:10:00+00:00", "version": "0.1.0",
-        "git_commit": "79b285f0c2a1", "git_dirty": True, "python": "3.11.7", "packages": {"torch": "2.9.1", "transformers": "5.1.0", "numpy": "2.4.6"},
-        "platform": "Linux-6.1-x86_64", "cpu": "AMD EPYC 9B14", "cores": 2, "threads_per_run": 1, "device": "cpu", "precision": "bf16",
+        "command": "nca-interp demo --out runs/out/synthetic",
+        "created": "2026-11-23T22:10:00+00:00",
+        "version": "0.1.0",
+        "git_commit": "79b285f0c2a1",
+        "git_dirty": True,
+        "python": "3.11.7",
+        "packages": {"torch": "2.9.1", "transformers": "5.1.0", "numpy": "2.4.6"},
+        "platform": "Linux-6.1-x86_64",
+        "cpu": "AMD EPYC 9B14",
+        "cores": 2,
+        "threads_per_run": 1,
+        "device": "cpu",
+        "precision": "bf16",
     }
 
 
@@ -98,8 +133,23 @@ def _training(names: dict[str, str], seeds: int, rng: np.random.Generator) -> tu
                 metrics += _curve(ident, np.log(259), 2.2 if "nca" in regime else 3.1, PPT_STEPS, rng)
                 probes += _probe_rows(ident, PPT_STEPS, 0.25 if regime == "nca" else 0.12, seed, rng)
             for domain, (_, final, vocab) in DOMAINS.items():
-                ident = {"run": f"pt.{regime}.{domain}.s{seed}", "regime": regime, "domain": domain, "seed": seed, "stage": "pt"}
-                runs.append(_run(ident, names[regime], role, PT_STEPS, 0 if regime == "scratch" else PPT_STEPS * BATCH_TOKENS, vocab))
+                ident = {
+                    "run": f"pt.{regime}.{domain}.s{seed}",
+                    "regime": regime,
+                    "domain": domain,
+                    "seed": seed,
+                    "stage": "pt",
+                }
+                runs.append(
+                    _run(
+                        ident,
+                        names[regime],
+                        role,
+                        PT_STEPS,
+                        0 if regime == "scratch" else PPT_STEPS * BATCH_TOKENS,
+                        vocab,
+                    )
+                )
                 metrics += _curve(ident, np.log(vocab), final + gain + 0.006 * rng.normal(), PT_STEPS, rng, -4 * gain)
                 if role == "regime":
                     probes += _probe_rows(ident, PT_STEPS, 0.1 - 8 * gain, seed, rng)
@@ -109,56 +159,113 @@ def _training(names: dict[str, str], seeds: int, rng: np.random.Generator) -> tu
 
 def _run(ident: dict[str, Any], label: str, role: str, steps: int, ppt_tokens: int, vocab: int) -> dict[str, Any]:
     return {
-        **ident, "label": label, "role": role, "state": "done", "steps": steps, "tokens": steps * BATCH_TOKENS, "ppt_tokens": ppt_tokens,
-        "params": 1_050_000 + 256 * vocab, "vocab_size": vocab, "source": f"{ident['regime']}-0a1b2c3d", "description": f"synthetic tokens of {ident['regime']} {ident['domain']}",
-        "flops": 6.0 * 1.5e6 * steps * BATCH_TOKENS, "tokens_per_second": 13500.0, "precision": "bf16", "checkpoint_sha256": f"{abs(hash(ident['run'])):064x}",
+        **ident,
+        "label": label,
+        "role": role,
+        "state": "done",
+        "steps": steps,
+        "tokens": steps * BATCH_TOKENS,
+        "ppt_tokens": ppt_tokens,
+        "params": 1_050_000 + 256 * vocab,
+        "vocab_size": vocab,
+        "source": f"{ident['regime']}-0a1b2c3d",
+        "description": f"synthetic tokens of {ident['regime']} {ident['domain']}",
+        "flops": 6.0 * 1.5e6 * steps * BATCH_TOKENS,
+        "tokens_per_second": 13500.0,
+        "precision": "bf16",
+        "checkpoint_sha256": f"{abs(hash(ident['run'])):064x}",
     }
 
 
-def _curve(ident: dict[str, Any], start: float, end: float, steps: int, rng: np.random.Generator, late: float = 0.0) -> list[dict[str, Any]]:
+def _curve(
+    ident: dict[str, Any], start: float, end: float, steps: int, rng: np.random.Generator, late: float = 0.0
+) -> list[dict[str, Any]]:
     rows = []
     for step in range(0, steps + 1, 32):
         progress = step / steps
-        value = end + (start - end) * np.exp(-7 * progress) * (1 - 0.35 * progress) - late * progress * (1 - progress) + 0.004 * rng.normal()
+        value = (
+            end
+            + (start - end) * np.exp(-7 * progress) * (1 - 0.35 * progress)
+            - late * progress * (1 - progress)
+            + 0.004 * rng.normal()
+        )
         evaluated = step % 64 == 0
-        rows.append({
-            **ident, "step": step, "tokens": step * BATCH_TOKENS, "loss": value + 0.05 * rng.normal(), "val_loss": value if evaluated else None,
-            "val_bpb": value / np.log(2) / 3.1 if evaluated and ident["stage"] == "pt" else None, "grad_norm": 0.9, "lr": 1e-3, "tokens_per_second": 13500.0,
-        })
+        rows.append(
+            {
+                **ident,
+                "step": step,
+                "tokens": step * BATCH_TOKENS,
+                "loss": value + 0.05 * rng.normal(),
+                "val_loss": value if evaluated else None,
+                "val_bpb": value / np.log(2) / 3.1 if evaluated and ident["stage"] == "pt" else None,
+                "grad_norm": 0.9,
+                "lr": 1e-3,
+                "tokens_per_second": 13500.0,
+            }
+        )
     return rows
 
 
-def _probe_rows(ident: dict[str, Any], steps: int, height: float, seed: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _probe_rows(
+    ident: dict[str, Any], steps: int, height: float, seed: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
     rows = []
     special = np.random.default_rng(seed).integers(0, LAYERS * HEADS, 3)
     for step in _steps(steps)[:: 2 if steps > 600 else 1] + [steps]:
         rise = 1 / (1 + np.exp(-6 * (step / steps - 0.4)))
         for probe, (_, unit, chance, per_head) in PROBES.items():
-            common = {**ident, "step": step, "tokens": step * BATCH_TOKENS, "probe": probe, "chance": chance, "sd": 0.01, "unit": unit, "n": 64}
+            common = {
+                **ident,
+                "step": step,
+                "tokens": step * BATCH_TOKENS,
+                "probe": probe,
+                "chance": chance,
+                "sd": 0.01,
+                "unit": unit,
+                "n": 64,
+            }
             if not per_head:
                 rows.append({**common, "layer": None, "head": None, "value": height * rise + 0.01 * rng.normal()})
                 continue
             for cell in range(LAYERS * HEADS):
-                value = chance + (height * rise * (3 if cell in special else 0.2) + 0.004 * abs(rng.normal())) * (-1 if chance == 1 else 1)
+                value = chance + (height * rise * (3 if cell in special else 0.2) + 0.004 * abs(rng.normal())) * (
+                    -1 if chance == 1 else 1
+                )
                 rows.append({**common, "layer": cell // HEADS, "head": cell % HEADS, "value": value})
     return pd.DataFrame(rows).drop_duplicates(["step", "probe", "layer", "head"]).to_dict("records")
 
 
 def _comparisons(seeds: int, rng: np.random.Generator) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     plan = [("regime", "nca", c) for c in ("scratch", "c4", "dyck")]
-    plan += [("transfer", arm, "nca") for arm in REGIMES if REGIMES[arm][1] == "transfer"] + [("transfer", "nca", "scratch")]
+    plan += [("transfer", arm, "nca") for arm in REGIMES if REGIMES[arm][1] == "transfer"] + [
+        ("transfer", "nca", "scratch")
+    ]
     plan += [("complexity", arm, "scratch") for arm in ("nca", "nca-n2", "nca-low", "nca-high")]
     contrasts, pairs = [], []
     for domain, (title, final, _) in DOMAINS.items():
         for family, treated, control in plan:
             differences = REGIMES[treated][2] - REGIMES[control][2] + 0.006 * rng.normal(size=seeds)
             for seed, difference in enumerate(differences):
-                pairs.append({"family": family, "domain": domain, "metric": "val_loss", "treated": treated, "control": control, "seed": seed, "treated_value": final + difference, "control_value": final, "difference": difference})
+                pairs.append(
+                    {
+                        "family": family,
+                        "domain": domain,
+                        "metric": "val_loss",
+                        "treated": treated,
+                        "control": control,
+                        "seed": seed,
+                        "treated_value": final + difference,
+                        "control_value": final,
+                        "difference": difference,
+                    }
+                )
             contrasts.append(_contrast(family, domain, title, treated, control, differences))
     return contrasts, pairs
 
 
-def _contrast(family: str, domain: str, title: str, treated: str, control: str, differences: np.ndarray) -> dict[str, Any]:
+def _contrast(
+    family: str, domain: str, title: str, treated: str, control: str, differences: np.ndarray
+) -> dict[str, Any]:
     n, effect = len(differences), float(differences.mean())
     half = 4.303 * differences.std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")
     verdict = "no verdict (one seed)"
@@ -167,8 +274,22 @@ def _contrast(family: str, domain: str, title: str, treated: str, control: str, 
         verdict = ("better" if effect < 0 else "worse") if excludes else "inconclusive"
     sentence = f"{treated} against {control} on {title}: {effect:+.3f} nats ({verdict}, synthetic)."
     return {
-        "family": family, "domain": domain, "metric": "val_loss", "treated": treated, "control": control, "n": n, "effect": effect, "low": effect - half, "high": effect + half,
-        "p": 0.25 if n > 1 else None, "p_holm": 0.75 if n > 1 and family == "regime" else None, "margin": 0.01, "detectable": half * 1.6, "ppl_change_pct": 100 * np.expm1(effect), "verdict": verdict, "sentence": sentence,
+        "family": family,
+        "domain": domain,
+        "metric": "val_loss",
+        "treated": treated,
+        "control": control,
+        "n": n,
+        "effect": effect,
+        "low": effect - half,
+        "high": effect + half,
+        "p": 0.25 if n > 1 else None,
+        "p_holm": 0.75 if n > 1 and family == "regime" else None,
+        "margin": 0.01,
+        "detectable": half * 1.6,
+        "ppl_change_pct": 100 * np.expm1(effect),
+        "verdict": verdict,
+        "sentence": sentence,
     }
 
 
@@ -180,18 +301,55 @@ def _speedup(seeds: int, rng: np.random.Generator) -> list[dict[str, Any]]:
                 base = 1 - 9 * REGIMES[regime][2] + 0.04 * rng.normal()
                 for budget, factor in (("pt", 1.0), ("pt+ppt", 0.8), ("flops", 0.85)):
                     censored = regime == "c4" and seed == 0
-                    rows.append({"domain": domain, "regime": regime, "seed": seed, "budget": budget, "target_loss": final, "speedup": factor if censored else base * factor, "censored": censored})
+                    rows.append(
+                        {
+                            "domain": domain,
+                            "regime": regime,
+                            "seed": seed,
+                            "budget": budget,
+                            "target_loss": final,
+                            "speedup": factor if censored else base * factor,
+                            "censored": censored,
+                        }
+                    )
     return rows
 
 
 def _complexity(names: dict[str, str]) -> list[dict[str, Any]]:
     rows = []
-    sources = [(r, names[r], "nca", r, "", n, lo, hi, g) for r, n, lo, hi, g in (("nca", 4, 0.3, 0.5, 0.41), ("nca-n2", 2, None, None, 0.30), ("nca-low", 4, 0.15, 0.3, 0.22), ("nca-high", 4, 0.5, 1.0, 0.63))]
-    sources += [("dyck", names["dyck"], "dyck", "dyck", "", None, None, None, 0.55), ("c4", names["c4"], "text", "c4", "", None, None, None, 0.66)]
-    sources += [(d, t[0], "text", "", d, None, None, None, g) for (d, t), g in zip(DOMAINS.items(), (0.62, 0.33), strict=True)]
+    sources = [
+        (r, names[r], "nca", r, "", n, lo, hi, g)
+        for r, n, lo, hi, g in (
+            ("nca", 4, 0.3, 0.5, 0.41),
+            ("nca-n2", 2, None, None, 0.30),
+            ("nca-low", 4, 0.15, 0.3, 0.22),
+            ("nca-high", 4, 0.5, 1.0, 0.63),
+        )
+    ]
+    sources += [
+        ("dyck", names["dyck"], "dyck", "dyck", "", None, None, None, 0.55),
+        ("c4", names["c4"], "text", "c4", "", None, None, None, 0.66),
+    ]
+    sources += [
+        (d, t[0], "text", "", d, None, None, None, g) for (d, t), g in zip(DOMAINS.items(), (0.62, 0.33), strict=True)
+    ]
     for source, label, kind, regime, domain, n_states, low, high, ratio in sources:
-        common = {"source": source, "label": label, "kind": kind, "regime": regime, "domain": domain, "n_states": n_states, "band_low": low, "band_high": high}
-        for measure, value, unit in (("gzip_ratio_normalised", ratio, "ratio"), ("gzip_ratio", ratio * 0.9, "ratio"), ("unigram_entropy", 5 * ratio, "nats"), ("zipf_exponent", 0.6 + ratio, "")):
+        common = {
+            "source": source,
+            "label": label,
+            "kind": kind,
+            "regime": regime,
+            "domain": domain,
+            "n_states": n_states,
+            "band_low": low,
+            "band_high": high,
+        }
+        for measure, value, unit in (
+            ("gzip_ratio_normalised", ratio, "ratio"),
+            ("gzip_ratio", ratio * 0.9, "ratio"),
+            ("unigram_entropy", 5 * ratio, "nats"),
+            ("zipf_exponent", 0.6 + ratio, ""),
+        ):
             rows.append({**common, "measure": measure, "value": value, "unit": unit, "n": 200, "sd": 0.02})
     return rows
 
@@ -202,21 +360,45 @@ def _reasoning(seeds: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         for seed in range(seeds):
             correct = int(40 - 600 * REGIMES[regime][2] + 4 * rng.normal())
             share = correct / 500
-            rows.append({"run": f"ft.{regime}.code.s{seed}", "regime": regime, "domain": "code", "seed": seed, "n_train": 4000, "n_test": 500, "correct": correct, "accuracy": share, "low": share - 0.025, "high": share + 0.027})
+            rows.append(
+                {
+                    "run": f"ft.{regime}.code.s{seed}",
+                    "regime": regime,
+                    "domain": "code",
+                    "seed": seed,
+                    "n_train": 4000,
+                    "n_test": 500,
+                    "correct": correct,
+                    "accuracy": share,
+                    "low": share - 0.025,
+                    "high": share + 0.027,
+                }
+            )
     return rows
 
 
 def _published() -> list[dict[str, Any]]:
     why = "1.6 B parameters and 9 B tokens there, 1.6 M parameters and 4 M tokens here; other corpora"
     return [
-        {"domain": d, "metric": "perplexity change, NCA against scratch, %", "regime": "nca", "published": p, "ours": o, "ours_low": o and o - 2, "ours_high": o and o + 2, "same_setting": False, "why": why, "source": "authors' page, figure 3"}
+        {
+            "domain": d,
+            "metric": "perplexity change, NCA against scratch, %",
+            "regime": "nca",
+            "published": p,
+            "ours": o,
+            "ours_low": o and o - 2,
+            "ours_high": o and o + 2,
+            "same_setting": False,
+            "why": why,
+            "source": "authors' page, figure 3",
+        }
         for d, p, o in (("web", -5.7, -3.1), ("code", -4.2, -2.9), ("", -5.2, None))
     ]
 
 
 def _patterns(tables: Path, rng: np.random.Generator) -> None:
     size, arrays, entries = 96, {}, []
-    words = "the array is returned as a copy of the input array where each axis is sorted <b>in place</b> .".split()
+    words = ["the", "array", "is", "returned", "as", "a", "copy", "of", "the", "input", "array", "where", "each", "axis", "is", "sorted", "<b>in", "place</b>", "."]
     tokens = [" " + words[i % len(words)] for i in range(size)]
     for regime, offset in (("scratch", 1), ("nca", len(words) - 1), ("dyck", 1)):
         scores = np.tril(rng.random((size, size)) * 0.2)
@@ -226,7 +408,22 @@ def _patterns(tables: Path, rng: np.random.Generator) -> None:
         key = f"{regime}-web-0"
         arrays[key] = (np.tril(scores) / np.tril(scores).sum(1, keepdims=True)).astype(np.float32)
         name = "induction" if offset > 1 else "previous token"
-        entries.append({"key": key, "run": f"pt.{regime}.web.s0", "regime": regime, "domain": "web", "seed": 0, "stage": "pt", "step": PT_STEPS, "layer": 2, "head": 1, "name": name, "tokens": tokens, "score": 0.61})
+        entries.append(
+            {
+                "key": key,
+                "run": f"pt.{regime}.web.s0",
+                "regime": regime,
+                "domain": "web",
+                "seed": 0,
+                "stage": "pt",
+                "step": PT_STEPS,
+                "layer": 2,
+                "head": 1,
+                "name": name,
+                "tokens": tokens,
+                "score": 0.61,
+            }
+        )
     np.savez_compressed(tables / "patterns.npz", **arrays)
     (tables / "patterns.json").write_text(json.dumps(entries))
 
@@ -241,9 +438,24 @@ def _trajectory(tables: Path, rng: np.random.Generator) -> None:
         cells = table[(around * 3 + cells) % 64]
     tokens = []
     for frame in frames:
-        ids = [sum(frame[y + a][x + b] * states ** (a * patch + b) for a in range(patch) for b in range(patch)) for y in range(0, grid, patch) for x in range(0, grid, patch)]
+        ids = [
+            sum(frame[y + a][x + b] * states ** (a * patch + b) for a in range(patch) for b in range(patch))
+            for y in range(0, grid, patch)
+            for x in range(0, grid, patch)
+        ]
         tokens.append([states**4, *ids, states**4 + 1])
-    (tables / "trajectory.json").write_text(json.dumps({
-        "label": "NCA, 4 states", "n_states": states, "grid": grid, "patch": patch, "frames": frames, "tokens": tokens,
-        "gzip_ratio": 0.41, "tau": 1e-4, "description": "synthetic rule of a test, 12 x 12 cells",
-    }))
+    (tables / "trajectory.json").write_text(
+        json.dumps(
+            {
+                "label": "NCA, 4 states",
+                "n_states": states,
+                "grid": grid,
+                "patch": patch,
+                "frames": frames,
+                "tokens": tokens,
+                "gzip_ratio": 0.41,
+                "tau": 1e-4,
+                "description": "synthetic rule of a test, 12 x 12 cells",
+            }
+        )
+    )

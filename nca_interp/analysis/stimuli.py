@@ -1,0 +1,235 @@
+"""What the models are shown: repeated random tokens, natural validation rows, NCA frames. NumPy only, so cheap to import.
+
+A definition file names a stimulus (`repeated_tokens(period=64)`); `build(subject)` makes its tokens for one checkpoint.
+Tokens depend only on the stimulus's arguments, the vocabulary and the token file, never on the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nca_interp.base import UserError, stream_seed
+
+MIN_PERIOD = 8
+"""A repeated block shorter than this says nothing about induction."""
+TRIM = 0.04
+"""Share of the vocabulary left out at either end of the frequency ranking (Olsson et al. 2022, appendix)."""
+
+
+class NotApplicable(Exception):
+    """A stimulus that this checkpoint cannot take; the message says why. Recorded as skipped, never an error."""
+
+
+class Frame(NamedTuple):
+    """Geometry of NCA tokens: the token of patch (r, c) of grid t stands at `t * tokens + 1 + columns * r + c`."""
+
+    rows: int
+    columns: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens a frame, its two delimiters included."""
+        return self.rows * self.columns + 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens of a stimulus: `inputs` [batch, position]; `targets` [batch, <= position] are what each position predicts."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    period: int | None = None
+    repeats: int = 1
+    start: int = 0
+    """Where the first block starts: 1 after a begin-of-sequence token."""
+    frame: Frame | None = None
+    note: str = ""
+    """How the stimulus departs from its definition, e.g. "period 16"."""
+
+    @property
+    def length(self) -> int:
+        """Positions of a sequence."""
+        return self.inputs.shape[1]
+
+    def in_repeat(self, repeat: int | None = None) -> np.ndarray:
+        """Bool [position]: in the second or a later repeat, or in one repeat (1, 2, ...)."""
+        if self.period is None:
+            raise ValueError("repeats exist on a repeated_tokens stimulus only")
+        number = (np.arange(self.length) - self.start) // self.period + 1
+        return (number >= 2) & (number <= self.repeats) if repeat is None else number == repeat
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """The same stimulus with sequences start to stop only."""
+        return replace(self, inputs=self.inputs[start:stop], targets=self.targets[start:stop])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a stimulus must know of a checkpoint."""
+
+    name: str
+    vocab_size: int
+    n_ctx: int
+    specials: frozenset[int] = frozenset()
+    bos: int | None = None
+    rows: np.ndarray | None = None
+    """Validation rows [n, length] in this checkpoint's vocabulary, or None."""
+    spec: dict[str, Any] | None = None
+    """What the rows were made from: `spec` of the token file's meta.json."""
+    rows_from: str = ""
+
+    @cached_property
+    def counts(self) -> np.ndarray | None:
+        """How often each token occurs in `rows`, or None."""
+        if self.rows is None:
+            return None
+        return np.bincount(np.asarray(self.rows).ravel(), minlength=self.vocab_size)
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """Base of the stimuli: frozen arguments and `build`."""
+
+    sequences: int = 16
+
+    def __post_init__(self) -> None:
+        if self.sequences < 2:
+            raise UserError(f"sequences: {self.sequences}; legal: 2 or more (a standard deviation needs two)")
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Kind and arguments, as recorded with the results."""
+        return {"kind": type(self).__name__, **asdict(self)}
+
+    def build(self, subject: Subject) -> Batch:
+        """Its tokens for one checkpoint; NotApplicable where there are none."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RepeatedTokens(Stimulus):
+    """[BOS] + a block of `period` distinct random tokens, `repeats` times (Olsson et al. 2022, arXiv 2209.11895)."""
+
+    period: int = 64
+    repeats: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.period < MIN_PERIOD or self.repeats < 2:
+            raise UserError(f"repeated_tokens: period {self.period}, repeats {self.repeats}; legal: period >= {MIN_PERIOD}, repeats >= 2")
+
+    def build(self, subject: Subject) -> Batch:
+        """Blocks are drawn without replacement from the vocabulary without special tokens and, where frequencies are
+        known, without its most and least frequent 4 %. The period shrinks to fit a small vocabulary or context."""
+        legal = _drawable(subject)
+        start = 0 if subject.bos is None else 1
+        room = (subject.n_ctx - start) // self.repeats
+        period = min(self.period, len(legal), room)
+        if period < MIN_PERIOD:
+            why = (
+                f"a vocabulary smaller than the stimulus needs: {len(legal)} tokens can be drawn"
+                if len(legal) < MIN_PERIOD
+                else f"a context of {subject.n_ctx} tokens is too short"
+            )
+            raise NotApplicable(f"{why}; {self.repeats} repeats of at least {MIN_PERIOD} different tokens are needed")
+        seed = stream_seed("repeated_tokens", self.period, self.repeats, self.sequences, subject.vocab_size)
+        rng = np.random.default_rng(seed)
+        blocks = np.stack([rng.choice(legal, period, replace=False) for _ in range(self.sequences)])
+        inputs = np.tile(blocks, (1, self.repeats))
+        if subject.bos is not None:
+            inputs = np.concatenate([np.full((self.sequences, 1), subject.bos), inputs], axis=1)
+        note = "" if period == self.period else f"period {period}"
+        return Batch(inputs, inputs[:, 1:], period, self.repeats, start, note=note)
+
+
+def _drawable(subject: Subject) -> np.ndarray:
+    specials = np.zeros(subject.vocab_size, dtype=bool)
+    specials[[s for s in subject.specials if 0 <= s < subject.vocab_size]] = True
+    counts = subject.counts
+    if counts is None:
+        return np.flatnonzero(~specials)
+    legal = np.flatnonzero(~specials)
+    ranked = legal[np.argsort(counts[legal], kind="stable")]
+    cut = int(TRIM * len(ranked))
+    return np.sort(ranked[cut : len(ranked) - cut])
+
+
+@dataclass(frozen=True)
+class Natural(Stimulus):
+    """Validation rows of the data the checkpoint is trained on (its own token file)."""
+
+    def build(self, subject: Subject) -> Batch:
+        """The first rows of val.bin, as long as the context allows."""
+        if subject.rows is None:
+            raise NotApplicable("no token file of its own data and no tokenizer; give --tokens or --tokenizer")
+        return _rows_batch(subject, self.sequences)
+
+
+@dataclass(frozen=True)
+class NcaFrames(Stimulus):
+    """Validation rows of an NCA token file, with the geometry of their frames."""
+
+    def build(self, subject: Subject) -> Batch:
+        """The first rows of val.bin; every row starts with a frame."""
+        spec = subject.spec or {}
+        if subject.rows is None or spec.get("kind") != "nca":
+            raise NotApplicable("not an NCA vocabulary: this checkpoint's tokens are not patches of a grid")
+        side = spec["grid"] // spec["patch"]
+        return replace(_rows_batch(subject, self.sequences), frame=Frame(side, side))
+
+
+def _rows_batch(subject: Subject, sequences: int) -> Batch:
+    assert subject.rows is not None
+    rows = np.asarray(subject.rows[:sequences, : subject.n_ctx + 1], dtype=np.int64)
+    if len(rows) < 2 or rows.shape[1] < 2:
+        raise NotApplicable(f"{subject.rows_from} holds {len(rows)} rows of {rows.shape[1]} tokens; at least 2 of 2 are needed")
+    if rows.max() >= subject.vocab_size:
+        raise NotApplicable(
+            f"{subject.rows_from} holds token {rows.max()}, the model knows {subject.vocab_size}: another vocabulary"
+        )
+    inputs = rows[:, :-1]
+    note = "" if len(rows) == sequences else f"{len(rows)} rows"
+    return Batch(inputs, rows[:, 1:], note=note)
+
+
+def repeated_tokens(period: int = 64, repeats: int = 2, sequences: int = 16) -> RepeatedTokens:
+    """Stimulus: random tokens, the block of `period` tokens repeated."""
+    return RepeatedTokens(sequences, period, repeats)
+
+
+def natural(sequences: int = 32) -> Natural:
+    """Stimulus: validation rows of the checkpoint's own data."""
+    return Natural(sequences)
+
+
+def nca_frames(sequences: int = 16) -> NcaFrames:
+    """Stimulus: NCA validation rows; only for checkpoints with an NCA vocabulary."""
+    return NcaFrames(sequences)
+
+
+def sample_text() -> str:
+    """English prose that every Python has (its language reference), for models of others with a tokenizer only."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def rows_of_text(tokenizer: Path, length: int, rows: int = 64) -> np.ndarray:
+    """`sample_text` in the tokens of a tokenizer.json (or the folder that holds one), cut into rows [rows, length]."""
+    from tokenizers import Tokenizer
+
+    file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    if not file.is_file():
+        raise UserError(f"--tokenizer {tokenizer}: no tokenizer.json there")
+    try:
+        opened = Tokenizer.from_file(str(file))
+    except Exception as error:  # the Rust library raises plain Exception
+        raise UserError(f"{file}: not a tokenizer that the tokenizers library reads ({error})") from None
+    ids = np.asarray(opened.encode(sample_text()[: 16 * rows * length], add_special_tokens=False).ids, dtype=np.int64)
+    n = min(rows, len(ids) // length)
+    return ids[: n * length].reshape(n, length)

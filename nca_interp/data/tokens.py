@@ -1,0 +1,223 @@
+"""Token files: a directory with train.bin, val.bin, meta.json (and tokenizer.json), the only thing training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nca_interp.base import Frozen, UserError, canonical_json
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.store import commit_dir, read_json, sha256_file, write_json
+
+GENERATOR_VERSION = "1"
+"""Changes whenever the same (specification, seed, sizes) would give other tokens."""
+Report = Callable[[str, float], None]
+
+
+class TokenMeta(Frozen):
+    """meta.json: what a token directory holds."""
+
+    spec: dict[str, Any]
+    """The specification, as asked."""
+    seed: int
+    """Seed of the source (text does not depend on it)."""
+    vocab_size: int
+    """Tokens are 0 .. vocab_size - 1."""
+    dtype: Literal["uint16", "uint32"]
+    """Storage of a token, little-endian."""
+    seq_len: int
+    """Inputs of a row; a row has seq_len + 1 tokens."""
+    n_train: int
+    """Rows of train.bin (text may have fewer than asked)."""
+    n_val: int
+    """Rows of val.bin."""
+    unsupervised_prefix: int
+    """The first this many tokens of each row are never targets (NCA: the first whole frame)."""
+    mask_rule: Literal["prefix", "file"] = "prefix"
+    """file: train_mask.bin and val_mask.bin (uint8, 1 = target) apply as well."""
+    tokens_per_frame: int | None = None
+    """NCA: tokens of one frame with its delimiters."""
+    frame_offset: int | None = None
+    """NCA: position of the first `<grid>` in every row."""
+    bytes_per_token: float | None = None
+    """Text: mean UTF-8 bytes of the targets of the validation rows; loss / ln 2 / this = bits per byte."""
+    val_bytes: int | None = None
+    """Text: UTF-8 bytes of all targets of the validation rows."""
+    end_id: int | None = None
+    """Text: id of the token between documents."""
+    sha256: dict[str, str]
+    """File name -> SHA-256 of every data file."""
+    generator_version: str
+    """GENERATOR_VERSION of the writer."""
+    request: dict[str, Any]
+    """What was asked, as far as it decides the tokens; a directory is reused for the same request only."""
+    provenance: dict[str, Any]
+    """Where the tokens come from: package versions, counts, corpus hash; NCA: acceptance and gzip ratios."""
+    description: str
+    """One sentence for the report; stand-ins are named as what they are."""
+
+
+def write_tokens(
+    directory: Path, spec: NcaSpec | DyckSpec | TextSpec, *, n_train: int, n_val: int, seq_len: int, seed: int,
+    threads: int | None = None, progress: Report | None = None,
+) -> TokenMeta:  # fmt: skip
+    """Build `directory`, complete or not at all: a pure function of (spec, seed, sizes, generator version).
+
+    `n_train` and `n_val` are rows of `seq_len` + 1 tokens; a text corpus may hold fewer. A finished directory of the same
+    request is verified and reused. Raises UserError if it belongs to another request, if a file in it is damaged, for a
+    band out of reach, and for a corpus that is empty, too short or not UTF-8.
+    """
+    for name, value in (("n_train", n_train), ("n_val", n_val), ("seq_len", seq_len)):
+        if value < 1:
+            raise UserError(f"{name}: {value}; legal: 1 or more")
+    request = {
+        "spec": spec.model_dump(mode="json"), "n_train": n_train, "n_val": n_val, "seq_len": seq_len,
+        "seed": seed, "generator_version": GENERATOR_VERSION,
+    }  # fmt: skip
+    report = progress or (lambda label, done: None)
+
+    def fill(folder: Path) -> dict[str, Any]:
+        if isinstance(spec, TextSpec):
+            return _fill_text(folder, spec, n_train, n_val, seq_len, threads, report)
+        return _fill_synthetic(folder, spec, {"train": n_train, "val": n_val}, seq_len, seed, threads, report)
+
+    return build(directory, request, fill)
+
+
+def build(directory: Path, request: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> TokenMeta:
+    """Reuse `directory` if it answers `request`; else `fill(folder)` writes the data files and returns the meta's fields."""
+    directory = Path(directory)
+    if directory.exists():
+        meta = TokenFile.open(directory).meta
+        differences = [
+            f"{key}: the folder has {_short(meta.request.get(key))}, asked for {_short(request.get(key))}"
+            for key in sorted(meta.request.keys() | request.keys())
+            if meta.request.get(key) != request.get(key)
+        ]
+        if differences:
+            raise UserError(f"{directory}: holds other tokens; nothing was changed\n  " + "\n  ".join(differences))
+        return meta
+
+    def write(folder: Path) -> None:
+        fields = fill(folder)
+        hashes = {p.name: sha256_file(p) for p in sorted(folder.iterdir())}
+        known = {k: request[k] for k in ("spec", "seed", "seq_len", "generator_version")}
+        meta = TokenMeta(**{**known, "sha256": hashes, "request": request, **fields})
+        write_json(folder / "meta.json", meta.model_dump(mode="json"))
+
+    commit_dir(directory, write)
+    return TokenFile.open(directory, verify=False).meta
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _fill_text(
+    folder: Path, spec: TextSpec, n_train: int, n_val: int, seq_len: int, threads: int | None, report: Report
+) -> dict[str, Any]:
+    from nca_interp.data.text import write_text
+
+    packed, description = write_text(folder, spec, n_train, n_val, seq_len, threads, report)
+    return {
+        "vocab_size": packed.vocab_size, "dtype": packed.dtype, "n_train": packed.n_train, "n_val": packed.n_val,
+        "unsupervised_prefix": 0, "bytes_per_token": packed.bytes_per_token, "val_bytes": packed.val_bytes,
+        "end_id": packed.end_id, "provenance": packed.provenance | {"bytes_per_token_exact": packed.exact},
+        "description": description,
+    }  # fmt: skip
+
+
+def _fill_synthetic(
+    folder: Path, spec: NcaSpec | DyckSpec, sizes: dict[str, int], seq_len: int, seed: int, threads: int | None, report: Report
+) -> dict[str, Any]:
+    from nca_interp.data.dyck import dyck_rows
+    from nca_interp.data.nca_rows import Search, nca_rows
+    from nca_interp.data.text import token_dtype
+
+    dtype = token_dtype(spec.vocab_size)
+    provenance: dict[str, Any] = {}
+    for split, n_rows in sizes.items():
+        chunks: Iterator[npt.NDArray[np.uint32]]
+        if isinstance(spec, NcaSpec):
+            found = Search()
+            chunks = nca_rows(spec, seed, split, n_rows, seq_len + 1, threads, found)
+        else:
+            chunks = dyck_rows(spec, seed, split, n_rows, seq_len + 1)
+        done = 0
+        with open(folder / f"{split}.bin", "wb") as file:
+            for chunk in chunks:
+                chunk.astype(dtype).tofile(file)
+                done += len(chunk)
+                report(f"{spec.kind} {split}", done / n_rows)
+        if isinstance(spec, NcaSpec):
+            provenance[split] = found.summary(spec)
+    frame = spec.tokens_per_frame if isinstance(spec, NcaSpec) else None
+    return {
+        "vocab_size": spec.vocab_size, "dtype": dtype.name, "n_train": sizes["train"], "n_val": sizes["val"],
+        "unsupervised_prefix": frame or 0, "tokens_per_frame": frame, "frame_offset": None if frame is None else 0,
+        "provenance": provenance, "description": describe(spec),
+    }  # fmt: skip
+
+
+def describe(spec: NcaSpec | DyckSpec) -> str:
+    """One sentence on a synthetic source, for the report."""
+    if isinstance(spec, DyckSpec):
+        return f"{spec.variant} Dyck strings of {spec.k} bracket types, depth at most {spec.max_depth}, p_open {spec.p_open:g}"
+    band = "no complexity filter" if spec.band is None else f"gzip ratio in [{spec.band[0]:g}, {spec.band[1]:g})"
+    rules = "a new rule for every row" if spec.n_rules is None else f"{spec.n_rules:,} training rules"
+    control = {"none": "", "shuffle_tokens": "; control: tokens shuffled", "shuffle_frames": "; control: frames shuffled"}
+    return (
+        f"trajectories of random NCA ({spec.variant} variant), {spec.grid}x{spec.grid} torus, {spec.n_states} states, "
+        f"{spec.patch}x{spec.patch} patches, tau {spec.tau:g}, {band}, {rules}{control[spec.control]}"
+    )
+
+
+class TokenFile:
+    """An open token directory: `meta`, and read-only memory maps `train`, `val` of shape [rows, seq_len + 1]."""
+
+    def __init__(self, directory: Path, meta: TokenMeta) -> None:
+        self.directory, self.meta = directory, meta
+        self.train = self._map("train.bin", meta.n_train, meta.dtype)
+        self.val = self._map("val.bin", meta.n_val, meta.dtype)
+        masked = meta.mask_rule == "file"
+        self.train_mask = self._map("train_mask.bin", meta.n_train, "uint8") if masked else None
+        """uint8 [rows, seq_len + 1], 1 where the token is a target; None unless meta.mask_rule is "file"."""
+        self.val_mask = self._map("val_mask.bin", meta.n_val, "uint8") if masked else None
+        """Like train_mask."""
+
+    def _map(self, name: str, rows: int, dtype: str) -> npt.NDArray[Any]:
+        stored = np.dtype(dtype).newbyteorder("<")
+        return np.memmap(self.directory / name, dtype=stored, mode="r", shape=(rows, self.meta.seq_len + 1))
+
+    @classmethod
+    def open(cls, directory: Path, verify: bool = True) -> TokenFile:
+        """Open a directory; with `verify`, compare every file with its SHA-256. UserError names a damaged file."""
+        directory = Path(directory)
+        path = directory / "meta.json"
+        if not path.is_file():
+            raise UserError(f"{directory}: not a token directory (no meta.json in it)")
+        try:
+            meta = TokenMeta.model_validate(read_json(path))
+        except ValueError as error:
+            raise UserError(f"{path}: not readable as meta.json of tokens ({error})") from None
+        for name, expected in meta.sha256.items():
+            file = directory / name
+            size = _bin_size(meta, name)
+            if not file.is_file() or (size is not None and file.stat().st_size != size):
+                raise UserError(f"{file}: missing or of wrong size; delete the folder {directory} and write it again")
+            if verify and sha256_file(file) != expected:
+                raise UserError(f"{file}: damaged (its SHA-256 differs from meta.json); delete the folder and write it again")
+        return cls(directory, meta)
+
+
+def _bin_size(meta: TokenMeta, name: str) -> int | None:
+    split, _, rest = name.removesuffix(".bin").partition("_")
+    if not name.endswith(".bin"):
+        return None
+    item = 1 if rest == "mask" else np.dtype(meta.dtype).itemsize
+    return (meta.n_train if split == "train" else meta.n_val) * (meta.seq_len + 1) * item

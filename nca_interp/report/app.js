@@ -1,0 +1,227 @@
+(() => {
+"use strict";
+const root = document.documentElement;
+const data = JSON.parse(document.getElementById("page-data").textContent);
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+const make = (tag, text, name) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (name) e.className = name; return e; };
+const views = [];
+const repaint = [];
+let off = [];
+
+/* data: columns to fresh rows; Vega writes into row objects, so no two views may share them */
+function rows(table) {
+  const names = Object.keys(table.columns);
+  const read = names.map(name => { const c = table.columns[name]; return Array.isArray(c) ? i => c[i] : i => c.d[c.i[i]]; });
+  return Array.from({length: table.n}, (_, i) => { const row = {}; names.forEach((name, k) => { row[name] = read[k](i); }); return row; });
+}
+
+/* theme */
+const theme = () => root.dataset.theme || (prefersDark.matches ? "dark" : "light");
+function paint() {
+  const values = data.themes[theme()];
+  const button = document.getElementById("theme");
+  button.textContent = theme() === "dark" ? "Light" : "Dark";
+  button.setAttribute("aria-pressed", String(theme() === "dark"));
+  repaint.forEach(f => f());
+  return Promise.all(views.map(({view}) => { for (const key in values) view.signal(key, values[key]); return view.runAsync(); }));
+}
+document.getElementById("theme").addEventListener("click", () => { root.dataset.theme = theme() === "dark" ? "light" : "dark"; paint(); });
+prefersDark.addEventListener("change", paint);
+
+/* charts */
+const state = new Map(all("figure").map(f => [f.dataset.figure, {}]));
+const drawn = new Map();
+function draw(cell) {
+  if (drawn.has(cell)) return drawn.get(cell);
+  const id = cell.closest("figure").dataset.figure;
+  const {spec, data: names} = data.figures[id].charts[Number(cell.dataset.index)];
+  const datasets = Object.fromEntries(names.map(name => [name, rows(data.datasets[name])]));
+  const loader = {load: url => Promise.reject(new Error(`this page loads nothing: ${url}`)), sanitize: uri => Promise.reject(new Error(uri))};
+  const done = vegaEmbed(cell, {...spec, datasets}, {ast: true, renderer: "svg", actions: false, logLevel: 1, config: data.config, loader}).then(({view}) => {
+    views.push({view, id});
+    const values = {...data.themes[theme()], off, ...state.get(id)};
+    for (const key in values) view.signal(key, values[key]);
+    return view.runAsync();
+  });
+  drawn.set(cell, done);
+  return done;
+}
+function update(id, values) {
+  Object.assign(state.get(id), values);
+  return Promise.all(views.filter(v => v.id === id).map(({view}) => { for (const key in values) view.signal(key, values[key]); return view.runAsync(); }));
+}
+all("fieldset.legend input").forEach(box => box.addEventListener("change", () => {
+  off = all("fieldset.legend input").filter(b => !b.checked).map(b => b.value);
+  views.forEach(({view}) => view.signal("off", off).runAsync());
+}));
+all("figure").forEach(figure => all("[data-choice]", figure).forEach(select => select.addEventListener("change", () => {
+  update(figure.dataset.figure, {[select.dataset.choice]: select.value});
+  fill(figure);
+})));
+
+/* data tables */
+const LIMIT = 400;
+const written = value => value === null || value === undefined || value === "" ? "–" : String(value);
+function chosen(figure) {
+  const id = figure.dataset.figure, choice = state.get(id), table = rows(data.figures[id].table);
+  all("[data-choice]", figure).forEach(s => { if (!(s.dataset.choice in choice)) choice[s.dataset.choice] = s.value; });
+  return table.filter(row => Object.keys(choice).every(key => !(key in row) || String(row[key]) === String(choice[key])));
+}
+function fill(figure) {
+  const details = figure.querySelector("details.data"), place = details.querySelector(".scroll");
+  if (!details.open) return;
+  const id = figure.dataset.figure, columns = data.figures[id].table.columns, names = Object.keys(columns), found = chosen(figure);
+  const numeric = names.map(name => Array.isArray(columns[name]));
+  const table = make("table"), head = make("tr"), body = make("tbody"), thead = make("thead");
+  names.forEach((name, k) => { const th = make("th", name.replaceAll("_", " "), numeric[k] ? "n" : ""); th.scope = "col"; head.append(th); });
+  thead.append(head);
+  found.slice(0, LIMIT).forEach(row => { const tr = make("tr"); names.forEach((name, k) => tr.append(make("td", written(row[name]), numeric[k] ? "n" : ""))); body.append(tr); });
+  table.append(thead, body);
+  const more = found.length > LIMIT ? [make("p", `The first ${LIMIT} of ${found.length} rows; the CSV holds all.`, "quiet")] : [];
+  place.replaceChildren(table, ...more);
+}
+function save(name, text) {
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+const quoted = value => { const text = value === null || value === undefined ? "" : String(value); return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; };
+all("details.data").forEach(details => {
+  const figure = details.closest("figure"), id = figure.dataset.figure;
+  details.addEventListener("toggle", () => fill(figure));
+  details.querySelector(".csv").addEventListener("click", () => {
+    const names = Object.keys(data.figures[id].table.columns);
+    save(`${data.study}-${id}.csv`, [names, ...rows(data.figures[id].table).map(row => names.map(n => row[n]))].map(line => line.map(quoted).join(",")).join("\n") + "\n");
+  });
+});
+
+/* rasters */
+async function pixels(uri) {
+  const image = new Image();
+  image.src = uri;
+  await image.decode();
+  return image;
+}
+function lookup() {
+  const stops = data.themes[theme()].ramp.map(hex => [1, 3, 5].map(k => parseInt(hex.slice(k, k + 2), 16)));
+  return Array.from({length: 256}, (_, v) => { const at = v / 255 * (stops.length - 1), i = Math.min(Math.floor(at), stops.length - 2); return stops[i].map((c, k) => c + (at - i) * (stops[i + 1][k] - c)); });
+}
+const visible = text => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll("Ġ", " ") || "∅";
+async function attention(box, widget) {
+  const canvas = box.querySelector("canvas"), reading = box.querySelector("output"), strip = box.querySelector(".strip"), select = box.querySelector("select");
+  const context = canvas.getContext("2d", {willReadFrequently: true});
+  let entry, bytes, query = 0, key = 0;
+  const p = (q, k) => (bytes[q * entry.size + k] / 255) ** 2;
+  function show() {
+    const n = entry.size, colors = lookup(), picture = context.createImageData(n, n);
+    for (let q = 0; q < n; q++) for (let k = 0; k <= q; k++) {
+      const [r, g, b] = colors[bytes[q * n + k]], at = 4 * (q * n + k), lit = (q === query || k === key) ? 0.82 : 1;
+      picture.data.set([r * lit, g * lit, b * lit, 255], at);
+    }
+    context.putImageData(picture, 0, 0);
+    const spans = all("span", strip);
+    spans.forEach((span, k) => {
+      const share = k <= query ? Math.round(100 * Math.sqrt(p(query, k))) : 0;
+      span.style.background = share > 4 ? `color-mix(in srgb, var(--accent) ${Math.min(70, share)}%, transparent)` : "";
+      span.className = (k === query ? "query " : "") + (k === key ? "key " : "") + (k > query ? "later" : "");
+    });
+  }
+  function point(q, k) {
+    query = Math.max(0, Math.min(entry.size - 1, q));
+    key = Math.max(0, Math.min(query, k));
+    reading.textContent = `query ${query} “${visible(entry.tokens[query])}” → key ${key} “${visible(entry.tokens[key])}”: ${p(query, key).toFixed(3)}`;
+    show();
+  }
+  async function load() {
+    entry = widget.entries[Number(select.value)];
+    const image = await pixels(entry.png), sheet = make("canvas");
+    sheet.width = sheet.height = canvas.width = canvas.height = entry.size;
+    const inner = sheet.getContext("2d");
+    inner.drawImage(image, 0, 0);
+    bytes = inner.getImageData(0, 0, entry.size, entry.size).data.filter((_, i) => i % 4 === 0);
+    strip.replaceChildren(...entry.tokens.map((token, k) => {
+      const span = make("span", visible(token));
+      span.addEventListener("pointerenter", () => point(k, key));
+      return span;
+    }));
+    const last = entry.size - 1;
+    let best = 0;
+    for (let k = 0; k <= last; k++) if (p(last, k) > p(last, best)) best = k;
+    point(last, best);
+  }
+  canvas.addEventListener("pointermove", event => {
+    const area = canvas.getBoundingClientRect();
+    point(Math.floor((event.clientY - area.top) / area.height * entry.size), Math.floor((event.clientX - area.left) / area.width * entry.size));
+  });
+  canvas.addEventListener("keydown", event => {
+    const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
+    if (move) { event.preventDefault(); point(query + move[0], key + move[1]); }
+  });
+  select.addEventListener("change", load);
+  repaint.push(() => entry && bytes && show());
+  await load();
+}
+async function player(box, widget) {
+  const canvas = box.querySelector("canvas"), slider = box.querySelector("input"), play = box.querySelector(".play"), count = box.querySelector(".count"), place = box.querySelector(".tokens");
+  const sprite = await pixels(widget.png), scale = Math.max(1, Math.floor(480 / widget.size)), across = widget.size / widget.patch;
+  canvas.width = canvas.height = widget.size * scale;
+  const context = canvas.getContext("2d");
+  let timer = null, marked = -1;
+  function show() {
+    const t = Number(slider.value), n = widget.size;
+    context.imageSmoothingEnabled = false;
+    context.drawImage(sprite, (t % widget.columns) * n, Math.floor(t / widget.columns) * n, n, n, 0, 0, canvas.width, canvas.height);
+    if (marked >= 0) {
+      const side = widget.patch * scale;
+      context.lineWidth = 4; context.strokeStyle = "#fff";
+      context.strokeRect((marked % across) * side, Math.floor(marked / across) * side, side, side);
+      context.lineWidth = 2; context.strokeStyle = "#000";
+      context.strokeRect((marked % across) * side, Math.floor(marked / across) * side, side, side);
+    }
+    count.textContent = `frame ${t + 1} of ${widget.count}`;
+  }
+  function tokens() {
+    const list = widget.tokens[Number(slider.value)] || [], cells = make("div", undefined, "patches");
+    cells.style.gridTemplateColumns = `repeat(${across}, auto)`;
+    list.slice(1, -1).forEach((token, i) => {
+      const span = make("span", token);
+      span.addEventListener("pointerenter", () => { marked = i; show(); });
+      span.addEventListener("pointerleave", () => { marked = -1; show(); });
+      cells.append(span);
+    });
+    place.replaceChildren(make("span", list[0], "mark"), cells, make("span", list[list.length - 1], "mark"));
+  }
+  const go = t => { slider.value = String((t + widget.count) % widget.count); show(); tokens(); };
+  const stop = () => { clearInterval(timer); timer = null; play.textContent = "Play"; play.setAttribute("aria-pressed", "false"); };
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    timer = setInterval(() => go(Number(slider.value) + 1), 180);
+    play.textContent = "Pause"; play.setAttribute("aria-pressed", "true");
+  });
+  box.querySelector(".next").addEventListener("click", () => { stop(); go(Number(slider.value) + 1); });
+  box.querySelector(".back").addEventListener("click", () => { stop(); go(Number(slider.value) - 1); });
+  slider.addEventListener("input", () => { stop(); go(Number(slider.value)); });
+  new IntersectionObserver(seen => { if (!seen[0].isIntersecting && timer) stop(); }).observe(canvas);
+  go(0);
+}
+const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget).map(f => {
+  const widget = data.figures[f.dataset.figure].widget;
+  return widget.kind === "attention" ? attention(f, widget) : player(f, widget);
+});
+
+/* draw what comes into view; #all draws everything at once */
+const cells = all(".chart");
+const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isIntersecting) { watch.unobserve(s.target); draw(s.target); } }), {rootMargin: "600px"});
+const eager = location.hash === "#all" ? cells : cells.filter(c => c.getBoundingClientRect().top < innerHeight);
+cells.forEach(c => watch.observe(c));
+paint();
+Promise.all([...widgets, ...eager.map(draw)]).then(() => { root.dataset.ready = "1"; });
+
+/* paper */
+let before;
+addEventListener("beforeprint", () => { before = root.dataset.theme; root.dataset.theme = "light"; cells.forEach(draw); paint(); });
+addEventListener("afterprint", () => { if (before) root.dataset.theme = before; else delete root.dataset.theme; paint(); });
+})();

@@ -1,0 +1,151 @@
+"""A page as one HTML file: shared columnar data, one Vega bundle, a content policy by hashes, no request to anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import altair as alt
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from nca_interp.base import RunFailed
+from nca_interp.report.page import Figure, Page
+from nca_interp.report.theme import SHAPES, THEMES, config, slot
+
+MAX_BYTES = 10_000_000
+DIGITS = 6
+"""Significant digits of embedded numbers; the tables beside the page hold all of them."""
+_PATHS = {
+    "circle": "M6 1.5a4.5 4.5 0 1 0 .01 0z", "square": "M2 2h8v8H2z", "triangle-up": "M6 1.2l5 9H1z", "diamond": "M6 .8L11 6 6 11.2 1 6z",
+    "cross": "M4.2 1h3.6v3.2H11v3.6H7.8V11H4.2V7.8H1V4.2h3.2z", "triangle-down": "M6 10.8l5-9H1z",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle())
+
+
+def _file(name: str) -> str:
+    return (resources.files("nca_interp.report") / name).read_text(encoding="utf-8")
+
+
+def embed(value: Any) -> Markup:
+    """JSON that cannot leave its script element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def script_hash(text: str) -> str:
+    """The content policy's name of an inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def columnar(rows: pd.DataFrame) -> dict[str, Any]:
+    """Columns instead of rows; text as indices into its distinct values; numbers to six significant digits."""
+    return {"n": len(rows), "columns": {str(c): _column(list(rows[c])) for c in rows.columns}}
+
+
+def _column(values: list[Any]) -> Any:
+    if any(isinstance(v, str) for v in values):
+        distinct = list(dict.fromkeys(values))
+        index = {v: i for i, v in enumerate(distinct)}
+        return {"d": distinct, "i": [index[v] for v in values]}
+    return [_number(v) for v in values]
+
+
+def _number(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        value = float(f"{value:.{DIGITS}g}")
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return value
+
+
+def _figures(page: Page) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Specifications by figure, and the data sets that they share."""
+    figures: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
+    with alt.data_transformers.enable("default", max_rows=None, consolidate_datasets=True), alt.theme.enable("none"):
+        for section in page.sections:
+            for item in section.items:
+                if isinstance(item, Figure):
+                    assert item.id not in figures, f"two figures are called {item.id}"
+                    figures[item.id] = _figure(item, shared)
+    return figures, shared
+
+
+def _figure(figure: Figure, shared: dict[str, Any]) -> dict[str, Any]:
+    charts = []
+    for chart in figure.charts:
+        spec = chart.spec.properties(description=chart.description).to_dict(
+            validate=False
+        )  # a test validates them; it is half of the time
+        names = list(spec.get("datasets", {}))
+        for name, rows in spec.pop("datasets", {}).items():
+            shared.setdefault(name, columnar(pd.DataFrame(rows, dtype=object)))
+        for key in ("$schema", "config"):
+            spec.pop(key, None)
+        spec["params"] = [
+            *spec.get("params", []),
+            *({"name": c.name, "value": c.options[0][0]} for c in figure.choices),
+        ]
+        charts.append({"spec": spec, "data": names})
+    widget = {"kind": figure.widget.kind, **figure.widget.data} if figure.widget else None
+    return {
+        "charts": charts,
+        "table": columnar(figure.data),
+        "choices": [c.name for c in figure.choices],
+        "widget": widget,
+    }
+
+
+def render(page: Page) -> str:
+    """The whole HTML text of a page. Raises RunFailed when it would exceed 10 MB, naming the largest figures."""
+    figures, shared = _figures(page)
+    app, vega = _file("app.js"), bundle()
+    policy = (
+        f"default-src 'none'; script-src '{script_hash(vega)}' '{script_hash(app)}'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    legend = [
+        {"name": n, "label": t, "slot": slot(i), "path": _PATHS[SHAPES[slot(i + i // len(SHAPES))]]}
+        for i, (n, t) in enumerate(page.legend)
+    ]
+    html = environment.from_string(_file("template.html.j2")).render(
+        page=page, legend=legend, policy=policy, css=Markup(_file("style.css")), palette=Markup(_palette_css()),
+        vega=Markup(vega), app=Markup(app), record=embed(page.record),
+        data=embed({"figures": figures, "datasets": shared, "themes": THEMES, "config": config(), "study": page.record["study"]}),
+    )  # fmt: skip
+    size = len(html.encode())
+    if size > MAX_BYTES:
+        sizes = {name: len(json.dumps(value)) for name, value in figures.items()}
+        largest = ", ".join(f"{n} ({b / 1e6:.1f} MB)" for n, b in sorted(sizes.items(), key=lambda x: -x[1])[:3])
+        raise RunFailed(
+            f"the report would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}; largest: {largest}"
+        )
+    return html
+
+
+def _palette_css() -> str:
+    """The regimes' colours as custom properties, from the same place as the charts'."""
+    light, dark = ("".join(f"--pal{i}:{c};" for i, c in enumerate(THEMES[t]["pal"])) for t in ("light", "dark"))
+    return f":root{{{light}}}:root[data-theme=dark]{{{dark}}}@media(prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}"

@@ -1,0 +1,227 @@
+"""The report as a reader opens it: Chromium, from file://, light, dark, on a phone, without a network."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from nca_interp.report.raster import state_colors
+from nca_interp.report.theme import THEMES
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium")
+ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+class Visit:
+    """One page with all that it complained about and asked for."""
+
+    def __init__(
+        self, browser: Any, path: Path, width: int = 1200, scheme: str = "light", anchor: str = "#all"
+    ) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("dialog", lambda d: self.errors.append(f"dialog {d.message}"))
+        self.page.on("request", lambda r: self.requests.append(r.url))
+        self.page.goto(path.as_uri() + anchor)
+
+    def wait(self, seconds: float = 60) -> Visit:
+        self.page.wait_for_selector("html[data-ready='1']", state="attached", timeout=seconds * 1000)
+        return self
+
+    def ask(self, script: str) -> Any:
+        return self.page.evaluate(script)
+
+    def faults(self) -> list[str]:
+        """Everything that a whole page must not show."""
+        found = [f"console: {e}" for e in self.errors]
+        found += [f"request: {u[:80]}" for u in self.requests if not u.startswith(("file:", "data:", "blob:"))]
+        empty = self.ask(
+            "[...document.querySelectorAll('.chart')].filter(c => ![...c.querySelectorAll('svg .mark-symbol path, svg .mark-rect path, "
+            "svg .mark-line path')].length).map(c => c.closest('figure').id + '/' + c.dataset.index)"
+        )
+        found += [f"chart without marks: {name}" for name in empty]
+        if self.ask("document.documentElement.scrollWidth > innerWidth"):
+            found.append(f"page is {self.ask('document.documentElement.scrollWidth')} px wide")
+        return found
+
+
+@pytest.fixture(scope="module")
+def desk(browser: Any, report: Path) -> Iterator[Visit]:
+    visit = Visit(browser, report).wait()
+    yield visit
+    visit.context.close()
+
+
+def _rgb(hexadecimal: str) -> str:
+    return "rgb({}, {}, {})".format(*(int(hexadecimal[i : i + 2], 16) for i in (1, 3, 5)))
+
+
+def _looks(visit: Visit) -> tuple[str, str]:
+    title = "document.querySelector('#fig-loss .role-axis-title text').getAttribute('fill')"
+    return visit.ask("getComputedStyle(document.body).backgroundColor"), visit.ask(title)
+
+
+def test_light_page_is_whole_and_the_toggle_turns_it_dark(desk: Visit):
+    assert desk.faults() == []
+    assert desk.ask("document.querySelectorAll('.chart').length") > 20
+    assert _looks(desk) == (_rgb(THEMES["light"]["bg"]), THEMES["light"]["mut"])
+    assert (
+        desk.ask("document.querySelector('#fig-loss .mark-line path').getAttribute('stroke')") in THEMES["light"]["pal"]
+    )
+    desk.page.click("#theme")
+    desk.page.wait_for_selector(f"#fig-loss .role-axis-title text[fill='{THEMES['dark']['mut']}']")
+    assert _looks(desk)[0] == _rgb(THEMES["dark"]["bg"])
+    assert (
+        desk.ask("document.querySelector('#fig-loss .mark-line path').getAttribute('stroke')") in THEMES["dark"]["pal"]
+    )
+    desk.page.click("#theme")
+    desk.page.wait_for_selector(f"#fig-loss .role-axis-title text[fill='{THEMES['light']['mut']}']")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (390, "light")])
+def test_phone_has_no_overflow_and_follows_the_system_theme(browser: Any, report: Path, width: int, scheme: str):
+    visit = Visit(browser, report, width, scheme).wait()
+    assert visit.faults() == []
+    assert _looks(visit) == (_rgb(THEMES[scheme]["bg"]), THEMES[scheme]["mut"])
+    visit.context.close()
+
+
+def test_player_shows_every_frame(desk: Visit, study: Path):
+    stored = json.loads((study / "tables" / "trajectory.json").read_text())
+    colors, grid = np.array(state_colors(stored["n_states"])), stored["grid"]
+    desk.ask(
+        "document.querySelector('.player input').value = 0, document.querySelector('.player input').dispatchEvent(new Event('input'))"
+    )
+    assert desk.ask("document.querySelector('.play').getAttribute('aria-pressed')") == "false"
+    for t in (0, 1, 2):
+        uri = desk.ask("document.querySelector('canvas.frame').toDataURL()")
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB"))
+        step = image.shape[0] // grid
+        shown = image[step // 2 :: step, step // 2 :: step]
+        assert (shown == colors[np.array(stored["frames"][t])]).all()
+        words = desk.ask("[...document.querySelectorAll('.tokens span')].map(s => s.textContent)")
+        assert words == ["<grid>", *map(str, stored["tokens"][t][1:-1]), "</grid>"]
+        assert desk.page.inner_text(".player .count") == f"frame {t + 1} of {len(stored['frames'])}"
+        desk.page.click(".player .next")
+    desk.page.click(".player .play")
+    desk.page.wait_for_timeout(700)
+    desk.page.click(".player .play")
+    assert int(desk.ask("document.querySelector('.player input').value")) > 3
+
+
+def test_pattern_reads_out_tokens_and_probability(desk: Visit, study: Path):
+    entry = json.loads((study / "tables" / "patterns.json").read_text())[1]
+    pattern = np.load(study / "tables" / "patterns.npz")[entry["key"]]
+    desk.page.select_option("#fig-pattern select.entry", "1")
+    desk.page.wait_for_timeout(300)
+    canvas = desk.page.locator("canvas.map")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    query, key, size = 70, 41, len(entry["tokens"])
+    canvas.hover(position={"x": (key + 0.5) / size * box["width"], "y": (query + 0.5) / size * box["height"]})
+    said = desk.page.inner_text("#fig-pattern output")
+    assert f"query {query}" in said
+    assert f"key {key}" in said
+    assert entry["tokens"][query].strip() in said
+    assert abs(float(said.rsplit(" ", 1)[1]) - pattern[query, key]) < 0.005
+    canvas.press("ArrowLeft")
+    assert f"key {key - 1}" in desk.page.inner_text("#fig-pattern output")
+
+
+def test_data_table_and_csv_hold_the_numbers_of_the_tables(desk: Visit, study: Path):
+    desk.page.click("#fig-effects details summary")
+    shown = desk.page.inner_text("#fig-effects details table")
+    pairs = pd.read_csv(study / "tables" / "pairs.csv")
+    for value in pairs[pairs.family == "regime"].difference:
+        assert f"{float(f'{value:.6g}')}" in shown
+    with desk.page.expect_download() as waiting:
+        desk.page.click("#fig-effects .csv")
+    rows = list(csv.DictReader(Path(waiting.value.path()).open()))
+    assert [float(r["difference"]) for r in rows] == pytest.approx(
+        list(pairs[pairs.family == "regime"].difference), rel=1e-5
+    )
+
+
+def test_selector_and_legend_change_the_charts(desk: Visit):
+    line = "#fig-probes .mark-line path >> nth=-1"
+    before = desk.page.get_attribute(line, "d")
+    desk.page.select_option("#fig-probes select", index=2)
+    desk.page.wait_for_timeout(400)
+    assert desk.page.get_attribute(line, "d") != before
+    shades = "[...document.querySelectorAll('#fig-loss .mark-line path')].map(p => p.getAttribute('opacity'))"
+    assert "0.03" not in desk.ask(shades)
+    desk.page.uncheck("fieldset.legend input[value=nca]")
+    desk.page.wait_for_timeout(400)
+    assert "0.03" in desk.ask(shades)
+    desk.page.check("fieldset.legend input[value=nca]")
+    assert desk.errors == []
+
+
+def test_labels_and_text_stay_inside(desk: Visit):
+    clipped = desk.ask(
+        "[...document.querySelectorAll('.chart svg')].flatMap(s => { const a = s.getBoundingClientRect(); return [...s.querySelectorAll('text')]"
+        ".filter(t => { const b = t.getBoundingClientRect(); return b.width && (b.right > a.right + 2 || b.left < a.left - 2 || b.top < a.top - 2 || "
+        "b.bottom > a.bottom + 2); }).map(t => s.closest('figure').id + ': ' + t.textContent); })"
+    )
+    assert clipped == []
+
+
+def test_print_is_light_and_complete(browser: Any, report: Path):
+    visit = Visit(browser, report, scheme="dark", anchor="").wait()
+    pdf = visit.page.pdf(prefer_css_page_size=True)
+    assert pdf[:5] == b"%PDF-"
+    assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type/Page") >= 5
+    assert visit.ask("[...document.querySelectorAll('.chart')].every(c => c.querySelector('svg'))")
+    visit.context.close()
+
+
+def test_one_seed_page_is_whole(browser: Any, one_seed: Path):
+    visit = Visit(browser, one_seed).wait()
+    assert visit.faults() == []
+    visit.context.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ast: true", "ast: fals"),  # the script no longer has the hash that the policy allows
+        ('"mark":{"type":"line"', '"mark":{"type":"lime"'),
+        ("<main>", "<main><img src='https://example.org/x.png'>"),
+        ("<main>", "<main><div style='width:3000px'>wide</div>"),
+    ],
+)
+def test_canary_a_broken_page_is_caught(browser: Any, report: Path, tmp_path: Path, old: str, new: str):
+    text = report.read_text()
+    assert old in text
+    broken = tmp_path / "broken.html"
+    broken.write_text(text.replace(old, new))
+    visit = Visit(browser, broken)
+    visit.page.wait_for_timeout(2000)
+    seen = [f for f in visit.faults() if not f.startswith("chart without marks")]
+    visit.context.close()
+    assert seen

@@ -1,0 +1,227 @@
+"""What a report file is, checked without a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import HOSTILE
+from PIL import Image
+from synthetic_study import write_study
+
+from nca_interp import discover
+from nca_interp.base import UserError
+from nca_interp.report import charts, numbers, raster, render
+from nca_interp.report.build import build_report
+from nca_interp.report.page import Figure
+from nca_interp.report.tables import Tables
+
+
+def record(path: Path) -> dict:
+    found = re.search(r'<script type="application/json" id="report">(.*?)</script>', path.read_text(), re.S)
+    assert found
+    return json.loads(found.group(1))
+
+
+def test_import_leaves_heavy_packages_alone():
+    code = "import sys, nca_interp.report.build; print([m for m in ('torch','transformers','numba','datasets') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_size_and_no_address_to_load_from(report: Path):
+    text = report.read_text()
+    assert 1_000_000 < len(text.encode()) < 5_000_000
+    own = text.replace(render.bundle(), "")
+    assert text.count(render.bundle()) == 1
+    assert not re.findall(r"""(?:src|href|action)=["']?(?!#)[a-z]+:""", own.split('<script type="application/json"')[0])
+    assert "@import" not in own
+    assert "url(" not in own
+
+
+def test_policy_names_the_scripts_by_hash(report: Path):
+    text = report.read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    hashes = {"sha256-" + base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts}
+    allowed = policy.group(1).replace("&#39;", "'")
+    assert set(re.findall(r"sha256-[A-Za-z0-9+/=]+", allowed)) == hashes
+    assert len(hashes) == 2
+    assert "default-src 'none'" in allowed
+    assert "unsafe-eval" not in allowed
+
+
+def test_hostile_label_is_text(report: Path):
+    text = report.read_text()
+    assert HOSTILE not in text
+    assert "<img" not in text.replace(render.bundle(), "")
+    assert "&lt;/script&gt;&lt;img src=x" in text
+    assert any(HOSTILE in w for w in record(report)["warnings"])
+
+
+def test_record_equals_sidecar_and_tables(report: Path, study: Path):
+    stored = record(report)
+    assert stored == json.loads(report.with_suffix(".json").read_text())
+    contrasts = pd.read_csv(study / "tables" / "contrasts.csv")
+    assert [v["effect"] for v in stored["verdicts"]] == pytest.approx(list(contrasts.effect))
+    runs = study / "tables" / "runs.csv"
+    assert stored["tables"]["runs.csv"] == hashlib.sha256(runs.read_bytes()).hexdigest()
+
+
+def test_verdicts_and_final_losses_are_those_of_the_tables(report: Path, study: Path):
+    text = report.read_text()
+    contrasts = pd.read_csv(study / "tables" / "contrasts.csv")
+    for row in contrasts[contrasts.family == "regime"].itertuples():
+        assert numbers.signed(row.effect) in text
+        assert numbers.interval(row.low, row.high) in text
+        assert row.sentence.replace("'", "&#39;") in text
+    metrics = pd.read_csv(study / "tables" / "metrics.csv")
+    last = metrics[(metrics.stage == "pt") & metrics.val_loss.notna() & metrics.regime.isin(["scratch", "nca"])]
+    last = last.sort_values("step").groupby("run").tail(1).groupby(["domain", "regime"]).val_loss.mean()
+    for value in last:
+        assert f">{value:.3f}<" in text
+        assert f">{math.exp(value):.2f}<" in text
+
+
+def test_same_tables_same_bytes(report: Path, study: Path):
+    before = report.read_bytes()
+    assert build_report(study).read_bytes() == before
+
+
+def test_warnings_follow_from_the_numbers(report: Path):
+    told = " ".join(record(report)["warnings"])
+    assert "p = 0.25" in told
+    assert "pt.nca-high.code.s2 (diverged)" in told
+    assert "Small scale" in told
+    assert "uncommitted" in told
+    assert "stand-in for OpenWebText" in told
+
+
+def test_one_seed_allows_no_verdict(one_seed: Path):
+    text = one_seed.read_text()
+    assert "no verdict (one seed)" in text
+    assert "One seed: there is no interval" in text
+    assert not {v["verdict"] for v in record(one_seed)["verdicts"]} - {"no verdict (one seed)"}
+    assert "NaN" not in text.replace(render.bundle(), "").replace("isNaN", "")
+
+
+def test_missing_optional_tables_leave_a_sentence(tmp_path: Path):
+    names = (
+        "probes",
+        "contrasts",
+        "pairs",
+        "speedup",
+        "complexity",
+        "reasoning",
+        "published",
+        "patterns",
+        "trajectory",
+    )
+    text = build_report(write_study(tmp_path / "s", seeds=2, drop=names)).read_text()
+    assert text.count("Left out: this study holds no") >= 8
+    assert 'id="fig-loss"' in text
+    assert 'id="fig-heads"' not in text
+    assert "No planned comparison was computed" in text
+
+
+@pytest.mark.parametrize("name", ["runs", "metrics"])
+def test_missing_required_table_says_what_to_run(tmp_path: Path, name: str):
+    path = write_study(tmp_path / "s", seeds=1, drop=(name,))
+    with pytest.raises(UserError, match="nca-interp analyze"):
+        build_report(path)
+    assert not (path / "report.html").exists()
+
+
+def test_damaged_tables_are_named(tmp_path: Path):
+    path = write_study(tmp_path / "s", seeds=1)
+    runs = path / "tables" / "runs.csv"
+    whole = runs.read_text()
+    runs.write_text(whole.replace("vocab_size", "vocabulary", 1))
+    with pytest.raises(UserError, match=r"runs\.csv: column vocab_size is missing"):
+        build_report(path)
+    runs.write_text(whole.replace("13500.0", "fast", 1))
+    with pytest.raises(UserError, match=r"runs\.csv: column tokens_per_second"):
+        build_report(path)
+
+
+def test_every_chart_is_legal_vega_lite_with_a_description(study: Path):
+    page = discover.find("reports", "study").value(Tables(study))
+    figures = [i for s in page.sections for i in s.items if isinstance(i, Figure)]
+    assert len(figures) >= 11
+    with alt.data_transformers.enable("default", max_rows=None):
+        for figure in figures:
+            assert figure.finding
+            assert figure.encoding
+            assert len(figure.data)
+            assert figure.charts or figure.widget
+            for chart in figure.charts[:2]:
+                assert chart.description
+                chart.spec.to_dict(validate=True)
+                assert max((len(d) for d in chart.spec.to_dict().get("datasets", {}).values()), default=0) <= 10_000
+
+
+def test_attention_png_keeps_small_weights():
+    weights = np.tril(np.random.default_rng(0).random((40, 40)))
+    weights /= weights.sum(1, keepdims=True)
+    image = Image.open(_decoded(raster.attention_png(weights)))
+    back = (np.asarray(image) / 255.0) ** 2
+    assert np.abs(back - weights).max() < 0.004
+    with pytest.raises(ValueError, match="square"):
+        raster.attention_png(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("states", [2, 4, 10, 20])
+def test_sprite_holds_every_frame_exactly(states: int):
+    frames = np.random.default_rng(1).integers(0, states, (23, 6, 6)).astype(np.uint8)
+    sheet = np.asarray(Image.open(_decoded(raster.sprite_png(frames, states))).convert("RGB"))
+    colors = np.array(raster.state_colors(states))
+    assert len({tuple(c) for c in colors}) == states
+    for t, frame in enumerate(frames):
+        y, x = divmod(t, raster.SPRITE_COLUMNS)
+        assert (sheet[6 * y : 6 * y + 6, 6 * x : 6 * x + 6] == colors[frame]).all()
+
+
+def _decoded(uri: str):
+    return io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))
+
+
+def test_end_labels_never_overlap():
+    placed = charts.spread([3.85, 3.851, 3.849, 3.2, 3.8505], 3.0, 8.0, 260)
+    gaps = np.diff(sorted(placed)) * 260 / 5.0
+    assert gaps.min() >= charts.LABEL_PIXELS - 1e-6
+    assert np.argsort(placed).tolist() == np.argsort([3.85, 3.851, 3.849, 3.2, 3.8505]).tolist()
+
+
+def test_thinning_keeps_both_ends():
+    frame = pd.DataFrame({"run": ["a"] * 5000 + ["b"] * 3, "tokens": [*range(5000), 1, 2, 3]})
+    kept = charts.thin(frame, ["run"], "tokens")
+    a = kept[kept.run == "a"].tokens
+    assert 100 < len(a) <= charts.MAX_POINTS + 1
+    assert (a.min(), a.max()) == (0, 4999)
+    assert len(kept[kept.run == "b"]) == 3
+
+
+def test_numbers_are_written_alike():
+    assert numbers.signed(-0.0312) == "−0.031"
+    assert numbers.fixed(float("nan")) == numbers.DASH
+    assert numbers.p_value(0.0001) == "< 0.001"
+    assert numbers.short(1_580_000) == "1.58 M"
+    assert numbers.short(164e6) == "164 M"
+    assert numbers.interval(None, 1.0) == numbers.DASH
+    assert render.columnar(pd.DataFrame({"a": [float("nan"), 1.0], "b": ["x", ""]})) == {
+        "n": 2,
+        "columns": {"a": [None, 1], "b": {"d": ["x", ""], "i": [0, 1]}},
+    }

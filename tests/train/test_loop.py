@@ -1,0 +1,190 @@
+"""The loop is exact: it does not matter how a run is split, interrupted or resumed."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nca_interp.base import RunFailed, UserError
+from nca_interp.model.checkpoint import load_model
+from nca_interp.model.llama import kind_of
+from nca_interp.store import damage, read_json, sha256_file
+from nca_interp.train.loop import IGNORE, Diverged, to_tensors, train
+
+from .conftest import make_run, spawn
+
+EXACT = ("step", "tokens", "loss", "val_loss", "val_bpb", "grad_norm", "lr")
+
+
+def outcome(study, run):
+    """What must not depend on interruptions: final weights, and the metrics without clock readings."""
+    directory = study.run(run.id)
+    weights = sha256_file(directory.checkpoint(run.config.steps) / "model.safetensors")
+    return weights, [{k: row[k] for k in EXACT} for row in directory.read_metrics()]
+
+
+def test_a_run_leaves_what_it_promises(study):
+    run = make_run()
+    status = train(study, run)
+    directory = study.run(run.id)
+    assert status["state"] == "done"
+    assert directory.steps() == [0, 1, 2, 4, 5, 10, 12]
+    assert all(damage(directory.checkpoint(s)) is None for s in directory.steps())
+    assert not directory.state.exists()
+    rows = directory.read_metrics()
+    assert [r["step"] for r in rows] == list(range(13))
+    assert rows[0]["val_loss"] == pytest.approx(np.log(16), abs=0.02)
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"] - 0.1
+    assert [r["step"] for r in rows if r["val_loss"] is not None] == [0, 4, 8, 12]
+    assert rows[-1]["tokens"] == 12 * 8 * 32
+    provenance = read_json(directory.checkpoint(12) / "provenance.json")
+    assert (provenance["run"], provenance["step"], provenance["tokens_dir"]) == (run.id, 12, "tokens/dyck")
+
+
+def test_a_finished_run_is_recognised(study):
+    run = make_run()
+    train(study, run)
+    before = (study.run(run.id).checkpoint(12) / "model.safetensors").stat().st_mtime_ns
+    begin = time.perf_counter()
+    assert train(study, run)["state"] == "done"
+    assert time.perf_counter() - begin < 0.5
+    assert (study.run(run.id).checkpoint(12) / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused(study):
+    train(study, make_run())
+    with pytest.raises(UserError, match=r"another configuration:\n  config.lr: there 0.003, asked for 0.0001\nnothing was changed"):
+        train(study, make_run(lr=1e-4))
+
+
+def test_killed_anywhere_resumed_is_bit_identical(study, tmp_path):
+    run = make_run(steps=60, checkpoint_every=7)
+    reference = study.path.with_name("reference")
+    import shutil
+
+    shutil.copytree(study.path, reference)
+    other = type(study)(reference)
+    assert spawn(other, run).wait() == 0
+    chance = random.Random(0)
+    kills = 0
+    directory = study.run(run.id)
+    for attempt in range(12):
+        process = spawn(study, run)
+        target = chance.randrange(1, 58)
+        while process.poll() is None:
+            rows = directory.read_metrics()
+            if rows and rows[-1]["step"] >= min(59, max(target, 0)):
+                time.sleep(chance.random() * 0.02)
+                process.send_signal(signal.SIGKILL if attempt % 3 else signal.SIGTERM)
+                break
+            time.sleep(0.005)
+        code = process.wait()
+        kills += code != 0
+        if kills >= 4 or code == 0:
+            break
+    final = spawn(study, run)
+    assert final.wait() == 0, final.stderr.read()
+    assert kills >= 2
+    assert outcome(study, run) == outcome(other, run)
+    assert directory.status()["state"] == "done"
+    assert not list(directory.path.rglob(".tmp-*"))
+
+
+def test_sigterm_finishes_the_step_saves_and_says_so(study):
+    run = make_run(steps=2000, checkpoint_every=2000)
+    process = spawn(study, run)
+    directory = study.run(run.id)
+    while len(directory.read_metrics()) < 5:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(20) == 143
+    status = directory.status()
+    assert status["state"] == "stopped"
+    assert status["step"] == directory.read_metrics()[-1]["step"]
+    assert read_json(directory.state / "state.json")["step"] == status["step"]
+    assert damage(directory.state) is None
+
+
+def test_a_damaged_state_is_named_and_the_run_starts_again(study):
+    run = make_run(steps=12, checkpoint_every=5)
+    process = spawn(study, run.model_copy(update={"config": run.config.model_copy(update={"steps": 12})}))
+    assert process.wait() == 0
+    whole = outcome(study, run)
+    directory = study.run(run.id)
+    directory.set_status("stopped", 5)
+    directory.state.mkdir()
+    (directory.state / "model.safetensors").write_bytes(b"half a file")
+    train(study, run)
+    assert outcome(study, run) == whole
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_accumulation_does_not_change_the_result(study, micro):
+    whole, split = make_run(id="a"), make_run(id="b", micro_batch=micro)
+    train(study, whole)
+    train(study, split)
+    losses = [[r["loss"] for r in study.run(i).read_metrics()] for i in "ab"]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_two_processes_equal_one(study):
+    one, two = make_run(id="one"), make_run(id="two")
+    assert spawn(study, one).wait() == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    process = spawn(study, two, *launcher, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+    assert process.wait(120) == 0, process.stderr.read()
+    a, b = (study.run(i).read_metrics() for i in ("one", "two"))
+    np.testing.assert_allclose([r["loss"] for r in a], [r["loss"] for r in b], rtol=1e-5)
+    np.testing.assert_allclose([r["grad_norm"] for r in a[1:]], [r["grad_norm"] for r in b[1:]], rtol=1e-4)
+    weights = [load_file(study.run(i).checkpoint(12) / "model.safetensors") for i in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_that_becomes_nan_is_reported_as_diverged(study):
+    run = make_run(lr=9.0, clip=None, warmup=0.0, steps=400, checkpoints="ends", eval_every=400)
+    hot = run.model_copy(update={"model": run.model.model_copy(update={"init_std": 9.0, "embed_std": 9.0})})
+    with pytest.raises((Diverged, RunFailed), match=r"loss .*gradient norm .* at step"):
+        train(study, hot)
+    assert study.run(run.id).status()["state"] == "diverged"
+
+
+def test_swap_carries_the_body_and_logs_it(study):
+    parent = make_run()
+    train(study, parent)
+    child = make_run(id="pt.dyck.web.s0", stage="pt", parent=parent.id, domain="web", keep=("attn", "norm"))
+    train(study, child)
+    before = dict(load_model(study.run(parent.id).checkpoint(12)).named_parameters())
+    after = dict(load_model(study.run(child.id).checkpoint(0)).named_parameters())
+    for name, value in after.items():
+        assert torch.equal(value, before[name]) == (kind_of(name) in ("attn", "norm")), name
+    log = json.loads((study.run(child.id).path / "swap.json").read_text())
+    assert {row["kind"] for row in log if row["action"] == "carried over"} == {"attn", "norm"}
+    with pytest.raises(RunFailed, match="parent run nowhere is not finished"):
+        train(study, make_run(id="x", stage="pt", parent="nowhere"))
+
+
+def test_targets_follow_the_mask_rule():
+    rows = np.arange(12).reshape(2, 6)
+    x, y = to_tensors(rows, 0, None)
+    assert x.tolist() == [[0, 1, 2, 3, 4], [6, 7, 8, 9, 10]]
+    assert y.tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
+    assert to_tensors(rows, 3, None)[1].tolist() == [[IGNORE, IGNORE, 3, 4, 5], [IGNORE, IGNORE, 9, 10, 11]]
+    mask = np.array([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1]])
+    assert to_tensors(rows, 0, mask)[1].tolist() == [[IGNORE] * 3 + [4, 5], [IGNORE] * 4 + [11]]
+
+
+def test_rows_of_another_length_are_refused(study):
+    run = make_run()
+    long = run.model_copy(update={"model": run.model.model_copy(update={"n_ctx": 64})})
+    with pytest.raises(UserError, match="rows of 32 tokens do not fit n_ctx 64"):
+        train(study, long)
