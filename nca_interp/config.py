@@ -43,9 +43,9 @@ class ModelConfig(Frozen):
     """Base of the rotary position embedding."""
     tied: bool = False
     """Whether the unembedding shares the embedding's weights."""
-    init_std: float = Field(default=0.02, gt=0, le=10)
+    init_std: float = Field(default=0.02, gt=0, le=1)
     """Standard deviation of every freshly drawn matrix of the body."""
-    embed_std: float = Field(default=0.02, gt=0, le=10)
+    embed_std: float = Field(default=0.02, gt=0, le=1)
     """Standard deviation of freshly drawn embeddings (the released code uses 1.0; arXiv 2603.10055 code, models.py)."""
 
     @model_validator(mode="after")

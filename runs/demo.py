@@ -14,7 +14,7 @@ LOW = NCA.model_copy(update={"band": (0.15, 0.45)})
 @run
 def demo() -> Study:
     """Ten minutes on two cores: four regimes, re-initialisation, bands and alphabets, three seeds."""
-    stage = StageConfig(steps=200, batch_size=16, lr=1e-3, eval_every=25, checkpoint_every=50)
+    stage = StageConfig(steps=400, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
     both = {"web": 3, "code": 2}
     web = {"web": 3, "code": 0}
     return Study(
@@ -71,7 +71,7 @@ def demo() -> Study:
             ),
         ),
         seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
-        ppt=stage.model_copy(update={"steps": 100}),
+        ppt=stage.model_copy(update={"steps": 200}),
         pt=stage,
         val_rows=64,
     )

@@ -61,12 +61,19 @@ def _attention_function(
 
 
 def _refuse_unlike_causal(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, dropout: float, options: dict[str, Any]
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    options: dict[str, Any],
 ) -> None:
     name, length = type(module).__name__, key.shape[-2]
     window = options.get("sliding_window")
     if window is not None and window < length:
-        raise UserError(f"{name}: sliding-window attention ({window} of {length} tokens) is not supported; use a shorter stimulus")
+        raise UserError(
+            f"{name}: sliding-window attention ({window} of {length} tokens) is not supported; use a shorter stimulus"
+        )
     for option in ("softcap", "s_aux", "position_bias"):
         if options.get(option) is not None:
             raise UserError(f"{name}: attention with {option} is not plain softmax attention and is not supported")
@@ -79,7 +86,9 @@ def _refuse_unlike_causal(
         raise UserError(f"{name}: attention dropout {dropout}; put the model in evaluation mode")
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Causal attention output [batch, head, position, d_head] and log-sum-exp of the scaled scores [batch, head, position]."""
     flash = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
     if flash is not None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
@@ -264,7 +273,9 @@ class Attention:
         values = torch.cat(parts, -1).clamp(min=0.0)
         if not normalised:
             return Scores(values, (self.positions >= 0)[None], self.stimulus)
-        return Scores(values / torch.log(self.positions + 1.0).clamp(min=1e-9), (self.positions >= 1)[None], self.stimulus)
+        return Scores(
+            values / torch.log(self.positions + 1.0).clamp(min=1e-9), (self.positions >= 1)[None], self.stimulus
+        )
 
     def distance(self, normalised: bool = False) -> Scores:
         """Mean distance sum_k A (q - k) in tokens; normalised: divided by q / 2, that of uniform attention, for q >= 1."""

@@ -23,7 +23,9 @@ def wrap(model: Any, name: str) -> Any:
     try:
         bridge = build_bridge_from_module(model, architecture, hf_config=model.config, tokenizer=None, model_name=name)
     except (ValueError, NotImplementedError, KeyError, AttributeError) as error:
-        raise NotApplicable(f"TransformerLens does not open {architecture} ({str(error).splitlines()[0][:120]})") from None
+        raise NotApplicable(
+            f"TransformerLens does not open {architecture} ({str(error).splitlines()[0][:120]})"
+        ) from None
     return bridge.requires_grad_(False)
 
 
@@ -63,7 +65,11 @@ class Heads:
         wanted = ("attn.hook_pattern", "attn.hook_z")
         with torch.inference_mode():
             _, cache = self.bridge.run_with_cache(
-                self.tokens, names_filter=lambda n: n.endswith(wanted), return_type=None, logits_to_keep=1, use_cache=False
+                self.tokens,
+                names_filter=lambda n: n.endswith(wanted),
+                return_type=None,
+                logits_to_keep=1,
+                use_cache=False,
             )
         assert len(cache) == 2 * self.bridge.cfg.n_layers, "hooks of TransformerLens were renamed"
         return cache

@@ -53,7 +53,9 @@ def _gzip(windows: np.ndarray, vocab_size: int) -> Iterator[Measure]:
     rng = np.random.default_rng(0)
     ratio = np.array([gzip_ratio(row.astype(dtype).tobytes()) for row in windows])
     shuffled = np.array([gzip_ratio(rng.permutation(row).astype(dtype).tobytes()) for row in windows])
-    yield _over_windows("gzip_ratio_normalised", (ratio - reach.floor) / (reach.ceiling - reach.floor), "0 constant, 1 iid uniform")
+    yield _over_windows(
+        "gzip_ratio_normalised", (ratio - reach.floor) / (reach.ceiling - reach.floor), "0 constant, 1 iid uniform"
+    )
     yield _over_windows("gzip_ratio", ratio, "compressed / raw bytes")
     yield _over_windows("gzip_ratio_shuffled", shuffled, "compressed / raw bytes")
 
@@ -101,6 +103,8 @@ def _change(windows: np.ndarray, spec: dict[str, Any]) -> Iterator[Measure]:
     frames = [tokens_to_frames(nca, row).reshape(-1, nca.grid**2).astype(np.int64) for row in windows]
     if len(frames[0]) < 2:
         return
-    yield _over_windows("cell_change_rate", np.array([(f[1:] != f[:-1]).mean() for f in frames]), "share of cells a frame")
+    yield _over_windows(
+        "cell_change_rate", np.array([(f[1:] != f[:-1]).mean() for f in frames]), "share of cells a frame"
+    )
     own = [conditional_entropy(np.stack([f[:-1].ravel(), f[1:].ravel()], 1), nca.n_states) for f in frames]
     yield _over_windows("own_cell_entropy", np.array(own), "nats per cell")

@@ -11,10 +11,25 @@ import pandas as pd
 
 from nca_interp.analysis.statistics import compare, holm
 
-CONTRASTS = (
-    "family domain metric treated control n effect low high p p_holm margin detectable ppl_change_pct verdict sentence"
-).split()
-PAIRS = "family domain metric treated control seed treated_value control_value difference".split()
+CONTRASTS = [
+    "family",
+    "domain",
+    "metric",
+    "treated",
+    "control",
+    "n",
+    "effect",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "margin",
+    "detectable",
+    "ppl_change_pct",
+    "verdict",
+    "sentence",
+]
+PAIRS = ["family", "domain", "metric", "treated", "control", "seed", "treated_value", "control_value", "difference"]
 SCRATCH = "scratch"
 ACCURACY_MARGIN = 0.01
 """Share of problems within which two accuracies count as equivalent."""
@@ -66,7 +81,9 @@ def planned(roles: dict[str, str]) -> list[Planned]:
     return plan
 
 
-def contrast_tables(roles: dict[str, str], domains: dict[str, str], losses: Values, accuracies: Values | None) -> dict[str, pd.DataFrame]:
+def contrast_tables(
+    roles: dict[str, str], domains: dict[str, str], losses: Values, accuracies: Values | None
+) -> dict[str, pd.DataFrame]:
     """The tables `contrasts` and `pairs`; `domains`: name -> label. Comparisons without a common seed are left out."""
     plan = planned(roles)
     rows: list[dict[str, Any]] = []
@@ -84,14 +101,22 @@ def contrast_tables(roles: dict[str, str], domains: dict[str, str], losses: Valu
     return {"contrasts": pd.DataFrame(rows, columns=CONTRASTS), "pairs": pd.DataFrame(pairs, columns=PAIRS)}
 
 
-def _contrast(item: Planned, domain: str, label: str, values: Values, pairs: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _contrast(
+    item: Planned, domain: str, label: str, values: Values, pairs: list[dict[str, Any]]
+) -> dict[str, Any] | None:
     table = values.rows[values.rows.domain == domain]
     treated = table[table.regime == item.treated].set_index("seed").value
     control = table[table.regime == item.control].set_index("seed").value
     seeds = sorted(set(treated.index) & set(control.index))
     if not seeds:
         return None
-    shared = {"family": item.family, "domain": domain, "metric": values.metric, "treated": item.treated, "control": item.control}
+    shared = {
+        "family": item.family,
+        "domain": domain,
+        "metric": values.metric,
+        "treated": item.treated,
+        "control": item.control,
+    }
     differences = [float(treated[s] - control[s]) for s in seeds]
     for seed, difference in zip(seeds, differences, strict=True):
         pairs.append({

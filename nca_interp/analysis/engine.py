@@ -22,7 +22,23 @@ from nca_interp.config import suggest
 from nca_interp.discover import Definition, load
 from nca_interp.store import RunDir, checkpoint_hash, read_json, write_json, write_text
 
-COLUMNS = "run regime domain seed stage step tokens probe layer head value chance sd unit n".split()
+COLUMNS = [
+    "run",
+    "regime",
+    "domain",
+    "seed",
+    "stage",
+    "step",
+    "tokens",
+    "probe",
+    "layer",
+    "head",
+    "value",
+    "chance",
+    "sd",
+    "unit",
+    "n",
+]
 IDENTITY = ("run", "regime", "domain", "seed", "stage", "step", "tokens")
 _INTEGERS = ("seed", "step", "tokens", "layer", "head", "n")
 _NUMBERS = (*_INTEGERS, "value", "chance", "sd")
@@ -111,7 +127,11 @@ def _analyze_step(run_dir: RunDir, step: int, measurer: Measurer) -> tuple[bool,
     frame = table(measured.rows)
     if done and old is not None:
         kept = read_table(path)
-        frame = pd.concat([kept[kept.probe.isin(done)], frame], ignore_index=True) if len(frame) else kept[kept.probe.isin(done)]
+        frame = (
+            pd.concat([kept[kept.probe.isin(done)], frame], ignore_index=True)
+            if len(frame)
+            else kept[kept.probe.isin(done)]
+        )
         frame = frame.sort_values("probe", kind="stable")
 
     def merged(part: str, new: dict[str, str]) -> dict[str, str]:
@@ -197,9 +217,11 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """Read what `write_table` wrote of a probes table; UserError if it is damaged."""
     try:
-        empty = {column: [""] for column in _NUMBERS}
-        frame = pd.read_csv(path, keep_default_na=False, na_values=empty, float_precision="round_trip")
-        return _typed(frame[COLUMNS])
+        # every cell as text first: a regime may be called "nan", and Python's own float() reads back what was written
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)[COLUMNS]
+        for column in _NUMBERS:
+            frame[column] = [float(cell) if cell else None for cell in frame[column]]
+        return _typed(frame)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not readable as a table of probes ({error}); delete it and analyse again") from None
 

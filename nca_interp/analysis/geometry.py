@@ -40,5 +40,8 @@ def controls(frame: Frame, length: int) -> list[np.ndarray]:
     the stencil at the torus antipode of the previous grid. Keys of the true stencil are left out (small grids overlap);
     a control that is left without keys is dropped."""
     true = stencil(frame, length)
-    candidates = [stencil(frame, length, back=2), stencil(frame, length, shift=(frame.rows // 2, frame.columns // 2)) & ~true]
+    candidates = [
+        stencil(frame, length, back=2),
+        stencil(frame, length, shift=(frame.rows // 2, frame.columns // 2)) & ~true,
+    ]
     return [keys for keys in candidates if keys.any()]

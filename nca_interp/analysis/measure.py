@@ -139,7 +139,9 @@ class Measurer:
         """What an attention probe gives for uniform attention [batch]; None if it fails already there."""
         entry = (name, self.hashes[name], *key)
         if entry not in self._chances:
-            value = self._call(name, result, self.probes[name], Attention.uniform(batch), shape=(len(batch.inputs), 1), nan=True)
+            value = self._call(
+                name, result, self.probes[name], Attention.uniform(batch), shape=(len(batch.inputs), 1), nan=True
+            )
             if value is None:
                 return None
             if value.isnan().all():
@@ -148,7 +150,9 @@ class Measurer:
             self._chances[entry] = value[:, 0]
         return self._chances[entry]
 
-    def _heads(self, model: PreTrainedModel, subject: Subject, work: list[tuple[dict[str, Probe], Batch]], result: Measured) -> None:
+    def _heads(
+        self, model: PreTrainedModel, subject: Subject, work: list[tuple[dict[str, Probe], Batch]], result: Measured
+    ) -> None:
         try:
             bridge = self._bridges.of(model, subject.name)
         except NotApplicable as reason:
@@ -173,7 +177,14 @@ class Measurer:
             self._row(name, layer, head, values[usable, head], float(chances[usable].double().mean()), batch, result)
 
     def _row(
-        self, name: str, layer: int | None, head: int | None, values: torch.Tensor, chance: float, batch: Batch, result: Measured
+        self,
+        name: str,
+        layer: int | None,
+        head: int | None,
+        values: torch.Tensor,
+        chance: float,
+        batch: Batch,
+        result: Measured,
     ) -> None:
         probe = self.probes[name]
         if name in result.problems:
@@ -224,7 +235,10 @@ def _fault(value: Any, shape: tuple[int, ...], probe: Probe, nan: bool) -> str |
     finite = value[~value.isnan()].float()
     if (value.isnan().any() and not nan and probe.reads != "attention") or finite.isinf().any():
         return "NaN or infinity"
-    for bound, outside in ((probe.low, lambda b: finite.min() < b - TOLERANCE), (probe.high, lambda b: finite.max() > b + TOLERANCE)):
+    for bound, outside in (
+        (probe.low, lambda b: finite.min() < b - TOLERANCE),
+        (probe.high, lambda b: finite.max() > b + TOLERANCE),
+    ):
         if bound is not None and len(finite) and bool(outside(bound)):
             return f"values from {finite.min():.6g} to {finite.max():.6g}; its declared range is {probe.low} to {probe.high}"
     return None

@@ -34,7 +34,10 @@ def export_patterns(directory: Path, scores: pd.DataFrame) -> Patterns:
     model = load_model(directory, attn=register())
     subject = describe(directory, model.config, provenance)
     batches: dict[str, Batch] = {}
-    for name, stimulus in (("repeated random tokens", repeated_tokens(sequences=2)), ("validation text", natural(sequences=2))):
+    for name, stimulus in (
+        ("repeated random tokens", repeated_tokens(sequences=2)),
+        ("validation text", natural(sequences=2)),
+    ):
         try:
             batches[name] = stimulus.build(subject)
         except NotApplicable:
@@ -45,7 +48,7 @@ def export_patterns(directory: Path, scores: pd.DataFrame) -> Patterns:
         rows = scores[(scores.probe == probe) & scores["head"].notna()]
         if rows.empty:
             continue
-        best = rows.loc[rows.value.idxmax()]
+        best = rows.iloc[int(rows.value.to_numpy().argmax())]
         layer, head = int(best["layer"]), int(best["head"])
         for shown, batch in batches.items():
             pattern = _pattern(model, batch, layer, head)
@@ -109,5 +112,5 @@ def export_trajectory(tokens_dir: Path, label: str) -> dict[str, Any] | None:
     return {
         "label": label, "n_states": spec.n_states, "grid": spec.grid, "patch": spec.patch, "tau": spec.tau,
         "frames": frames[chosen].tolist(), "tokens": tokens.tolist(), "gzip_ratio": gzip_ratio(rows[chosen].astype(stored).tobytes()),
-        "description": f"{file.meta.description}. Of 32 validation rows the one with the median share of changing cells.",
+        "description": f"{file.meta.description}. Of {len(rows)} validation rows the one with the median share of changing cells.",
     }  # fmt: skip

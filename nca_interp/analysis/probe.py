@@ -70,7 +70,11 @@ def probe(
 
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         doc = (function.__globals__.get("__doc__") or function.__doc__ or "").strip()
-        define("probes", function.__name__, Probe(function.__name__, function, stimulus, reads, unit, low, high, chance, doc))
+        define(
+            "probes",
+            function.__name__,
+            Probe(function.__name__, function, stimulus, reads, unit, low, high, chance, doc),
+        )
         return function
 
     return enter

@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.statistics import t_interval
+from nca_interp.analysis.statistics import Interval, t_interval
 
-COLUMNS = "domain metric regime published ours ours_low ours_high same_setting why source".split()
+COLUMNS = ["domain", "metric", "regime", "published", "ours", "ours_low", "ours_high", "same_setting", "why", "source"]
+_NONE = Interval(math.nan, math.nan, math.nan)
 FILE = Path(__file__).with_name("published.json")
 
 
@@ -33,23 +33,24 @@ def published_table(tables: dict[str, pd.DataFrame], domains: dict[str, str], se
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _ours(entry: dict[str, Any], tables: dict[str, pd.DataFrame]) -> tuple[float, float, float]:
+def _ours(entry: dict[str, Any], tables: dict[str, pd.DataFrame]) -> Interval:
     domain, regime, kind = entry["domain"], entry["regime"], entry["kind"]
-    none = (math.nan, math.nan, math.nan)
-    if kind == "perplexity":
-        final = tables["final"]
-        losses = final[(final.domain == domain) & (final.regime == regime)].value
-        return none if losses.empty else tuple(np.exp(t_interval(losses.to_numpy())).tolist())
     if kind == "change":
         c = tables["contrasts"]
-        c = c[(c.family == "regime") & (c.domain == domain) & (c.treated == regime) & (c.control == "scratch") & (c.metric == "val_loss")]
-        return none if c.empty else tuple((100 * np.expm1(c.iloc[0][["effect", "low", "high"]].astype(float))).tolist())
+        named = (c.family == "regime") & (c.metric == "val_loss") & (c.treated == regime) & (c.control == "scratch")
+        c = c[named & (c.domain == domain)]
+        return (
+            _NONE if c.empty else Interval(*(100 * math.expm1(float(c.iloc[0][k])) for k in ("effect", "low", "high")))
+        )
     if kind == "speedup":
         s = tables["speedup"]
         s = s[(s.domain == domain) & (s.regime == regime) & (s.budget == "pt")]
         # a bound in a mean would be a number that nobody measured
-        return none if s.empty or s.censored.any() else tuple(t_interval(s.speedup.to_numpy()))
-    assert kind == "accuracy", kind
-    r = tables["reasoning"]
-    shares = r[(r.domain == domain) & (r.regime == regime)].accuracy
-    return none if shares.empty else tuple(100 * v for v in t_interval(shares.to_numpy()))
+        return _NONE if s.empty or s.censored.any() else t_interval(s.speedup.to_numpy())
+    table, column = {"perplexity": ("final", "value"), "accuracy": ("reasoning", "accuracy")}[kind]
+    rows = tables[table]
+    values = rows[(rows.domain == domain) & (rows.regime == regime)][column]
+    if values.empty:
+        return _NONE
+    interval = t_interval(values.to_numpy(dtype=float))
+    return Interval(*(math.exp(v) if kind == "perplexity" else 100 * v for v in interval))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-COLUMNS = "domain regime seed budget target_loss speedup censored".split()
+COLUMNS = ["domain", "regime", "seed", "budget", "target_loss", "speedup", "censored"]
 
 
 class Curve(NamedTuple):

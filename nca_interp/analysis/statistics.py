@@ -118,13 +118,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 @lru_cache
 def standard_effect(n: int) -> float:
     """Effect / standard deviation that a two-sided paired t-test at 5 % with n pairs detects with probability 0.8."""
-    critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
+    # the t statistic is (Z + shift) / sqrt(V / df), Z normal and V chi-square: average over quantiles of V, because
+    # scipy's noncentral t is NaN for n = 2
+    spread = np.sqrt(stats.chi2.ppf((np.arange(20_000) + 0.5) / 20_000, n - 1) / (n - 1))
+    edge = stats.t.ppf(1 - ALPHA / 2, n - 1) * spread
 
     def missing(d: float) -> float:
         shift = d * math.sqrt(n)
-        return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)) - POWER
+        return float((stats.norm.sf(edge - shift) + stats.norm.cdf(-edge - shift)).mean()) - POWER
 
-    return float(optimize.brentq(missing, 1e-6, 25.0))
+    return float(optimize.brentq(missing, 1e-6, 100.0))
 
 
 def wilson(correct: int, n: int, level: float = 1 - ALPHA) -> Interval:

@@ -121,7 +121,9 @@ class RepeatedTokens(Stimulus):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.period < MIN_PERIOD or self.repeats < 2:
-            raise UserError(f"repeated_tokens: period {self.period}, repeats {self.repeats}; legal: period >= {MIN_PERIOD}, repeats >= 2")
+            raise UserError(
+                f"repeated_tokens: period {self.period}, repeats {self.repeats}; legal: period >= {MIN_PERIOD}, repeats >= 2"
+            )
 
     def build(self, subject: Subject) -> Batch:
         """Blocks are drawn without replacement from the vocabulary without special tokens and, where frequencies are
@@ -187,14 +189,14 @@ def _rows_batch(subject: Subject, sequences: int) -> Batch:
     assert subject.rows is not None
     rows = np.asarray(subject.rows[:sequences, : subject.n_ctx + 1], dtype=np.int64)
     if len(rows) < 2 or rows.shape[1] < 2:
-        raise NotApplicable(f"{subject.rows_from} holds {len(rows)} rows of {rows.shape[1]} tokens; at least 2 of 2 are needed")
+        raise NotApplicable(
+            f"{subject.rows_from} holds {len(rows)} rows of {rows.shape[1]} tokens; at least 2 of 2 are needed"
+        )
     if rows.max() >= subject.vocab_size:
         raise NotApplicable(
             f"{subject.rows_from} holds token {rows.max()}, the model knows {subject.vocab_size}: another vocabulary"
         )
-    inputs = rows[:, :-1]
-    note = "" if len(rows) == sequences else f"{len(rows)} rows"
-    return Batch(inputs, rows[:, 1:], note=note)
+    return Batch(rows[:, :-1], rows[:, 1:])
 
 
 def repeated_tokens(period: int = 64, repeats: int = 2, sequences: int = 16) -> RepeatedTokens:

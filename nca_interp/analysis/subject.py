@@ -26,7 +26,11 @@ class Rows(NamedTuple):
 
 
 def describe(
-    directory: Path, config: Any, provenance: dict[str, Any], tokens_dir: Path | None = None, tokenizer: Path | None = None
+    directory: Path,
+    config: Any,
+    provenance: dict[str, Any],
+    tokens_dir: Path | None = None,
+    tokenizer: Path | None = None,
 ) -> Subject:
     """The subject of a checkpoint directory with Hugging Face `config` and our provenance (empty for others' models).
 
@@ -100,5 +104,7 @@ def _specials(spec: dict[str, Any], vocab_size: int, tokenizer: Path | None, con
     ids = {i for value in found for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
     if tokenizer is not None:
         file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-        ids |= {t["id"] for t in json.loads(file.read_text(encoding="utf-8")).get("added_tokens", []) if t.get("special")}
+        ids |= {
+            t["id"] for t in json.loads(file.read_text(encoding="utf-8")).get("added_tokens", []) if t.get("special")
+        }
     return ids

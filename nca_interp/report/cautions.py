@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nca_interp.report.numbers import listing, plural, short
-from nca_interp.report.tables import Tables
+from nca_interp.report.tables import Tables, each
 
 PAPER_PARAMS, PAPER_PPT_TOKENS, PAPER_PT_TOKENS = 1.6e9, 164e6, 9.02e9
 """arXiv 2603.10055: largest model, pre-pre-training tokens, OpenWebText tokens."""
@@ -38,13 +38,13 @@ def _seeds(tables: Tables) -> Iterator[str]:
 def _failures(tables: Tables) -> Iterator[str]:
     bad = tables.runs[tables.runs.state != "done"]
     if len(bad):
-        named = listing(f"{r.run} ({r.state or 'unknown state'})" for r in bad.itertuples())
+        named = listing(f"{r.run} ({r.state or 'unknown state'})" for r in each(bad))
         yield f"Left out of every mean, {plural(len(bad), 'run')} did not finish: {named}."
     wanted = tables.n_seeds
     counts = tables.final.groupby(["regime", "domain"]).seed.nunique()
     fewer: dict[int, list[str]] = {}
-    for (regime, domain), n in counts[counts < wanted].items():
-        fewer.setdefault(int(n), []).append(f"{regime} on {domain}")
+    for row in each(counts[counts < wanted].reset_index(name="n")):
+        fewer.setdefault(int(row.n), []).append(f"{row.regime} on {row.domain}")
     for n, names in sorted(fewer.items()):
         yield f"{n} instead of {wanted} finished seeds: {listing(names)}."
     params = tables.runs[tables.runs.stage == "pt"].groupby("domain").params.nunique()

@@ -119,6 +119,8 @@ def explorer(tables: Tables, skip: tuple[str, ...] = ("induction",)) -> list[Ite
     rows["key"] = rows.probe.where(rows.line == "model", rows.probe + ", " + rows.line)
     model = list(rows[rows.line == "model"].key.unique())
     keys = [*model, *(k for k in rows.key.unique() if k not in model)]
+    taught = set(rows[rows.stage == "pt"].key)
+    keys.sort(key=lambda k: k not in taught)  # probes of synthetic tokens end at the swap
     units = rows.groupby("key").unit.first()
     views = []
     for domain, title in tables.domains.items():
@@ -162,7 +164,7 @@ def head_map(tables: Tables) -> list[Item]:
     last = rows.groupby("run").step.transform("max")
     columns = ["run", "regime", "domain", "seed", "step", "probe", "layer", "head", "value", "chance", "sd", "unit"]
     rows = rows[rows.step == last][columns]
-    spans = {p: (float(g.value.min()), float(g.value.max()) + 1e-9) for p, g in rows.groupby("probe")}
+    spans = {str(p): (float(g.value.min()), float(g.value.max()) + 1e-9) for p, g in rows.groupby("probe")}
     where = "datum.probe == probe && datum.domain == domain"
     seeds = sorted(rows.seed.unique())[:SHOWN_SEEDS]
     views = []
@@ -210,7 +212,8 @@ def patterns(tables: Tables) -> list[Item]:
     if not tables.patterns:
         return [missing("attention pattern", "patterns.npz")]
     entries, rows = [], []
-    for entry, pattern in tables.patterns:
+    ordered = sorted(tables.patterns, key=lambda p: p[0]["regime"] != tables.reference)
+    for entry, pattern in ordered:
         name = f"{entry['regime']}, {tables.domain_label(entry.get('domain') or '')}, seed {entry['seed']}: layer {entry['layer']} head {entry['head']} ({entry['name']})"
         entries.append(
             {
@@ -223,10 +226,8 @@ def patterns(tables: Tables) -> list[Item]:
         rows.append(
             {k: entry.get(k) for k in ("regime", "domain", "seed", "stage", "step", "layer", "head", "name", "score")}
         )
-    best, first = tables.patterns[0][0], entries[0]["name"]
-    finding = (
-        f"{first}; {best['name']} score {fixed(best.get('score'))}." if best.get("score") is not None else f"{first}."
-    )
+    best, first = ordered[0][0], entries[0]["name"]
+    finding = f"{first}, score {fixed(best['score'])}." if best.get("score") is not None else f"{first}."
     encoding = (
         "A row is a query token, a column a key token it may look back at; darker (in dark mode: lighter) is more attention, on a square-root "
         "scale so that small weights show. Point at a cell, or focus the map and use the arrow keys, to read both tokens and the probability."

@@ -10,7 +10,7 @@ from nca_interp.report.cautions import cautions
 from nca_interp.report.numbers import DASH, fixed, interval, listing, plain, plural, short, whole
 from nca_interp.report.outcome import missing
 from nca_interp.report.page import Item, Note, Page, Section, Table
-from nca_interp.report.tables import Tables
+from nca_interp.report.tables import Tables, each
 
 BIBTEX = """@article{lee2026training,
   title   = {Training Language Models via Neural Cellular Automata},
@@ -96,7 +96,7 @@ def published(tables: Tables) -> list[Item]:
             tables.domain_label(r.domain), r.metric, tables.label(r.regime) if r.regime else DASH, plain(r.published), plain(r.ours),
             interval(r.ours_low, r.ours_high, 2, sign=False), "yes" if r.same_setting else f"no, because {r.why}" if r.why else "no", r.source or DASH,
         )
-        for r in rows.itertuples()
+        for r in each(rows)
     )  # fmt: skip
     same = int(rows.same_setting.sum())
     caption = f"{plural(len(rows), 'published number')}, {same if same else 'none'} of them measured in our setting, so signs may be compared, sizes not."
@@ -172,7 +172,7 @@ def provenance(tables: Tables) -> list[Item]:
             r.description or DASH,
             str(r.checkpoint_sha256)[:12] or DASH,
         )
-        for r in tables.runs.itertuples()
+        for r in each(tables.runs)
     )
     head = ("run", "regime", "stage", "seed", "state", "steps", "tokens", "parameters", "FLOPs", "data", "checkpoint")
     return [

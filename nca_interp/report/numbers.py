@@ -51,11 +51,17 @@ def whole(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """Three significant digits and a unit prefix: `1.58 M`, `4.19 M`, `164 M`, `9.02 B`."""
+    """Three significant digits and a unit prefix: with a hard space: `1.58 M`, `164 M`, `9.02 B`."""
     if absent(value):
         return DASH
     number = float(value)
-    for limit, suffix in ((1e15, " ×10¹⁵"), (1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
+    for limit, suffix in (
+        (1e15, "\u00a0×10¹⁵"),
+        (1e12, "\u00a0T"),
+        (1e9, "\u00a0B"),
+        (1e6, "\u00a0M"),
+        (1e3, "\u00a0k"),
+    ):
         if abs(number) >= limit:
             return f"{number / limit:.3g}{suffix}" if abs(number) / limit < 999.5 else f"{number / limit:,.0f}{suffix}"
     return f"{number:.3g}".replace("-", MINUS)

@@ -6,10 +6,10 @@ import math
 
 import pandas as pd
 
-from nca_interp.report import charts
-from nca_interp.report.numbers import DASH, fixed, interval, listing, p_value, percent, plural, signed, whole
+from nca_interp.report import charts, effects
+from nca_interp.report.numbers import fixed, interval, listing, p_value, percent, plural, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Table, Verdict, VerdictBox
-from nca_interp.report.tables import SCRATCH, Tables
+from nca_interp.report.tables import SCRATCH, Tables, each
 
 BUDGETS = {
     "pt": "pre-training tokens only",
@@ -29,8 +29,7 @@ def sentences(rows: pd.DataFrame) -> str:
     told = [s if s.endswith(".") else f"{s}." for s in rows.sentence if s]
     if not told:
         told = [
-            f"{r.treated} against {r.control}: {signed(r.effect)} ({r.verdict or 'no verdict'})."
-            for r in rows.itertuples()
+            f"{r.treated} against {r.control}: {signed(r.effect)} ({r.verdict or 'no verdict'})." for r in each(rows)
         ]
     return " ".join(told)
 
@@ -55,7 +54,7 @@ def verdict_box(tables: Tables) -> list[Item]:
                 ("detectable, nats", fixed(row.detectable)),
             ),
         )
-        for row in rows.itertuples()
+        for row in each(rows)
     )
     return [VerdictBox(verdicts, _rule(tables, rows)), *_forest(tables, rows)]
 
@@ -66,9 +65,10 @@ def _rule(tables: Tables, rows: pd.DataFrame) -> str:
     return (
         "How it was decided, before the runs: the unit is the seed, and regimes are compared at equal seeds. The effect is the mean "
         "paired difference of the final validation loss, the named regime minus the other, so a negative number favours the named "
-        f"regime. Better or worse: the 95 % interval excludes zero. Equivalent: the interval lies within ±{width} nats. Anything "
-        "else is inconclusive, and one seed allows no verdict. p is two-sided, Holm-corrected over the comparisons of a domain; "
-        "“detectable” is the smallest effect that this many seeds of this spread would probably have shown."
+        f"regime. First that holds: equivalent, if the 90 % t-interval lies within ±{width} nats (two one-sided tests at 5 %); better or worse, "
+        "if the 95 % t-interval excludes zero; else inconclusive. One seed allows no verdict. p is the exact two-sided sign-flip "
+        "test, Holm-corrected over the comparisons of a domain. “Detectable” is the difference that a paired t-test at 5 % with "
+        "this many seeds of this spread finds four times in five."
     )
 
 
@@ -79,10 +79,10 @@ def _forest(tables: Tables, rows: pd.DataFrame) -> list[Item]:
         part = rows[rows.domain == domain].assign(name=lambda f: "against " + f.control, regime=lambda f: f.control)
         dots = pairs[pairs.domain == domain].assign(name=lambda f: "against " + f.control, regime=lambda f: f.control)
         title = tables.domain_label(domain)
-        chart = charts.forest(part, dots, tables.main, f"effect of {tables.reference}, {NATS}", _margin(rows))
+        chart = effects.forest(part, dots, tables.main, f"effect of {tables.reference}, {NATS}", _margin(rows))
         views.append(Chart(chart, f"Effects on {title} with 95 % intervals and single seeds", title))
     encoding = (
-        "Filled mark: mean over seeds; bar: 95 % interval of the mean paired difference; rings below it: single seeds. Left of zero "
+        "Filled mark: mean over seeds; bar: 95 % paired t-interval; rings below it: single seeds. Left of zero "
         f"favours {tables.reference}. The grey band is the equivalence margin. No bar: no interval with one seed."
     )
     return [
@@ -153,7 +153,7 @@ def _loss_finding(tables: Tables) -> str:
             .val_loss.mean()
         )
         if len(means) > 1:
-            best, worst = means.idxmin(), means.idxmax()
+            best, worst = str(means.idxmin()), str(means.idxmax())
             told.append(
                 f"{title}: lowest final loss {best} ({fixed(means[best])}), highest {worst} ({fixed(means[worst])})."
             )
@@ -272,7 +272,7 @@ def speedup(tables: Tables) -> list[Item]:
     rows = rows.assign(name=rows.regime, kind=rows.censored.map({True: "bound: target not reached", False: "reached"}))
     views = [
         Chart(
-            charts.factors(rows[rows.domain == d].drop(columns=["domain"]), tables.main, "datum.budget == budget"),
+            effects.factors(rows[rows.domain == d].drop(columns=["domain"]), tables.main, "datum.budget == budget"),
             f"Speed-up on {t}",
             t,
         )
@@ -315,93 +315,3 @@ def _speed_finding(tables: Tables, rows: pd.DataFrame, budget: str) -> str:
             else f"{title}: {tables.reference} never reaches scratch's final loss."
         )
     return " ".join(told) or "Speed-up against scratch."
-
-
-def reinit(tables: Tables) -> list[Item]:
-    """What is left of the effect when parts of the network are put back to their initial weights at the swap."""
-    arms = [n for n, info in tables.regimes.items() if info.role == "transfer"]
-    ends = tables.final[["regime", "domain", "seed", "val_loss"]]
-    base = ends[ends.regime == SCRATCH].drop(columns="regime")
-    joined = ends[ends.regime.isin([tables.reference, *arms])].merge(
-        base, on=["domain", "seed"], suffixes=("", "_scratch")
-    )
-    if not arms or joined.empty:
-        return [missing("re-initialisation arm", "runs.csv")]
-    seeds = joined.assign(value=joined.val_loss - joined.val_loss_scratch, name=joined.regime.map(tables.label))
-    views = []
-    for domain, title in tables.domains.items():
-        part = seeds[seeds.domain == domain]
-        if part.empty:
-            continue
-        mean = part.groupby("name", as_index=False, sort=False).value.mean()
-        mean["group"] = (mean.name == tables.label(tables.reference)).astype(int)
-        order = {tables.label(r): i for i, r in enumerate((tables.reference, *arms))}
-        mean = mean.sort_values("name", key=lambda c: c.map(order))
-        mean = pd.concat([mean, pd.DataFrame([{"name": tables.label(SCRATCH), "value": 0.0, "group": 0}])])
-        views.append(
-            Chart(charts.bars(mean, part, f"final loss minus scratch, {NATS}"), f"Re-initialisation on {title}", title)
-        )
-    encoding = (
-        "Bar: mean difference of the final validation loss to scratch of the same seed (zero is scratch); points: single seeds. The coloured "
-        "bar is full transfer. A part is necessary if re-initialising it loses the gain, sufficient if keeping it alone keeps the gain."
-    )
-    data = seeds[["domain", "regime", "seed", "val_loss", "val_loss_scratch", "value"]].rename(
-        columns={"value": "difference"}
-    )
-    figure = Figure("fig-reinit", _reinit_finding(tables), encoding, data, tuple(views), swatches=False)
-    return [figure, *contrast_table(tables, "transfer", "tab-transfer", "Necessity and sufficiency, arm by arm.")]
-
-
-def _reinit_finding(tables: Tables) -> str:
-    told = []
-    gaps = tables.contrast("regime", treated=tables.reference, control=SCRATCH)
-    for row in gaps.itertuples():
-        title = tables.domain_label(row.domain)
-        if math.isnan(row.low) or math.isnan(row.high):
-            told.append(f"{title}: one seed, so no statement about transfer.")
-        elif row.low <= 0 <= row.high:
-            told.append(
-                f"{title}: no transfer to explain, the interval of the whole gap {interval(row.low, row.high)} includes zero."
-            )
-        else:
-            told.append(
-                f"{title}: the whole gap to scratch is {signed(row.effect)} nats {interval(row.low, row.high)}."
-            )
-    return " ".join(told) or "What is left of the gap to scratch, part by part."
-
-
-def contrast_table(tables: Tables, family: str, ident: str, caption: str, folded: bool = False) -> list[Item]:
-    """Every planned comparison of a family as a table."""
-    rows = tables.contrasts[tables.contrasts.family == family]
-    if rows.empty:
-        return []
-    head = ("domain", "comparison", "metric", "seeds", "effect", "95 % interval", "p", "verdict")
-    body = tuple(
-        (
-            tables.domain_label(r.domain), f"{r.treated} against {r.control}", r.metric.replace("_", " "), whole(r.n), signed(r.effect), interval(r.low, r.high),
-            p_value(r.p if math.isnan(r.p_holm) else r.p_holm), r.verdict or DASH,
-        )
-        for r in rows.itertuples()
-    )  # fmt: skip
-    return [Table(head, body, caption, frozenset({3, 4, 5, 6}), ident, folded)]
-
-
-def reasoning(tables: Tables) -> list[Item]:
-    """Exact-match accuracy of the fine-tuned models."""
-    rows = tables.reasoning
-    if rows.empty:
-        return [missing("fine-tuned model", "reasoning.csv")]
-    rows = rows.assign(name=rows.regime)
-    order = {r: i for i, r in enumerate([*tables.main, *tables.regimes])}
-    rows = rows.sort_values(["domain", "regime", "seed"], key=lambda c: c.map(order) if c.name == "regime" else c)
-    views, told = [], []
-    for domain, part in rows.groupby("domain", sort=False):
-        title = tables.domain_label(str(domain))
-        views.append(Chart(charts.estimates(part, tables.main), f"Exact-match accuracy after {title}", title))
-        means = [f"{regime} {100 * g.accuracy.mean():.1f} %" for regime, g in part.groupby("regime", sort=False)]
-        told.append(f"{title}, mean over seeds: {listing(means)}.")
-    planned = tables.contrasts[tables.contrasts.family == "reasoning"]
-    encoding = f"A line is one fine-tuned model, tested on {whole(rows.n_test.max())} held-out problems; its width is the 95 % binomial interval of that model, not of the regime."
-    finding = f"{sentences(planned)} {' '.join(told)}" if len(planned) else " ".join(told)
-    figure = Figure("fig-reasoning", finding, encoding, rows.drop(columns="name"), tuple(views))
-    return [figure, *contrast_table(tables, "reasoning", "tab-reasoning", "Planned comparisons of accuracy.")]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from nca_interp.report import charts
+from nca_interp.report import effects
 from nca_interp.report.numbers import DASH, fixed, listing, plain, plural, signed
-from nca_interp.report.outcome import NATS, contrast_table, missing
+from nca_interp.report.outcome import NATS, missing
 from nca_interp.report.page import Chart, Figure, Item, Table, Widget
 from nca_interp.report.raster import SPRITE_COLUMNS, sprite_png, state_colors
-from nca_interp.report.tables import Tables
+from nca_interp.report.tables import Tables, each
+from nca_interp.report.transfer import contrast_table
 
 MEASURES = ("gzip_ratio_normalised", "gzip_normalised", "gzip_ratio_normalized", "gzip_norm")
 
@@ -85,11 +88,11 @@ def complexity(tables: Tables) -> list[Item]:
         if part.empty:
             continue
         target = (float(by_domain[domain]), "this corpus") if domain in by_domain else None
-        chart = charts.scatter(
+        chart = effects.scatter(
             part, pairs[pairs.domain == domain], f"{name} of the tokens", f"final loss minus scratch, {NATS}", target
         )
         views.append(Chart(chart, f"Effect against complexity on {title}", title))
-        best = part.loc[part.effect.idxmin()]
+        best = next(each(part.sort_values("effect")))
         corpus = f", the corpus itself {fixed(target[0], 2)}" if target else ""
         told.append(
             f"{title}: lowest with {best.treated} at {fixed(best.x, 2)} ({signed(best.effect)} nats, {best.verdict}){corpus}."
@@ -113,8 +116,8 @@ def measure_table(tables: Tables) -> list[Item]:
     wide = rows.pivot_table(index=["source", "label"], columns="measure", values="value", sort=False, aggfunc="mean")
     facts = rows.drop_duplicates(["source", "label"]).set_index(["source", "label"])
     body = []
-    for key, values in wide.iterrows():
-        fact = facts.loc[key]
+    for key, values in zip(wide.index, wide.to_dict("records"), strict=True):
+        fact: Any = facts.loc[key]
         band = DASH if pd.isna(fact.band_low) else f"{plain(fact.band_low)} to {plain(fact.band_high)}"
         body.append(
             (str(fact.name[1]), fact.kind, plain(fact.n_states), band, *(fixed(values.get(m)) for m in measures))

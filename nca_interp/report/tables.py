@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +72,7 @@ class Tables:
     def regimes(self) -> dict[str, RegimeInfo]:
         """All regimes with a run, in the study's order."""
         found = {r["name"]: RegimeInfo(r["name"], r["label"], r.get("role", "regime")) for r in self.study["regimes"]}
-        for row in self.runs.drop_duplicates("regime").itertuples():
+        for row in each(self.runs.drop_duplicates("regime")):
             found.setdefault(str(row.regime), RegimeInfo(str(row.regime), str(row.label), str(row.role)))
         present = set(self.runs.regime)
         return {name: info for name, info in found.items() if name in present}
@@ -158,6 +159,11 @@ class Tables:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file the report was made from."""
         return {p.name: sha256_file(p) for p in sorted(self.dir.tables.glob("*")) if p.is_file()}
+
+
+def each(frame: pd.DataFrame) -> Iterator[Any]:
+    """Rows as named tuples; their fields have the types that `Tables` checked, which pandas cannot know."""
+    return iter(frame.itertuples())
 
 
 def _loss_rows(frame: pd.DataFrame, family: str, where: dict[str, str]) -> pd.DataFrame:

@@ -398,7 +398,27 @@ def _published() -> list[dict[str, Any]]:
 
 def _patterns(tables: Path, rng: np.random.Generator) -> None:
     size, arrays, entries = 96, {}, []
-    words = ["the", "array", "is", "returned", "as", "a", "copy", "of", "the", "input", "array", "where", "each", "axis", "is", "sorted", "<b>in", "place</b>", "."]
+    words = [
+        "the",
+        "array",
+        "is",
+        "returned",
+        "as",
+        "a",
+        "copy",
+        "of",
+        "the",
+        "input",
+        "array",
+        "where",
+        "each",
+        "axis",
+        "is",
+        "sorted",
+        "<b>in",
+        "place</b>",
+        ".",
+    ]
     tokens = [" " + words[i % len(words)] for i in range(size)]
     for regime, offset in (("scratch", 1), ("nca", len(words) - 1), ("dyck", 1)):
         scores = np.tril(rng.random((size, size)) * 0.2)

@@ -1,0 +1,271 @@
+"""From a study's runs to the tidy tables of docs/tables.md; a report reads nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nca_interp.analysis.complexity import measures
+from nca_interp.analysis.contrasts import ACCURACY_MARGIN, SCRATCH, Values, contrast_tables, primary
+from nca_interp.analysis.engine import COLUMNS as PROBES
+from nca_interp.analysis.engine import choose, read_table, write_table
+from nca_interp.analysis.patterns import export_patterns, export_trajectory
+from nca_interp.analysis.published import published_table
+from nca_interp.analysis.records import Run, ppt_of, read_runs, validations, weights_hash
+from nca_interp.analysis.speedup import Curve, speedup_table
+from nca_interp.analysis.statistics import wilson
+from nca_interp.config import Study, parse
+from nca_interp.data.tokens import TokenFile
+from nca_interp.store import StudyDir, read_json, write_json
+
+RUNS = [
+    "run",
+    "regime",
+    "label",
+    "role",
+    "domain",
+    "seed",
+    "stage",
+    "state",
+    "steps",
+    "tokens",
+    "ppt_tokens",
+    "params",
+    "vocab_size",
+    "source",
+    "description",
+    "flops",
+    "tokens_per_second",
+    "precision",
+    "checkpoint_sha256",
+]
+METRICS = [
+    "run",
+    "regime",
+    "domain",
+    "seed",
+    "stage",
+    "step",
+    "tokens",
+    "loss",
+    "val_loss",
+    "val_bpb",
+    "grad_norm",
+    "lr",
+    "tokens_per_second",
+]
+COMPLEXITY = [
+    "source",
+    "label",
+    "kind",
+    "regime",
+    "domain",
+    "n_states",
+    "band_low",
+    "band_high",
+    "measure",
+    "value",
+    "unit",
+    "n",
+    "sd",
+]
+REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
+
+
+def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Write every table of a study into its tables/ folder and return them; a study that is half done gives what it has.
+
+    Raises UserError where the folder holds no study or a file in it is damaged.
+    """
+    directory = StudyDir.open(study_dir)
+    study = parse(Study, directory.read_config())
+    runs = read_runs(directory)
+    by_id = {run.config.id: run for run in runs}
+    roles = {r.name: r.role for r in study.regimes} | {
+        r.config.regime: r.config.role for r in runs if r.config.regime not in _names(study)
+    }
+    domains = {d.name: d.label for d in study.domains}
+    final = _final(runs)
+    tables = {
+        "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
+        "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in run.rows], columns=METRICS),
+        "probes": _probes(runs),
+        "reasoning": _reasoning(runs),
+    }
+    accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
+    accuracies = Values(accuracy, "accuracy", ACCURACY_MARGIN, higher_is_better=True) if len(accuracy) else None
+    tables |= contrast_tables(roles, domains, Values(final, "val_loss", study.margin), accuracies)
+    tables["speedup"] = speedup_table(
+        _curves(runs, by_id, {n for n, role in roles.items() if role in ("regime", "control")})
+    )
+    tables["complexity"] = _complexity(directory, runs, study)
+    tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
+    for name, frame in tables.items():
+        write_table(directory.table(name), frame)
+    _write_viewer_files(directory, study, runs, roles, tables["probes"], probes_folder)
+    return tables
+
+
+def _names(study: Study) -> set[str]:
+    return {r.name for r in study.regimes}
+
+
+def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
+    config, ppt = run.config, ppt_of(run, by_id)
+    speeds = [row["tokens_per_second"] for row in run.rows if row.get("tokens_per_second")]
+    return {
+        **run.identity,
+        "label": config.label,
+        "role": config.role,
+        "state": run.status["state"],
+        "steps": config.config.steps,
+        "tokens": run.tokens,
+        "ppt_tokens": ppt.tokens if ppt else 0,
+        "params": config.model.n_params(run.meta.vocab_size),
+        "vocab_size": run.meta.vocab_size,
+        "source": Path(config.tokens).name,
+        "description": run.meta.description,
+        "flops": run.flops,
+        "tokens_per_second": float(np.median(speeds)) if speeds else None,
+        "precision": config.precision,
+        "checkpoint_sha256": weights_hash(run.dir),
+    }
+
+
+def _final(runs: list[Run]) -> pd.DataFrame:
+    """Final validation loss of every finished pre-training run: regime, domain, seed, value."""
+    rows = []
+    for run in runs:
+        losses = validations(run)
+        if run.done and run.config.stage == "pt" and losses:
+            rows.append({**run.identity, "value": losses[-1][1]})
+    return pd.DataFrame(rows, columns=["run", "regime", "domain", "seed", "stage", "value"])
+
+
+def _probes(runs: list[Run]) -> pd.DataFrame:
+    frames = [read_table(path) for run in runs for step in run.dir.steps() if (path := run.dir.probes(step)).is_file()]
+    frames = [f for f in frames if len(f)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=PROBES)
+
+
+def _reasoning(runs: list[Run]) -> pd.DataFrame:
+    rows = []
+    for run in runs:
+        if run.config.stage != "ft" or not run.done or not run.dir.result.is_file():
+            continue
+        result = read_json(run.dir.result)
+        if not result["n"]:
+            continue
+        share = wilson(result["correct"], result["n"])
+        identity = {k: v for k, v in run.identity.items() if k != "stage"}
+        rows.append({
+            **identity, "n_train": run.meta.n_train, "n_test": result["n"], "correct": result["correct"],
+            "accuracy": share.value, "low": share.low, "high": share.high,
+        })  # fmt: skip
+    return pd.DataFrame(rows, columns=REASONING)
+
+
+def _curves(runs: list[Run], by_id: dict[str, Run], regimes: set[str]) -> dict[tuple[str, str, int], Curve]:
+    curves = {}
+    for run in runs:
+        c, losses = run.config, validations(run)
+        if c.stage != "pt" or not run.done or not losses or c.domain is None or c.regime not in regimes:
+            continue
+        ppt = ppt_of(run, by_id)
+        tokens, values = (np.array(column, dtype=float) for column in zip(*losses, strict=True))
+        per_token = c.model.flops_per_token(run.meta.vocab_size)
+        curves[c.domain, c.regime, c.seed] = Curve(
+            tokens, values, per_token, ppt.tokens if ppt else 0.0, ppt.flops if ppt else 0.0
+        )
+    return curves
+
+
+def _complexity(directory: StudyDir, runs: list[Run], study: Study) -> pd.DataFrame:
+    """Measures of every token directory that a stage before fine-tuning trains on, a row for each regime or domain that uses it."""
+    uses: dict[str, dict[tuple[str, str], str]] = {}
+    for run in runs:
+        c = run.config
+        if c.stage == "ppt":
+            # a pre-pre-training is named after the first regime of its source; transfer arms share it
+            uses.setdefault(c.tokens, {})[c.regime, ""] = c.label
+        elif c.stage == "pt" and c.domain is not None:
+            uses.setdefault(c.tokens, {})["", c.domain] = (
+                study.domain(c.domain).label if c.domain in {d.name for d in study.domains} else c.domain
+            )
+    rows = []
+    for path, users in sorted(uses.items()):
+        file = TokenFile.open(directory.path / path, verify=False)
+        spec = file.meta.spec
+        band = spec.get("band") or (None, None)
+        found = measures(file.val, file.train, file.meta.vocab_size, file.meta.seq_len, spec)
+        for (regime, domain), label in users.items():
+            base = {
+                "source": Path(path).name, "label": label, "kind": spec["kind"], "regime": regime, "domain": domain,
+                "n_states": spec.get("n_states"), "band_low": band[0], "band_high": band[1],
+            }  # fmt: skip
+            rows += [{**base, **m._asdict()} for m in found]
+    return pd.DataFrame(rows, columns=COMPLEXITY)
+
+
+def _setting(runs: list[Run], study: Study) -> str:
+    """Our model and budget in words."""
+    pt = [run for run in runs if run.config.stage == "pt"]
+    if not pt:
+        return "no pre-training run"
+    ppt = [run.tokens for run in runs if run.config.stage == "ppt"]
+    params = max(run.config.model.n_params(run.meta.vocab_size) for run in pt)
+    return (
+        f"{params / 1e6:.2g} M parameters, {max(ppt, default=0) / 1e6:.2g} M tokens of pre-pre-training, "
+        f"{max(run.tokens for run in pt) / 1e6:.2g} M tokens of language, {len(study.seeds)} seed(s)"
+    )
+
+
+def _write_viewer_files(
+    directory: StudyDir, study: Study, runs: list[Run], roles: dict[str, str], probes: pd.DataFrame, folder: Path | None
+) -> None:
+    """patterns.npz and .json, trajectory.json, probes.json."""
+    measured = set(probes.probe.unique())
+    definitions, _ = choose(None, folder)
+    docs = [d.value.describe() for name, d in definitions.items() if name in measured]
+    write_json(directory.tables / "probes.json", docs)
+    _patterns(directory, study, runs, roles, probes)
+    first = primary(roles)
+    source = next((r for r in runs if r.config.stage == "ppt" and r.config.regime == first), None)
+    source = source or next((r for r in runs if r.config.stage == "ppt" and r.meta.spec.get("kind") == "nca"), None)
+    shown = export_trajectory(directory.path / source.config.tokens, source.config.label) if source else None
+    if shown is not None:
+        write_json(directory.tables / "trajectory.json", shown)
+    else:
+        (directory.tables / "trajectory.json").unlink(missing_ok=True)
+
+
+def _patterns(directory: StudyDir, study: Study, runs: list[Run], roles: dict[str, str], probes: pd.DataFrame) -> None:
+    wanted = [name for name in (primary(roles), SCRATCH) if name]
+    arrays: dict[str, np.ndarray] = {}
+    entries: list[dict[str, Any]] = []
+    for regime in wanted:
+        for run in runs:
+            c = run.config
+            if (c.stage, c.regime, c.domain, c.seed) != ("pt", regime, study.domains[0].name, 0) or not run.done:
+                continue
+            step = run.dir.steps()[-1]
+            scores = probes[(probes.run == c.id) & (probes.step == step)]
+            if len(scores):
+                found = export_patterns(run.dir.checkpoint(step), scores)
+                arrays |= found.arrays
+                entries += found.entries
+    path, temporary = directory.tables / "patterns.npz", directory.tables / f".tmp-patterns-{os.getpid()}.npz"
+    if not entries:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        return
+    try:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), entries)

@@ -1,0 +1,118 @@
+"""Models and attention with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nca_interp.analysis.attention import Attention
+from nca_interp.analysis.stimuli import Batch
+
+TOKENS, CONTEXT = 24, 40
+
+
+def attention_of(patterns: torch.Tensor, stimulus: Batch) -> Attention:
+    """An `Attention` whose probabilities are exactly `patterns` [batch, head, query, key]."""
+    batch, heads, length, _ = patterns.shape
+    keys = torch.eye(length).expand(batch, heads, length, length)
+    return Attention(patterns.clamp(min=1e-30).log(), keys, torch.zeros(batch, heads, length), 1.0, stimulus)
+
+
+def batch_of(tokens: np.ndarray, **more) -> Batch:
+    """A stimulus of given tokens."""
+    return Batch(tokens, tokens[:, 1:], **more)
+
+
+def random_patterns(seed: int, batch: int, heads: int, length: int) -> torch.Tensor:
+    """Sharp random causal attention, rows summing to 1."""
+    scores = 3 * torch.randn(batch, heads, length, length, generator=torch.Generator().manual_seed(seed))
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    return scores.masked_fill(future, -torch.inf).softmax(-1)
+
+
+def planted_gpt2(directory: Path) -> Path:
+    """A checkpoint with known heads: 0.0 previous token, 1.0 induction that copies, 1.1 induction that anti-copies.
+
+    Residual stream: token one-hot, position one-hot, the previous token's one-hot (written by 0.0). Every position has
+    one of each, so LayerNorm is the same affine map everywhere. Token 23 begins the sequence. Head 0.1 is uniform.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    width = 2 * TOKENS + CONTEXT
+    half = width // 2
+    config = GPT2Config(
+        vocab_size=TOKENS, n_positions=CONTEXT, n_embd=width, n_layer=2, n_head=2, n_inner=4, bos_token_id=TOKENS - 1,
+        eos_token_id=TOKENS - 1,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).eval()
+    token, place, before = slice(0, TOKENS), slice(TOKENS, TOKENS + CONTEXT), slice(TOKENS + CONTEXT, width)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        transformer = model.transformer
+        for block in transformer.h:
+            block.ln_1.weight.fill_(1.0)
+            block.ln_2.weight.fill_(1.0)
+        transformer.ln_f.weight.fill_(1.0)
+        transformer.wte.weight[:, token] = torch.eye(TOKENS)
+        transformer.wpe.weight[:, place] = torch.eye(CONTEXT)
+        first, second = transformer.h[0].attn, transformer.h[1].attn
+        # c_attn [d_model, 3 * d_model]: queries, keys, values, each head by head
+        query, key, value = 0, width, 2 * width
+        first.c_attn.weight[place, query : query + CONTEXT] = 10.0 * torch.eye(CONTEXT)
+        first.c_attn.weight[place, key : key + CONTEXT] = torch.diag(
+            torch.ones(CONTEXT - 1), 1
+        )  # key p matches query p + 1
+        first.c_attn.weight[token, value : value + TOKENS] = torch.eye(TOKENS)
+        first.c_proj.weight[:TOKENS, before] = torch.eye(TOKENS)
+        for head, sign in ((0, 1.0), (1, -1.0)):
+            start = head * half
+            second.c_attn.weight[token, query + start : query + start + TOKENS] = 10.0 * torch.eye(TOKENS)
+            second.c_attn.weight[before, key + start : key + start + TOKENS] = torch.eye(TOKENS)
+            second.c_attn.weight[token, value + start : value + start + TOKENS] = torch.eye(TOKENS)
+            second.c_proj.weight[start : start + TOKENS, token] = sign * (3.0 if sign > 0 else 1.0) * torch.eye(TOKENS)
+    model.save_pretrained(directory)
+    return directory
+
+
+def tiny(family: str, **more):
+    """A random model of a family, sharpened so that its attention is far from uniform."""
+    import transformers as t
+
+    common = {
+        "vocab_size": 97,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 96,
+    }
+    kinds = {
+        "llama": (t.LlamaConfig, t.LlamaForCausalLM, {}),
+        "llama-gqa": (t.LlamaConfig, t.LlamaForCausalLM, {"num_key_value_heads": 2}),
+        "llama-mqa": (t.LlamaConfig, t.LlamaForCausalLM, {"num_key_value_heads": 1}),
+        "neox": (t.GPTNeoXConfig, t.GPTNeoXForCausalLM, {}),
+        "qwen2": (t.Qwen2Config, t.Qwen2ForCausalLM, {"num_key_value_heads": 2}),
+        "mistral": (t.MistralConfig, t.MistralForCausalLM, {"num_key_value_heads": 2, "sliding_window": None}),
+        "olmo2": (t.Olmo2Config, t.Olmo2ForCausalLM, {"num_key_value_heads": 4}),
+        "gemma": (t.GemmaConfig, t.GemmaForCausalLM, {"num_key_value_heads": 1, "head_dim": 8}),
+        "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, {"num_key_value_heads": 2, "head_dim": 8}),
+        "gpt2": (t.GPT2Config, t.GPT2LMHeadModel, {}),
+    }
+    config_class, model_class, extra = kinds[family]
+    torch.manual_seed(0)
+    if family == "gpt2":
+        config = config_class(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=96, **more)
+    else:
+        config = config_class(**{**common, **extra, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **more})
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.mul_(
+                8.0
+                if any(k in name for k in ("q_proj", "k_proj", "query_key_value", "c_attn")) and p.ndim == 2
+                else 1.0
+            )
+    return model

@@ -1,0 +1,222 @@
+"""The tidy tables of a small study whose numbers are known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nca_interp.analysis.engine import analyze_run
+from nca_interp.analysis.summary import summarise
+from nca_interp.analysis.tables import build_tables
+from nca_interp.base import UserError
+from nca_interp.config import Domain, ModelConfig, Regime, Seeds, StageConfig, Study
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
+from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.model.checkpoint import save_model
+from nca_interp.model.llama import build
+from nca_interp.store import StudyDir, write_json
+from nca_interp.train.run import RunConfig
+
+MODEL = ModelConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=24, n_ctx=64)
+STAGE = StageConfig(steps=4, batch_size=2, lr=1e-3)
+NCA = NcaSpec(grid=6, n_states=2, band=None)
+TEXT = TextSpec(source="arithmetic:", tokenizer=TokenizerSpec(vocab_size=300), max_bytes=30_000)
+FINAL = {"scratch": 3.0, "nca": 2.9, "dyck": 3.001, "no-attn": 2.99}
+
+
+def _study() -> Study:
+    return Study(
+        name="tiny", title="t", model=MODEL, ppt=STAGE, pt=STAGE, val_rows=8,
+        seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
+        regimes=(
+            Regime(name="scratch", label="scratch"), Regime(name="dyck", label="Dyck", source=DyckSpec(k=8, max_depth=4)),
+            Regime(name="nca", label="NCA", source=NCA),
+            Regime(name="no-attn", label="without attention", source=NCA, keep=("mlp", "norm"), role="transfer"),
+        ),
+        domains=(Domain(name="math", label="arithmetic", source=TEXT),),
+    )  # fmt: skip
+
+
+def _add_run(
+    study: StudyDir, stage: str, regime: str, seed: int, tokens: str, parent: str | None, state: str = "done"
+) -> None:
+    domain = "math" if stage != "ppt" else None
+    run_id = f"{stage}.{regime}.{domain}.s{seed}" if domain else f"{stage}.{regime}.s{seed}"
+    source = (
+        {"nca": NCA, "no-attn": NCA, "dyck": DyckSpec(k=8, max_depth=4)}.get(regime, TEXT) if stage == "ppt" else TEXT
+    )
+    config = RunConfig(
+        id=run_id, stage=stage, regime=regime, label=regime.upper(), role="transfer" if regime == "no-attn" else "regime", domain=domain,
+        seed=seed, seeds=Seeds(init=seed, order=seed, rules=seed), model=MODEL, config=STAGE, tokens=tokens,
+        source=source.model_dump(mode="json"), parent=parent, keep=("attn", "mlp", "norm"), reinit_to="initial", precision="fp32",
+    )  # fmt: skip
+    run = study.run(run_id)
+    run.path.mkdir(parents=True)
+    write_json(run.config, config.model_dump(mode="json"))
+    run.set_status(state, 4)
+    if stage == "ft":
+        write_json(run.result, {"n": 10, "correct": 4 + seed, "too_long": 0, "results": []})
+    end = FINAL[regime] + 0.001 * seed + 0.0001 * seed * len(regime)
+    losses = [6.0, 5.0, 4.0, end + 0.1, end]
+    rows = [
+        {"step": s, "tokens": 128 * s, "loss": v, "val_loss": v if s != 1 else None, "val_bpb": None, "grad_norm": 1.0, "lr": 1e-3,
+         "tokens_per_second": None if s == 0 else 1000.0 + s} for s, v in enumerate(losses)
+    ]  # fmt: skip
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """Three seeds of four regimes; one NCA seed diverged; checkpoints and probes of two runs only."""
+    path = tmp_path_factory.mktemp("study")
+    directory = StudyDir(path)
+    directory.claim(_study().model_dump(mode="json"), {"command": "test"})
+    vocab = {}
+    for name, spec in {"nca": NCA, "dyck": DyckSpec(k=8, max_depth=4), "math": TEXT}.items():
+        vocab[name] = write_tokens(path / "tokens" / name, spec, n_train=16, n_val=8, seq_len=64, seed=0).vocab_size
+    for seed in range(3):
+        for regime in ("nca", "dyck"):
+            _add_run(directory, "ppt", regime, seed, f"tokens/{regime}", None)
+        for regime in FINAL:
+            parent = {"nca": f"ppt.nca.s{seed}", "no-attn": f"ppt.nca.s{seed}", "dyck": f"ppt.dyck.s{seed}"}.get(regime)
+            state = "diverged" if (regime, seed) == ("dyck", 2) else "done"
+            _add_run(directory, "pt", regime, seed, "tokens/math", parent, state)
+        for regime in ("nca", "scratch"):
+            _add_run(directory, "ft", regime, seed, "tokens/math", f"pt.{regime}.math.s{seed}")
+    for run_id in ("pt.nca.math.s0", "pt.scratch.math.s0"):
+        run = directory.run(run_id)
+        provenance = {
+            "run": run_id, "regime": run_id.split(".")[1], "domain": "math", "seed": 0, "stage": "pt", "step": 4, "tokens": 512, "tokens_dir": "tokens/math",
+        }  # fmt: skip
+        save_model(
+            build(MODEL, vocab["math"], 0, "pt"), run.checkpoint(4), provenance, path / "tokens/math/tokenizer.json"
+        )
+        assert analyze_run(run).problems == []
+    return path
+
+
+@pytest.fixture(scope="module")
+def tables(study) -> dict[str, pd.DataFrame]:
+    return build_tables(study)
+
+
+def test_the_written_tables_are_those_of_the_documentation(study, tables, root):
+    documented = {}
+    for line in (root / "docs/tables.md").read_text().splitlines():
+        cells = [c.strip() for c in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 3 and cells[0] != "table":
+            documented[cells[0]] = [
+                c.split(" ")[0] for c in cells[2].split(", ") if not c.startswith(("pt+ppt", "flops)"))
+            ]
+    assert set(tables) == set(documented)
+    for name, columns in documented.items():
+        stored = pd.read_csv(study / "tables" / f"{name}.csv")
+        assert list(stored.columns) == columns, name
+        assert len(stored) == len(tables[name]) > 0, name
+
+
+def test_runs_and_their_costs(tables):
+    runs = tables["runs"].set_index("run")
+    assert runs.loc["pt.dyck.math.s2", "state"] == "diverged"
+    nca = runs.loc["pt.nca.math.s0"]
+    assert (nca.tokens, nca.ppt_tokens) == (512, 512)
+    assert runs.loc["pt.scratch.math.s0", "ppt_tokens"] == 0
+    assert runs.loc["ft.nca.math.s0", "ppt_tokens"] == 512
+    assert nca.params == MODEL.n_params(nca.vocab_size)
+    assert nca.flops == 512 * MODEL.flops_per_token(nca.vocab_size)
+    assert nca.tokens_per_second == 1002.5
+    assert len(nca.checkpoint_sha256) == 64
+    assert runs.loc["ppt.nca.s0", "domain"] == ""
+
+
+def test_a_diverged_run_enters_no_comparison(tables):
+    contrasts = tables["contrasts"].set_index(["family", "treated", "control"])
+    assert contrasts.loc[("regime", "nca", "dyck")].n == 2
+    gap = contrasts.loc[("regime", "nca", "scratch")]
+    assert gap.n == 3
+    differences = [-0.1 + 0.0001 * s * (3 - 7) for s in range(3)]
+    assert gap.effect == pytest.approx(np.mean(differences))
+    assert gap.verdict == "better"
+    assert gap.ppl_change_pct == pytest.approx(100 * math.expm1(np.mean(differences)))
+    assert {("transfer", "no-attn", "nca"), ("transfer", "no-attn", "scratch")} <= set(contrasts.index)
+    assert not ((tables["speedup"].regime == "dyck") & (tables["speedup"].seed == 2)).any()
+
+
+def test_speed_up_and_reasoning(tables):
+    speedup = tables["speedup"]
+    nca = speedup[(speedup.regime == "nca") & (speedup.seed == 0)].set_index("budget")
+    # NCA passes 3.0 exactly at its third of four validations
+    assert nca.loc["pt", "speedup"] == pytest.approx(4 / 3)
+    assert nca.loc["pt+ppt", "speedup"] == pytest.approx(512 / (384 + 512))
+    assert speedup[speedup.regime == "dyck"].censored.all()
+    reasoning = tables["reasoning"].set_index("run")
+    assert reasoning.loc["ft.nca.math.s1", "accuracy"] == 0.5
+    assert reasoning.loc["ft.nca.math.s1", "low"] < 0.5 < reasoning.loc["ft.nca.math.s1", "high"]
+    assert "reasoning" in set(tables["contrasts"].family)
+
+
+def test_published_numbers_stand_beside_ours(tables):
+    rows = tables["published"].set_index(["domain", "metric", "regime"])
+    assert set(tables["published"].same_setting) == {"no"}
+    math_nca = rows.loc[("math", "final validation perplexity, OpenWebMath", "nca")]
+    assert math_nca.published == 7.70
+    final = [FINAL["nca"] + 0.001 * s + 0.0003 * s for s in range(3)]
+    assert math_nca.ours == pytest.approx(math.exp(np.mean(final)))
+    assert math_nca.ours_low < math_nca.ours < math_nca.ours_high
+    assert rows.loc[("math", "perplexity change against scratch, %, OpenWebMath", "nca")].ours < 0
+    assert tables["published"][tables["published"].domain == "web"].ours.isna().all()
+    assert math_nca.why.startswith("published: 1.6 B parameters")
+
+
+def test_complexity_names_sources_regimes_and_domains(tables):
+    rows = tables["complexity"]
+    assert {("nca", "nca", ""), ("dyck", "dyck", ""), ("math", "", "math")} == set(
+        rows[["source", "regime", "domain"]].drop_duplicates().itertuples(index=False, name=None)
+    )
+    assert rows[rows.source == "nca"].n_states.eq(2).all()
+    assert {"gzip_ratio_normalised", "gzip_ratio_shuffled", "unigram_entropy"} <= set(rows.measure)
+
+
+def test_patterns_trajectory_and_definitions(study, tables):
+    entries = json.loads((study / "tables/patterns.json").read_text())
+    assert {(e["regime"], e["probe"]) for e in entries} == {
+        (r, p) for r in ("nca", "scratch") for p in ("induction", "previous_token")
+    }
+    with np.load(study / "tables/patterns.npz") as arrays:
+        for entry in entries:
+            pattern = arrays[entry["key"]]
+            assert pattern.shape == (len(entry["tokens"]),) * 2
+            np.testing.assert_allclose(pattern.sum(1), 1, atol=1e-5)
+            assert not np.triu(pattern, 1).any()
+    best = tables["probes"].query("run == 'pt.nca.math.s0' and probe == 'induction'")
+    assert entries[0]["score"] == best.value.max()
+    trajectory = json.loads((study / "tables/trajectory.json").read_text())
+    row = np.concatenate(trajectory["tokens"])
+    assert any(np.array_equal(row, r[: len(row)]) for r in TokenFile.open(study / "tokens/nca").val)
+    assert np.array(trajectory["frames"]).shape == (len(trajectory["tokens"]), 6, 6)
+    docs = {d["name"]: d for d in json.loads((study / "tables/probes.json").read_text())}
+    assert docs["induction"]["doc"].startswith("Induction")
+    assert set(docs) == set(tables["probes"].probe)
+
+
+def test_written_tables_are_the_same_again(study, tables):
+    before = {p.name: p.read_bytes() for p in (study / "tables").iterdir()}
+    build_tables(study)
+    assert {p.name: p.read_bytes() for p in (study / "tables").iterdir()} == before
+
+
+def test_a_folder_without_a_study(tmp_path):
+    with pytest.raises(UserError, match="not a study"):
+        build_tables(tmp_path)
+
+
+def test_summary_lines(tables):
+    lines = {line[0]: line for line in summarise(tables["probes"].query("run == 'pt.nca.math.s0'"))}
+    assert all(isinstance(cell, str) for line in lines.values() for cell in line)
+    assert lines["repeated_token_gain"][1:3] == ("", "")
+    assert "." in lines["induction"][2]
