@@ -58,7 +58,7 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
     study, plan = _plan("demo", None, None, None, None, analyze=True)
     folder = out or OUT / study.name
     code = _run(folder, study, plan, workers, threads, resume=f"nca-interp demo{_option('--out', out)}")
-    _tables(folder)
+    _tables(folder, None)
     _report(folder)
     raise typer.Exit(code)
 
@@ -110,8 +110,9 @@ def analyze(
     assert study is not None
     if probe or tokens or csv:
         raise UserError("--probe, --tokens and --csv go with --checkpoint; a study runs every probe")
-    _analyze_study(study, workers, threads, probes)
+    code = _analyze_study(study, workers, threads, probes)
     print(f"tables: {study / 'tables'}\nnext: nca-interp report {study}")
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -230,23 +231,24 @@ def _follow(directory: StudyDir, plan: Plan, workers: int, threads: int, probes:
 
 
 def _finish(outcome: Outcome, resume: str) -> int:
-    """Exit code of a plan: 1 where training runs failed (the others are whole and go on to the report).
+    """Exit code of a plan: 1 where runs or probes failed (the others are whole and go on to the report).
 
-    Raises UserError or RunFailed where anything else failed, and leaves with 130 or 143 where it was stopped.
+    Raises UserError for mistakes, RunFailed where token files could not be made, and leaves with 130 or 143 where it
+    was stopped.
     """
     if outcome.stopped:
         fail(f"stopped; everything is saved, continue with: {resume}", 128 + outcome.stopped)
     messages = "\n".join(f"{job}: {text}" for job, text in outcome.messages.items())
     if outcome.usage_error:
         raise UserError(messages)
-    if any(not job.startswith("train:") for job in outcome.failed):
+    if any(job.startswith("tokens:") for job in outcome.failed):
         raise RunFailed(messages)
     if outcome.failed:
-        print(f"error: {len(outcome.failed)} run(s) failed, the others are finished:\n{messages}", file=sys.stderr)
+        print(f"error: {len(outcome.failed)} job(s) failed, the others are finished:\n{messages}", file=sys.stderr)
     return 1 if outcome.failed else 0
 
 
-def _analyze_study(folder: Path, workers: int | None, threads: int, probes: Path | None) -> None:
+def _analyze_study(folder: Path, workers: int | None, threads: int, probes: Path | None) -> int:
     from nca_interp.engine.plan import analysis_plan
     from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir
@@ -254,14 +256,15 @@ def _analyze_study(folder: Path, workers: int | None, threads: int, probes: Path
     directory = StudyDir.open(folder)
     plan = analysis_plan(directory)
     resume = f"nca-interp analyze {folder}{_option('--probes', probes)}"
-    _finish(_follow(directory, plan, workers or default_workers(), threads, probes), resume)
-    _tables(folder)
+    code = _finish(_follow(directory, plan, workers or default_workers(), threads, probes), resume)
+    _tables(folder, probes)
+    return code
 
 
-def _tables(folder: Path) -> None:
+def _tables(folder: Path, probes: Path | None) -> None:
     from nca_interp.analysis.tables import build_tables
 
-    build_tables(folder)
+    build_tables(folder, probes_folder=probes)
 
 
 def _analyze_checkpoint(

@@ -159,6 +159,8 @@ class Regime(Frozen):
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
+    checkpoints: Literal["log", "ends"] | None = None
+    """Which checkpoints its runs keep; null: what the stage says."""
     role: Literal["regime", "transfer", "complexity", "control"] = "regime"
     """Which comparison of the report it belongs to."""
     runs: dict[str, int] | None = None

@@ -14,7 +14,7 @@ LOW = NCA.model_copy(update={"band": (0.15, 0.45)})
 @run
 def demo() -> Study:
     """Ten minutes on two cores: four regimes, re-initialisation, bands and alphabets, three seeds."""
-    stage = StageConfig(steps=400, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
+    stage = StageConfig(steps=300, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
     both = {"web": 3, "code": 2}
     web = {"web": 3, "code": 0}
     return Study(
@@ -37,6 +37,7 @@ def demo() -> Study:
                 source=NCA,
                 keep=("mlp", "norm"),
                 role="transfer",
+                checkpoints="ends",
                 runs=web,
             ),
             Regime(
@@ -45,6 +46,7 @@ def demo() -> Study:
                 source=NCA,
                 keep=("attn", "norm"),
                 role="transfer",
+                checkpoints="ends",
                 runs=web,
             ),
             Regime(
@@ -53,10 +55,25 @@ def demo() -> Study:
                 source=NCA,
                 keep=("attn", "mlp"),
                 role="transfer",
+                checkpoints="ends",
                 runs=web,
             ),
-            Regime(name="nca-low", label="NCA, lower band", source=LOW, role="complexity", runs={"web": 2, "code": 2}),
-            Regime(name="nca-4", label="NCA, 4 states", source=FOUR, role="complexity", runs={"web": 2, "code": 2}),
+            Regime(
+                name="nca-low",
+                label="NCA, lower band",
+                source=LOW,
+                role="complexity",
+                checkpoints="ends",
+                runs={"web": 2, "code": 2},
+            ),
+            Regime(
+                name="nca-4",
+                label="NCA, 4 states",
+                source=FOUR,
+                role="complexity",
+                checkpoints="ends",
+                runs={"web": 2, "code": 2},
+            ),
         ),
         domains=(
             Domain(
@@ -71,7 +88,7 @@ def demo() -> Study:
             ),
         ),
         seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
-        ppt=stage.model_copy(update={"steps": 200}),
+        ppt=stage.model_copy(update={"steps": 150}),
         pt=stage,
         val_rows=64,
     )

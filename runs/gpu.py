@@ -22,6 +22,7 @@ def reinit(module: str, keep: tuple[str, ...]) -> Regime:
         source=NCA,
         keep=keep,
         role="transfer",
+        checkpoints="ends",
         runs={"web": 3},
         ft=False,
     )
@@ -77,6 +78,7 @@ def gpu() -> Study:
                 label="NCA, lower band",
                 source=NCA.model_copy(update={"band": (0.3, 0.5)}),
                 role="complexity",
+                checkpoints="ends",
                 runs={"web": 3, "code": 3},
                 ft=False,
             ),
@@ -85,6 +87,7 @@ def gpu() -> Study:
                 label="NCA, 2 states",
                 source=NCA.model_copy(update={"n_states": 2, "band": (0.3, 1.0)}),
                 role="complexity",
+                checkpoints="ends",
                 runs={"web": 3, "code": 3},
                 ft=False,
             ),

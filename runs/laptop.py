@@ -17,6 +17,7 @@ def arm(name: str, label: str, **changes: object) -> Regime:
         label=label,
         source=NCA.model_copy(update=changes),
         role="complexity",
+        checkpoints="ends",
         runs={"web": 3, "code": 3},
         ft=False,
     )
@@ -30,6 +31,7 @@ def reinit(module: str, keep: tuple[str, ...]) -> Regime:
         source=NCA,
         keep=keep,
         role="transfer",
+        checkpoints="ends",
         runs=WEB_ONLY,
         ft=False,
     )
@@ -65,6 +67,7 @@ def laptop() -> Study:
                 source=NCA,
                 keep=("attn",),
                 role="transfer",
+                checkpoints="ends",
                 runs=WEB_ONLY,
                 ft=False,
             ),

@@ -70,6 +70,7 @@ def protocol(preset: str) -> Study:
                 keep=("mlp", "norm"),
                 reinit_to="fresh",
                 role="transfer",
+                checkpoints="ends",
                 runs={"web": 4, "code": 4},
                 ft=False,
             ),
@@ -80,6 +81,7 @@ def protocol(preset: str) -> Study:
                 keep=("attn", "norm"),
                 reinit_to="fresh",
                 role="transfer",
+                checkpoints="ends",
                 runs={"web": 4, "code": 4},
                 ft=False,
             ),
@@ -90,6 +92,7 @@ def protocol(preset: str) -> Study:
                 keep=("attn", "mlp"),
                 reinit_to="fresh",
                 role="transfer",
+                checkpoints="ends",
                 runs={"web": 4, "code": 4},
                 ft=False,
             ),
@@ -99,6 +102,7 @@ def protocol(preset: str) -> Study:
                     label=f"NCA, band {lo}-{hi} %",
                     source=nca.model_copy(update={"band": (lo / 100, hi / 100)}),
                     role="complexity",
+                    checkpoints="ends",
                     ft=False,
                 )
                 for lo, hi in ((20, 30), (30, 40), (40, 50))

@@ -20,7 +20,7 @@ def smoke() -> Study:
     return Study(
         name="smoke",
         title="Smoke test: all stages, nothing learned",
-        model=ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=64),
+        model=ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=128),
         regimes=(
             Regime(name="scratch", label="scratch"),
             Regime(name="c4", label="prose (stand-in for C4)", source=text("site:prose-a"), ft=False),

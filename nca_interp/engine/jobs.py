@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nca_interp.base import RunFailed
 from nca_interp.engine.plan import Job, TokensJob
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
@@ -21,7 +22,9 @@ def execute(study_path: Path, job: Job, probes: Path | None) -> None:
     else:
         from nca_interp.analysis.engine import analyze_run
 
-        analyze_run(study.run(job.payload.id), probes_folder=probes)
+        problems = analyze_run(study.run(job.payload.id), probes_folder=probes).problems
+        if problems:  # every other probe is measured and written
+            raise RunFailed("\n".join(problems))
 
 
 def write_token_files(study: StudyDir, job: TokensJob) -> None:

@@ -139,6 +139,8 @@ class _Builder:
             return run_id
         source = domain.source if domain is not None else regime.source
         assert source is not None
+        if regime.checkpoints is not None:
+            config = config.model_copy(update={"checkpoints": regime.checkpoints})
         run = RunConfig(
             id=run_id,
             stage=stage,

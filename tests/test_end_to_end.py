@@ -1,0 +1,202 @@
+"""The whole way as a user goes it: train, kill, resume, analyse, report, look at it in a browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.test_cli import CLI, call
+
+NUMBERS = ("metrics", "probes", "contrasts", "pairs", "complexity", "reasoning", "speedup")
+CLOCK = ["tokens_per_second"]
+TWO = ["--set", "regimes.c4.runs={web=1}", "--set", "regimes.dyck.runs={web=1}"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """The smoke study, trained, analysed and reported by the real commands."""
+    folder = tmp_path_factory.mktemp("smoke") / "study"
+    for arguments in (["train", "smoke", "--out", folder, *TWO], ["analyze", folder], ["report", folder]):
+        result = call(*arguments, cwd=folder.parent)
+        assert result.returncode == 0, result.stderr
+    return folder
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "tables" / f"{name}.csv")
+
+
+def test_every_table_and_the_report_are_there(study):
+    for name in ("runs", *NUMBERS, "published"):
+        assert len(table(study, name)) > 0, name
+    assert (study / "report.html").stat().st_size < 5_000_000
+    assert set(table(study, "runs")["state"]) == {"done"}
+
+
+def test_losses_start_at_ln_vocabulary(study):
+    metrics, runs = table(study, "metrics"), table(study, "runs").set_index("run")
+    first = metrics[(metrics["step"] == 0) & (metrics["stage"] != "ft")]
+    assert len(first) > 10
+    for row in first.itertuples():
+        assert row.val_loss == pytest.approx(math.log(runs.loc[row.run, "vocab_size"]), abs=0.05), row.run
+
+
+def test_validation_loss_is_that_of_transformers_alone(study):
+    """The last reported loss, recomputed by code that knows nothing of the trainer."""
+    from transformers import AutoModelForCausalLM
+
+    metrics = table(study, "metrics")
+    for run in ("pt.nca.web.s0", "ppt.nca.s1", "pt.scratch.math.s1"):
+        checkpoint = sorted((study / "runs" / run / "checkpoints").iterdir())[-1]
+        provenance = json.loads((checkpoint / "provenance.json").read_text())
+        directory = study / provenance["tokens_dir"]
+        meta = json.loads((directory / "meta.json").read_text())
+        rows = np.fromfile(directory / "val.bin", dtype=meta["dtype"]).reshape(-1, meta["seq_len"] + 1).astype(np.int64)
+        labels = rows.copy()
+        labels[:, : max(1, meta["unsupervised_prefix"])] = -100
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval()
+        with torch.no_grad():
+            logits = model(torch.tensor(rows[:, :-1])).logits.double()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(labels[:, 1:]).flatten())
+        reported = metrics[metrics["run"] == run].sort_values("step")["val_loss"].iloc[-1]
+        assert loss.item() == pytest.approx(reported, rel=1e-5), run
+
+
+def test_effects_are_those_of_the_metrics(study):
+    metrics = table(study, "metrics")
+    final = (
+        metrics[metrics["stage"] == "pt"]
+        .dropna(subset=["val_loss"])
+        .sort_values("step")
+        .groupby("run")["val_loss"]
+        .last()
+    )
+    contrasts = table(study, "contrasts")
+    row = contrasts[
+        (contrasts["family"] == "regime") & (contrasts["domain"] == "web") & (contrasts["control"] == "scratch")
+    ].iloc[0]
+    expected = np.mean([final[f"pt.nca.web.s{s}"] - final[f"pt.scratch.web.s{s}"] for s in (0, 1)])
+    assert row["n"] == 2
+    assert row["effect"] == pytest.approx(expected, rel=1e-9)
+    assert row["low"] < row["effect"] < row["high"]
+    single = contrasts[
+        (contrasts["family"] == "regime") & (contrasts["domain"] == "web") & (contrasts["control"] == "dyck")
+    ].iloc[0]
+    assert single["verdict"] == "no verdict (one seed)"
+
+
+def test_induction_score_is_that_of_eager_attention(study):
+    """The induction score of one checkpoint, from transformers' own attention maps."""
+    from transformers import AutoModelForCausalLM
+
+    from nca_interp.analysis.engine import analyze_checkpoint
+
+    checkpoint = sorted((study / "runs/pt.nca.web.s0/checkpoints").iterdir())[-1]
+    frame = analyze_checkpoint(
+        checkpoint,
+        probes=["previous_token"] if "previous_token" in set(table(study, "probes")["probe"]) else ["previous-token"],
+    )
+    stored = table(study, "probes")
+    stored = stored[(stored["run"] == "pt.nca.web.s0") & (stored["probe"] == frame["probe"].iloc[0])]
+    last = stored[stored["step"] == stored["step"].max()]
+    np.testing.assert_allclose(last["value"].to_numpy(), frame["value"].to_numpy(), rtol=1e-6)
+    assert (
+        AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True).config.num_hidden_layers
+        == frame["layer"].max() + 1
+    )
+
+
+def test_a_second_call_redoes_nothing(study):
+    before = {p: p.stat().st_mtime_ns for p in study.glob("runs/*/checkpoints/*/model.safetensors")}
+    probes = {p: p.stat().st_mtime_ns for p in study.glob("runs/*/probes/*.csv")}
+    assert call("train", "smoke", "--out", study, *TWO, cwd=study.parent).returncode == 0
+    assert call("analyze", study, cwd=study.parent).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert {p: p.stat().st_mtime_ns for p in probes} == probes
+
+
+def test_another_configuration_is_refused_and_nothing_changes(study):
+    before = (study / "study.json").read_bytes()
+    result = call("train", "smoke", "--out", study, *TWO, "--set", "pt.lr=0.5", cwd=study.parent)
+    assert result.returncode == 2
+    assert "pt.lr: there 0.001, asked for 0.5" in result.stderr
+    assert (study / "study.json").read_bytes() == before
+
+
+def test_killed_and_started_again_ends_in_the_same_tables(study, tmp_path):
+    """SIGKILL the whole command, SIGTERM it, then let it finish: every number equals that of the undisturbed study."""
+    folder = tmp_path / "study"
+    command = [*CLI, "train", "smoke", "--out", str(folder), *TWO]
+    for number, seconds in ((signal.SIGKILL, 6.0), (signal.SIGTERM, 12.0)):
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        if number == signal.SIGTERM and process.returncode:
+            assert process.returncode == 143
+            assert "continue with: nca-interp train smoke" in errors
+    for arguments in (["train", "smoke", "--out", folder, *TWO], ["analyze", folder]):
+        result = call(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    for name in NUMBERS:
+        a, b = table(study, name), table(folder, name)
+        pd.testing.assert_frame_equal(a.drop(columns=CLOCK, errors="ignore"), b.drop(columns=CLOCK, errors="ignore"))
+
+
+def test_the_report_opens_in_a_browser_without_a_request(study):
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(color_scheme="dark")
+        errors, requests = [], []
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.on("request", lambda r: requests.append(r.url))
+        page.goto((study / "report.html").resolve().as_uri() + "#all")
+        page.wait_for_function("document.documentElement.dataset.ready !== undefined", timeout=60_000)
+        text = page.inner_text("body")
+        browser.close()
+    assert errors == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests)
+    assert "no verdict (one seed)" in text.lower() or "one seed" in text.lower()
+    assert "stand-in" in text
+
+
+def test_a_user_probe_is_found_run_and_reported(study, tmp_path):
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "probes").mkdir()
+    (tmp_path / "probes" / "two_back.py").write_text(
+        '"""Two back: attention to the token two places before the query (range 0 to 1)."""\n'
+        "from nca_interp import probe, repeated_tokens\n\n\n"
+        '@probe(stimulus=repeated_tokens(period=32), unit="attention mass", low=0.0, high=1.0)\n'
+        "def two_back(attention):\n"
+        '    """Attention to the token two places back."""\n'
+        "    return attention.offset(2).mean()\n"
+    )
+    assert "two_back" in call("list", cwd=tmp_path).stdout.replace("two-back", "two_back")
+    result = call("analyze", "study", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "two_back" in set(table(tmp_path / "study", "probes")["probe"].str.replace("-", "_"))
+    (tmp_path / "probes" / "two_back.py").write_text(
+        "from nca_interp import probe, repeated_tokens\n@probe(stimulus=repeated_tokens(period=32), unit='x', low=0.0, high=1.0)\ndef two_back(attention):\n    return 1 / 0\n"
+    )
+    result = call("analyze", "study", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "two_back.py" in result.stderr
+    assert "ZeroDivisionError" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sys.version_info >= (3, 11)
