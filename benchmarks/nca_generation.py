@@ -26,7 +26,9 @@ def main() -> None:
     print(f"{spec}\nfirst rows after {time.perf_counter() - begin:.1f} s (compiles where no cache is)")
     for seed in range(args.repeat):
         found, begin = Search(), time.perf_counter()
-        tokens = sum(chunk.size for chunk in nca_rows(spec, seed, "train", args.rows, args.seq_len + 1, args.threads, found))
+        tokens = sum(
+            chunk.size for chunk in nca_rows(spec, seed, "train", args.rows, args.seq_len + 1, args.threads, found)
+        )
         seconds = time.perf_counter() - begin
         accepted = found.accepted / found.tried
         print(

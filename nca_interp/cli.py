@@ -176,9 +176,10 @@ def _plan(
     name: str, regime: str | None, domain: str | None, seed: int | None, overrides: list[str] | None, *, analyze: bool
 ) -> tuple[Study, Plan]:
     from nca_interp import discover
-    from nca_interp.config import Study, with_overrides
+    from nca_interp.config import Study
     from nca_interp.engine.plan import make_plan
     from nca_interp.machine import resolve_precision
+    from nca_interp.overrides import with_overrides
 
     definition = discover.find("runs", name)
     study = definition.value()

@@ -1,17 +1,16 @@
 """What a study is: frozen models, validated once, saved as JSON before the first step, never edited afterwards.
 
 A study is a matrix of regimes x domains x seeds with one model and one budget for each stage. Recipes in `runs/`
-return one; `--set a.b=v` changes one field of it, typed and checked like the recipe itself.
+return one; `--set a.b=v` (overrides.py) changes one field of it, typed and checked like the recipe itself.
 """
 
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from nca_interp.base import Frozen, UserError
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
@@ -20,7 +19,6 @@ Module = Literal["attn", "mlp", "norm"]
 MODULES: tuple[Module, ...] = ("attn", "mlp", "norm")
 Stage = Literal["ppt", "pt", "ft"]
 STAGE_LABELS: dict[str, str] = {"ppt": "pre-pre-training", "pt": "pre-training", "ft": "fine-tuning"}
-M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T", "Regime", "Domain")
 
 
@@ -265,94 +263,3 @@ def suggest(name: str, legal: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, legal, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{hint} (legal: {', '.join(legal)})" if legal else hint
-
-
-def with_overrides(study: Study, overrides: Iterable[str]) -> Study:
-    """A copy of `study` with `a.b=value` overrides applied; values are TOML, a bare word is a string.
-
-    Regimes and domains are addressed by name (`regimes.nca.source.n_states=4`). Raises UserError for a key that does
-    not exist (with a suggestion), a value of the wrong type, or one out of range.
-    """
-    data = study.model_dump(mode="json")
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise UserError(f"--set {override}: expected key=value")
-        _assign(data, key.strip(), _toml_value(text.strip()))
-    return parse(Study, data)
-
-
-def _toml_value(text: str) -> Any:
-    if text in ("null", "none"):
-        return None
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _assign(data: Any, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    node = data
-    for part in parents:
-        node = _child(node, part, key)
-    if isinstance(node, list):
-        index = _index(node, last, key)
-        node[index] = value
-    elif isinstance(node, dict):
-        # a free-form mapping (regimes.X.runs) takes new keys; every configuration object lists all of its own
-        if last not in node and not key.split(".")[-2:-1] == ["runs"]:
-            raise UserError(f"--set {key}: unknown key {last!r}{suggest(last, node)}")
-        node[last] = value
-    else:
-        raise UserError(f"--set {key}: {'.'.join(parents)} is {node!r} and has no keys")
-
-
-def _child(node: Any, part: str, key: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, key)]
-    if isinstance(node, dict) and part in node:
-        return node[part]
-    legal = suggest(part, node) if isinstance(node, dict) else ""
-    raise UserError(f"--set {key}: unknown key {part!r}{legal}")
-
-
-def _index(items: list[Any], part: str, key: str) -> int:
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
-    if part in names:
-        return names.index(part)
-    if part.isdigit() and int(part) < len(items):
-        return int(part)
-    raise UserError(f"--set {key}: no item {part!r}{suggest(part, [n for n in names if n])}")
-
-
-def parse(model: type[M], data: Any) -> M:
-    """`model.model_validate(data)`, with every problem in one readable UserError (path, problem, what was given)."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise UserError(explain(error, model)) from None
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """All problems of a validation error, one line each: dotted path, what is wrong, what was given."""
-    lines = []
-    for problem in error.errors():
-        path = ".".join(str(p) for p in problem["loc"]) or model.__name__
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown key{suggest(str(problem['loc'][-1]), _fields_at(model, problem['loc'][:-1]))}"
-        elif problem["type"] != "value_error":
-            message += f" (got {problem['input']!r:.80})"
-        lines.append(f"{path}: {message}")
-    return "\n".join(lines)
-
-
-def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    fields = model.model_fields
-    for part in path:
-        field = fields.get(part) if isinstance(part, str) else None
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return [] if path else list(fields)
-        fields = field.annotation.model_fields
-    return list(fields)

@@ -14,7 +14,7 @@ LOW = NCA.model_copy(update={"band": (0.15, 0.45)})
 @run
 def demo() -> Study:
     """Ten minutes on two cores: four regimes, re-initialisation, bands and alphabets, three seeds."""
-    stage = StageConfig(steps=300, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
+    stage = StageConfig(steps=250, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
     both = {"web": 3, "code": 2}
     web = {"web": 3, "code": 0}
     return Study(
@@ -88,7 +88,7 @@ def demo() -> Study:
             ),
         ),
         seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
-        ppt=stage.model_copy(update={"steps": 150}),
+        ppt=stage.model_copy(update={"steps": 125, "lr": 4e-4}),
         pt=stage,
         val_rows=64,
     )

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nca_interp import discover
 from nca_interp.base import UserError, canonical_json, digest, stream_seed
-from nca_interp.config import ModelConfig, StageConfig, Study, parse, with_overrides
+from nca_interp.config import ModelConfig, StageConfig, Study
+from nca_interp.overrides import parse, with_overrides
 
 
 @pytest.fixture(scope="module")

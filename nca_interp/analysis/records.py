@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nca_interp.config import parse
 from nca_interp.data.tokens import TokenMeta
+from nca_interp.overrides import parse
 from nca_interp.store import MANIFEST, RunDir, StudyDir, read_json
 from nca_interp.train.run import RunConfig
 

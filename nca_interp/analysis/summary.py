@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 
 def summarise(frame: pd.DataFrame) -> list[tuple[str, str, str, str, str, str, str]]:
     """One row a probe: name, largest head (or the model's value), its place, mean over heads, chance, unit, n."""
     rows = []
+    group: Any
     for name, group in frame.groupby("probe", sort=True):
         heads = group[group["layer"].notna()]
         if heads.empty:
             first = group.iloc[0]
             rows.append((str(name), _number(first["value"]), "model", "", "", str(first["unit"]), str(first["n"])))
             continue
-        best = heads.loc[heads["value"].idxmax()]
+        best: Any = heads.loc[heads["value"].idxmax()]
         rows.append(
             (
                 str(name),

@@ -18,8 +18,9 @@ from nca_interp.analysis.published import published_table
 from nca_interp.analysis.records import Run, ppt_of, read_runs, validations, weights_hash
 from nca_interp.analysis.speedup import Curve, speedup_table
 from nca_interp.analysis.statistics import wilson
-from nca_interp.config import Study, parse
+from nca_interp.config import Study
 from nca_interp.data.tokens import TokenFile
+from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json, write_json
 
 RUNS = [

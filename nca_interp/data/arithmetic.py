@@ -44,7 +44,11 @@ def _chain(rng: random.Random, spec: ArithmeticSpec) -> str:
         if sign == "-" and operand > value:
             sign = "+"
         result = value + operand if sign == "+" else value - operand if sign == "-" else value * operand
-        expression = f"({expression}) {sign} {operand}" if sign == "*" and " " in expression else f"{expression} {sign} {operand}"
+        expression = (
+            f"({expression}) {sign} {operand}"
+            if sign == "*" and " " in expression
+            else f"{expression} {sign} {operand}"
+        )
         lines.append(f"Step {step}: {value} {sign} {operand} = {result}")
         value = result
     return "\n".join([f"Problem: compute {expression}.", *lines, f"Answer: {value}"])

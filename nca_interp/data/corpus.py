@@ -84,12 +84,19 @@ class Corpus:
             dataset, _, config = name.partition(":")
             preset = HubPreset(dataset, config or None, "text")
         column = self.spec.column or preset.column
-        self.provenance["dataset"] = {"id": preset.dataset, "config": preset.config, "split": self.spec.split, "column": column}
+        self.provenance["dataset"] = {
+            "id": preset.dataset,
+            "config": preset.config,
+            "split": self.spec.split,
+            "column": column,
+        }
         for row in _stream(self.spec, preset):
             text = row.get(column)
             if not isinstance(text, str):
                 known = ", ".join(sorted(k for k, v in row.items() if isinstance(v, str)))
-                raise UserError(f"column: {column!r} of {self.spec.source} holds no text; text columns: {known or 'none'}")
+                raise UserError(
+                    f"column: {column!r} of {self.spec.source} holds no text; text columns: {known or 'none'}"
+                )
             yield Document(text, text)
 
 

@@ -38,9 +38,10 @@ def score_dtype(spec: NcaSpec) -> np.dtype[Any]:
     return np.dtype("<u2" if spec.vocab_size <= 2**16 else "<u4")
 
 
-def gzip_score(spec: NcaSpec, frames: Cells) -> float:
-    """gzip ratio of frames[n, grid, grid]: their patch tokens without delimiters, as `score_dtype`."""
-    return gzip_ratio(patch_tokens(spec, frames).astype(score_dtype(spec)).tobytes())
+def gzip_scores(spec: NcaSpec, frames: Cells) -> npt.NDArray[np.float64]:
+    """gzip ratio [rules] of frames[rules, n, grid, grid]: their patch tokens without delimiters, as `score_dtype`."""
+    stored = patch_tokens(spec, frames).astype(score_dtype(spec))
+    return np.array([gzip_ratio(row.tobytes()) for row in stored])
 
 
 def patch_tokens(spec: NcaSpec, frames: Cells) -> Tokens:
@@ -141,9 +142,7 @@ def initial_cells(spec: NcaSpec, keys: U64) -> Cells:
     return cells.astype(np.uint8).reshape(len(keys), spec.grid, spec.grid)
 
 
-def simulate(
-    spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells | None = None, done: int = 0
-) -> Cells:
+def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells | None = None, done: int = 0) -> Cells:
     """Frames [keys, n_frames, grid, grid] of one trajectory of each rule: states burn_in, burn_in + dt, ...
 
     With `after`, trajectories continue from their recorded frame number `done`, which comes first in the result.

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """The compiled step of the NCA source; strict float32 arithmetic in a fixed order, so results never vary.
 
 Written for LLVM: the sum over the stencil is one vector instruction a term (numba leaves straight-line code scalar), and
@@ -54,7 +55,7 @@ def _add_block(typing: Any, table: Any, rows: Any, out: Any, at: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _hidden(table, cells, size, out):  # type: ignore[no-untyped-def]
+def _hidden(table, cells, size, out):
     """ReLU of the hidden layer, out[cell, unit], from bordered cells[(size + 2)**2] = state * units and table[9 * n, units]."""
     side, width, block = U(size + 2), U(table.shape[1]), U(table.size // 9)
     flat, into = table.reshape(-1), out.reshape(-1)
@@ -76,11 +77,11 @@ def _hidden(table, cells, size, out):  # type: ignore[no-untyped-def]
                     cells[d] + U(7) * block + j,
                     cells[d + U(1)] + U(8) * block + j,
                 )
-                _add_block(flat, rows, into, o + j)
+                _add_block(flat, rows, into, o + j)  # numba passes `typing`
 
 
 @njit(nogil=True, cache=True)
-def _logits(hidden, readout, out):  # type: ignore[no-untyped-def]
+def _logits(hidden, readout, out):
     """out[state, cell] = sum over units of hidden[unit, cell] * readout[unit, state], eight units at a time."""
     for k in range(out.shape[0]):
         z = out[k]
@@ -96,8 +97,8 @@ def _logits(hidden, readout, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _best(logits, top, index, near, cut):  # type: ignore[no-untyped-def]
-    """Per cell: the largest logit, its lowest state, and how many logits lie above it less `cut` (all float32)."""
+def _best(logits, top, index, near, cut):
+    """Per cell: the largest logit, its lowest state, and how many logits lie less than `cut` below it (all float32)."""
     top[:] = logits[0]
     for k in range(1, logits.shape[0]):
         z = logits[k]
@@ -110,30 +111,40 @@ def _best(logits, top, index, near, cut):  # type: ignore[no-untyped-def]
         for c in range(top.shape[0]):
             index[c] = state if z[c] == top[c] else index[c]
         for c in range(top.shape[0]):
-            near[c] += ONE if z[c] > top[c] - cut else ZERO
+            near[c] += ONE if top[c] - z[c] < cut else ZERO
 
 
 @njit(nogil=True, cache=True)
-def _draw(logits, cell, top, tau, word, weights):  # type: ignore[no-untyped-def]
-    """State of one cell by inverse CDF of its softmax at temperature tau (float64), from 64 random bits."""
+def _draw(logits, cell, best, tau, sure, word, weights):
+    """State of one cell: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
+
+    Without any exponential where u < 15/16 and all other logits are more than `sure` = tau * ln(15 * (n - 1)) below the
+    best: together they have less than 1/15 of its weight, so u * total < 1.
+    """
+    n, top = logits.shape[0], logits[best, cell]
+    u = np.float64(word >> np.uint64(11)) * 2.0**-53
+    close = 0
+    for k in range(n):
+        close += top - logits[k, cell] < sure
+    if close <= 1 and u < 0.9375:
+        return best
     total, rate = 0.0, 1.0 / tau
-    for k in range(logits.shape[0]):
-        distance = np.float64(logits[k, cell] - top) * rate
-        weights[k] = math.exp(distance) if distance > -CUT else 0.0
+    for k in range(n):
+        distance = np.float64(top - logits[k, cell]) * rate
+        weights[k] = math.exp(-distance) if distance < CUT else 0.0
         total += weights[k]
-    rest = np.float64(word >> np.uint64(11)) * 2.0**-53 * total
-    chosen = 0
-    for k in range(logits.shape[0]):
-        if weights[k] > 0.0:
+    rest, chosen = u * total - weights[best], best
+    for k in range(n):
+        if rest < 0.0:
+            break
+        if k != best and weights[k] > 0.0:
             chosen = k
             rest -= weights[k]
-            if rest < 0.0:
-                break
     return chosen
 
 
 @njit(nogil=True, cache=True)
-def advance(table, readout, states, keys, first_step, n_steps, every, frames, tau, bias):  # type: ignore[no-untyped-def]
+def advance(table, readout, states, keys, first_step, n_steps, every, frames, tau, bias):
     """Run every simulation `n_steps` steps in place; record the state before each step with step % every == 0.
 
     table    [sims, 9 * n, H] float32: contribution of state s at stencil position p to the hidden layer, row p * n + s
@@ -150,7 +161,7 @@ def advance(table, readout, states, keys, first_step, n_steps, every, frames, ta
     units, hidden = np.empty((cells, width), np.float32), np.empty((width, cells), np.float32)
     logits, top = np.empty((n, cells), np.float32), np.empty(cells, np.float32)
     index, near = np.empty(cells, np.float32), np.empty(cells, np.float32)
-    weights, cut = np.empty(n, np.float64), F(CUT * tau * 1.001)
+    weights, cut, sure = np.empty(n, np.float64), F(CUT * tau * 1.001), F(math.log(15.0 * (n - 1)) * tau * 1.001)
     for sim in range(states.shape[0]):
         state = states[sim].reshape(-1)
         for step in range(n_steps):
@@ -171,6 +182,6 @@ def advance(table, readout, states, keys, first_step, n_steps, every, frames, ta
             for c in range(cells):
                 if near[c] > ONE and tau > 0.0:
                     word = mix(keys[sim] + np.uint64(0x9E3779B97F4A7C15) * (counter + U(c)))
-                    state[c] = _draw(logits, c, top[c], tau, word, weights)
+                    state[c] = _draw(logits, c, int(index[c]), tau, sure, word, weights)
                 else:
                     state[c] = np.uint8(index[c])

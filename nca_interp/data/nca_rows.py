@@ -17,7 +17,15 @@ import numpy.typing as npt
 
 from nca_interp.base import UserError
 from nca_interp.data.nca import (
-    Cells, Rules, Tokens, frames_to_tokens, gzip_score, make_rules, rule_keys, simulate, trajectory_keys,
+    Cells,
+    Rules,
+    Tokens,
+    frames_to_tokens,
+    gzip_scores,
+    make_rules,
+    rule_keys,
+    simulate,
+    trajectory_keys,
 )  # fmt: skip
 from nca_interp.data.rng import bits, stream_key
 from nca_interp.data.specs import NcaSpec
@@ -27,7 +35,7 @@ CHUNK = 64
 TRIES, ACCEPTANCE = 20_000, 1 / 2000
 """After TRIES candidates a band that takes less than this share of them is given up."""
 T = TypeVar("T")
-I = TypeVar("I")
+Item = TypeVar("Item")
 
 
 class Judged(NamedTuple):
@@ -91,17 +99,21 @@ def judge(spec: NcaSpec, seed: int, split: str, first: int, n: int, n_frames: in
     keys = rule_keys(seed, split, candidates)
     noise = trajectory_keys(keys, 0)
     if spec.band is None:
-        return Judged(candidates, np.empty(0), simulate(spec, make_rules(spec, keys), noise, n_frames) if n_frames else None)
+        return Judged(
+            candidates, np.empty(0), simulate(spec, make_rules(spec, keys), noise, n_frames) if n_frames else None
+        )
     rules = make_rules(spec, keys)
     scored = simulate(spec, rules, noise, spec.score_frames)
-    scores = np.array([gzip_score(spec, f) for f in scored])
+    scores = gzip_scores(spec, scored)
     inside = (scores >= spec.band[0]) & (scores < spec.band[1])
     if not n_frames:
         return Judged(candidates[inside], scores, None)
     start = scored[inside]
     if n_frames > spec.score_frames:
         kept = Rules(rules.table[inside], rules.readout[inside])
-        rest = simulate(spec, kept, noise[inside], n_frames - spec.score_frames + 1, after=start[:, -1], done=spec.score_frames - 1)
+        rest = simulate(
+            spec, kept, noise[inside], n_frames - spec.score_frames + 1, after=start[:, -1], done=spec.score_frames - 1
+        )
         start = np.concatenate([start, rest[:, 1:]], axis=1)
     return Judged(candidates[inside], scores, start[:, :n_frames])
 
@@ -178,7 +190,7 @@ def nca_trajectory(spec: NcaSpec, seed: int, rule: int, n_frames: int, split: st
     raise AssertionError("search ends only when enough rules are found")
 
 
-def in_order(work: Callable[[I], T], items: Iterator[I], threads: int | None) -> Iterator[T]:
+def in_order(work: Callable[[Item], T], items: Iterator[Item], threads: int | None) -> Iterator[T]:
     """work(item) for each item, in order, computed on `threads` threads (null: one a core) a little ahead of the consumer."""
     threads = threads or available_cores()
     if threads == 1:

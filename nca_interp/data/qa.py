@@ -82,7 +82,9 @@ def _read(source: str) -> Iterator[Problem]:
         for number, record in enumerate(read_records(path), 1):
             question, answer = record.get("question"), record.get("answer")
             if not isinstance(question, str) or not isinstance(answer, str) or MARK not in answer:
-                raise UserError(f'{path}: record {number} needs "question" and "answer" with the final answer after "{MARK}"')
+                raise UserError(
+                    f'{path}: record {number} needs "question" and "answer" with the final answer after "{MARK}"'
+                )
             yield Problem(question.strip(), answer.strip(), answer.rpartition(MARK)[2].strip())
 
 
@@ -129,7 +131,8 @@ def _fill(folder: Path, spec: QaSpec, file: Path, end_id: int | None, seq_len: i
         mask.tofile(folder / f"{split}_mask.bin")
     coder.save(str(folder / "tokenizer.json"))
     items = [
-        {"prompt": qa_prompt(p.question), "question": p.question, "answer": p.answer, "final_answer": p.final} for p in qa.test
+        {"prompt": qa_prompt(p.question), "question": p.question, "answer": p.answer, "final_answer": p.final}
+        for p in qa.test
     ]
     (folder / "test.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     source = "generated arithmetic word problems" if spec.source == "arithmetic" else f"problems of {spec.source}"

@@ -121,7 +121,9 @@ class TokenizerSpec(Frozen):
     @model_validator(mode="after")
     def _named(self) -> TokenizerSpec:
         if (self.kind == "hf") != (self.name is not None):
-            raise ValueError(f'name: {self.name!r} with kind "{self.kind}"; legal: a name for kind "hf", null for "bpe"')
+            raise ValueError(
+                f'name: {self.name!r} with kind "{self.kind}"; legal: a name for kind "hf", null for "bpe"'
+            )
         return self
 
 
@@ -162,7 +164,9 @@ class TextSpec(Frozen):
         if not separator or scheme not in ("site", "files", "hf", "arithmetic"):
             raise ValueError(f"source: {self.source!r} is unknown; legal: {TEXT_SOURCES}")
         if scheme == "site" and rest not in SITE_CORPORA:
-            raise ValueError(f"source: {self.source!r} is unknown; legal: {', '.join('site:' + s for s in SITE_CORPORA)}")
+            raise ValueError(
+                f"source: {self.source!r} is unknown; legal: {', '.join('site:' + s for s in SITE_CORPORA)}"
+            )
         if scheme in ("files", "hf") and not rest:
             raise ValueError(f"source: {self.source!r} names nothing after the colon; legal: {TEXT_SOURCES}")
         return self

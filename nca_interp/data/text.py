@@ -58,7 +58,9 @@ class Reader:
         seen: set[bytes] = set()
         for document in self.corpus:
             size = len(document.text.encode("utf-8", "surrogatepass"))
-            key = hashlib.blake2b(" ".join(document.text.split()).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            key = hashlib.blake2b(
+                " ".join(document.text.split()).encode("utf-8", "surrogatepass"), digest_size=8
+            ).digest()
             if key in seen or not document.text.strip():
                 self.duplicates += key in seen
                 continue
@@ -200,9 +202,9 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str]) -> tuple[Tokenizer
     """The tokenizer and the id of its end-of-document token; text that looks like a special token is plain text."""
     if spec.kind == "hf":
         return _named_tokenizer(str(spec.name))
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=spec.vocab_size, special_tokens=[END, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -221,7 +223,9 @@ def _named_tokenizer(name: str) -> tuple[Tokenizer, int]:
         cause = " ".join(str(error).split())[:300]
         raise UserError(f"tokenizer.name: {name!r} cannot be loaded: {cause}; check the name and the network") from None
     if not loaded.is_fast or loaded.eos_token_id is None:
-        raise UserError(f"tokenizer.name: {name!r} is not a fast tokenizer with an end-of-text token; choose one that is")
+        raise UserError(
+            f"tokenizer.name: {name!r} is not a fast tokenizer with an end-of-text token; choose one that is"
+        )
     tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -133,7 +133,13 @@ def _fill_text(
 
 
 def _fill_synthetic(
-    folder: Path, spec: NcaSpec | DyckSpec, sizes: dict[str, int], seq_len: int, seed: int, threads: int | None, report: Report
+    folder: Path,
+    spec: NcaSpec | DyckSpec,
+    sizes: dict[str, int],
+    seq_len: int,
+    seed: int,
+    threads: int | None,
+    report: Report,
 ) -> dict[str, Any]:
     from nca_interp.data.dyck import dyck_rows
     from nca_interp.data.nca_rows import Search, nca_rows
@@ -170,7 +176,11 @@ def describe(spec: NcaSpec | DyckSpec) -> str:
         return f"{spec.variant} Dyck strings of {spec.k} bracket types, depth at most {spec.max_depth}, p_open {spec.p_open:g}"
     band = "no complexity filter" if spec.band is None else f"gzip ratio in [{spec.band[0]:g}, {spec.band[1]:g})"
     rules = "a new rule for every row" if spec.n_rules is None else f"{spec.n_rules:,} training rules"
-    control = {"none": "", "shuffle_tokens": "; control: tokens shuffled", "shuffle_frames": "; control: frames shuffled"}
+    control = {
+        "none": "",
+        "shuffle_tokens": "; control: tokens shuffled",
+        "shuffle_frames": "; control: frames shuffled",
+    }
     return (
         f"trajectories of random NCA ({spec.variant} variant), {spec.grid}x{spec.grid} torus, {spec.n_states} states, "
         f"{spec.patch}x{spec.patch} patches, tau {spec.tau:g}, {band}, {rules}{control[spec.control]}"
@@ -211,7 +221,9 @@ class TokenFile:
             if not file.is_file() or (size is not None and file.stat().st_size != size):
                 raise UserError(f"{file}: missing or of wrong size; delete the folder {directory} and write it again")
             if verify and sha256_file(file) != expected:
-                raise UserError(f"{file}: damaged (its SHA-256 differs from meta.json); delete the folder and write it again")
+                raise UserError(
+                    f"{file}: damaged (its SHA-256 differs from meta.json); delete the folder and write it again"
+                )
         return cls(directory, meta)
 
 

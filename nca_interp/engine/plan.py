@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from nca_interp.base import UserError, digest
-from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study, parse
+from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import QaSpec, TextSpec
+from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 

@@ -81,12 +81,12 @@ def run_plan(
             if len(received) > 1:
                 for process, _, _ in live.values():
                     process.kill()
-            while slots and not received and (job := _next(todo, outcome, study, on_event)):
+            while slots and not received and (ready := _next(todo, outcome, study, on_event)):
                 slot = slots.pop(0)
-                process = context.Process(target=_work, args=(study.path, job, probes, slot, os.getpid()), daemon=True)
-                process.start()
-                live[job.id] = (process, job, slot)
-                on_event("start", job, "")
+                worker = context.Process(target=_work, args=(study.path, ready, probes, slot, os.getpid()), daemon=True)
+                worker.start()
+                live[ready.id] = (worker, ready, slot)
+                on_event("start", ready, "")
             on_tick([job for _, job, _ in live.values()])
             time.sleep(0.1 if live else 0.0)
     return outcome

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +19,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
 
 from nca_interp.base import RunFailed, UserError, stream_seed
 from nca_interp.data.tokens import TokenFile
 from nca_interp.model.checkpoint import load_model, save_model
 from nca_interp.model.llama import build
 from nca_interp.model.swap import swap
-from nca_interp.store import RunDir, StudyDir, differences, read_json, write_json, write_text
+from nca_interp.store import RunDir, StudyDir, write_json, write_text
 from nca_interp.train.batches import batch_rows, learning_rate
+from nca_interp.train.guard import claim, locked, signals
 from nca_interp.train.run import RunConfig
 from nca_interp.train.state import load_state, save_state
 
@@ -81,13 +78,13 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
     Stopped after SIGTERM or SIGINT (state saved).
     """
     run = study.run(config.id)
-    with _locked(run):
-        _claim(run, config)
+    with locked(run):
+        claim(run, config)
         status = run.status()
         if status["state"] == "done" and run.checkpoint(config.config.steps).is_dir():
             return status
         run.sweep()
-        with _signals() as received:
+        with signals() as received:
             loop = _set_up(study, run, config)
             try:
                 _run(loop, received)
@@ -111,60 +108,6 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
 
 class Diverged(RunFailed):
     """The loss or a gradient is not finite."""
-
-
-@contextmanager
-def _locked(run: RunDir) -> Iterator[None]:
-    run.path.mkdir(parents=True, exist_ok=True)
-    if not _is_first_process():
-        yield
-        return
-    lock = FileLock(run.lock, timeout=3)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunFailed(f"{run.path}: another process is training this run") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _claim(run: RunDir, config: RunConfig) -> None:
-    wanted = config.model_dump(mode="json")
-    if run.config.exists():
-        found = read_json(run.config)
-        if lines := list(differences(found, wanted)):
-            shown = "\n".join(f"  {line}" for line in lines)
-            raise UserError(f"{run.path}: this run was begun with another configuration:\n{shown}\nnothing was changed")
-    elif _is_first_process():
-        write_json(run.config, wanted)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying; a second one interrupts at once."""
-    received: list[int] = []
-
-    def remember(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        old = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals cannot be caught here
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _set_up(study: StudyDir, run: RunDir, config: RunConfig) -> Loop:

@@ -61,7 +61,9 @@ def test_a_finished_run_is_recognised(study):
 
 def test_another_configuration_is_refused(study):
     train(study, make_run())
-    with pytest.raises(UserError, match=r"another configuration:\n  config.lr: there 0.003, asked for 0.0001\nnothing was changed"):
+    with pytest.raises(
+        UserError, match=r"another configuration:\n  config.lr: there 0.003, asked for 0.0001\nnothing was changed"
+    ):
         train(study, make_run(lr=1e-4))
 
 
