@@ -75,6 +75,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise RunFailed(
             f"cannot write {path}: {error.strerror or error}; everything written before is intact"
         ) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # how safetensors reports a full disk
+            raise
+        raise RunFailed(f"cannot write {path}: {error}; everything written before is intact") from error
 
 
 def commit_dir(final: Path, write: Callable[[Path], None]) -> Path:

@@ -116,8 +116,13 @@ def _set_up(study: StudyDir, run: RunDir, config: RunConfig) -> Loop:
     if stage.batch_size % accelerator.num_processes:
         raise UserError(f"batch_size: {stage.batch_size} is not divisible by {accelerator.num_processes} processes")
     tokens = TokenFile.open(study.path / config.tokens)
-    if len(tokens.train) == 0 or tokens.meta.seq_len != config.model.n_ctx:
+    if tokens.meta.seq_len != config.model.n_ctx:
         raise UserError(f"{config.tokens}: rows of {tokens.meta.seq_len} tokens do not fit n_ctx {config.model.n_ctx}")
+    if len(tokens.train) < stage.batch_size:
+        raise UserError(
+            f"{config.tokens}: {len(tokens.train)} training rows of {config.model.n_ctx} tokens are fewer than one batch "
+            f"(batch_size {stage.batch_size}); a longer corpus or a smaller batch is needed"
+        )
     model, log = initial_model(study, config, tokens.meta.vocab_size)
     if log and accelerator.is_main_process:
         write_json(run.path / "swap.json", log)

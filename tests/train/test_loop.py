@@ -190,3 +190,41 @@ def test_rows_of_another_length_are_refused(study):
     long = run.model_copy(update={"model": run.model.model_copy(update={"n_ctx": 64})})
     with pytest.raises(UserError, match="rows of 32 tokens do not fit n_ctx 64"):
         train(study, long)
+
+
+def test_a_corpus_shorter_than_a_batch_is_refused(study):
+    with pytest.raises(UserError, match=r"40 training rows of 32 tokens are fewer than one batch \(batch_size 64\)"):
+        train(study, make_run(batch_size=64))
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(study, monkeypatch):
+    """safetensors reports a full disk with an error of its own; the run fails with one sentence, all before is whole."""
+    from safetensors import SafetensorError
+
+    from nca_interp.model import checkpoint
+
+    run = make_run()
+    save, calls = checkpoint.commit_dir, []
+
+    def full(final, write):
+        calls.append(final)
+        if len(calls) == 4:
+
+            def no_space(temporary):
+                (temporary / "model.safetensors").write_bytes(b"half")
+                raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+            return save(final, no_space)
+        return save(final, write)
+
+    monkeypatch.setattr(checkpoint, "commit_dir", full)
+    with pytest.raises(RunFailed, match=r"cannot write .*No space left on device.*everything written before is intact"):
+        train(study, run)
+    directory = study.run(run.id)
+    assert directory.status()["state"] == "failed"
+    assert directory.steps() == [0, 1, 2]
+    assert all(damage(directory.checkpoint(s)) is None for s in directory.steps())
+    assert not list(directory.path.rglob(".tmp-*"))
+    monkeypatch.undo()
+    train(study, run)
+    assert directory.steps() == [0, 1, 2, 4, 5, 10, 12]
