@@ -249,6 +249,33 @@ class Study(Frozen):
         return _named(self.domains, "domain", name)
 
 
+def paired_seeds(n: int) -> tuple[Seeds, ...]:
+    """`n` replications, each with its own initial weights, data order and rules."""
+    return tuple(Seeds(init=s, order=s, rules=s) for s in range(n))
+
+
+def reinit_arms(
+    regime: Regime, runs: dict[str, int], reinit_to: Literal["initial", "fresh"] = "initial"
+) -> tuple[Regime, ...]:
+    """Variants of `regime`, each with one module type re-initialised at the swap (arXiv 2603.10055, section 5.3.1)."""
+    labels = {"attn": "attention re-initialised", "mlp": "MLP re-initialised", "norm": "norms re-initialised"}
+    return tuple(
+        regime.model_copy(
+            update={
+                "name": f"{regime.name}-reinit-{module}",
+                "label": labels[module],
+                "keep": tuple(m for m in MODULES if m != module),
+                "reinit_to": reinit_to,
+                "role": "transfer",
+                "checkpoints": "ends",
+                "runs": runs,
+                "ft": False,
+            }
+        )
+        for module in MODULES
+    )
+
+
 def _named(items: Iterable[T], what: str, name: str) -> T:
     items = list(items)
     for item in items:

@@ -1,6 +1,6 @@
 """The demonstration: every regime and comparison at the size of ten minutes on two CPU cores. See also laptop.py, gpu.py."""
 
-from nca_interp.config import Domain, Regime, Seeds, StageConfig, Study
+from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -17,6 +17,7 @@ def demo() -> Study:
     stage = StageConfig(steps=250, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
     both = {"web": 3, "code": 2}
     web = {"web": 3, "code": 0}
+    nca_regime = Regime(name="nca", label="NCA", source=NCA, runs=both)
     return Study(
         name="demo",
         title="Does NCA pre-pre-training help? A demonstration on two CPU cores",
@@ -30,34 +31,8 @@ def demo() -> Study:
                 runs=web,
             ),
             Regime(name="dyck", label="Dyck", source=DyckSpec(k=16, max_depth=8), runs=web),
-            Regime(name="nca", label="NCA", source=NCA, runs=both),
-            Regime(
-                name="nca-reinit-attn",
-                label="attention re-initialised",
-                source=NCA,
-                keep=("mlp", "norm"),
-                role="transfer",
-                checkpoints="ends",
-                runs=web,
-            ),
-            Regime(
-                name="nca-reinit-mlp",
-                label="MLP re-initialised",
-                source=NCA,
-                keep=("attn", "norm"),
-                role="transfer",
-                checkpoints="ends",
-                runs=web,
-            ),
-            Regime(
-                name="nca-reinit-norm",
-                label="norms re-initialised",
-                source=NCA,
-                keep=("attn", "mlp"),
-                role="transfer",
-                checkpoints="ends",
-                runs=web,
-            ),
+            nca_regime,
+            *reinit_arms(nca_regime, web),
             Regime(
                 name="nca-low",
                 label="NCA, lower band",
@@ -87,7 +62,7 @@ def demo() -> Study:
                 source=TextSpec(source="site:code", tokenizer=BPE, max_bytes=4_000_000),
             ),
         ),
-        seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
+        seeds=paired_seeds(3),
         ppt=stage.model_copy(update={"steps": 125, "lr": 4e-4}),
         pt=stage,
         val_rows=64,

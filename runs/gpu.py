@@ -1,6 +1,6 @@
 """One data-centre GPU: about 50M parameters, the paper's 164M-token budget, real corpora by streaming (needs a network)."""
 
-from nca_interp.config import Domain, Regime, Seeds, StageConfig, Study
+from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -12,20 +12,6 @@ NCA = NcaSpec(tau=1e-3)
 def hub(preset: str) -> TextSpec:
     """A corpus streamed from the Hugging Face hub, in GPT-2 tokens."""
     return TextSpec(source=f"hf:{preset}", tokenizer=GPT2)
-
-
-def reinit(module: str, keep: tuple[str, ...]) -> Regime:
-    """The NCA regime with one module type re-initialised at the swap."""
-    return Regime(
-        name=f"nca-reinit-{module}",
-        label=f"{module} re-initialised",
-        source=NCA,
-        keep=keep,
-        role="transfer",
-        checkpoints="ends",
-        runs={"web": 3},
-        ft=False,
-    )
 
 
 @run
@@ -40,7 +26,7 @@ def gpu() -> Study:
         weight_decay=1e-4,
         betas=(0.9, 0.999),
         eval_every=50,
-        checkpoint_every=100,
+        checkpoint_every=250,
     )
     ppt = pt.model_copy(
         update={
@@ -50,9 +36,10 @@ def gpu() -> Study:
             "lr": 1e-4,
             "weight_decay": 0.0,
             "eval_every": 250,
-            "checkpoint_every": 500,
+            "checkpoint_every": 1000,
         }
     )
+    nca_regime = Regime(name="nca", label="NCA", source=NCA)
     return Study(
         name="gpu",
         title="Synthetic pre-pre-training at 50M parameters and the paper's synthetic budget",
@@ -61,7 +48,8 @@ def gpu() -> Study:
             Regime(name="scratch", label="scratch"),
             Regime(name="c4", label="C4", source=hub("c4")),
             Regime(name="dyck", label="Dyck (nested, 64 types)", source=DyckSpec()),
-            Regime(name="nca", label="NCA", source=NCA),
+            nca_regime,
+            *reinit_arms(nca_regime, {"web": 3}),
             Regime(
                 name="nca-shuffled",
                 label="NCA, tokens shuffled",
@@ -70,9 +58,6 @@ def gpu() -> Study:
                 runs={"web": 3},
                 ft=False,
             ),
-            reinit("attn", ("mlp", "norm")),
-            reinit("mlp", ("attn", "norm")),
-            reinit("norm", ("attn", "mlp")),
             Regime(
                 name="nca-low",
                 label="NCA, lower band",
@@ -97,7 +82,7 @@ def gpu() -> Study:
             Domain(name="code", label="CodeParrot", source=hub("codeparrot")),
             Domain(name="math", label="OpenWebMath", source=hub("openwebmath"), qa=QaSpec(n_train=7000, n_test=1000)),
         ),
-        seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
+        seeds=paired_seeds(3),
         ppt=ppt,
         pt=pt,
         ft=pt.model_copy(update={"steps": 400, "batch_size": 64, "lr": 1e-4, "checkpoints": "ends"}),

@@ -1,6 +1,6 @@
 """A night on two CPU cores: all regimes with the shuffled control, three domains, three seeds, fine-tuning on arithmetic."""
 
-from nca_interp.config import Domain, Regime, Seeds, StageConfig, Study
+from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -23,24 +23,11 @@ def arm(name: str, label: str, **changes: object) -> Regime:
     )
 
 
-def reinit(module: str, keep: tuple[str, ...]) -> Regime:
-    """The NCA regime with one module type re-initialised at the swap."""
-    return Regime(
-        name=f"nca-reinit-{module}",
-        label=f"{module} re-initialised",
-        source=NCA,
-        keep=keep,
-        role="transfer",
-        checkpoints="ends",
-        runs=WEB_ONLY,
-        ft=False,
-    )
-
-
 @run
 def laptop() -> Study:
     """A night on two cores: all regimes and controls, three domains, three seeds, fine-tuning."""
-    pt = StageConfig(steps=1200, batch_size=16, lr=1e-3, eval_every=100, checkpoint_every=300)
+    pt = StageConfig(steps=1000, batch_size=16, lr=1e-3, eval_every=100, checkpoint_every=250)
+    nca_regime = Regime(name="nca", label="NCA", source=NCA)
     return Study(
         name="laptop",
         title="Synthetic pre-pre-training at laptop scale",
@@ -49,7 +36,8 @@ def laptop() -> Study:
             Regime(name="scratch", label="scratch"),
             Regime(name="c4", label="prose A (stand-in for C4)", source=TextSpec(source="site:prose-a", tokenizer=BPE)),
             Regime(name="dyck", label="Dyck (64-shuffle)", source=DyckSpec(variant="shuffle", k=64, max_depth=8)),
-            Regime(name="nca", label="NCA", source=NCA),
+            nca_regime,
+            *reinit_arms(nca_regime, WEB_ONLY),
             Regime(
                 name="nca-shuffled",
                 label="NCA, tokens shuffled",
@@ -58,9 +46,6 @@ def laptop() -> Study:
                 runs=WEB_ONLY,
                 ft=False,
             ),
-            reinit("attn", ("mlp", "norm")),
-            reinit("mlp", ("attn", "norm")),
-            reinit("norm", ("attn", "mlp")),
             Regime(
                 name="nca-keep-attn",
                 label="only attention kept",
@@ -92,8 +77,8 @@ def laptop() -> Study:
                 qa=QaSpec(),
             ),
         ),
-        seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(3)),
-        ppt=pt.model_copy(update={"steps": 600}),
+        seeds=paired_seeds(3),
+        ppt=pt.model_copy(update={"steps": 500}),
         pt=pt,
         ft=pt.model_copy(update={"steps": 300, "lr": 3e-4, "checkpoints": "ends"}),
         val_rows=128,

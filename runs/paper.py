@@ -1,6 +1,6 @@
 """The protocol of arXiv 2603.10055 as its text and released code state it, at 400M, 600M and 1.6B parameters."""
 
-from nca_interp.config import Domain, Regime, Seeds, StageConfig, Study
+from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -54,6 +54,7 @@ def hub(preset: str) -> TextSpec:
 def protocol(preset: str) -> Study:
     """The four regimes of the paper at one model size, with the released code's NCA."""
     nca = NcaSpec(variant="release", tau=1e-4, n_rules=16_000)
+    nca_regime = Regime(name="nca", label="NCA", source=nca)
     return Study(
         name=f"paper-{preset.replace('.', '-')}",
         title=f"arXiv 2603.10055 at {preset} parameters",
@@ -62,40 +63,8 @@ def protocol(preset: str) -> Study:
             Regime(name="scratch", label="scratch"),
             Regime(name="c4", label="C4", source=hub("c4")),
             Regime(name="dyck", label="Dyck", source=DyckSpec()),
-            Regime(name="nca", label="NCA", source=nca),
-            Regime(
-                name="nca-reinit-attn",
-                label="attention re-initialised",
-                source=nca,
-                keep=("mlp", "norm"),
-                reinit_to="fresh",
-                role="transfer",
-                checkpoints="ends",
-                runs={"web": 4, "code": 4},
-                ft=False,
-            ),
-            Regime(
-                name="nca-reinit-mlp",
-                label="MLP re-initialised",
-                source=nca,
-                keep=("attn", "norm"),
-                reinit_to="fresh",
-                role="transfer",
-                checkpoints="ends",
-                runs={"web": 4, "code": 4},
-                ft=False,
-            ),
-            Regime(
-                name="nca-reinit-norm",
-                label="norms re-initialised",
-                source=nca,
-                keep=("attn", "mlp"),
-                reinit_to="fresh",
-                role="transfer",
-                checkpoints="ends",
-                runs={"web": 4, "code": 4},
-                ft=False,
-            ),
+            nca_regime,
+            *reinit_arms(nca_regime, {"web": 4, "code": 4}, "fresh"),
             *(
                 Regime(
                     name=f"nca-{lo}-{hi}",
@@ -124,7 +93,7 @@ def protocol(preset: str) -> Study:
                 pt=PT.model_copy(update={"steps": 24_000, "lr": 2e-4, "warmup": 750 / 24_000, "weight_decay": 0.0}),
             ),
         ),
-        seeds=tuple(Seeds(init=s, order=s, rules=s) for s in range(4)),
+        seeds=paired_seeds(4),
         ppt=PPT,
         pt=PT,
         ft=PT.model_copy(update={"steps": 150, "lr": 1e-5, "checkpoints": "ends"}),

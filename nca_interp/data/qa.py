@@ -115,18 +115,19 @@ def _fill(folder: Path, spec: QaSpec, file: Path, end_id: int | None, seq_len: i
     pad = coder.token_to_id(PAD)
     vocab = max(coder.get_vocab(with_added_tokens=True).values()) + 1
     qa = generate_qa(spec, seed)
+    dtype = token_dtype(vocab)
     rows, long = {}, {}
     for split, problems in (("train", qa.train), ("val", qa.val)):
-        encoded = [r for p in problems if len(r := _encode(coder, p, end)[0]) <= seq_len + 1]
-        rows[split], long[split] = len(encoded), len(problems) - len(encoded)
-        tokens = np.full((len(encoded), seq_len + 1), end if pad is None else pad, token_dtype(vocab))
+        encoded = [_encode(coder, problem, end) for problem in problems]
+        fitting = [item for item in encoded if len(item[0]) <= seq_len + 1]
+        rows[split], long[split] = len(fitting), len(problems) - len(fitting)
+        if not fitting:
+            raise UserError(f"n_ctx: no {split} problem fits a row of {seq_len + 1} tokens; use a longer context")
+        tokens = np.full((len(fitting), seq_len + 1), end if pad is None else pad, dtype)
         mask = np.zeros(tokens.shape, np.uint8)
-        fitting = (item for p in problems if len((item := _encode(coder, p, end))[0]) <= seq_len + 1)
         for row, (ids, start) in enumerate(fitting):
             tokens[row, : len(ids)] = ids
             mask[row, start : len(ids)] = 1
-        if not len(encoded):
-            raise UserError(f"n_ctx: no {split} problem fits a row of {seq_len + 1} tokens; use a longer context")
         tokens.tofile(folder / f"{split}.bin")
         mask.tofile(folder / f"{split}_mask.bin")
     coder.save(str(folder / "tokenizer.json"))
@@ -137,7 +138,7 @@ def _fill(folder: Path, spec: QaSpec, file: Path, end_id: int | None, seq_len: i
     (folder / "test.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     source = "generated arithmetic word problems" if spec.source == "arithmetic" else f"problems of {spec.source}"
     return {
-        "vocab_size": vocab, "dtype": token_dtype(vocab).name, "n_train": rows["train"], "n_val": rows["val"],
+        "vocab_size": vocab, "dtype": dtype.name, "n_train": rows["train"], "n_val": rows["val"],
         "unsupervised_prefix": 0, "mask_rule": "file", "end_id": end,
         "provenance": {**qa.dropped, "too_long": long, "n_test": len(qa.test)},
         "description": f"question-answer pairs, loss on the answers only: {source}",

@@ -18,6 +18,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
 
+@np.errstate(over="ignore")  # wrapping is meant; numpy warns of it for scalars only
 def mix(x: U64) -> U64:
     """SplitMix64's finaliser, a bijection of 64-bit words."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -30,11 +31,11 @@ def stream_key(seed: int, *names: Any) -> int:
     return (stream_seed(seed, *names) * GOLDEN) & _MASK
 
 
+@np.errstate(over="ignore")
 def bits(key: int | U64, counter: npt.ArrayLike) -> U64:
     """64 random bits for each pair of key and counter (broadcast)."""
     counters = np.asarray(counter, dtype=np.uint64)
-    with np.errstate(over="ignore"):  # wrapping is meant; numpy warns of it for scalars only
-        return mix(np.asarray(key, dtype=np.uint64) + np.uint64(GOLDEN) * (counters + np.uint64(1)))
+    return mix(np.asarray(key, dtype=np.uint64) + np.uint64(GOLDEN) * (counters + np.uint64(1)))
 
 
 def uniforms(key: int | U64, counter: npt.ArrayLike) -> npt.NDArray[np.float64]:

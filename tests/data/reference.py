@@ -56,7 +56,9 @@ def initial(spec, key: int) -> np.ndarray:
     n = spec.n_states
     if spec.variant == "release":
         u = [unit(key, spec.grid**2 + i) for i in range(2 * n)]
-        levels = np.cumsum([math.exp(math.sqrt(-2 * math.log1p(-u[k])) * math.cos(2 * math.pi * u[n + k])) for k in range(n)])
+        levels = np.cumsum(
+            [math.exp(math.sqrt(-2 * math.log1p(-u[k])) * math.cos(2 * math.pi * u[n + k])) for k in range(n)]
+        )
     for i in range(len(cells)):
         if spec.variant == "paper":
             cells[i] = ((word(key, i) >> 32) * n) >> 32
