@@ -25,14 +25,14 @@ def main() -> None:
     list(nca_rows(spec, 0, "warm-up", 2, args.seq_len + 1, args.threads, Search()))
     print(f"{spec}\nfirst rows after {time.perf_counter() - begin:.1f} s (compiles where no cache is)")
     for seed in range(args.repeat):
-        found, begin = Search(), time.perf_counter()
+        found, begin, cpu = Search(), time.perf_counter(), time.process_time()
         tokens = sum(
             chunk.size for chunk in nca_rows(spec, seed, "train", args.rows, args.seq_len + 1, args.threads, found)
         )
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
         accepted = found.accepted / found.tried
         print(
-            f"{args.threads} threads: {tokens / seconds / 1e6:.2f} M tokens/s, {args.rows / seconds:.0f} rows/s, "
+            f"{args.threads} threads: {tokens / seconds / 1e6:.2f} M tokens/s ({tokens / cpu / 1e6:.2f} M a CPU second), {args.rows / seconds:.0f} rows/s, "
             f"{found.tried / seconds:.0f} candidate rules/s, {accepted:.1%} accepted"
         )
 

@@ -1,4 +1,4 @@
-"""What every component shares: the frozen configuration base and the error that a user's mistake raises."""
+"""What every component shares: the frozen configuration base, canonical hashes, and (from errors.py) the errors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-
-class UserError(ValueError):
-    """A mistake the user can mend: one clear message (field, value, what is legal), exit code 2, no traceback."""
-
-
-class RunFailed(RuntimeError):
-    """A run that started and could not finish (diverged, disk full): exit code 1."""
+from nca_interp.errors import RunFailed as RunFailed
+from nca_interp.errors import UserError as UserError
 
 
 class Frozen(BaseModel):

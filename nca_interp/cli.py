@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from nca_interp.base import RunFailed, UserError
+from nca_interp.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from nca_interp.config import Study

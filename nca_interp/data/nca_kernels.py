@@ -20,7 +20,7 @@ BLOCK = 8
 CUT = 24.0
 """States further than this many temperatures below the best are never drawn (probability below e**-24 = 4e-11)."""
 U, F = np.uint64, np.float32
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO, LOWEST = np.float32(0), np.float32(-3e38)
 
 
 @njit(nogil=True, cache=True)
@@ -97,21 +97,18 @@ def _logits(hidden, readout, out):
 
 
 @njit(nogil=True, cache=True)
-def _best(logits, top, index, near, cut):
-    """Per cell: the largest logit, its lowest state, and how many logits lie less than `cut` below it (all float32)."""
+def _best(logits, top, second, index):
+    """Per cell: the largest logit, the second largest, and the lowest state that has the largest (all float32)."""
     top[:] = logits[0]
-    for k in range(1, logits.shape[0]):
-        z = logits[k]
-        for c in range(top.shape[0]):
-            top[c] = max(z[c], top[c])
-    near[:] = ZERO
+    second[:] = LOWEST
     index[:] = ZERO
-    for k in range(logits.shape[0] - 1, -1, -1):
+    for k in range(1, logits.shape[0]):
         z, state = logits[k], F(k)
         for c in range(top.shape[0]):
-            index[c] = state if z[c] == top[c] else index[c]
-        for c in range(top.shape[0]):
-            near[c] += ONE if top[c] - z[c] < cut else ZERO
+            value, most = z[c], top[c]
+            second[c] = max(second[c], min(value, most))
+            index[c] = state if value > most else index[c]
+            top[c] = max(value, most)
 
 
 @njit(nogil=True, cache=True)
@@ -160,7 +157,7 @@ def advance(table, readout, states, keys, first_step, n_steps, every, frames, ta
             source[y * (size + 2) + x] = ((y - 1) % size) * size + (x - 1) % size
     units, hidden = np.empty((cells, width), np.float32), np.empty((width, cells), np.float32)
     logits, top = np.empty((n, cells), np.float32), np.empty(cells, np.float32)
-    index, near = np.empty(cells, np.float32), np.empty(cells, np.float32)
+    second, index = np.empty(cells, np.float32), np.empty(cells, np.float32)
     weights, cut, sure = np.empty(n, np.float64), F(CUT * tau * 1.001), F(math.log(15.0 * (n - 1)) * tau * 1.001)
     for sim in range(states.shape[0]):
         state = states[sim].reshape(-1)
@@ -177,11 +174,11 @@ def advance(table, readout, states, keys, first_step, n_steps, every, frames, ta
             if bias != ZERO:
                 for c in range(cells):
                     logits[state[c], c] += bias
-            _best(logits, top, index, near, cut)
+            _best(logits, top, second, index)
+            for c in range(cells):
+                state[c] = np.uint8(index[c])
             counter = U(first_step + step) * U(cells) + U(1)
             for c in range(cells):
-                if near[c] > ONE and tau > 0.0:
+                if top[c] - second[c] < cut:
                     word = mix(keys[sim] + np.uint64(0x9E3779B97F4A7C15) * (counter + U(c)))
                     state[c] = _draw(logits, c, int(index[c]), tau, sure, word, weights)
-                else:
-                    state[c] = np.uint8(index[c])

@@ -102,7 +102,7 @@ def test_bad_files(tmp_path, tokenizer):
 def test_too_few_different_problems_is_said(monkeypatch):
     for name in ("NAMES", "THINGS", "GROUPS"):
         monkeypatch.setattr(arithmetic, name, getattr(arithmetic, name)[:2])
-    spec = QaSpec(n_train=10, n_val=10_000, n_test=10, arithmetic=ArithmeticSpec(digits=1, max_steps=1))
+    spec = QaSpec(n_train=10, n_val=3_000, n_test=10, arithmetic=ArithmeticSpec(digits=1, max_steps=1))
     with pytest.raises(UserError, match="gives 0 training, .* are needed"):
         generate_qa(spec, 0)
 
