@@ -83,3 +83,14 @@ def test_layers_point_one_way(root):
                     assert not any(module == n or module.startswith(n + ".") for n in names), (
                         f"{path}: imports {module}"
                     )
+
+
+def test_the_wheel_carries_every_definition_and_no_output(root):
+    import tomllib
+
+    packed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    included = set(packed["force-include"])
+    for kind in ("runs", "reports"):
+        assert {f"{kind}/{p.name}" for p in (root / kind).glob("*.py")} <= included
+        assert kind not in included
+    assert "probes" in included
