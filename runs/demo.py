@@ -6,15 +6,15 @@ from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
 
 BPE = TokenizerSpec(vocab_size=512)
-NCA = NcaSpec(grid=8, n_states=2, tau=1e-4, band=(0.45, 1.0))
+NCA = NcaSpec(grid=8, n_states=2, tau=1e-4, band=(0.4, 1.0))
 FOUR = NCA.model_copy(update={"n_states": 4, "band": (0.6, 1.0)})
-LOW = NCA.model_copy(update={"band": (0.15, 0.45)})
+LOW = NCA.model_copy(update={"band": (0.15, 0.4)})
 
 
 @run
 def demo() -> Study:
     """Ten minutes on two cores: four regimes, re-initialisation, bands and alphabets, three seeds."""
-    stage = StageConfig(steps=250, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
+    stage = StageConfig(steps=220, batch_size=8, lr=2e-3, eval_every=50, checkpoint_every=100)
     both = {"web": 3, "code": 2}
     web = {"web": 3, "code": 0}
     nca_regime = Regime(name="nca", label="NCA", source=NCA, runs=both)
@@ -63,7 +63,7 @@ def demo() -> Study:
             ),
         ),
         seeds=paired_seeds(3),
-        ppt=stage.model_copy(update={"steps": 125, "lr": 4e-4}),
+        ppt=stage.model_copy(update={"steps": 110, "lr": 4e-4}),
         pt=stage,
         val_rows=64,
     )

@@ -6,7 +6,7 @@ from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
 
 BPE = TokenizerSpec(vocab_size=2048)
-NCA = NcaSpec(grid=12, n_states=2, tau=1e-4, band=(0.45, 1.0))
+NCA = NcaSpec(grid=12, n_states=2, tau=1e-4, band=(0.3, 1.0))
 WEB_ONLY = {"web": 3}
 
 
@@ -56,7 +56,7 @@ def laptop() -> Study:
                 runs=WEB_ONLY,
                 ft=False,
             ),
-            arm("nca-low", "NCA, lower band", band=(0.15, 0.45)),
+            arm("nca-low", "NCA, lower band", band=(0.1, 0.3)),
             arm("nca-4", "NCA, 4 states", n_states=4, band=(0.6, 1.0)),
         ),
         domains=(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nca_interp import discover
 from nca_interp.base import UserError, canonical_json, digest, stream_seed
 from nca_interp.config import ModelConfig, StageConfig, Study
+from nca_interp.data.specs import NcaSpec
 from nca_interp.overrides import parse, with_overrides
 
 
@@ -90,3 +91,13 @@ def test_flops_per_token_is_about_six_times_parameters():
     model = ModelConfig(n_layers=24, d_model=2048, n_heads=32, d_mlp=8192, n_ctx=1024)
     assert model.n_params(50257) == 1_816_566_784 - 1024  # 1,816,565,760: arXiv 2603.10055's text model
     assert model.flops_per_token(50257) == pytest.approx(6 * model.n_params(50257), rel=0.25)
+
+
+@pytest.mark.parametrize("name", sorted(discover.load("runs")))
+def test_every_band_of_a_recipe_can_be_reached(name, tmp_path):
+    from nca_interp.data.tokens import write_tokens
+
+    sources = {r.source for r in discover.find("runs", name).value().regimes if isinstance(r.source, NcaSpec)}
+    for index, source in enumerate(sorted(sources, key=canonical_json)):
+        meta = write_tokens(tmp_path / str(index), source, n_train=4, n_val=1, seq_len=64, seed=0)
+        assert meta.provenance["train"]["acceptance_rate"] > 0.005 or source.band is None, source
