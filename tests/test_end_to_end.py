@@ -143,8 +143,9 @@ def test_killed_and_started_again_ends_in_the_same_tables(study, tmp_path):
         time.sleep(seconds)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        if number == signal.SIGTERM and process.returncode:
-            assert process.returncode == 143
+        # -SIGTERM: a machine so slow that the command had not begun; 0: one so fast that it was done
+        assert process.returncode in (0, 143, -signal.SIGTERM, -signal.SIGKILL)
+        if process.returncode == 143:
             assert "continue with: nca-interp train smoke" in errors
     for arguments in (["train", "smoke", "--out", folder, *TWO], ["analyze", folder]):
         result = call(*arguments, cwd=tmp_path)

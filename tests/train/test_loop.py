@@ -108,7 +108,7 @@ def test_sigterm_finishes_the_step_saves_and_says_so(study):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.terminate()
-    assert process.wait(20) == 143
+    assert process.wait(90) == 143
     status = directory.status()
     assert status["state"] == "stopped"
     assert status["step"] == directory.read_metrics()[-1]["step"]
