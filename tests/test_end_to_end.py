@@ -96,8 +96,8 @@ def test_effects_are_those_of_the_metrics(study):
     assert single["verdict"] == "no verdict (one seed)"
 
 
-def test_induction_score_is_that_of_eager_attention(study):
-    """The induction score of one checkpoint, from transformers' own attention maps."""
+def test_stored_scores_are_those_of_the_checkpoint_measured_alone(study):
+    """A score in the tables equals that of the checkpoint opened by itself (eager parity: tests/analysis)."""
     from transformers import AutoModelForCausalLM
 
     from nca_interp.analysis.engine import analyze_checkpoint

@@ -55,9 +55,7 @@ class Loop:
     model: Any
     optimizer: Any
     step: int = 0
-    stop_signal: int = 0
     clock: float = field(default_factory=time.perf_counter)
-    last_logged: int = 0
     val: dict[str, float | None] = field(default_factory=dict)
 
     @property
@@ -88,8 +86,6 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
             loop = _set_up(study, run, config)
             try:
                 _run(loop, received)
-            except Stopped:
-                raise
             except Diverged as error:
                 run.set_status("diverged", loop.step, message=str(error))
                 raise
@@ -136,7 +132,6 @@ def _set_up(study: StudyDir, run: RunDir, config: RunConfig) -> Loop:
     loop.step, problem = load_state(run.state, loop.raw_model, optimizer.optimizer)
     if problem:
         run.set_status("running", 0, message=f"the saved state was damaged ({problem}); started again from step 0")
-    loop.last_logged = loop.step
     if accelerator.is_main_process:
         _truncate_metrics(run, loop.step)
     return loop
