@@ -68,9 +68,8 @@ def counting(spec: NcaSpec, frames: Cells) -> dict[str, Score]:
     for row, sequence in enumerate(frames):
         contexts = _contexts(spec, sequence)
         for name, levels in COUNTING.items():
-            out = _count(
-                *(np.stack([contexts[level][part] for level in levels]) for part in (0, 1)), PRIOR, spec.n_states
-            )
+            numbers, pairs = (np.stack([contexts[level][part] for level in levels]) for part in (0, 1))
+            out = _count(numbers, pairs, PRIOR, spec.n_states)
             found[name][:, row] = out.reshape(3, *hits.shape[1:])
     return scores | {name: _score(spec, *values) for name, values in found.items()}
 
