@@ -27,13 +27,15 @@ from nca_interp.data.nca import (
     simulate,
     trajectory_keys,
 )  # fmt: skip
-from nca_interp.data.rng import bits, stream_key
+from nca_interp.data.rng import below, bits, stream_key
 from nca_interp.data.specs import NcaSpec
 
 CHUNK = 64
 """Candidates or rows computed at a time by one thread; changes speed only."""
 TRIES, ACCEPTANCE = 20_000, 1 / 2000
 """After TRIES candidates a band that takes less than this share of them is given up."""
+POOL_ROWS = 512
+"""Rows whose patch tokens make up the distribution of the unigram control."""
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -56,12 +58,18 @@ class Search:
         self.tried = 0
         self.accepted = 0
         self.scores: list[npt.NDArray[np.float64]] = []
+        self._candidates: list[npt.NDArray[np.int64]] = []
+
+    def rules(self) -> npt.NDArray[np.int64]:
+        """[accepted] candidate numbers of the accepted rules, in order."""
+        return np.concatenate([np.empty(0, np.int64), *self._candidates])
 
     def add(self, chunk: Judged, tried: int) -> None:
         """Count one chunk."""
         self.tried += tried
         self.accepted += len(chunk.candidates)
         self.scores.append(chunk.scores)
+        self._candidates.append(chunk.candidates)
 
     def summary(self, spec: NcaSpec) -> dict[str, Any]:
         """For provenance: candidates tried, acceptance rate, quantiles of all and of accepted gzip ratios."""
@@ -130,13 +138,31 @@ def search(
             return
 
 
+class Shown(NamedTuple):
+    """What rows show: numbers of accepted rules, and of each one's trajectories."""
+
+    rule: npt.NDArray[np.int64]
+    trajectory: npt.NDArray[np.int64]
+
+
+def shown(spec: NcaSpec, split: str, rows: npt.NDArray[np.int64]) -> Shown:
+    """Which rule and which of its trajectories each row shows; outside the training split every row has its own rule."""
+    if split != "train" or (spec.n_rules is None and spec.n_trajectories is None):
+        return Shown(rows, np.zeros_like(rows))
+    if spec.n_rules is None:
+        assert spec.n_trajectories is not None
+        return Shown(rows // spec.n_trajectories, rows % spec.n_trajectories)
+    trajectory = rows // spec.n_rules
+    return Shown(rows % spec.n_rules, trajectory if spec.n_trajectories is None else trajectory % spec.n_trajectories)
+
+
 def nca_rows(
     spec: NcaSpec, seed: int, split: str, n_rows: int, n_tokens: int, threads: int | None, found: Search
 ) -> Iterator[Tokens]:
-    """Rows [chunk, n_tokens] of a split, `n_rows` of them in all, each starting with a whole frame.
-
-    Row r shows rule r; with `n_rules` (training split only), rule r mod n_rules on its trajectory r // n_rules.
-    """
+    """Rows [chunk, n_tokens] of a split, `n_rows` of them in all, each starting with a whole frame; see `shown`."""
+    if spec.control == "unigram":
+        yield from _iid_rows(spec, seed, split, n_rows, n_tokens, threads, found)
+        return
     n_frames = -(-n_tokens // spec.tokens_per_frame)
     left = n_rows
     for frames in _trajectories(spec, seed, split, n_rows, n_frames, threads, found):
@@ -149,20 +175,39 @@ def nca_rows(
 def _trajectories(
     spec: NcaSpec, seed: int, split: str, n_rows: int, n_frames: int, threads: int | None, found: Search
 ) -> Iterator[Cells]:
-    if spec.n_rules is None or split != "train" or n_rows <= spec.n_rules:
+    rule, trajectory = shown(spec, split, np.arange(n_rows))
+    n_rules = int(rule.max()) + 1
+    if n_rules == n_rows:
         for chunk in search(spec, seed, split, n_rows, n_frames, threads, found):
             assert chunk.frames is not None
             yield chunk.frames
         return
-    chunks = list(search(spec, seed, split, spec.n_rules, 0, threads, found))
-    keys = rule_keys(seed, split, np.concatenate([c.candidates for c in chunks])[: spec.n_rules])
+    for _ in search(spec, seed, split, n_rules, 0, threads, found):
+        pass
+    keys = rule_keys(seed, split, found.rules()[:n_rules])
 
     def run(first: int) -> Cells:
-        rows = np.arange(first, min(first + CHUNK, n_rows))
-        mine = keys[rows % len(keys)]
-        return simulate(spec, make_rules(spec, mine), trajectory_keys(mine, rows // len(keys)), n_frames)
+        rows = slice(first, min(first + CHUNK, n_rows))
+        mine = keys[rule[rows]]
+        return simulate(spec, make_rules(spec, mine), trajectory_keys(mine, trajectory[rows]), n_frames)
 
     yield from in_order(run, iter(range(0, n_rows, CHUNK)), threads)
+
+
+def _iid_rows(
+    spec: NcaSpec, seed: int, split: str, n_rows: int, n_tokens: int, threads: int | None, found: Search
+) -> Iterator[Tokens]:
+    """Rows of independent patch tokens with the frequencies of POOL_ROWS rows of the source, delimiters in their places."""
+    source = spec.model_copy(update={"control": "none"})
+    pool = np.concatenate(list(nca_rows(source, seed, "unigram pool", POOL_ROWS, n_tokens, threads, found)))
+    places = np.flatnonzero(~np.isin(np.arange(n_tokens) % spec.tokens_per_frame, (0, spec.tokens_per_frame - 1)))
+    patches = pool[:, places].ravel()
+    key = stream_key(seed, "nca", split, spec.control)
+    for first in range(0, n_rows, CHUNK):
+        rows = np.repeat(pool[:1], min(CHUNK, n_rows - first), axis=0)
+        keys = bits(key, first + np.arange(len(rows)))
+        rows[:, places] = patches[below(keys[:, None], np.arange(len(places)), len(patches))]
+        yield rows
 
 
 def _controlled(spec: NcaSpec, rows: Tokens, seed: int, split: str, first: int) -> Tokens:
@@ -179,6 +224,15 @@ def _controlled(spec: NcaSpec, rows: Tokens, seed: int, split: str, first: int) 
     out = rows.copy()
     out[:, places.ravel()] = np.take_along_axis(rows, places[order].reshape(len(rows), -1), axis=1)
     return out
+
+
+def trajectory(
+    spec: NcaSpec, seed: int, split: str, candidate: npt.ArrayLike, number: npt.ArrayLike, n_frames: int
+) -> Cells:
+    """Frames [n, n_frames, grid, grid] of candidates' trajectories: with what `TokenFile.row_rules` gives, the rows of a
+    token file before its control."""
+    keys = rule_keys(seed, split, np.atleast_1d(np.asarray(candidate)))
+    return simulate(spec, make_rules(spec, keys), trajectory_keys(keys, number), n_frames)
 
 
 def nca_trajectory(spec: NcaSpec, seed: int, rule: int, n_frames: int, split: str = "train") -> Cells:

@@ -49,9 +49,13 @@ class NcaSpec(Frozen):
     score_frames: int = Field(default=10, ge=1, le=1000)
     """Frames after burn-in on which a rule is scored."""
     n_rules: int | None = Field(default=None, ge=1)
-    """Rules of the training split, each run from new initial states in turn; null: a new rule for every row."""
-    control: Literal["none", "shuffle_tokens", "shuffle_frames"] = "none"
-    """Null models: patch tokens permuted within a row (delimiters stay), or its whole frames permuted."""
+    """Rules of the training split, shown in turn (the released code: 16,000); null: as many as the rows need."""
+    n_trajectories: int | None = Field(default=None, ge=1)
+    """Trajectories of each training rule, from new initial cells with new noise; null: one where n_rules is null (a new
+    rule for every row, as the paper), else as many as the rows need. Rows beyond n_rules * n_trajectories repeat."""
+    control: Literal["none", "shuffle_tokens", "shuffle_frames", "unigram"] = "none"
+    """Null models: a row's patch tokens permuted (delimiters stay); its whole frames permuted; unigram: iid patch tokens
+    of the frequencies that the source has over all its rules, so that no row has a rule."""
 
     @property
     def patches_per_frame(self) -> int:

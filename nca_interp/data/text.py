@@ -105,11 +105,11 @@ def write_text(
     """
     reader = Reader(Corpus(spec), spec.max_bytes)
     stream = iter(reader)
-    head = _head(stream, report)
+    head = read_head(stream, report)
     if not head:
         raise UserError(f"source: {spec.source!r} is empty: no document with any text in it")
     is_val = splitter(head, reader.exhausted, spec.val_fraction)
-    with _parallel(threads):
+    with parallel(threads):
         tokenizer, end = make_tokenizer(spec.tokenizer, (d.text for d in head if not is_val(d)))
         tokenizer.save(str(directory / "tokenizer.json"))
         vocab = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -138,7 +138,8 @@ def write_text(
     return packed, reader.corpus.description
 
 
-def _head(stream: Iterator[Document], report: Report) -> list[Document]:
+def read_head(stream: Iterator[Document], report: Report = lambda label, done: None) -> list[Document]:
+    """Documents up to HEAD_BYTES characters."""
     head, size = [], 0
     for document in stream:
         head.append(document)
@@ -247,7 +248,7 @@ def token_bytes(tokenizer: Tokenizer) -> npt.NDArray[np.int64] | None:
 
 
 @contextmanager
-def _parallel(threads: int | None) -> Iterator[None]:
+def parallel(threads: int | None) -> Iterator[None]:
     """Let `tokenizers` use its threads inside the block only: later forks would otherwise warn."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
     try:
