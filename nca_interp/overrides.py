@@ -47,8 +47,8 @@ def _assign(data: Any, key: str, value: Any) -> None:
         index = _index(node, last, key)
         node[index] = value
     elif isinstance(node, dict):
-        # a free-form mapping (regimes.X.runs) takes new keys; every configuration object lists all of its own
-        if last not in node and not key.split(".")[-2:-1] == ["runs"]:
+        # a free-form mapping (regimes.X.runs, source.where) takes new keys; every configuration object lists all of its own
+        if last not in node and key.split(".")[-2:-1] not in (["runs"], ["where"]):
             raise UserError(f"--set {key}: unknown key {last!r}{suggest(last, node)}")
         node[last] = value
     else:

@@ -178,7 +178,12 @@ def describe(spec: NcaSpec | DyckSpec) -> str:
     if isinstance(spec, DyckSpec):
         return f"{spec.variant} Dyck strings of {spec.k} bracket types, depth at most {spec.max_depth}, p_open {spec.p_open:g}"
     band = "no complexity filter" if spec.band is None else f"gzip ratio in [{spec.band[0]:g}, {spec.band[1]:g})"
-    rules = "a new rule for every row" if spec.n_rules is None else f"{spec.n_rules:,} training rules"
+    band += "".join(f", {name} in [{low:g}, {high:g})" for name, (low, high) in spec.where.items())
+    rules = "as many training rules as rows need" if spec.n_rules is None else f"{spec.n_rules:,} training rules"
+    if spec.n_trajectories is not None:
+        rules += f" of {spec.n_trajectories:,} trajectories each"
+    elif spec.n_rules is None:
+        rules = "a new rule for every row"
     control = {
         "none": "",
         "shuffle_tokens": "; control: tokens shuffled",
