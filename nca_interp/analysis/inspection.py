@@ -15,9 +15,9 @@ import pandas as pd
 
 from nca_interp.analysis.complexity import MEASURES, choose, pooled, profile
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
-from nca_interp.base import UserError
+from nca_interp.base import UserError, digest
 from nca_interp.data.heavy_tail import MIN_KINDS, against_lognormal, power_law
-from nca_interp.data.measures import Floats, Rows, default_lags, mi_decay, mutual_information, rank_slope
+from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.specs import DyckSpec, NcaSpec
 from nca_interp.store import write_json, write_text
@@ -32,6 +32,8 @@ CANDIDATES = 4096
 AXIS = "gzip_ratio_normalised"
 """Measure by which examples are chosen."""
 EXAMPLES = (("low", 0.05), ("middle", 0.5), ("high", 0.95))
+MAX_NAME = 120
+"""Characters of the longest name of a group."""
 SHOWN_TOKENS = 400
 """Tokens of an example of text or brackets."""
 MAX_RANK = 1000
@@ -82,7 +84,7 @@ def inspect(
     """
     check_sizes(spec, n, length)
     say(f"drawing {n} rows")
-    sample = draw(spec, n=n, length=length, seed=seed, split=SPLIT, threads=threads)
+    sample = named_groups(draw(spec, n=n, length=length, seed=seed, split=SPLIT, threads=threads))
     say("measuring")
     measured = profile(sample).assign(sample="drawn")
     frames = {"measures": measured, "information": information(sample)}
@@ -106,6 +108,12 @@ def inspect(
     frames["summary"] = summary(sample, measured)
     record["examples"] = examples(sample, measured)
     return Tables(frames, record)
+
+
+def named_groups(sample: Sample) -> Sample:
+    """The sample with groups that fit into a table: a document that is known by its text only gets a hash."""
+    names = [g if len(g) <= MAX_NAME and g.isprintable() else f"#{digest(g, 12)}" for g in sample.groups]
+    return sample._replace(groups=names)
 
 
 def check_sizes(spec: Spec, n: int, length: int) -> None:
@@ -206,13 +214,11 @@ def information(sample: Sample) -> pd.DataFrame:
     if length < 4:
         return pd.DataFrame(columns=["lag", "value", "low", "high", "bias", "name", "n"])
     found = mutual_information(rows, lags)
-    decay = mi_decay(found)
     out = []
     for k, lag in enumerate(found.lags):
         mean = cluster_interval(found.value[:, k], sample.groups[: len(rows)])
         out.append({
             "lag": int(lag), **mean._asdict(), "bias": found.bias[:, k].mean(), "name": names.get(int(lag), ""), "n": len(rows),
-            "power_exponent": decay.exponent, "decay_length": decay.length, "preference": decay.preference,
         })  # fmt: skip
     return pd.DataFrame(out)
 

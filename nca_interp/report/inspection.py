@@ -99,10 +99,9 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
     record, created = source.record, str(source.record["provenance"]["created"])[:10]
     tokens = record["rows"] * record["length"]
     return Page(
-        title=f"What {record['source']} is made of",
-        subtitle=f"Token source, {created}",
+        title=f"Inspection of {' '.join([record['source'], *record['overrides']])}",
+        subtitle=f"{record['description'][:1].upper()}{record['description'][1:]}. {created}",
         facts=(
-            ("Source", record["description"]),
             ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
             ("Independent", plural(record["groups"], source.unit)),
             ("Vocabulary", f"{whole(record['vocab_size'])} tokens"),
@@ -178,7 +177,8 @@ def _nca(source: Inspection) -> Iterator[str]:
 
 def words(measure: str) -> str:
     """A measure's name as it is written in a sentence."""
-    return str(measure).replace("_", " ")
+    text = measure.replace("_", " ")
+    return text.replace("lempel ziv", "Lempel-Ziv").replace("zipf", "Zipf").replace("mi ", "MI ")
 
 
 def table_of_measures(source: Inspection) -> list[Item]:
@@ -216,7 +216,7 @@ def band_table(source: Inspection) -> list[Item]:
 
 
 def _range(row: Any, spec: dict[str, Any]) -> str:
-    text = f"{row.band_low:g} to {row.band_high:g}"
+    text = f"[{row.band_low:g}, {row.band_high:g})"
     if row.band_low == 0:
         text = f"below {row.band_high:g}"
     elif row.band_high >= 10:
@@ -224,7 +224,7 @@ def _range(row: Any, spec: dict[str, Any]) -> str:
     if not row.asked:
         return text
     asked = [text] if spec["band"] is not None else []
-    asked += [f"{words(name)} {low:g} to {high:g}" for name, (low, high) in spec["where"].items()]
+    asked += [f"{words(name)} [{low:g}, {high:g})" for name, (low, high) in spec["where"].items()]
     return f"asked for: {', '.join(asked)}"
 
 
