@@ -38,6 +38,10 @@ class Measure(NamedTuple):
     """Fewest tokens (of a row; pooled: of all rows) on which it means something."""
     min_frames: int = 0
     """Fewest whole frames of a row."""
+    min_kinds: int = 0
+    """Fewest different tokens (of all rows)."""
+    dear: bool = False
+    """Takes seconds or more: computed only where it is asked for by name."""
 
 
 class Material(NamedTuple):
