@@ -28,6 +28,9 @@ def inspect(
     length: Annotated[int, typer.Option(min=2, help="Tokens a row.")] = 1024,
     seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/out/inspect/<source>-<hash>.")] = None,
+    dear: Annotated[
+        bool, typer.Option("--all", help="Also the measures that take minutes: learnability, goodness of fit.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default one a core.")] = None,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -40,7 +43,7 @@ def inspect(
     from nca_interp.data.sources import parse_source
 
     spec = parse_source(source, set_ or [])
-    settings = {"spec": spec.model_dump(mode="json"), "n": n, "length": length, "seed": seed}
+    settings = {"spec": spec.model_dump(mode="json"), "n": n, "length": length, "seed": seed, "dear": dear}
     slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40] or "source"
     folder = out or FOLDER / f"{slug}-{digest(settings, 8)}"
 
@@ -51,7 +54,7 @@ def inspect(
 
     refuse_foreign(folder)
     found = measure(
-        spec, n=n, length=length, seed=seed, threads=threads,
+        spec, n=n, length=length, seed=seed, dear=dear, threads=threads,
         say=lambda what: print(f"{time.perf_counter() - begin:5.1f} s  {what}", file=sys.stderr, flush=True),
     )  # fmt: skip
     made = circumstances(" ".join(["nca-interp", *sys.argv[1:]])) | {"seconds": time.perf_counter() - begin}

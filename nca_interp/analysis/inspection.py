@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.complexity import MEASURES, choose, pooled, profile
+from nca_interp.analysis.complexity import MEASURES, choose, profile
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
 from nca_interp.base import UserError, digest
-from nca_interp.data.heavy_tail import MIN_KINDS, against_lognormal, power_law
 from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.specs import DyckSpec, NcaSpec
@@ -75,10 +74,13 @@ def inspect(
     n: int = 256,
     length: int = 1024,
     seed: int = 0,
+    dear: bool = False,
     threads: int | None = None,
     say: Say = lambda _: None,
 ) -> Tables:
     """Draw `n` rows of `length` tokens and measure them; NCA: beside as many rows of unfiltered rules.
+
+    `dear`: also what takes minutes, the goodness of fit of the power law and the learnability.
 
     Raises UserError for a band out of reach and a corpus that is too short.
     """
@@ -86,19 +88,20 @@ def inspect(
     say(f"drawing {n} rows")
     sample = named_groups(draw(spec, n=n, length=length, seed=seed, split=SPLIT, threads=threads))
     say("measuring")
-    measured = profile(sample).assign(sample="drawn")
+    names = choose(sample, None) + [name for name, measure in MEASURES.items() if dear and measure.dear]
+    measured = profile(sample, names).assign(sample="drawn")
     frames = {"measures": measured, "information": information(sample)}
-    frames["ranks"], tail = ranks(sample.tokens)
+    frames["ranks"] = ranks(sample.tokens)
     record: dict[str, Any] = {
         "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description, "seed": seed,
         "asked_rows": n, "rows": len(sample.tokens), "length": length, "vocab_size": sample.vocab_size,
-        "groups": len(set(sample.groups)), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens), "power_law": tail,
+        "groups": len(set(sample.groups)), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
     }  # fmt: skip
     if isinstance(spec, NcaSpec):
         say("scoring unfiltered rules")
         free = unfiltered(spec)
         if free != spec:
-            names = [name for name in choose(sample, None) if not MEASURES[name].pooled and "mutual" not in name]
+            names = [name for name in names if not MEASURES[name].pooled and "mutual" not in name]
             others = draw(free, n=n, length=length, seed=seed, split=SPLIT, threads=threads)
             frames["measures"] = pd.concat([measured, profile(others, names).assign(sample="unfiltered")])
         frames["candidates"], frames["bands"] = bands(spec, seed, threads)
@@ -135,10 +138,9 @@ def unfiltered(spec: NcaSpec) -> NcaSpec:
 def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
     """A row a measure: definition, unit, n, groups, mean with its 95 % interval, spread, and why there is no value.
 
-    Single rows: t-interval clustered by group. Pooled: jackknife over BLOCKS parts of the groups, except for the fits
-    to mutual information, which have none.
+    Single rows: t-interval clustered by group. Pooled: jackknife over BLOCKS parts of the groups; fits have none.
     """
-    blocks = _blocks(sample)
+    intervals = _jackknifed(sample, measured)
     rows = []
     for name, part in measured.groupby("measure", sort=False):
         measure, known = MEASURES[str(name)], part[part.value.notna()]
@@ -147,9 +149,8 @@ def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
             "n": len(known), "groups": known.group.nunique(), "note": part.note.iloc[0],
         }  # fmt: skip
         if measure.pooled and len(known):
-            row |= {"n": len(sample.tokens), "groups": len(set(sample.groups))}
-            found = _jackknife(sample, str(name), float(known.value.iloc[0]), blocks)
-            row |= found._asdict()
+            row |= {"n": len(sample.tokens), "groups": len(set(sample.groups)), "value": known.value.iloc[0]}
+            row |= intervals[measure.name]._asdict() if measure.name in intervals else {}
         elif len(known):
             row |= cluster_interval(known.value.to_numpy(), list(known.group))._asdict()
             row["sd"] = known.value.std()
@@ -159,20 +160,22 @@ def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=columns.split())
 
 
-def _blocks(sample: Sample) -> Rows:
-    """Part of BLOCKS that each row belongs to; rows of one group stay together."""
+def _jackknifed(sample: Sample, measured: pd.DataFrame) -> dict[str, Interval]:
+    """Intervals of the pooled measures that are no fits, by leaving out each of BLOCKS parts of the groups in turn."""
     owner = np.unique(np.asarray(sample.groups), return_inverse=True)[1]
-    return np.random.default_rng(0).permutation(owner.max() + 1)[owner] % min(BLOCKS, owner.max() + 1)
-
-
-def _jackknife(sample: Sample, name: str, value: float, blocks: Rows) -> Interval:
-    n = int(blocks.max()) + 1
-    if name.startswith("mi_") or n < 3:
-        return Interval(value, np.nan, np.nan)
-    without = [pooled(sample.take(np.flatnonzero(blocks != k)), name) for k in range(n)]
-    found = t_interval(n * value - (n - 1) * np.array(without))
-    half = (found.high - found.low) / 2  # centred on the whole sample: an entropy's bias must not shift it
-    return Interval(value, value - half, value + half)
+    n = min(BLOCKS, int(owner.max()) + 1)
+    block = np.random.default_rng(0).permutation(owner.max() + 1)[owner] % n
+    known = measured[measured.sequence.isna() & measured.value.notna()].set_index("measure").value
+    names = [name for name in known.index if not (MEASURES[name].dear or name.startswith(("mi_", "tail_")))]
+    if n < 3 or not names:
+        return {}
+    without = [profile(sample.take(np.flatnonzero(block != k)), names).set_index("measure").value for k in range(n)]
+    out = {}
+    for name in names:
+        found = t_interval(n * known[name] - (n - 1) * np.array([w[name] for w in without]))
+        half = (found.high - found.low) / 2  # centred on the whole sample: an entropy's bias must not shift it
+        out[name] = Interval(known[name], known[name] - half, known[name] + half)
+    return out
 
 
 def bands(spec: NcaSpec, seed: int, threads: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -237,9 +240,9 @@ def named_lags(spec: Spec) -> dict[int, str]:
     return near | {frame: "same patch, 1 frame before"} | {k * frame: f"same patch, {k} frames before" for k in (2, 3)}
 
 
-def ranks(rows: Rows, points: int = 60) -> tuple[pd.DataFrame, dict[str, Any]]:
+def ranks(rows: Rows, points: int = 60) -> pd.DataFrame:
     """Share of all tokens that the r-th most frequent one has, at about `points` ranks evenly spaced in their logarithm,
-    with the line fitted to the first MAX_RANK; and the power law fitted to the counts (empty with too few kinds)."""
+    with the line fitted to the first MAX_RANK."""
     counts = np.sort(np.unique(rows, return_counts=True)[1])[::-1]
     at = np.unique(np.geomspace(1, len(counts), points).round().astype(int))
     table = pd.DataFrame(
@@ -249,10 +252,7 @@ def ranks(rows: Rows, points: int = 60) -> tuple[pd.DataFrame, dict[str, Any]]:
     slope, logs = rank_slope(rows), np.log(np.arange(1, len(head) + 1))
     level = float((np.log(head / rows.size) + slope * logs).mean())
     table["fitted"] = np.where(at <= MAX_RANK, np.exp(level - slope * np.log(at)), np.nan)
-    if len(counts) < MIN_KINDS:
-        return table, {}
-    fit = power_law(counts)
-    return table, fit._asdict() | against_lognormal(counts, fit)._asdict()
+    return table
 
 
 def rare_contexts(rows: Rows) -> dict[str, float]:

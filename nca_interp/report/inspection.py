@@ -196,7 +196,7 @@ def table_of_measures(source: Inspection) -> list[Item]:
         f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit; pooled ones by a jackknife over ten "
         "parts of the sample, without an interval where the value is a fit. sd and the range are those of single rows."
     )
-    return [Table(head, body, caption, frozenset(range(1, 7)), "tab-measures")]
+    return [Table(head, body, caption, frozenset(range(1, 7)), "tab-inspected")]
 
 
 def band_table(source: Inspection) -> list[Item]:

@@ -126,14 +126,15 @@ def acceptance(source: Inspection) -> list[Item]:
     data = charts.binned(rows.gzip_ratio, accepted.map(names), edges)
     data["share"] = data["count"] / len(rows)
     colors = {names[False]: charts.PLAIN, names[True]: charts.CHOSEN} if filtered else {names[True]: charts.PLAIN}
-    title = f"gzip ratio of the patch tokens of {source.spec['score_frames']} frames, as the filter scores it"
+    title = "gzip ratio, as the filter scores it"
     chart = charts.histogram(data, title, colors, y="count", marks=[0.2, 0.3, 0.4, 0.5, 1.0], height=220)
     quantiles = rows.gzip_ratio.quantile([0.05, 0.5, 0.95])
     finding = f"Of {whole(len(rows))} random rules 90 % score between {fixed(quantiles[0.05], 2)} and {fixed(quantiles[0.95], 2)}, half of them below {fixed(quantiles[0.5], 2)}."
     if filtered:
         finding += f" The filter accepts {100 * accepted.mean():.1f} %."
-    encoding = "Bars: number of rules; dashed: edges of the usual bands." + (
-        " Blue: accepted; grey: not." if filtered else ""
+    encoding = (
+        f"Bars: number of rules by the gzip ratio of the patch tokens of their first {source.spec['score_frames']} frames; dashed: edges of the usual bands."
+        + (" Blue: accepted; grey: not." if filtered else "")
     )
     return [
         Figure("fig-acceptance", finding, encoding, data, (Chart(chart, "Gzip ratios of random rules"),), columns=1),
@@ -206,7 +207,7 @@ def information(source: Inspection) -> list[Item]:
             "Mutual information against lag",
             "mutual information, bias taken off",
         ),
-        Chart(charts.against_lag(rows, "bias", "nats"), "Shuffle bias against lag", "bias"),
+        Chart(charts.against_lag(rows, "bias", "nats"), "Shuffle bias against lag", "shuffle bias"),
     )
     return [Figure("fig-information", finding, encoding, rows, views)]
 
@@ -215,7 +216,12 @@ def _law(source: Inspection) -> str:
     exponent, preference = source.mean("mi_exponent"), source.mean("mi_power_preference")
     if exponent is None or preference is None:
         return ""
-    better = f"the power law (exponent {fixed(exponent, 2)})" if preference > 0 else "the exponential"
+    length = source.mean("mi_length")
+    better = (
+        f"the power law (exponent {fixed(exponent, 2)})"
+        if preference > 0
+        else f"the exponential (length {short(length)} tokens)"
+    )
     return (
         f" Of a power law and an exponential fitted to all rows at lags up to a quarter of a row, {better} fits better "
         f"(AIC lower by {short(abs(preference))})."
@@ -224,16 +230,13 @@ def _law(source: Inspection) -> str:
 
 def ranks(source: Inspection) -> list[Item]:
     """Rank and frequency of tokens, with the fitted line and the power law of the counts."""
-    rows, tail = source.table("ranks"), source.record["power_law"]
+    rows = source.table("ranks")
     first, exponent = next(each(rows)), source.mean("zipf_exponent")
     finding = f"{whole(first.kinds)} of {whole(source.record['vocab_size'])} tokens occur; the most frequent makes up {100 * first.share:.2g} % of all."
     if exponent is not None:
         finding += f" Frequency falls as rank to the power {signed(-exponent, 2)} (language: about {signed(-1, 0)})."
     encoding = f"Points: share of all tokens of the r-th most frequent one; dashed: line fitted to ranks 1 to {whole(min(first.kinds, 1000))}."
-    if tail:
-        encoding += f" {_tail(tail)}"
-    else:
-        encoding += " Too few kinds of tokens occur for a power-law fit (at least 50)."
+    encoding += _tail(source)
     return [
         Figure(
             "fig-ranks",
@@ -246,17 +249,22 @@ def ranks(source: Inspection) -> list[Item]:
     ]
 
 
-def _tail(tail: dict[str, Any]) -> str:
-    if tail["alpha"] > STEEPEST:
-        return f"The counts have no heavy tail: the exponent of a discrete power law runs to the end of its range ({fixed(tail['alpha'], 1)})."
-    p = tail["p"]
+def _tail(source: Inspection) -> str:
+    found = {name: source.mean(f"tail_{name}") for name in ("exponent", "start", "distance", "against_lognormal", "p")}
+    alpha, ratio = found["exponent"], found["against_lognormal"]
+    if alpha is None or ratio is None:
+        return ""
+    if alpha > STEEPEST:
+        return f" The counts have no heavy tail: the exponent of a discrete power law runs to the end of its range ({fixed(alpha, 1)})."
     decided = (
-        "neither fits better" if p > 0.1 else f"{'the power law' if tail['ratio'] > 0 else 'the lognormal'} fits better"
+        "neither fits better"
+        if abs(ratio) < 1.64
+        else f"{'the power law' if ratio > 0 else 'the lognormal'} fits better"
     )
+    p = "" if found["p"] is None else f" Goodness of fit of the power law: p {p_value(found['p'])}."
     return (
-        f"Discrete power law of the counts (Clauset, Shalizi, Newman 2009): exponent {fixed(tail['alpha'], 2)} from {whole(tail['x_min'])} occurrences up "
-        f"({whole(tail['n_tail'])} kinds of token), distance {fixed(tail['ks'])}; of it and a lognormal {decided} "
-        f"(Vuong's ratio {signed(tail['ratio'], 1)}, p {p_value(p)})."
+        f" Discrete power law of the counts (Clauset, Shalizi, Newman 2009): exponent {fixed(alpha, 2)} from {whole(found['start'])} occurrences up, "
+        f"distance {fixed(found['distance'])}; of it and a lognormal {decided} (Vuong's statistic {signed(ratio, 1)}).{p}"
     )
 
 
@@ -290,4 +298,4 @@ def predictors(source: Inspection) -> list[Item]:
         f"counts of neighbourhoods; in the mean none can be above the oracle. Loss: counting with half a pseudo-count, an upper bound; the oracle's is the rule's noise. {told}"
     )
     data = rows.rename(columns={"name": "predictor", "x": "frame"})
-    return [Figure("fig-predictors", finding, encoding.strip(), data, tuple(views), columns=3 if len(views) > 2 else 2)]
+    return [Figure("fig-predictors", finding, encoding.strip(), data, tuple(views))]
