@@ -86,15 +86,19 @@ class NcaSpec(Frozen):
 
 
 class DyckSpec(Frozen):
-    """Balanced brackets of k types (Hu et al. 2025, arXiv 2502.19249); token i opens type i, token i + k closes it.
+    """Brackets of k types (Hu et al. 2025, arXiv 2502.19249, section 3); token i opens type i, token i + k closes it.
 
-    Rows end balanced: once the open brackets fill the rest of the row, all of it closes. A row of odd length is balanced
-    but for its last token, which opens a bracket.
+    A bracket opens where none is open, closes where `max_depth` are, and else opens with probability `p_open`.
     """
 
     kind: Literal["dyck"] = "dyck"
     variant: Literal["nested", "shuffle"] = "nested"
-    """nested: the innermost bracket closes; shuffle: any open bracket, drawn uniformly (k-shuffle-Dyck)."""
+    """nested: the innermost bracket closes; shuffle: a type drawn uniformly from those that are open closes (k-shuffle
+    Dyck as Hu et al. sample it)."""
+    ending: Literal["balanced", "truncate"] = "balanced"
+    """balanced: once the open brackets fill the rest of the row, all of it closes (a row of odd length is balanced but
+    for its last token, which opens one). truncate: the row is cut where it is full, as in both published codes; strings
+    that end when nothing is open, packed until the row is full, are the same."""
     k: int = Field(default=64, ge=1, le=MAX_VOCAB // 2)
     """Bracket types; every one is used."""
     max_depth: int = Field(default=16, ge=1, le=4096)

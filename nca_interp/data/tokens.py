@@ -13,7 +13,7 @@ from nca_interp.base import Frozen, UserError, canonical_json
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.store import commit_dir, read_json, sha256_file, write_json
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 """Changes whenever the same (specification, seed, sizes) would give other tokens."""
 Report = Callable[[str, float], None]
 
@@ -153,7 +153,7 @@ def _fill_synthetic(
             found = Search()
             chunks = nca_rows(spec, seed, split, n_rows, seq_len + 1, threads, found)
         else:
-            chunks = dyck_rows(spec, seed, split, n_rows, seq_len + 1)
+            chunks = dyck_rows(spec, seed, split, n_rows, seq_len + 1, threads)
         done = 0
         with open(folder / f"{split}.bin", "wb") as file:
             for chunk in chunks:
@@ -173,7 +173,11 @@ def _fill_synthetic(
 def describe(spec: NcaSpec | DyckSpec) -> str:
     """One sentence on a synthetic source, for the report."""
     if isinstance(spec, DyckSpec):
-        return f"{spec.variant} Dyck strings of {spec.k} bracket types, depth at most {spec.max_depth}, p_open {spec.p_open:g}"
+        ending = "balanced in every row" if spec.ending == "balanced" else "cut at the end of the row"
+        return (
+            f"{spec.variant} Dyck strings of {spec.k} bracket types, depth at most {spec.max_depth}, "
+            f"p_open {spec.p_open:g}, {ending}"
+        )
     band = "no complexity filter" if spec.band is None else f"gzip ratio in [{spec.band[0]:g}, {spec.band[1]:g})"
     rules = "a new rule for every row" if spec.n_rules is None else f"{spec.n_rules:,} training rules"
     control = {
