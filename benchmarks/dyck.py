@@ -88,7 +88,9 @@ def main() -> None:
                 )
                 for n in (1, cores)
             }  # fmt: skip
-            print(f"{variant} {ending}: {rates[1] / 1e6:.0f} M tokens/s on 1 thread, {rates[cores] / 1e6:.0f} M on {cores}")
+            print(
+                f"{variant} {ending}: {rates[1] / 1e6:.0f} M tokens/s on 1 thread, {rates[cores] / 1e6:.0f} M on {cores}"
+            )
         few = max(args.rows // 200, 2)
         plain = rate(lambda _, s=spec: published(s, few, args.tokens), 2, few * args.tokens)
         numpy_rate = rate(lambda _, s=spec: vectorised(s, 2048, args.tokens), 2, 2048 * args.tokens)

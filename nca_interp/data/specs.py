@@ -147,8 +147,9 @@ class TextSpec(Frozen):
     kind: Literal["text"] = "text"
     source: str
     """`site:prose-a`, `site:prose-b`, `site:code`: what is installed beside the package. `files:<glob>[,<glob>...]`:
-    .txt, .jsonl, .parquet. `hf:<c4|openwebtext|openwebmath|codeparrot>`, `hf:<dataset>[:<config>]` or `hf:<folder>`:
-    streamed through `datasets`. `arithmetic:`: generated worked problems."""
+    .txt, .jsonl (or .json with a record a line), these with .gz, .bz2, .xz or .zst, and .parquet.
+    `hf:<c4|openwebtext|openwebmath|codeparrot>`, `hf:<dataset>[:<config>]` or `hf:<folder>`: streamed through `datasets`.
+    `arithmetic:`: generated worked problems."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     """How text becomes tokens."""
     max_bytes: int | None = Field(default=None, ge=1)
@@ -157,6 +158,8 @@ class TextSpec(Frozen):
     """Column with the text in .jsonl, .parquet and hf data; null: "text", or what the hf preset says."""
     split: str = "train"
     """Split of an hf dataset; our own validation documents are taken out of it."""
+    revision: str | None = None
+    """Commit, branch or tag of an hf dataset on the hub; null: the newest, whose commit is recorded."""
     val_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the documents that go to validation, chosen by hash (at least one document)."""
     arithmetic: ArithmeticSpec = ArithmeticSpec()
