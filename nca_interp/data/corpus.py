@@ -51,6 +51,7 @@ class Corpus:
         self.scheme, _, self.rest = spec.source.partition(":")
         self._plan = plan
         self._site: Any = None
+        self._hub: Any = None
         self.skipped = 0
         """Source files passed over because they are not UTF-8 (site: only)."""
         if self.scheme == "site":
@@ -83,9 +84,10 @@ class Corpus:
         if self.scheme == "arithmetic":
             return {"streams": None, "lanes": None, "provenance": {}, "inputs": []}
         if self.scheme == "hf":
-            from nca_interp.data import hub
+            from nca_interp.data.hub import HubDataset
 
-            found = hub.find(self.spec)
+            self._hub = HubDataset(self.spec)
+            found = self._hub.found
             streams = [[found["id"], file, file + 1] for file in range(found["files"])]
             return {"streams": streams, "lanes": LANES, "provenance": {"dataset": found}, "inputs": []}
         if self.scheme == "site":
@@ -116,12 +118,13 @@ class Corpus:
         if self.scheme == "site":
             return islice(self._read_site(stream), at.skip, None)
         if self.scheme == "hf":
-            from nca_interp.data import hub
+            from nca_interp.data.hub import HubDataset
 
-            found = hub.texts(self.spec, self.plan["provenance"]["dataset"], stream.start, at.skip)
+            self._hub = self._hub or HubDataset(self.spec, self.plan["provenance"]["dataset"])
+            found = self._hub.texts(stream.start, at.skip)
         else:
             found = islice(read_stream(stream, self.spec.column or "text"), at.skip, None)
-        return (Document(text, text) for text in found)
+        return (Document(text, text) for text in map(valid, found))
 
     def _read_site(self, stream: Stream) -> Iterator[Document]:
         from nca_interp.data.site import read_file, site_files
@@ -156,6 +159,15 @@ class Corpus:
             if name in ends and (now.st_size, now.st_mtime_ns) != (size, changed):
                 raise UserError(f"{name}: changed while it was being read; run the same command again")
         return [{"path": name, "bytes": end, "sha256": sha256_start(Path(name), end)} for name, end in ends.items()]
+
+
+def valid(text: str) -> str:
+    """The text with each lone surrogate, which JSON can hold and UTF-8 cannot, replaced by "?"."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
 
 
 def sha256_start(path: Path, length: int) -> str:

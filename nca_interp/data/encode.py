@@ -57,12 +57,12 @@ class Part(NamedTuple):
 def document_key(text: str) -> bytes:
     """64-bit hash of a text in which every run of white space counts as one space; b"" if there is nothing else."""
     plain = " ".join(text.split())
-    return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8).digest() if plain else b""
+    return hashlib.blake2b(plain.encode(), digest_size=8).digest() if plain else b""
 
 
 def rank(group: str) -> int:
     """The number by which a group is chosen for validation: 64 bits of its hash."""
-    return int.from_bytes(hashlib.sha256(f"split:{group}".encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(f"split:{group}".encode()).digest()[:8], "big")
 
 
 class Encoder:
@@ -79,13 +79,12 @@ class Encoder:
         for text, group in chunk:
             if not (key := document_key(text)):
                 continue
-            data = text.encode("utf-8", "replace")  # a lone surrogate, which JSON can hold, becomes "?"
+            if key not in seen:
+                new.append(len(keys))
+                texts.append(text)
             keys.append(key)
             ranks.append(rank(group))
-            sizes.append(len(data))
-            if key not in seen:
-                new.append(len(keys) - 1)
-                texts.append(text if len(data) == len(text) or _is_unicode(text) else data.decode())
+            sizes.append(len(text.encode()))
             seen.add(key)
         lengths = np.zeros(len(keys), I64)
         ids, counts = self._encode(texts)
@@ -112,14 +111,6 @@ class Encoder:
                 counts.append(len(ids) + 1)
             found.append(np.frombuffer(flat, np.uint32).astype(self.dtype))
         return np.concatenate([*found, np.empty(0, self.dtype)]), counts
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _batches(texts: list[str]) -> Iterator[list[str]]:

@@ -14,7 +14,6 @@ ATTEMPTS = 8
 """A read is tried again this many times in a row without a new row before it is given up."""
 WAITS = (1.0, 60.0)
 """Seconds before the second attempt, doubled each time, and the longest."""
-Rows = Iterator[dict[str, Any]]
 
 
 class HubPreset(NamedTuple):
@@ -43,60 +42,86 @@ def preset(spec: TextSpec) -> HubPreset:
     return found._replace(column=spec.column or found.column)
 
 
-def find(spec: TextSpec) -> dict[str, Any]:
-    """Identity of a source for provenance and for `texts`: dataset, the commit that its name means now, number of files.
+class HubDataset:
+    """The dataset of an hf: source; `found` is what another process knows of it (null: looked up).
 
     Raises UserError if the dataset, configuration or split is unknown or cannot be reached.
     """
-    dataset, config, column = preset(spec)
-    revision = spec.revision
-    if not Path(dataset).exists():
+
+    def __init__(self, spec: TextSpec, found: dict[str, Any] | None = None) -> None:
+        self.spec, self._loaded = spec, None
+        self.found: dict[str, Any] = found or self._find()
+        """Dataset, the commit that its name means now, number of files."""
+
+    def _find(self) -> dict[str, Any]:
+        dataset, config, column = preset(self.spec)
+        revision = self.spec.revision
+        if not Path(dataset).exists():
+            try:
+                from huggingface_hub import HfApi
+
+                revision = HfApi().dataset_info(dataset, revision=revision).sha
+            except Exception:  # offline, a mirror without this call, an unknown name: loading it says what is wrong
+                revision = self.spec.revision
+        self.found = {"id": dataset, "config": config, "split": self.spec.split, "column": column, "revision": revision}
         try:
-            from huggingface_hub import HfApi
+            return self.found | {"files": next(persist(lambda _: iter([self._load()]), attempts=3)).num_shards}
+        except (
+            Exception
+        ) as error:  # datasets raises many kinds for: offline, unknown name, config or split, damaged file
+            raise self._unreadable(error) from None
 
-            revision = HfApi().dataset_info(dataset, revision=spec.revision).sha
-        except Exception:  # offline, a mirror without this call, an unknown name: loading it says what is wrong
-            revision = spec.revision
-    found = {"id": dataset, "config": config, "split": spec.split, "column": column, "revision": revision}
-    rows = persist(lambda _: iter([_load(found)]), attempts=3)
-    try:
-        return found | {"files": next(rows).num_shards}
-    except Exception as error:  # datasets raises many kinds for: offline, unknown name, config or split, damaged file
-        raise _unreadable(spec, error) from None
+    def _load(self) -> Any:
+        if self._loaded is None:
+            import datasets
+
+            self._loaded = datasets.load_dataset(
+                self.found["id"], self.found["config"], split=self.found["split"], streaming=True,
+                revision=self.found["revision"],
+            )  # fmt: skip
+        return self._loaded
+
+    def texts(self, file: int, skip: int) -> Iterator[str]:
+        """Texts of one file after the first `skip`.
+
+        Raises UserError for rows without text, RunFailed where the connection stays broken.
+        """
+        number = skip
+        try:
+            for row in persist(lambda done: open_rows(self._load(), self.found["files"], file, skip + done)):
+                yield self._text(row, f"row {number + 1} of file {file + 1}")
+                number += 1
+        except (UserError, GeneratorExit):
+            raise
+        except Exception as error:
+            if not temporary(error):
+                raise self._unreadable(error) from None
+            raise RunFailed(
+                f"{self.spec.source}: the connection broke at row {number + 1} of file {file + 1} and {ATTEMPTS} attempts "
+                f"failed ({_cause(error)}); what was written is kept: the same command continues"
+            ) from None
+
+    def _text(self, row: dict[str, Any], where: str) -> str:
+        text = row.get(self.found["column"])
+        if not isinstance(text, str):
+            known = ", ".join(sorted(k for k, v in row.items() if isinstance(v, str)))
+            raise UserError(
+                f"column: {self.found['column']!r} of {self.spec.source} holds no text ({where}); "
+                f"text columns: {known or 'none'}"
+            )
+        return text
+
+    def _unreadable(self, error: Exception) -> UserError:
+        dataset, config, _ = preset(self.spec)
+        return UserError(
+            f"source: {self.spec.source!r} (dataset {dataset}, config {config}, split {self.spec.split}) cannot be "
+            f"read: {_cause(error)}; check the name and the network, or use files:<glob> or site:<corpus>"
+        )
 
 
-def texts(spec: TextSpec, found: dict[str, Any], file: int, skip: int) -> Iterator[str]:
-    """Texts of one file of a dataset after the first `skip`.
-
-    Raises UserError for rows without text, RunFailed where the connection stays broken.
-    """
-    column = found["column"]
-    number = skip
-    try:
-        for row in persist(lambda done: open_rows(found, file, skip + done)):
-            text = row.get(column)
-            if not isinstance(text, str):
-                known = ", ".join(sorted(k for k, v in row.items() if isinstance(v, str)))
-                raise UserError(
-                    f"column: {column!r} of {spec.source} holds no text (row {number + 1} of file {file + 1}); "
-                    f"text columns: {known or 'none'}"
-                )
-            number += 1
-            yield text
-    except (UserError, GeneratorExit):
-        raise
-    except Exception as error:
-        if not temporary(error):
-            raise _unreadable(spec, error) from None
-        raise RunFailed(
-            f"{spec.source}: the connection broke at row {number + 1} of file {file + 1} and {ATTEMPTS} attempts failed "
-            f"({_cause(error)}); what was written is kept: the same command continues"
-        ) from None
-
-
-def open_rows(found: dict[str, Any], file: int, skip: int) -> Rows:
-    """Rows of one file of a dataset after the first `skip`."""
-    shard = _load(found).shard(num_shards=found["files"], index=file)
+def open_rows(dataset: Any, files: int, file: int, skip: int) -> Iterator[dict[str, Any]]:
+    """Rows of one of the `files` files of a streaming dataset after the first `skip`."""
+    shard = dataset.shard(num_shards=files, index=file)
     return iter(shard.skip(skip) if skip else shard)
 
 
@@ -129,22 +154,6 @@ def temporary(error: BaseException) -> bool:
     kinds = {base.__module__.partition(".")[0] for base in type(error).__mro__}
     return isinstance(error, (ConnectionError, TimeoutError)) or bool(
         kinds & {"aiohttp", "httpx", "httpcore", "requests", "urllib3", "ssl", "http"}
-    )
-
-
-def _load(found: dict[str, Any]) -> Any:
-    import datasets
-
-    return datasets.load_dataset(
-        found["id"], found["config"], split=found["split"], streaming=True, revision=found["revision"]
-    )
-
-
-def _unreadable(spec: TextSpec, error: Exception) -> UserError:
-    dataset, config, _ = preset(spec)
-    return UserError(
-        f"source: {spec.source!r} (dataset {dataset}, config {config}, split {spec.split}) cannot be "
-        f"read: {_cause(error)}; check the name and the network, or use files:<glob> or site:<corpus>"
     )
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 from tokenizers import __version__ as tokenizers_version
 
-from nca_interp.base import UserError, digest
+from nca_interp.base import RunFailed, UserError, digest
 from nca_interp.data.corpus import Corpus, Cursor, start
 from nca_interp.data.encode import Part, parts, rank
 from nca_interp.data.nca_rows import available_cores
@@ -143,6 +144,8 @@ class Preparation:
         self.work, self.spec, self.wanted, self.width, self.request = work, spec, wanted, width, request
         self.began = time.monotonic()
         self.first_share: float | None = None
+        self.whole = False
+        """Whether `state` and the outputs stand between two parts."""
         self.fresh = {"bytes": 0, "tokens": 0}
         """Done by this process, for the rates."""
 
@@ -201,6 +204,7 @@ class Preparation:
         """Read and tokenise until all wanted rows, max_bytes or the corpus's end is reached."""
         if self.state.finished:
             return
+        self.whole = True
         cores = threads or available_cores()
         streams = self.setup.plan["streams"]
         workers = (
@@ -217,8 +221,10 @@ class Preparation:
             ) as stream,
         ):  # fmt: skip
             for part in stream:
-                self._move(part)
+                self.whole = False
                 done = part is not None and self._merge(part)
+                self._move(part)
+                self.whole = True
                 now = time.monotonic()
                 if now - shown > 0.5 or done:
                     report(*self.progress())
@@ -228,6 +234,7 @@ class Preparation:
                 if now - committed > COMMIT_SECONDS:
                     self.commit()
                     committed = time.monotonic()
+        self.whole = False
         for name in SPLITS:
             self.outputs[name].cut(self.rows(name) * self.width * self.dtype.itemsize)
         self.state.finished = True
@@ -299,6 +306,12 @@ class Preparation:
         )
         return label, share
 
+    def stop(self) -> None:
+        """Keep what is merged, as far as the disk lets it, when something breaks off."""
+        if self.whole:
+            with suppress(OSError, RunFailed):
+                self.commit()
+
     def close(self) -> None:
         """Close the files."""
         for output in getattr(self, "outputs", {}).values():
@@ -331,6 +344,9 @@ def write_text(
         return _finish(preparation, folder, report), preparation.corpus.description
     except UserError:
         shutil.rmtree(work, ignore_errors=True)
+        raise
+    except BaseException:
+        preparation.stop()
         raise
     finally:
         preparation.close()

@@ -42,7 +42,7 @@ class Reader:
                 continue
             seen.add(key)
             yield document
-            size += len(document.text.encode("utf-8", "replace"))
+            size += len(document.text.encode())
             if self.max_bytes is not None and size >= self.max_bytes:
                 break
         self.exhausted = True

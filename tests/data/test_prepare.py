@@ -82,7 +82,7 @@ def test_any_number_of_processes_gives_the_canonical_order(tmp_path, sources, ki
     coder = Tokenizer.from_file(str(tmp_path / "1" / "tokenizer.json"))
     found = coder.decode(opened.train.ravel().tolist(), skip_special_tokens=False)
     training = [d for d in order if d in found]
-    assert found == "<|endoftext|>".join([*training, ""])[: len(found)]
+    assert found.startswith("<|endoftext|>".join(training))  # the row that is not full is left out
     assert meta.provenance["documents"] == 600
     assert len(training) >= meta.provenance["train_documents"] - 1
 
@@ -99,7 +99,7 @@ def test_a_budget_and_duplicates_do_not_depend_on_processes(tmp_path, sources):
     double = write(tmp_path / "c", f"{sources['ranges']},{tmp_path}/again.jsonl", 2)
     assert double.provenance["duplicates_dropped"] == 600
     single = write(tmp_path / "d", sources["ranges"])
-    assert {k: v for k, v in single.sha256.items()} == double.sha256
+    assert single.sha256 == double.sha256
 
 
 CHILD = """
@@ -126,21 +126,27 @@ write_tokens(out, TextSpec(source=source, tokenizer=TokenizerSpec(vocab_size=300
 """
 
 
-@pytest.mark.parametrize(("kind", "threads"), [("ranges", 1), ("ranges", 2), ("compressed", 2), ("hub", 1)])
-def test_killed_at_any_moment_the_result_is_the_same(tmp_path, sources, kind, threads):
+# before the first state, inside a part, before a state, inside a part again, while finishing
+@pytest.mark.parametrize(
+    ("kind", "threads", "deaths"),
+    [
+        ("ranges", 1, [("_begin", 1), ("commit", 3), ("close", 1)]),
+        ("ranges", 2, [("_merge", 4), ("commit", 3), ("_merge", 3)]),
+        ("compressed", 2, [("_merge", 5), ("_merge", 4)]),
+        ("hub", 1, [("_merge", 7)]),
+    ],
+)
+def test_killed_at_any_moment_the_result_is_the_same(tmp_path, sources, kind, threads, deaths):
     out, work = tmp_path / "t", tmp_path / ".work-t"
     documents = [0]
-    # before the first state, inside a part, before a state, in the middle again, while finishing
-    for where, after in (("_begin", 1), ("_merge", 4), ("commit", 3), ("_merge", 3), ("close", 1)):
-        if threads == 2 and where in ("_begin", "close"):
-            continue
+    for where, after in deaths:
         command = [sys.executable, "-c", CHILD, sources[kind], str(out), str(threads), where, str(after)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not out.exists()
         documents.append(json.loads((work / "state.json").read_text())["documents"])
     assert documents == sorted(documents)  # every one went on where the one before was
-    assert documents[-1] > documents[1]
+    assert documents[-1] > 0
     write(out, sources[kind], threads)
     write(tmp_path / "whole", sources[kind])
     assert content(out) == content(tmp_path / "whole")
@@ -151,12 +157,14 @@ def test_workers_end_with_a_killed_parent(tmp_path, sources):
     command = [sys.executable, "-c", CHILD, sources["ranges"], str(tmp_path / "t"), "2", "_merge", "2"]
     subprocess.run(command, capture_output=True)
     deadline = time.monotonic() + 60
-    mine = lambda: [  # noqa: E731
-        p for p in psutil.process_iter(["cmdline"]) if "nca_interp.data.encode" in (p.info["cmdline"] or []) and p.ppid() == 1
-    ]  # fmt: skip
-    while mine() and time.monotonic() < deadline:
+
+    def orphans() -> list[psutil.Process]:
+        found = psutil.process_iter(["cmdline", "ppid"])
+        return [p for p in found if "nca_interp.data.encode" in (p.info["cmdline"] or []) and p.info["ppid"] == 1]
+
+    while orphans() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not mine()
+    assert not orphans()
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "state", "input"])
@@ -187,62 +195,53 @@ class Broken:
     def __init__(self, errors: list[Exception], every: int) -> None:
         self.errors, self.every, self.whole = list(errors), every, hub.open_rows
 
-    def __call__(self, found, file, skip):
-        for number, row in enumerate(self.whole(found, file, skip)):
+    def __call__(self, *where):
+        for number, row in enumerate(self.whole(*where)):
             if number == self.every and self.errors:
                 raise self.errors.pop(0)
             yield row
 
 
 def test_broken_connections_are_tried_again(tmp_path, sources, monkeypatch):
-    import aiohttp
     import httpx
 
     whole = write(tmp_path / "whole", sources["hub"])
     waits: list[float] = []
     monkeypatch.setattr(hub.time, "sleep", waits.append)
     busy = httpx.HTTPStatusError("", request=httpx.Request("GET", "http://x"), response=httpx.Response(503))
-    errors = [aiohttp.ClientPayloadError(), ConnectionResetError(), TimeoutError(), busy]
+    cut_short = type("ClientPayloadError", (Exception,), {"__module__": "aiohttp.client_exceptions"})
+    errors = [cut_short(), ConnectionResetError(), TimeoutError(), httpx.ReadTimeout(""), busy]
     broken = Broken(errors * 3, 7)
     monkeypatch.setattr(hub, "open_rows", broken)
     assert write(tmp_path / "t", sources["hub"]).sha256 == whole.sha256
     assert not broken.errors
     assert set(waits) == {1.0}  # every new row starts the count of attempts again
 
-    # a connection that stays broken: attempts with growing waits, then one sentence, and what was done is kept
-    waits.clear()
-    good = broken.whole
 
-    def dead(found, file, skip):
-        for row in good(found, file, skip):
-            if skip or file == 4:
+def test_a_connection_that_stays_broken_keeps_what_was_done(tmp_path, sources, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(hub.time, "sleep", waits.append)
+    good = hub.open_rows
+
+    def dead(dataset, files, file, skip):
+        for number, row in enumerate(good(dataset, files, file, skip), skip):
+            if file == 1 and number == 60:
                 raise ConnectionResetError("reset by peer")
             yield row
-            skip += 1
 
     monkeypatch.setattr(hub, "open_rows", dead)
-    with pytest.raises(
-        RunFailed,
-        match=r"connection broke at row 2 of file 1 and 8 attempts failed \(reset by peer\).*the same command continues",
-    ):
-        write(tmp_path / "u", sources["hub"])
-    monkeypatch.setattr(
-        hub,
-        "open_rows",
-        lambda found, file, skip: (
-            iter(())
-            if False
-            else (_ for _ in ()).throw(ConnectionResetError())
-            if file == 1 and skip
-            else good(found, file, skip)
-        ),
-    )
-    with pytest.raises(RunFailed, match="of file 2"):
-        write(tmp_path / "u", sources["hub"])
-    assert (tmp_path / ".work-u" / "state.json").is_file()
-    assert waits[:8] == [1, 2, 4, 8, 16, 32, 60, 1]
+    message = r"broke at row 61 of file 2 and 8 attempts failed \(reset by peer\).*the same command continues"
+    with pytest.raises(RunFailed, match=message):
+        write(tmp_path / "t", sources["hub"])
+    assert waits == [1, 2, 4, 8, 16, 32, 60]
+    documents = json.loads((tmp_path / ".work-t" / "state.json").read_text())["documents"]
+    assert documents > 60
+    met: list[int] = []
+    monkeypatch.setattr(hub, "open_rows", lambda *where: met.append(where[-1]) or good(*where))
+    again = write(tmp_path / "t", sources["hub"])
+    assert max(met) > 0  # it did not begin at the first row
     monkeypatch.setattr(hub, "open_rows", good)
-    assert write(tmp_path / "u", sources["hub"]).sha256 == whole.sha256
+    assert again == write(tmp_path / "whole", sources["hub"])
 
 
 def test_a_mistake_is_not_tried_again(tmp_path, sources, monkeypatch):
