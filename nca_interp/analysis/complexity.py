@@ -1,26 +1,117 @@
-"""How complex is a token source? gzip with its reach and its order-blindness, entropies, change rate, Zipf exponent.
+"""How complex is a token source? One vector of measures, the same code for NCA bands, Dyck and any corpus.
 
-gzip measures depend on serialisation, length and alphabet: here tokens as little-endian uint16 (uint32 above 65,536
-tokens), one row of the token file (`seq_len` tokens, delimiters included) at a time, zlib level 9 with the gzip header.
+What each measure is, its source and its pitfalls: docs/measures.md. `MEASURES` names them; `profile` computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from nca_interp.data.gzip_score import gzip_floor_ceiling, gzip_ratio
+from nca_interp.base import UserError
+from nca_interp.config import suggest
+from nca_interp.data import measures as m
+from nca_interp.data.sample import Sample
+from nca_interp.data.scores import INF, SCORES, Material, Measure, scores
+from nca_interp.data.specs import NcaSpec
 
-MAX_WINDOWS = 128
-MAX_TOKENS = 2**19
-"""Tokens that pooled statistics are counted on."""
-MAX_RANK = 1000
+PROFILE = ["measure", "sequence", "group", "value", "note"]
+POOLED: dict[str, Measure] = {
+    p.name: p
+    for p in (
+        Measure("unigram_entropy", "share of ln V", 0, 1.1, "entropy of the tokens of all rows", "tokens", True, 1000),
+        Measure("conditional_entropy", "nats per token", -INF, INF, "entropy of a token given the one before, all rows", "tokens", True, 1000),
+        Measure("conditional_entropy_2", "nats per token", -INF, INF, "entropy of a token given the two before, all rows", "tokens", True, 1000),
+        Measure("zipf_exponent", "minus slope of ln f on ln rank", 0, INF, "rank-frequency slope, ranks 1 to 1000", "tokens", True, 1000),
+        Measure("mi_exponent", "power of the lag", 0, 10, "exponent of a power law fitted to mutual information against lag", "tokens", True, 4096),
+        Measure("mi_power_preference", "AIC", -INF, INF, "AIC of an exponential minus AIC of a power law: positive, the power law fits better", "tokens", True, 4096),
+    )
+}  # fmt: skip
+MEASURES: dict[str, Measure] = {**SCORES, **POOLED}
+"""Every measure by name."""
 
 
-class Measure(NamedTuple):
-    """One number on a source; `n` windows (or rows) and the standard deviation between them where there is one."""
+def profile(sample: Sample, measures: Iterable[str] | None = None) -> pd.DataFrame:
+    """Tidy table: measure, sequence (row number; NA: pooled over all rows), group, value, note.
+
+    Without `measures`: all that apply but those on "model", which train one. A value is NaN where the measure is
+    censored, or where the sample is too short for it, which `note` then says ("needs at least N"). UserError for an
+    unknown measure and for one that does not apply to this kind of source.
+    """
+    names = choose(sample, measures)
+    short = {name: _too_short(sample, MEASURES[name]) for name in names}
+    single = [name for name in names if not MEASURES[name].pooled]
+    n = len(sample.tokens)
+    material = Material(sample.tokens, sample.vocab_size, _nca(sample), sample.frames, sample.keys)
+    values = scores(material, [name for name in single if not short[name]])
+    parts = []
+    for name in names:
+        if name in single:
+            column = values.get(name, np.full(n, math.nan))
+            rows: dict[str, object] = {"sequence": range(n), "group": sample.groups}
+        else:
+            column = np.array([math.nan if short[name] else pooled(sample, name)])
+            rows = {"sequence": [pd.NA], "group": [pd.NA]}
+        parts.append(pd.DataFrame({"measure": name, **rows, "value": column, "note": short[name]}))
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=PROFILE)
+    return table.astype({"sequence": "Int64", "group": "string", "value": "float64", "note": "string"})[PROFILE]
+
+
+def choose(sample: Sample, measures: Iterable[str] | None) -> list[str]:
+    """The named measures, or all that apply to the sample but those that train a model."""
+    if measures is None:
+        return [name for name, measure in MEASURES.items() if measure.on != "model" and not _lacks(sample, measure)]
+    names = list(dict.fromkeys(measures))
+    for name in names:
+        if name not in MEASURES:
+            raise UserError(f"measures: {name!r} is unknown{suggest(name, MEASURES)}")
+        if lack := _lacks(sample, MEASURES[name]):
+            raise UserError(f"measures: {name} {lack}")
+    return names
+
+
+def _nca(sample: Sample) -> NcaSpec | None:
+    return sample.spec if isinstance(sample.spec, NcaSpec) else None
+
+
+def _lacks(sample: Sample, measure: Measure) -> str:
+    if measure.on == "cells" and sample.frames is None:
+        return f"is measured on the cells of an NCA; this source is {sample.description}"
+    if measure.on == "rule" and (sample.keys is None or sample.frames is None):
+        return f"is measured on the rule of a row; this source is {sample.description}"
+    return ""
+
+
+def _too_short(sample: Sample, measure: Measure) -> str:
+    n, length = sample.tokens.shape
+    have, where = (n * length, "in all") if measure.pooled else (length, "a row")
+    if have < measure.min_tokens:
+        return f"needs at least {measure.min_tokens:,} tokens {where}, has {have:,}"
+    frames = 0 if sample.frames is None else sample.frames.shape[1]
+    if frames < measure.min_frames:
+        return f"needs at least {measure.min_frames} whole frames a row, has {frames}"
+    return ""
+
+
+def pooled(sample: Sample, name: str) -> float:
+    """Value of one pooled measure."""
+    rows = sample.tokens
+    if name == "unigram_entropy":
+        return m.entropy(np.unique(rows, return_counts=True)[1]) / math.log(sample.vocab_size)
+    if name.startswith("conditional_entropy"):
+        return m.conditional_entropy(rows, 2 if name.endswith("_2") else 1)
+    if name == "zipf_exponent":
+        return m.rank_slope(rows)
+    decay = m.mi_decay(m.mutual_information(rows))
+    return decay.exponent if name == "mi_exponent" else decay.preference
+
+
+class Summary(NamedTuple):
+    """One measure of a source in a study's `complexity` table; `n` rows, and the standard deviation between them."""
 
     measure: str
     value: float
@@ -29,82 +120,16 @@ class Measure(NamedTuple):
     sd: float | None
 
 
-def measures(val: np.ndarray, train: np.ndarray, vocab_size: int, seq_len: int, spec: dict[str, Any]) -> list[Measure]:
-    """All measures of a token file: windows from its validation rows, pooled counts from its training rows."""
-    windows = np.asarray(val[:MAX_WINDOWS, :seq_len], dtype=np.int64)
-    pooled = np.asarray(train[: max(1, MAX_TOKENS // train.shape[1])], dtype=np.int64)
-    found = [*_gzip(windows, vocab_size), *_entropies(pooled, vocab_size), _zipf(pooled, vocab_size)]
-    if spec.get("kind") == "nca":
-        found += _change(windows, spec)
-    return found
-
-
-def _over_windows(name: str, values: np.ndarray, unit: str) -> Measure:
-    sd = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Measure(name, float(values.mean()), unit, len(values), sd)
-
-
-def _gzip(windows: np.ndarray, vocab_size: int) -> Iterator[Measure]:
-    """gzip_ratio: compressed / raw bytes. gzip_ratio_normalised: 0 = a constant row, 1 = iid uniform tokens of the same
-    length and alphabet. gzip_ratio_shuffled: the same after permuting each row; where it equals gzip_ratio, the measure
-    saw nothing of the order."""
-    dtype = np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
-    reach = gzip_floor_ceiling(windows.shape[1], vocab_size, dtype)
-    rng = np.random.default_rng(0)
-    ratio = np.array([gzip_ratio(row.astype(dtype).tobytes()) for row in windows])
-    shuffled = np.array([gzip_ratio(rng.permutation(row).astype(dtype).tobytes()) for row in windows])
-    yield _over_windows(
-        "gzip_ratio_normalised", (ratio - reach.floor) / (reach.ceiling - reach.floor), "0 constant, 1 iid uniform"
-    )
-    yield _over_windows("gzip_ratio", ratio, "compressed / raw bytes")
-    yield _over_windows("gzip_ratio_shuffled", shuffled, "compressed / raw bytes")
-
-
-def entropy(counts: np.ndarray) -> float:
-    """Entropy in nats of observed counts with the Miller-Madow correction, (kinds seen - 1) / (2 n)."""
-    seen = counts[counts > 0].astype(float)
-    n = seen.sum()
-    share = seen / n
-    return float(-(share * np.log(share)).sum() + (len(seen) - 1) / (2 * n))
-
-
-def conditional_entropy(rows: np.ndarray, vocab_size: int) -> float:
-    """H(x[t] | x[t-1]) in nats over rows [n, length]: pair entropy minus that of the first members, both Miller-Madow."""
-    first, second = rows[:, :-1].ravel(), rows[:, 1:].ravel()
-    _, pairs = np.unique(first * vocab_size + second, return_counts=True)
-    return entropy(pairs) - entropy(np.bincount(first))
-
-
-def _entropies(rows: np.ndarray, vocab_size: int) -> Iterator[Measure]:
-    """unigram_entropy: of pooled tokens / ln V (1 = all tokens equally frequent). conditional_entropy: given the token
-    before, nats; an underestimate where most pairs were never seen."""
-    unigram = entropy(np.bincount(rows.ravel(), minlength=vocab_size))
-    yield Measure("unigram_entropy", unigram / float(np.log(vocab_size)), "share of ln V", len(rows), None)
-    yield Measure("conditional_entropy", conditional_entropy(rows, vocab_size), "nats per token", len(rows), None)
-
-
-def _zipf(rows: np.ndarray, vocab_size: int) -> Measure:
-    """zipf_exponent: minus the least-squares slope of ln frequency on ln rank, ranks 1 to 1000 that occur (language: about 1)."""
-    counts = np.sort(np.bincount(rows.ravel(), minlength=vocab_size))[::-1][:MAX_RANK]
-    counts = counts[counts > 0]
-    if len(counts) < 2:
-        return Measure("zipf_exponent", 0.0, "minus slope of ln f on ln rank", len(rows), None)
-    slope = np.polyfit(np.log(np.arange(1, len(counts) + 1)), np.log(counts), 1)[0]
-    return Measure("zipf_exponent", float(-slope), "minus slope of ln f on ln rank", len(rows), None)
-
-
-def _change(windows: np.ndarray, spec: dict[str, Any]) -> Iterator[Measure]:
-    """cell_change_rate: share of cells that differ from the recorded frame before. Conditional entropy of a cell given
-    itself one frame earlier (own_cell_entropy), pooled within a row: one rule a row."""
-    from nca_interp.data.nca import tokens_to_frames
-    from nca_interp.data.specs import NcaSpec
-
-    nca = NcaSpec.model_validate(spec)
-    frames = [tokens_to_frames(nca, row).reshape(-1, nca.grid**2).astype(np.int64) for row in windows]
-    if len(frames[0]) < 2:
-        return
-    yield _over_windows(
-        "cell_change_rate", np.array([(f[1:] != f[:-1]).mean() for f in frames]), "share of cells a frame"
-    )
-    own = [conditional_entropy(np.stack([f[:-1].ravel(), f[1:].ravel()], 1), nca.n_states) for f in frames]
-    yield _over_windows("own_cell_entropy", np.array(own), "nats per cell")
+def summaries(val: Sample, train: Sample) -> list[Summary]:
+    """Every measure of a source that applies: of single rows on `val`, pooled ones on `train`."""
+    out = []
+    for name in choose(val, None):
+        measure = MEASURES[name]
+        table = profile(train if measure.pooled else val, [name])
+        values = table.value.dropna().to_numpy()
+        if not len(values):
+            continue
+        n = len(train.tokens) if measure.pooled else len(values)
+        sd = float(values.std(ddof=1)) if len(values) > 1 else None
+        out.append(Summary(name, float(values.mean()), measure.unit, n, sd))
+    return out

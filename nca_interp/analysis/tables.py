@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.complexity import measures
+from nca_interp.analysis.complexity import summaries
 from nca_interp.analysis.contrasts import ACCURACY_MARGIN, SCRATCH, Values, contrast_tables, primary
 from nca_interp.analysis.engine import COLUMNS as PROBES
 from nca_interp.analysis.engine import choose, read_table, write_table
@@ -19,6 +19,7 @@ from nca_interp.analysis.records import Run, ppt_of, read_runs, validations, wei
 from nca_interp.analysis.speedup import Curve, speedup_table
 from nca_interp.analysis.statistics import wilson
 from nca_interp.config import Study
+from nca_interp.data.sample import of_tokens
 from nca_interp.data.tokens import TokenFile
 from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json, write_json
@@ -202,7 +203,7 @@ def _complexity(directory: StudyDir, runs: list[Run], study: Study) -> pd.DataFr
         file = TokenFile.open(directory.path / path, verify=False)
         spec = file.meta.spec
         band = spec.get("band") or (None, None)
-        found = measures(file.val, file.train, file.meta.vocab_size, file.meta.seq_len, spec)
+        found = summaries(of_tokens(file, "val", 128), of_tokens(file, "train", max(1, 2**19 // file.meta.seq_len)))
         for (regime, domain), label in users.items():
             base = {
                 "source": Path(path).name, "label": label, "kind": spec["kind"], "regime": regime, "domain": domain,

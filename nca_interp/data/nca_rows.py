@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nca_interp.base import UserError
+from nca_interp.data.filters import check_length, passed
 from nca_interp.data.nca import (
     Cells,
     Rules,
@@ -27,13 +28,16 @@ from nca_interp.data.nca import (
     simulate,
     trajectory_keys,
 )  # fmt: skip
-from nca_interp.data.rng import bits, stream_key
+from nca_interp.data.rng import below, bits, stream_key
+from nca_interp.data.scores import Values
 from nca_interp.data.specs import NcaSpec
 
 CHUNK = 64
 """Candidates or rows computed at a time by one thread; changes speed only."""
 TRIES, ACCEPTANCE = 20_000, 1 / 2000
 """After TRIES candidates a band that takes less than this share of them is given up."""
+POOL_ROWS = 512
+"""Rows whose patch tokens make up the distribution of the unigram control."""
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -45,48 +49,77 @@ class Judged(NamedTuple):
     """[accepted] candidate numbers."""
     scores: npt.NDArray[np.float64]
     """[candidates of the chunk] gzip ratios; empty without a band."""
+    measured: Values
+    """Values of each measure of `where`, of the candidates that reached it."""
     frames: Cells | None
     """[accepted, n_frames, grid, grid] of trajectory 0, if asked for."""
 
 
 class Search:
-    """Counts of a search for rules: how many candidates were tried and how they scored."""
+    """Counts of a search for rules: how many candidates were tried, which were accepted, and how they scored."""
 
     def __init__(self) -> None:
         self.tried = 0
         self.accepted = 0
-        self.scores: list[npt.NDArray[np.float64]] = []
+        self._chunks: list[Judged] = []
 
     def add(self, chunk: Judged, tried: int) -> None:
         """Count one chunk."""
         self.tried += tried
         self.accepted += len(chunk.candidates)
-        self.scores.append(chunk.scores)
+        self._chunks.append(chunk._replace(frames=None))
+
+    def rules(self) -> npt.NDArray[np.int64]:
+        """[accepted] candidate numbers of the accepted rules, in order."""
+        return np.concatenate([np.empty(0, np.int64), *(c.candidates for c in self._chunks)])
+
+    def scores(self) -> npt.NDArray[np.float64]:
+        """[tried] gzip ratios; empty without a band."""
+        return np.concatenate([np.empty(0), *(c.scores for c in self._chunks)])
+
+    def measured(self, name: str) -> npt.NDArray[np.float64]:
+        """Values of a measure of `where` of the candidates that reached it."""
+        return np.concatenate([np.empty(0), *(c.measured[name] for c in self._chunks if name in c.measured)])
 
     def summary(self, spec: NcaSpec) -> dict[str, Any]:
-        """For provenance: candidates tried, acceptance rate, quantiles of all and of accepted gzip ratios."""
+        """For provenance: candidates tried, acceptance rate, quantiles of all and of accepted gzip ratios, and of the
+        measures of `where` (of the candidates that reached them)."""
         out: dict[str, Any] = {"candidates_tried": self.tried, "acceptance_rate": self.accepted / max(self.tried, 1)}
-        scores = np.concatenate(self.scores) if self.scores else np.empty(0)
+        scores = self.scores()
         if spec.band is not None and len(scores):
             inside = scores[(scores >= spec.band[0]) & (scores < spec.band[1])]
             out["gzip_of_candidates"] = _quantiles(scores)
             out["gzip_of_accepted"] = _quantiles(inside)
+        if spec.where:
+            out["where"] = {name: _quantiles(self.measured(name)) for name in spec.where}
         return out
 
     def check(self, spec: NcaSpec) -> None:
-        """UserError once the band has proved out of reach."""
-        if self.tried < TRIES or self.accepted >= self.tried * ACCEPTANCE or spec.band is None:
+        """UserError once the band, or the band and the filters together, have proved out of reach."""
+        if self.tried < TRIES or self.accepted >= self.tried * ACCEPTANCE:
             return
-        reach = _quantiles(np.concatenate(self.scores))
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in reach.items())
+        asked = [] if spec.band is None else [f"band: [{spec.band[0]:g}, {spec.band[1]:g})"]
+        asked += [f"where.{name}: [{low:g}, {high:g})" for name, (low, high) in spec.where.items()]
+        if not asked:
+            return
+        out = "is out of reach" if len(asked) == 1 else "are out of reach together"
+        reach = [] if spec.band is None else [f"their gzip ratios: {_shown(self.scores())}"]
+        for name in spec.where:
+            values = self.measured(name)
+            reach.append(f"{name} of the {len(values):,} that came to it: {_shown(values)}")
         raise UserError(
-            f"band: [{spec.band[0]:g}, {spec.band[1]:g}) is out of reach: {self.accepted} of {self.tried:,} random rules lie in it "
+            f"{' and '.join(asked)} {out}: {self.accepted} of {self.tried:,} random rules lie in it "
             f"(n_states {spec.n_states}, patch {spec.patch}, tau {spec.tau:g}, variant {spec.variant}); "
-            f"their gzip ratios: {shown}; choose a band inside this range"
+            f"{'; '.join(reach)}; choose a band inside this range"
         )
 
 
+def _shown(values: npt.NDArray[np.float64]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in _quantiles(values).items()) or "none"
+
+
 def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    values = values[~np.isnan(values)]
     if not len(values):
         return {}
     names = ("min", "5%", "50%", "95%", "max")
@@ -94,20 +127,23 @@ def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
 
 
 def judge(spec: NcaSpec, seed: int, split: str, first: int, n: int, n_frames: int = 0) -> Judged:
-    """Score candidates first .. first + n - 1; for those in the band, `n_frames` frames of trajectory 0 (0: none)."""
+    """Score candidates first .. first + n - 1; for those accepted, `n_frames` frames of trajectory 0 (0: none)."""
     candidates = np.arange(first, first + n)
     keys = rule_keys(seed, split, candidates)
     noise = trajectory_keys(keys, 0)
-    if spec.band is None:
-        return Judged(
-            candidates, np.empty(0), simulate(spec, make_rules(spec, keys), noise, n_frames) if n_frames else None
-        )
+    if spec.band is None and not spec.where:
+        frames = simulate(spec, make_rules(spec, keys), noise, n_frames) if n_frames else None
+        return Judged(candidates, np.empty(0), {}, frames)
     rules = make_rules(spec, keys)
     scored = simulate(spec, rules, noise, spec.score_frames)
-    scores = gzip_scores(spec, scored)
-    inside = (scores >= spec.band[0]) & (scores < spec.band[1])
+    scores, measured, inside = np.empty(0), Values(), np.ones(n, bool)
+    if spec.band is not None:
+        scores = gzip_scores(spec, scored)
+        inside = (scores >= spec.band[0]) & (scores < spec.band[1])
+    if spec.where:
+        inside, measured = passed(spec, keys, scored, inside)
     if not n_frames:
-        return Judged(candidates[inside], scores, None)
+        return Judged(candidates[inside], scores, measured, None)
     start = scored[inside]
     if n_frames > spec.score_frames:
         kept = Rules(rules.table[inside], rules.readout[inside])
@@ -115,13 +151,14 @@ def judge(spec: NcaSpec, seed: int, split: str, first: int, n: int, n_frames: in
             spec, kept, noise[inside], n_frames - spec.score_frames + 1, after=start[:, -1], done=spec.score_frames - 1
         )
         start = np.concatenate([start, rest[:, 1:]], axis=1)
-    return Judged(candidates[inside], scores, start[:, :n_frames])
+    return Judged(candidates[inside], scores, measured, start[:, :n_frames])
 
 
 def search(
     spec: NcaSpec, seed: int, split: str, n_rules: int, n_frames: int, threads: int | None, found: Search
 ) -> Iterator[Judged]:
     """Chunks of candidates until `n_rules` of them are accepted. Raises UserError when the band is out of reach."""
+    check_length(spec)
     for chunk in in_order(lambda first: judge(spec, seed, split, first, CHUNK, n_frames), count(0, CHUNK), threads):
         found.add(chunk, CHUNK)
         found.check(spec)
@@ -130,13 +167,31 @@ def search(
             return
 
 
+class Shown(NamedTuple):
+    """What rows show: numbers of accepted rules, and of each one's trajectories."""
+
+    rule: npt.NDArray[np.int64]
+    trajectory: npt.NDArray[np.int64]
+
+
+def shown(spec: NcaSpec, split: str, rows: npt.NDArray[np.int64]) -> Shown:
+    """Which rule and which of its trajectories each row shows; outside the training split every row has its own rule."""
+    if split != "train" or (spec.n_rules is None and spec.n_trajectories is None):
+        return Shown(rows, np.zeros_like(rows))
+    if spec.n_rules is None:
+        assert spec.n_trajectories is not None
+        return Shown(rows // spec.n_trajectories, rows % spec.n_trajectories)
+    trajectory = rows // spec.n_rules
+    return Shown(rows % spec.n_rules, trajectory if spec.n_trajectories is None else trajectory % spec.n_trajectories)
+
+
 def nca_rows(
     spec: NcaSpec, seed: int, split: str, n_rows: int, n_tokens: int, threads: int | None, found: Search
 ) -> Iterator[Tokens]:
-    """Rows [chunk, n_tokens] of a split, `n_rows` of them in all, each starting with a whole frame.
-
-    Row r shows rule r; with `n_rules` (training split only), rule r mod n_rules on its trajectory r // n_rules.
-    """
+    """Rows [chunk, n_tokens] of a split, `n_rows` of them in all, each starting with a whole frame; see `shown`."""
+    if spec.control == "unigram":
+        yield from _iid_rows(spec, seed, split, n_rows, n_tokens, threads, found)
+        return
     n_frames = -(-n_tokens // spec.tokens_per_frame)
     left = n_rows
     for frames in _trajectories(spec, seed, split, n_rows, n_frames, threads, found):
@@ -149,20 +204,39 @@ def nca_rows(
 def _trajectories(
     spec: NcaSpec, seed: int, split: str, n_rows: int, n_frames: int, threads: int | None, found: Search
 ) -> Iterator[Cells]:
-    if spec.n_rules is None or split != "train" or n_rows <= spec.n_rules:
+    rule, trajectory = shown(spec, split, np.arange(n_rows))
+    n_rules = int(rule.max()) + 1
+    if n_rules == n_rows:
         for chunk in search(spec, seed, split, n_rows, n_frames, threads, found):
             assert chunk.frames is not None
             yield chunk.frames
         return
-    chunks = list(search(spec, seed, split, spec.n_rules, 0, threads, found))
-    keys = rule_keys(seed, split, np.concatenate([c.candidates for c in chunks])[: spec.n_rules])
+    for _ in search(spec, seed, split, n_rules, 0, threads, found):
+        pass
+    keys = rule_keys(seed, split, found.rules()[:n_rules])
 
     def run(first: int) -> Cells:
-        rows = np.arange(first, min(first + CHUNK, n_rows))
-        mine = keys[rows % len(keys)]
-        return simulate(spec, make_rules(spec, mine), trajectory_keys(mine, rows // len(keys)), n_frames)
+        rows = slice(first, min(first + CHUNK, n_rows))
+        mine = keys[rule[rows]]
+        return simulate(spec, make_rules(spec, mine), trajectory_keys(mine, trajectory[rows]), n_frames)
 
     yield from in_order(run, iter(range(0, n_rows, CHUNK)), threads)
+
+
+def _iid_rows(
+    spec: NcaSpec, seed: int, split: str, n_rows: int, n_tokens: int, threads: int | None, found: Search
+) -> Iterator[Tokens]:
+    """Rows of independent patch tokens with the frequencies of POOL_ROWS rows of the source, delimiters in their places."""
+    source = spec.model_copy(update={"control": "none"})
+    pool = np.concatenate(list(nca_rows(source, seed, "unigram pool", POOL_ROWS, n_tokens, threads, found)))
+    places = np.flatnonzero(~np.isin(np.arange(n_tokens) % spec.tokens_per_frame, (0, spec.tokens_per_frame - 1)))
+    patches = pool[:, places].ravel()
+    key = stream_key(seed, "nca", split, spec.control)
+    for first in range(0, n_rows, CHUNK):
+        rows = np.repeat(pool[:1], min(CHUNK, n_rows - first), axis=0)
+        keys = bits(key, first + np.arange(len(rows)))
+        rows[:, places] = patches[below(keys[:, None], np.arange(len(places)), len(patches))]
+        yield rows
 
 
 def _controlled(spec: NcaSpec, rows: Tokens, seed: int, split: str, first: int) -> Tokens:
@@ -179,6 +253,15 @@ def _controlled(spec: NcaSpec, rows: Tokens, seed: int, split: str, first: int) 
     out = rows.copy()
     out[:, places.ravel()] = np.take_along_axis(rows, places[order].reshape(len(rows), -1), axis=1)
     return out
+
+
+def trajectory(
+    spec: NcaSpec, seed: int, split: str, candidate: npt.ArrayLike, number: npt.ArrayLike, n_frames: int
+) -> Cells:
+    """Frames [n, n_frames, grid, grid] of candidates' trajectories: with what `TokenFile.row_rules` gives, the rows of a
+    token file before its control."""
+    keys = rule_keys(seed, split, np.atleast_1d(np.asarray(candidate)))
+    return simulate(spec, make_rules(spec, keys), trajectory_keys(keys, number), n_frames)
 
 
 def nca_trajectory(spec: NcaSpec, seed: int, rule: int, n_frames: int, split: str = "train") -> Cells:

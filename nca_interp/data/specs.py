@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +13,13 @@ MAX_VOCAB = 2**22
 """Largest vocabulary a token file can hold; up to 2**16 tokens are stored as uint16, above as uint32."""
 SITE_CORPORA = ("prose-a", "prose-b", "code")
 TEXT_SOURCES = f"site:<{'|'.join(SITE_CORPORA)}>, files:<glob>[,<glob>...], hf:<preset, dataset or folder>, arithmetic:"
+RULE_MEASURES = (
+    "gzip_ratio_normalised", "gzip_ratio", "gzip_ratio_shuffled", "token_entropy", "lempel_ziv", "lempel_ziv_rate",
+    "mutual_information", "mutual_information_1", "cell_gzip_normalised", "cell_entropy", "activity", "own_cell_entropy",
+    "row_cells_entropy", "stencil_entropy", "stencil_coverage", "recurs", "transient", "period", "damage", "damage_slope",
+    "light_cone_speed", "noise_entropy",
+)  # fmt: skip
+"""Names of `scores.SCORES`, by which rules can be filtered."""
 
 
 class NcaSpec(Frozen):
@@ -42,6 +50,9 @@ class NcaSpec(Frozen):
     """Steps between recorded frames."""
     band: tuple[float, float] | None = (0.5, 1.0)
     """Accepted gzip ratio [lo, hi) of a rule's first `score_frames` frames, compressed / raw bytes; null: every rule."""
+    where: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Ranges [lo, hi) of further measures of a rule, all on its `score_frames` frames: {"damage": [0.8, 1.2]} or
+    {"activity": [0.1, 0.4], "damage": [0, 0.2]}; they apply beside the band (docs/measures.md)."""
     hidden: int = Field(default=16, ge=1, le=1024)
     """Width of the hidden layer."""
     channels: int = Field(default=4, ge=1, le=256)
@@ -49,9 +60,13 @@ class NcaSpec(Frozen):
     score_frames: int = Field(default=10, ge=1, le=1000)
     """Frames after burn-in on which a rule is scored."""
     n_rules: int | None = Field(default=None, ge=1)
-    """Rules of the training split, each run from new initial states in turn; null: a new rule for every row."""
-    control: Literal["none", "shuffle_tokens", "shuffle_frames"] = "none"
-    """Null models: patch tokens permuted within a row (delimiters stay), or its whole frames permuted."""
+    """Rules of the training split, shown in turn (the released code: 16,000); null: as many as the rows need."""
+    n_trajectories: int | None = Field(default=None, ge=1)
+    """Trajectories of each training rule, from new initial cells with new noise; null: one where n_rules is null (a new
+    rule for every row, as the paper), else as many as the rows need. Rows beyond n_rules * n_trajectories repeat."""
+    control: Literal["none", "shuffle_tokens", "shuffle_frames", "unigram"] = "none"
+    """Null models: a row's patch tokens permuted (delimiters stay); its whole frames permuted; unigram: iid patch tokens
+    of the frequencies that the source has over all its rules, so that no row has a rule."""
 
     @property
     def patches_per_frame(self) -> int:
@@ -82,6 +97,13 @@ class NcaSpec(Frozen):
             )
         if self.band is not None and not 0 <= self.band[0] < self.band[1] <= 10:
             raise ValueError(f"band: {list(self.band)} is not a range; legal: 0 <= lo < hi <= 10, or null")
+        for name, (low, high) in self.where.items():
+            if name not in RULE_MEASURES:
+                near = difflib.get_close_matches(name, RULE_MEASURES, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"where: unknown measure {name!r}{hint} (legal: {', '.join(RULE_MEASURES)})")
+            if not low < high:
+                raise ValueError(f"where.{name}: {[low, high]} is not a range; legal: lo < hi")
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -166,7 +166,7 @@ def _fill_synthetic(
     report: Report,
 ) -> dict[str, Any]:
     from nca_interp.data.dyck import dyck_rows
-    from nca_interp.data.nca_rows import Search, nca_rows
+    from nca_interp.data.nca_rows import Search, nca_rows, shown
     from nca_interp.data.text import token_dtype
 
     dtype = token_dtype(spec.vocab_size)
@@ -186,6 +186,9 @@ def _fill_synthetic(
                 report(f"{spec.kind} {split}", done / n_rows)
         if isinstance(spec, NcaSpec):
             provenance[split] = found.summary(spec)
+            if spec.control != "unigram":
+                n_rules = int(shown(spec, split, np.arange(n_rows)).rule.max()) + 1
+                found.rules()[:n_rules].astype("<i8").tofile(folder / f"{split}_rules.bin")
     frame = spec.tokens_per_frame if isinstance(spec, NcaSpec) else None
     return {
         "vocab_size": spec.vocab_size, "dtype": dtype.name, "n_train": sizes["train"], "n_val": sizes["val"],
@@ -203,16 +206,29 @@ def describe(spec: NcaSpec | DyckSpec) -> str:
             f"p_open {spec.p_open:g}, {ending}"
         )
     band = "no complexity filter" if spec.band is None else f"gzip ratio in [{spec.band[0]:g}, {spec.band[1]:g})"
-    rules = "a new rule for every row" if spec.n_rules is None else f"{spec.n_rules:,} training rules"
+    band += "".join(f", {name} in [{low:g}, {high:g})" for name, (low, high) in spec.where.items())
+    rules = "as many training rules as rows need" if spec.n_rules is None else f"{spec.n_rules:,} training rules"
+    if spec.n_trajectories is not None:
+        rules += f" of {spec.n_trajectories:,} trajectories each"
+    elif spec.n_rules is None:
+        rules = "a new rule for every row"
     control = {
         "none": "",
         "shuffle_tokens": "; control: tokens shuffled",
         "shuffle_frames": "; control: frames shuffled",
+        "unigram": "; control: independent tokens of the same frequencies",
     }
     return (
         f"trajectories of random NCA ({spec.variant} variant), {spec.grid}x{spec.grid} torus, {spec.n_states} states, "
         f"{spec.patch}x{spec.patch} patches, tau {spec.tau:g}, {band}, {rules}{control[spec.control]}"
     )
+
+
+class RowRules(NamedTuple):
+    """What some rows show: candidate numbers of their rules, and numbers of trajectories."""
+
+    candidate: npt.NDArray[np.int64]
+    trajectory: npt.NDArray[np.int64]
 
 
 class TokenFile:
@@ -231,6 +247,19 @@ class TokenFile:
     def _map(self, name: str, rows: int, dtype: str) -> npt.NDArray[Any]:
         stored = np.dtype(dtype).newbyteorder("<")
         return np.memmap(self.directory / name, dtype=stored, mode="r", shape=(rows, self.meta.seq_len + 1))
+
+    def row_rules(self, split: str, rows: npt.ArrayLike) -> RowRules | None:
+        """Which rule and trajectory each row of an NCA split shows; None where rows show none (control unigram, no NCA).
+
+        `nca_rows.trajectory` makes the row again.
+        """
+        from nca_interp.data.nca_rows import shown
+
+        path = self.directory / f"{split}_rules.bin"
+        if not path.is_file():
+            return None
+        rule, trajectory = shown(NcaSpec.model_validate(self.meta.spec), split, np.asarray(rows, dtype=np.int64))
+        return RowRules(np.fromfile(path, "<i8").astype(np.int64)[rule], trajectory)
 
     @classmethod
     def open(cls, directory: Path, verify: bool = True) -> TokenFile:
@@ -257,7 +286,7 @@ class TokenFile:
 
 def _bin_size(meta: TokenMeta, name: str) -> int | None:
     split, _, rest = name.removesuffix(".bin").partition("_")
-    if not name.endswith(".bin"):
+    if not name.endswith(".bin") or rest == "rules":
         return None
     item = 1 if rest == "mask" else np.dtype(meta.dtype).itemsize
     return (meta.n_train if split == "train" else meta.n_val) * (meta.seq_len + 1) * item

@@ -9,13 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nca_interp.analysis.complexity import conditional_entropy, entropy, measures
+from nca_interp.analysis.complexity import summaries
+from nca_interp.data.measures import conditional_entropy, entropy
 from nca_interp.data.nca import frames_to_tokens
-from nca_interp.data.specs import NcaSpec
+from nca_interp.data.sample import Sample
+from nca_interp.data.specs import DyckSpec, NcaSpec
 
 
-def _measure(rows: np.ndarray, vocab: int, spec=None) -> dict[str, float]:
-    found = measures(rows, rows, vocab, rows.shape[1] - 1, spec or {"kind": "text"})
+def _sample(rows: np.ndarray, vocab: int, spec=None, frames=None) -> Sample:
+    groups = [str(i) for i in range(len(rows))]
+    return Sample(spec or DyckSpec(), vocab, rows.astype(np.uint32), groups, frames, None, None, "planted rows")
+
+
+def _measure(rows: np.ndarray, vocab: int, spec=None, frames=None) -> dict[str, float]:
+    sample = _sample(rows, vocab, spec, frames)
+    found = summaries(sample, sample)
     assert len({m.measure for m in found}) == len(found)
     return {m.measure: m.value for m in found}
 
@@ -60,7 +68,7 @@ def test_conditional_entropy_of_a_coin_that_sticks():
     rng = np.random.default_rng(0)
     flips = rng.random((200, 1000)) < 0.1
     rows = np.cumsum(flips, axis=1) % 2
-    assert conditional_entropy(rows, 2) == pytest.approx(-(0.1 * math.log(0.1) + 0.9 * math.log(0.9)), abs=5e-3)
+    assert conditional_entropy(rows) == pytest.approx(-(0.1 * math.log(0.1) + 0.9 * math.log(0.9)), abs=5e-3)
 
 
 def test_change_rate_of_planted_frames():
@@ -70,6 +78,6 @@ def test_change_rate_of_planted_frames():
     blinking[:, 1::2] = 1
     for frames, rate in ((still, 0.0), (blinking, 1.0)):
         rows = frames_to_tokens(spec, frames).astype(np.int64)
-        found = _measure(np.concatenate([rows, rows[:, :1]], 1), spec.vocab_size, spec.model_dump(mode="json"))
-        assert found["cell_change_rate"] == rate
+        found = _measure(rows, spec.vocab_size, spec, frames)
+        assert found["activity"] == rate
         assert found["own_cell_entropy"] == pytest.approx(0.0, abs=0.02)
