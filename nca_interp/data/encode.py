@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.data.corpus import Corpus, Cursor, Document, Lane
@@ -74,7 +74,8 @@ class Encoder:
 
     def part(self, chunk: Sequence[Document], cursor: Cursor, skipped: int) -> Part:
         """Hash and tokenise; documents without any text are left out."""
-        keys, ranks, sizes, texts, new = [], [], [], [], []
+        keys: list[bytes] = []
+        ranks, sizes, texts, new = [], [], [], []
         seen: set[bytes] = set()
         for text, group in chunk:
             if not (key := document_key(text)):
@@ -103,14 +104,21 @@ class Encoder:
         counts: list[int] = []
         found = []
         for batch in _batches(texts):
-            flat = array("I")
-            for encoding in self.tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-                ids = encoding.ids
-                flat.fromlist(ids)
-                flat.append(self.end)
-                counts.append(len(ids) + 1)
-            found.append(np.frombuffer(flat, np.uint32).astype(self.dtype))
+            ids, sizes = flatten(self.tokenizer.encode_batch_fast(batch, add_special_tokens=False), self.end)
+            found.append(ids.astype(self.dtype))
+            counts += sizes
         return np.concatenate([*found, np.empty(0, self.dtype)]), counts
+
+
+def flatten(encoded: Sequence[Encoding], end: int) -> tuple[npt.NDArray[np.uint32], list[int]]:
+    """Ids of several encodings in one array, `end` behind each, and how many each gave."""
+    flat, sizes = array("I"), []
+    for encoding in encoded:
+        ids = encoding.ids
+        flat.fromlist(ids)
+        flat.append(end)
+        sizes.append(len(ids) + 1)
+    return np.frombuffer(flat, np.uint32), sizes
 
 
 def _batches(texts: list[str]) -> Iterator[list[str]]:
@@ -215,7 +223,8 @@ class _Worker:
         n = header["documents"]
         kinds = ((U64, n), (U64, n), (I64, n), (I64, n), (self.dtype, header["tokens"]))
         arrays = [np.frombuffer(self.process.stdout.read(k.itemsize * size), k) for k, size in kinds]
-        return Part(*arrays, Cursor(*header["cursor"]), header["skipped"])  # type: ignore[arg-type]
+        keys, ranks, sizes, lengths, ids = arrays
+        return Part(keys, ranks, sizes, lengths, ids, Cursor(*header["cursor"]), header["skipped"])
 
     def close(self) -> None:
         """Wait for the process and close its pipes."""

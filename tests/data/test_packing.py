@@ -105,13 +105,13 @@ def test_a_budget_and_duplicates_do_not_depend_on_processes(tmp_path, sources):
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from nca_interp.data import corpus, files, prepare, text
+from nca_interp.data import corpus, files, packing, text
 from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.tokens import write_tokens
 files.RANGE_BYTES, corpus.CHUNK_CHARACTERS, corpus.LANES, text.HEAD_BYTES = 9000, 2500, 3, 5000
-prepare.COMMIT_SECONDS = 0.0
+packing.COMMIT_SECONDS = 0.0
 source, out, threads, where, after = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-whole, count = getattr(prepare.Preparation, where), 0
+whole, count = getattr(packing.Preparation, where), 0
 def dying(self, *args):
     global count
     count += 1
@@ -121,7 +121,7 @@ def dying(self, *args):
             self.outputs["train"].file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     return result
-setattr(prepare.Preparation, where, dying)
+setattr(packing.Preparation, where, dying)
 write_tokens(out, TextSpec(source=source, tokenizer=TokenizerSpec(vocab_size=300)), n_train=10_000, n_val=10_000, seq_len=32, seed=0, threads=threads)
 """
 
@@ -381,10 +381,10 @@ def test_odd_texts(tmp_path):
 
 
 def test_progress_tells_rates_and_what_is_left(tmp_path, sources, monkeypatch):
-    from nca_interp.data import prepare
+    from nca_interp.data import packing
 
     clock = iter(range(10_000))
-    monkeypatch.setattr(prepare.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(packing.time, "monotonic", lambda: float(next(clock)))
     seen: list[tuple[str, float]] = []
     spec = TextSpec(source=sources["ranges"], tokenizer=TokenizerSpec(vocab_size=300))
     write_tokens(

@@ -1,0 +1,172 @@
+"""Text preparation end to end beside `tokenizers` alone on the same documents and cores, and where the time goes.
+
+`python benchmarks/text_preparation.py [--mb 300] [--peer-mb 100] [--vocab 16384] [--threads N] [--form jsonl]`
+The corpus is made of the site corpora, repeated with a number in front of every document so that none is a duplicate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from nca_interp.data.corpus import Corpus
+from nca_interp.data.encode import document_key, flatten, rank
+from nca_interp.data.nca_rows import available_cores
+from nca_interp.data.specs import TextSpec, TokenizerSpec
+from nca_interp.data.text import END, make_tokenizer
+from nca_interp.data.tokens import write_tokens
+
+FILE_BYTES = 50_000_000
+
+
+def documents(size: int) -> Iterator[str]:
+    """Documents of all site corpora, over and over, until they hold `size` bytes."""
+    held = [d.text for name in ("prose-a", "prose-b", "code") for d in Corpus(TextSpec(source=f"site:{name}"))]
+    for copy in count():
+        for text in held:
+            if size <= 0:
+                return
+            yield f"{copy}: {text}"
+            size -= len(text.encode())
+
+
+def write_corpus(folder: Path, size: int, form: str) -> None:
+    """Files of about 50 MB of text in one of the formats."""
+    stream, number = documents(size), 0
+    while True:
+        texts, held = [], 0
+        for text in stream:
+            texts.append(text)
+            held += len(text)
+            if held >= FILE_BYTES:
+                break
+        if not texts:
+            return
+        path = folder / f"{number:04}.{form}"
+        number += 1
+        if form == "parquet":
+            pq.write_table(pa.table({"text": texts}), path, row_group_size=5000)
+            continue
+        data = "".join(json.dumps({"text": t}) + "\n" for t in texts).encode()
+        path.write_bytes(gzip.compress(data, 4) if form.endswith(".gz") else data)
+
+
+def peer_rate(tokenizer: Tokenizer, size: int, threads: int) -> float:
+    """MB/s of encode_batch_fast on all cores, documents in memory, its answers thrown away."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
+    stream, spent, done = documents(size), 0.0, 0
+    while batch := list(islice(stream, 2000)):
+        done += sum(len(t.encode()) for t in batch)
+        begin = time.perf_counter()
+        tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        spent += time.perf_counter() - begin
+    return done / spent / 1e6
+
+
+class Memory:
+    """Largest resident memory of this process and its children while the block runs, above what it began with."""
+
+    def __enter__(self) -> Memory:
+        self.own = self.all = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._over.wait(0.1):
+            try:
+                own, others = me.memory_info().rss, [p.memory_info().rss for p in me.children(recursive=True)]
+            except psutil.Error:
+                continue
+            self.own, self.all = max(self.own, own), max(self.all, own + sum(others))
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def stages(tokenizer: Tokenizer, end: int) -> None:
+    """Shares of one core's time on 10 MB."""
+    lines = [json.dumps({"text": t}).encode() for t in documents(10_000_000)]
+    times: dict[str, float] = {}
+
+    def timed(name: str, work: object) -> object:
+        begin = time.perf_counter()
+        result = work()  # type: ignore[operator]
+        times[name] = time.perf_counter() - begin
+        return result
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    texts: list[str] = timed("JSON", lambda: [json.loads(line)["text"] for line in lines])  # type: ignore[assignment]
+    timed("document hash", lambda: [document_key(t) for t in texts])
+    timed("split hash, bytes", lambda: [(rank(t), len(t.encode())) for t in texts])
+    groups = [texts[at : at + 500] for at in range(0, len(texts), 500)]
+    encoded = timed(
+        "encode_batch_fast", lambda: [tokenizer.encode_batch_fast(g, add_special_tokens=False) for g in groups]
+    )
+    timed("ids to arrays", lambda: [flatten(e, end) for e in encoded])  # type: ignore[attr-defined]
+    begin = time.perf_counter()
+    del encoded
+    times["freeing encodings"] = time.perf_counter() - begin
+    total = sum(times.values())
+    print("one core, shares of", f"{total:.2f} s:", ", ".join(f"{n} {t / total:.1%}" for n, t in times.items()))
+
+
+def main() -> None:
+    """Print rates, their ratio, memory and shares."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mb", type=int, default=300)
+    parser.add_argument("--peer-mb", type=int, default=100)
+    parser.add_argument("--vocab", type=int, default=16_384)
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--form", choices=("jsonl", "jsonl.gz", "parquet"), default="jsonl")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_corpus(folder, args.mb * 1_000_000, args.form)
+        tokenizer, end = make_tokenizer(TokenizerSpec(vocab_size=args.vocab), islice(documents(8_000_000), None))
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder / "tokenizer")
+        stages(tokenizer, end)
+        peers = [peer_rate(tokenizer, args.peer_mb * 500_000, args.threads)]
+        spec = TextSpec(
+            source=f"files:{folder}/*.{args.form}", tokenizer=TokenizerSpec(kind="hf", name=str(folder / "tokenizer"))
+        )
+        begin = time.perf_counter()
+        with Memory() as memory:
+            meta = write_tokens(
+                folder / "out", spec, n_train=10**9, n_val=10**9, seq_len=1024, seed=0, threads=args.threads,
+                progress=lambda label, done: print(f"\r{done:4.0%} {label}   ", end="", flush=True),
+            )  # fmt: skip
+        seconds = time.perf_counter() - begin
+        peers.append(peer_rate(tokenizer, args.peer_mb * 500_000, args.threads))
+    found, peer = meta.provenance, float(np.mean(peers))
+    rate = found["bytes"] / seconds / 1e6
+    tokens = (meta.n_train + meta.n_val) * (meta.seq_len + 1)
+    print(
+        f"\n{args.form}, {found['bytes'] / 1e6:.0f} MB, {found['documents']:,} documents, {tokens / 1e6:.0f} M tokens, "
+        f"{args.threads} cores: {seconds:.1f} s, {rate:.2f} MB/s, {tokens / seconds / 1e6:.2f} M tokens/s\n"
+        f"tokenizers alone before and after: {peers[0]:.2f}, {peers[1]:.2f} MB/s; ratio {rate / peer:.2f}\n"
+        f"peak resident memory: {memory.own / 2**20:.0f} MiB this process (it held what the peer needs before), "
+        f"{memory.all / 2**20:.0f} MiB with its workers"
+    )
+
+
+if __name__ == "__main__":
+    main()
