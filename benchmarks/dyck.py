@@ -92,7 +92,7 @@ def main() -> None:
                 f"{variant} {ending}: {rates[1] / 1e6:.0f} M tokens/s on 1 thread, {rates[cores] / 1e6:.0f} M on {cores}"
             )
         few = max(args.rows // 200, 2)
-        plain = rate(lambda _, s=spec: published(s, few, args.tokens), 2, few * args.tokens)
+        plain = rate(lambda _, s=spec, n=few: published(s, n, args.tokens), 2, few * args.tokens)
         numpy_rate = rate(lambda _, s=spec: vectorised(s, 2048, args.tokens), 2, 2048 * args.tokens)
         print(
             f"{variant} peers: published procedure {plain / 1e6:.2f} M tokens/s ({rates[cores] / plain:.0f} times slower), "
@@ -100,7 +100,9 @@ def main() -> None:
         )
         rows = np.concatenate(list(dyck_rows(spec, 0, "train", 2048, args.tokens)))
         dyck_stats(rows[:2], spec)
-        print(f"{variant} statistics: {rate(lambda _, s=spec: dyck_stats(rows, s), 2, rows.size) / 1e6:.0f} M tokens/s")
+        print(
+            f"{variant} statistics: {rate(lambda _, s=spec, r=rows: dyck_stats(r, s), 2, rows.size) / 1e6:.0f} M tokens/s"
+        )
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         write_tokens(Path(folder) / "t", spec, n_train=args.rows, n_val=100, seq_len=args.tokens - 1, seed=0)

@@ -10,10 +10,13 @@ import argparse
 import gzip
 import json
 import os
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 
@@ -29,16 +32,21 @@ from nca_interp.data.encode import document_key, flatten, rank
 from nca_interp.data.nca_rows import available_cores
 from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.text import END, make_tokenizer
-from nca_interp.data.tokens import write_tokens
+from nca_interp.data.tokens import TokenFile
 
 FILE_BYTES = 50_000_000
 
 
+@lru_cache
+def site_documents() -> list[str]:
+    """Documents of all site corpora."""
+    return [d.text for name in ("prose-a", "prose-b", "code") for d in Corpus(TextSpec(source=f"site:{name}"))]
+
+
 def documents(size: int) -> Iterator[str]:
     """Documents of all site corpora, over and over, until they hold `size` bytes."""
-    held = [d.text for name in ("prose-a", "prose-b", "code") for d in Corpus(TextSpec(source=f"site:{name}"))]
     for copy in count():
-        for text in held:
+        for text in site_documents():
             if size <= 0:
                 return
             yield f"{copy}: {text}"
@@ -78,55 +86,46 @@ def peer_rate(tokenizer: Tokenizer, size: int, threads: int) -> float:
     return done / spent / 1e6
 
 
-class Memory:
-    """Largest resident memory of this process and its children while the block runs, above what it began with."""
-
-    def __enter__(self) -> Memory:
-        self.own = self.all = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._over.wait(0.1):
-            try:
-                own, others = me.memory_info().rss, [p.memory_info().rss for p in me.children(recursive=True)]
-            except psutil.Error:
-                continue
-            self.own, self.all = max(self.own, own), max(self.all, own + sum(others))
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+def peak_memory(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Largest resident bytes of a process, and of it with its children, until it ends."""
+    own = together = 0
+    while process.poll() is None:
+        with suppress(psutil.Error):
+            parent = psutil.Process(process.pid)
+            now, others = parent.memory_info().rss, [p.memory_info().rss for p in parent.children(recursive=True)]
+            own, together = max(own, now), max(together, now + sum(others))
+        time.sleep(0.1)
+    return own, together
 
 
 def stages(tokenizer: Tokenizer, end: int) -> None:
     """Shares of one core's time on 10 MB."""
     lines = [json.dumps({"text": t}).encode() for t in documents(10_000_000)]
-    times: dict[str, float] = {}
-
-    def timed(name: str, work: object) -> object:
-        begin = time.perf_counter()
-        result = work()  # type: ignore[operator]
-        times[name] = time.perf_counter() - begin
-        return result
-
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    texts: list[str] = timed("JSON", lambda: [json.loads(line)["text"] for line in lines])  # type: ignore[assignment]
-    timed("document hash", lambda: [document_key(t) for t in texts])
-    timed("split hash, bytes", lambda: [(rank(t), len(t.encode())) for t in texts])
-    groups = [texts[at : at + 500] for at in range(0, len(texts), 500)]
-    encoded = timed(
-        "encode_batch_fast", lambda: [tokenizer.encode_batch_fast(g, add_special_tokens=False) for g in groups]
+    marks = [time.perf_counter()]
+    texts = [json.loads(line)["text"] for line in lines]
+    marks.append(time.perf_counter())
+    for text in texts:
+        document_key(text)
+    marks.append(time.perf_counter())
+    for text in texts:
+        rank(text), len(text.encode())
+    marks.append(time.perf_counter())
+    encoded = [
+        tokenizer.encode_batch_fast(texts[at : at + 500], add_special_tokens=False) for at in range(0, len(texts), 500)
+    ]
+    marks.append(time.perf_counter())
+    for group in encoded:
+        flatten(group, end)
+    marks.append(time.perf_counter())
+    del encoded, group
+    marks.append(time.perf_counter())
+    names = ("JSON", "document hash", "split hash and bytes", "encode_batch_fast", "ids to arrays", "freeing them")
+    shares = np.diff(marks) / (marks[-1] - marks[0])
+    print(
+        f"one core, {marks[-1] - marks[0]:.2f} s:",
+        ", ".join(f"{n} {x:.1%}" for n, x in zip(names, shares, strict=True)),
     )
-    timed("ids to arrays", lambda: [flatten(e, end) for e in encoded])  # type: ignore[attr-defined]
-    begin = time.perf_counter()
-    del encoded
-    times["freeing encodings"] = time.perf_counter() - begin
-    total = sum(times.values())
-    print("one core, shares of", f"{total:.2f} s:", ", ".join(f"{n} {t / total:.1%}" for n, t in times.items()))
 
 
 def main() -> None:
@@ -145,16 +144,15 @@ def main() -> None:
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder / "tokenizer")
         stages(tokenizer, end)
         peers = [peer_rate(tokenizer, args.peer_mb * 500_000, args.threads)]
-        spec = TextSpec(
-            source=f"files:{folder}/*.{args.form}", tokenizer=TokenizerSpec(kind="hf", name=str(folder / "tokenizer"))
-        )
+        command = [
+            sys.executable, "-m", "nca_interp", "data", "prepare", f"files:{folder}/*.{args.form}", "--out", f"{folder}/out",
+            "--tokenizer", f"{folder}/tokenizer", "--val-tokens", "1000B", "--threads", str(args.threads),
+        ]  # fmt: skip
         begin = time.perf_counter()
-        with Memory() as memory:
-            meta = write_tokens(
-                folder / "out", spec, n_train=10**9, n_val=10**9, seq_len=1024, seed=0, threads=args.threads,
-                progress=lambda label, done: print(f"\r{done:4.0%} {label}   ", end="", flush=True),
-            )  # fmt: skip
+        process = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        own, together = peak_memory(process)
         seconds = time.perf_counter() - begin
+        meta = TokenFile.open(folder / "out").meta
         peers.append(peer_rate(tokenizer, args.peer_mb * 500_000, args.threads))
     found, peer = meta.provenance, float(np.mean(peers))
     rate = found["bytes"] / seconds / 1e6
@@ -163,8 +161,7 @@ def main() -> None:
         f"\n{args.form}, {found['bytes'] / 1e6:.0f} MB, {found['documents']:,} documents, {tokens / 1e6:.0f} M tokens, "
         f"{args.threads} cores: {seconds:.1f} s, {rate:.2f} MB/s, {tokens / seconds / 1e6:.2f} M tokens/s\n"
         f"tokenizers alone before and after: {peers[0]:.2f}, {peers[1]:.2f} MB/s; ratio {rate / peer:.2f}\n"
-        f"peak resident memory: {memory.own / 2**20:.0f} MiB this process (it held what the peer needs before), "
-        f"{memory.all / 2**20:.0f} MiB with its workers"
+        f"peak resident memory: {own / 2**20:.0f} MiB the process itself, {together / 2**20:.0f} MiB with its workers"
     )
 
 

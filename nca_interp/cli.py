@@ -44,8 +44,8 @@ def main() -> None:
         fail(str(error), 2)
     except RunFailed as error:
         fail(str(error), 1)
-    except KeyboardInterrupt as interrupt:
-        fail(str(interrupt) or "interrupted", 130)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -89,4 +89,8 @@ def prepare(
     from nca_interp.data.prepare import Request, prepare_tokens
 
     request = Request(source, set_ or [], tokenizer, tokens, val_tokens, seq_len, seed)
-    print(prepare_tokens(request, out, threads))
+    try:
+        print(prepare_tokens(request, out, threads))
+    except KeyboardInterrupt:
+        print("interrupted; text that is done is kept: the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None

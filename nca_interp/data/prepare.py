@@ -47,15 +47,11 @@ def prepare_tokens(request: Request, out: Path, threads: int | None) -> str:
     if request.tokens is None and not _ends(spec):
         raise UserError("--tokens: needed, this source has no end; e.g. --tokens 10M")
     _check_disk(out, spec, rows, request.seq_len)
-    try:
-        with shown() as report:
-            meta = write_tokens(
-                out, spec, n_train=rows[0], n_val=rows[1], seq_len=request.seq_len, seed=request.seed, threads=threads,
-                progress=report,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        kept = "; what is done is kept, the same command continues" if isinstance(spec, TextSpec) else ""
-        raise KeyboardInterrupt(f"interrupted{kept}") from None
+    with shown() as report:
+        meta = write_tokens(
+            out, spec, n_train=rows[0], n_val=rows[1], seq_len=request.seq_len, seed=request.seed, threads=threads,
+            progress=report,
+        )  # fmt: skip
     return _summary(out, meta, rows)
 
 
