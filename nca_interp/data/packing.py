@@ -153,10 +153,13 @@ class Preparation:
                     self.commit()
                     committed = time.monotonic()
         self.whole = False
-        for name in SPLITS:
+        partial = [n for n in SPLITS if self.outputs[n].size % (self.width * self.dtype.itemsize)]
+        for name in partial:
             self.outputs[name].cut(self.rows(name) * self.width * self.dtype.itemsize)
         self.state.finished = True
         self.commit()
+        for name in partial:
+            self.outputs[name].trim()
 
     def rows(self, name: str) -> int:
         """Whole rows of a split so far."""

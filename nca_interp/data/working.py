@@ -57,10 +57,8 @@ class Output:
         self.size, self.hash = 0, hashlib.sha256()
         self.file = open(path, "r+b" if committed else "wb")  # noqa: SIM115  closed by close()
         if committed:
-            self.file.truncate(committed["bytes"])
-            while block := self.file.read(1 << 20):
-                self.hash.update(block)
-                self.size += len(block)
+            self.cut(committed["bytes"])
+            self.trim()
             if self.summary() != committed:
                 raise OSError(f"{path} differs from what was written")
 
@@ -71,14 +69,18 @@ class Output:
         self.size += values.nbytes
 
     def cut(self, size: int) -> None:
-        """Drop what lies behind the first `size` bytes."""
-        if size < self.size:
-            self.file.truncate(size)
-            self.file.flush()
-            self.size, self.hash = size, hashlib.sha256()
-            with open(self.file.name, "rb") as file:
-                while block := file.read(1 << 20):
-                    self.hash.update(block)
+        """Count only the first `size` bytes; what lies behind stays until `trim`, in case the present state is not the last."""
+        self.file.flush()
+        self.size, self.hash = 0, hashlib.sha256()
+        with open(self.file.name, "rb") as file:
+            while block := file.read(min(1 << 20, size - self.size)):
+                self.hash.update(block)
+                self.size += len(block)
+
+    def trim(self) -> None:
+        """Drop what lies behind the bytes that count."""
+        self.file.truncate(self.size)
+        self.file.seek(self.size)
 
     def summary(self) -> dict[str, Any]:
         """Bytes and SHA-256 so far."""
