@@ -146,7 +146,7 @@ def main() -> None:
         peers = [peer_rate(tokenizer, args.peer_mb * 500_000, args.threads)]
         command = [
             sys.executable, "-m", "nca_interp", "data", "prepare", f"files:{folder}/*.{args.form}", "--out", f"{folder}/out",
-            "--tokenizer", f"{folder}/tokenizer", "--val-tokens", "1000B", "--threads", str(args.threads),
+            "--tokenizer", f"{folder}/tokenizer", "--val-tokens", "1B", "--threads", str(args.threads),
         ]  # fmt: skip
         begin = time.perf_counter()
         process = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"})

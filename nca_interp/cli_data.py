@@ -10,7 +10,6 @@ import typer
 
 data = typer.Typer(help="Look at token sources; write their tokens.", no_args_is_help=True, rich_markup_mode=None)
 FOLDER = Path("runs/out/inspect")
-VAL_TOKENS = 262_144
 
 Source = Annotated[
     str,
@@ -77,7 +76,9 @@ def prepare(
     tokens: Annotated[
         str | None, typer.Option(help="Training tokens, e.g. 164M, 1.6B; default for text: the whole corpus.")
     ] = None,
-    val_tokens: Annotated[str, typer.Option(help="Validation tokens.")] = str(VAL_TOKENS),
+    val_tokens: Annotated[
+        str | None, typer.Option(help="Validation tokens; default a twentieth of --tokens, at most 262144.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Text: a Hugging Face name or folder (gpt2), or the size of an own BPE (4096).")
     ] = None,

@@ -198,7 +198,7 @@ class _Worker:
     def __init__(self, job: dict[str, Any], threads: int) -> None:
         environment = os.environ | {
             "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false", "RAYON_NUM_THREADS": str(threads),
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nca_interp.data.encode"],

@@ -21,6 +21,8 @@ from nca_interp.data.tokens import TokenMeta, write_tokens
 
 WHOLE = 10**12
 """Rows asked for where a whole corpus is wanted."""
+VAL_TOKENS, VAL_SHARE = 262_144, 20
+"""Validation tokens where none are asked for: so many, or one for this many training tokens if that is less."""
 PLAIN_SECONDS = 10.0
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
@@ -32,7 +34,7 @@ class Request(NamedTuple):
     overrides: list[str]
     tokenizer: str | None
     tokens: str | None
-    val_tokens: str
+    val_tokens: str | None
     seq_len: int
     seed: int
 
@@ -40,10 +42,7 @@ class Request(NamedTuple):
 def prepare_tokens(request: Request, out: Path, threads: int | None) -> str:
     """Write (or check, or continue) a token directory and say what is in it."""
     spec = _spec(request)
-    rows = [
-        WHOLE if text is None else -(-count(name, text) // request.seq_len)
-        for name, text in (("--tokens", request.tokens), ("--val-tokens", request.val_tokens))
-    ]
+    rows = _rows(request)
     if request.tokens is None and not _ends(spec):
         raise UserError("--tokens: needed, this source has no end; e.g. --tokens 10M")
     _check_disk(out, spec, rows, request.seq_len)
@@ -68,6 +67,15 @@ def _spec(request: Request) -> Spec:
     return parse(TextSpec, spec.model_dump(mode="json") | {"tokenizer": chosen})
 
 
+def _rows(request: Request) -> list[int]:
+    """Rows of training and validation."""
+    wanted = None if request.tokens is None else count("--tokens", request.tokens)
+    default = VAL_TOKENS if wanted is None else min(VAL_TOKENS, wanted // VAL_SHARE)
+    val = default if request.val_tokens is None else count("--val-tokens", request.val_tokens)
+    train = WHOLE if wanted is None else -(-wanted // request.seq_len)
+    return [train, max(-(-val // request.seq_len), 1)]
+
+
 def _ends(spec: Spec) -> bool:
     return isinstance(spec, TextSpec) and (spec.source.partition(":")[0] != "arithmetic" or spec.max_bytes is not None)
 
@@ -82,6 +90,8 @@ def count(name: str, text: str) -> int:
 
 
 def _check_disk(out: Path, spec: Spec, rows: list[int], seq_len: int) -> None:
+    if isinstance(spec, TextSpec) and not spec.source.startswith("hf:"):
+        return  # what lies here already bounds it
     folder = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     vocab = spec.tokenizer.vocab_size if isinstance(spec, TextSpec) else spec.vocab_size
     need = sum(n for n in rows if n != WHOLE) * (seq_len + 1) * token_dtype(vocab).itemsize

@@ -189,6 +189,14 @@ def test_a_working_folder_that_is_not_whole_is_started_again(tmp_path, sources, 
     assert content(tmp_path / "t") == content(tmp_path / "whole")
 
 
+def test_two_processes_do_not_prepare_the_same_tokens(tmp_path, sources):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".work-t.lock"), pytest.raises(UserError, match="another process is preparing the same"):
+        write(tmp_path / "t", sources["ranges"])
+    write(tmp_path / "t", sources["ranges"])
+
+
 class Broken:
     """open_rows that breaks off: with the given errors, one after each few rows, as long as there are some."""
 
