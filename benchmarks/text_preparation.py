@@ -10,6 +10,7 @@ import argparse
 import gzip
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -74,16 +76,23 @@ def write_corpus(folder: Path, size: int, form: str) -> None:
         path.write_bytes(gzip.compress(data, 4) if form.endswith(".gz") else data)
 
 
-def peer_rate(tokenizer: Tokenizer, size: int, threads: int) -> float:
-    """MB/s of encode_batch_fast on all cores, documents in memory, its answers thrown away."""
+class Rate(NamedTuple):
+    """MB of text a second, by the clock and by processor seconds (all cores together; firm where the machine is busy)."""
+
+    clock: float
+    processor: float
+
+
+def peer_rate(tokenizer: Tokenizer, size: int, step: int, threads: int) -> Rate:
+    """encode_batch_fast on all cores for every `step`-th document, in memory, its answers thrown away."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
-    stream, spent, done = documents(size), 0.0, 0
-    while batch := list(islice(stream, 2000)):
+    stream, spent, done, processor = islice(documents(size), 0, None, step), 0.0, 0, 0.0
+    while batch := list(islice(stream, 1000)):
         done += sum(len(t.encode()) for t in batch)
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        spent += time.perf_counter() - begin
-    return done / spent / 1e6
+        spent, processor = spent + time.perf_counter() - begin, processor + time.process_time() - cpu
+    return Rate(done / spent / 1e6, done / processor / 1e6)
 
 
 def peak_memory(process: subprocess.Popen[bytes]) -> tuple[int, int]:
@@ -96,6 +105,12 @@ def peak_memory(process: subprocess.Popen[bytes]) -> tuple[int, int]:
             own, together = max(own, now), max(together, now + sum(others))
         time.sleep(0.1)
     return own, together
+
+
+def processor_seconds() -> float:
+    """Of the children that have ended, and of their children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def stages(tokenizer: Tokenizer, end: int) -> None:
@@ -137,30 +152,32 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--form", choices=("jsonl", "jsonl.gz", "parquet"), default="jsonl")
     args = parser.parse_args()
+    step = max(round(2 * args.mb / args.peer_mb), 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpus(folder, args.mb * 1_000_000, args.form)
         tokenizer, end = make_tokenizer(TokenizerSpec(vocab_size=args.vocab), islice(documents(8_000_000), None))
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder / "tokenizer")
         stages(tokenizer, end)
-        peers = [peer_rate(tokenizer, args.peer_mb * 500_000, args.threads)]
+        peers = [peer_rate(tokenizer, args.mb * 1_000_000, step, args.threads)]
         command = [
             sys.executable, "-m", "nca_interp", "data", "prepare", f"files:{folder}/*.{args.form}", "--out", f"{folder}/out",
             "--tokenizer", f"{folder}/tokenizer", "--val-tokens", "1B", "--threads", str(args.threads),
         ]  # fmt: skip
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), processor_seconds()
         process = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"})
         own, together = peak_memory(process)
-        seconds = time.perf_counter() - begin
+        seconds, used = time.perf_counter() - begin, processor_seconds() - used
         meta = TokenFile.open(folder / "out").meta
-        peers.append(peer_rate(tokenizer, args.peer_mb * 500_000, args.threads))
-    found, peer = meta.provenance, float(np.mean(peers))
-    rate = found["bytes"] / seconds / 1e6
+        peers.append(peer_rate(tokenizer, args.mb * 1_000_000, step, args.threads))
+    found, peer = meta.provenance, Rate(*np.mean(peers, axis=0))
+    rate, processor = found["bytes"] / seconds / 1e6, found["bytes"] / used / 1e6
     tokens = (meta.n_train + meta.n_val) * (meta.seq_len + 1)
     print(
         f"\n{args.form}, {found['bytes'] / 1e6:.0f} MB, {found['documents']:,} documents, {tokens / 1e6:.0f} M tokens, "
         f"{args.threads} cores: {seconds:.1f} s, {rate:.2f} MB/s, {tokens / seconds / 1e6:.2f} M tokens/s\n"
-        f"tokenizers alone before and after: {peers[0]:.2f}, {peers[1]:.2f} MB/s; ratio {rate / peer:.2f}\n"
+        f"tokenizers alone before and after: {peers[0].clock:.2f}, {peers[1].clock:.2f} MB/s; ratio {rate / peer.clock:.2f}\n"
+        f"by processor seconds: {processor:.2f} MB/s, tokenizers alone {peer.processor:.2f}; ratio {processor / peer.processor:.2f}\n"
         f"peak resident memory: {own / 2**20:.0f} MiB the process itself, {together / 2**20:.0f} MiB with its workers"
     )
 
