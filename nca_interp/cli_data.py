@@ -1,4 +1,4 @@
-"""`nca-interp data ...`: look at token sources. Heavy imports stay inside."""
+"""`nca-interp data ...`: look at token sources, write their tokens. Heavy imports stay inside."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from typing import Annotated
 
 import typer
 
-data = typer.Typer(help="Look at token sources.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(help="Look at token sources; write their tokens.", no_args_is_help=True, rich_markup_mode=None)
 FOLDER = Path("runs/out/inspect")
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="nca, dyck, nca:n_states=2,band=[0.3,1], site:prose-b, arithmetic:, files:GLOB, hf:NAME, a text file, "
+        "a token directory, or RECIPE.NAME (a regime or domain)."
+    ),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one field of the source: field=value (repeatable).")
+]
 
 
 @data.command()
 def inspect(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="nca, dyck, nca:n_states=2,band=[0.3,1], site:prose-b, arithmetic:, files:GLOB, hf:NAME, a text file, "
-            "a token directory, or RECIPE.NAME (a regime or domain)."
-        ),
-    ],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change one field of the source: field=value (repeatable).")
-    ] = None,
+    source: Source,
+    set_: Set = None,
     n: Annotated[int, typer.Option(min=1, help="Rows.")] = 256,
     length: Annotated[int, typer.Option(min=2, help="Tokens a row.")] = 1024,
     seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 0,
@@ -66,3 +69,32 @@ def inspect(
         import webbrowser
 
         webbrowser.open(page.as_uri())
+
+
+@data.command()
+def prepare(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="Token directory to write; the same command continues an interrupted one.")],
+    seq_len: Annotated[int, typer.Option(min=1, help="Inputs of a row; a row has one token more.")] = 1024,
+    tokens: Annotated[
+        str | None, typer.Option(help="Training tokens, e.g. 164M, 1.6B; default for text: the whole corpus.")
+    ] = None,
+    val_tokens: Annotated[
+        str | None, typer.Option(help="Validation tokens; default a twentieth of --tokens, at most 262144.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Text: a Hugging Face name or folder (gpt2), or the size of an own BPE (4096).")
+    ] = None,
+    set_: Set = None,
+    seed: Annotated[int, typer.Option(help="Seed of the rules or strings; text does not depend on it.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processes (text) or threads; default one a core.")] = None,
+) -> None:
+    """Write the tokens of a source: train.bin, val.bin, meta.json. Text: many processes, resumable, retried."""
+    from nca_interp.data.prepare import Request, prepare_tokens
+
+    request = Request(source, set_ or [], tokenizer, tokens, val_tokens, seq_len, seed)
+    try:
+        print(prepare_tokens(request, out, threads))
+    except KeyboardInterrupt:
+        print("interrupted; text that is done is kept: the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -27,11 +27,10 @@ class Problem(NamedTuple):
     final: str
 
 
-def worked_documents(spec: ArithmeticSpec) -> Iterator[str]:
-    """Endless worked problems: a chain of operations evaluated step by step, or a written sum with its carries."""
-    for number in count():
-        rng = random.Random(stream_seed(0, "arithmetic documents", number))
-        yield _written_sum(rng, spec) if rng.random() < 0.3 else _chain(rng, spec)
+def worked_document(spec: ArithmeticSpec, number: int) -> str:
+    """Worked problem `number`: a chain of operations evaluated step by step, or a written sum with its carries."""
+    rng = random.Random(stream_seed(0, "arithmetic documents", number))
+    return _written_sum(rng, spec) if rng.random() < 0.3 else _chain(rng, spec)
 
 
 def _chain(rng: random.Random, spec: ArithmeticSpec) -> str:

@@ -1,21 +1,28 @@
 """Documents of a text source: local files, Hugging Face datasets, installed packages, generated problems.
 
-A corpus is read once, lazily, in a fixed order; what it counted on the way is its provenance.
+A corpus is a sequence of streams that can be read alone (`files.Stream`), so that several processes share the work, and
+a canonical order of documents (`lanes`) that depends on neither their number nor where reading was broken off.
 """
 
 from __future__ import annotations
 
-import glob
-import json
-from collections.abc import Iterator
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nca_interp.base import UserError
+from nca_interp.data.files import Stream, file_kind, file_streams, match_files, read_stream
 from nca_interp.data.specs import TextSpec
 
-MIN_PIECE = 4096
-"""A .txt file is cut at blank lines into documents of at least this many characters."""
+LANES = 16
+"""Streams of unknown length read side by side, a chunk of each in turn. Changing it changes the order of documents."""
+CHUNK_CHARACTERS = 2_000_000
+"""Such a stream is read in chunks of this many characters. Changing it changes the order of documents."""
+SITE_FILES, PROBLEMS = 50, 2000
+"""Source files and generated problems of a stream."""
 
 
 class Document(NamedTuple):
@@ -25,170 +32,190 @@ class Document(NamedTuple):
     group: str
 
 
-class HubPreset(NamedTuple):
-    """Where a well-known corpus lies on the Hugging Face hub."""
+class Cursor(NamedTuple):
+    """A place in a corpus: `skip` documents into stream number `stream`."""
 
-    dataset: str
-    config: str | None
-    column: str
-
-
-HUB_PRESETS = {
-    "c4": HubPreset("allenai/c4", "en", "text"),
-    "openwebtext": HubPreset("Skylion007/openwebtext", None, "text"),
-    "openwebmath": HubPreset("open-web-math/open-web-math", None, "text"),
-    "codeparrot": HubPreset("codeparrot/codeparrot-clean", None, "content"),
-}
+    stream: int
+    skip: int
 
 
 class Corpus:
-    """Iterate for the documents; `description` says what they are, `provenance` grows while they are read."""
+    """Iterate for the documents in canonical order; `description` says what they are, `provenance` where they come from.
 
-    def __init__(self, spec: TextSpec) -> None:
+    `plan` is what another Corpus of the same specification found (`corpus.plan`); null looks at the source again. Raises
+    UserError for a source that does not exist, is empty, binary or of an unknown kind.
+    """
+
+    def __init__(self, spec: TextSpec, plan: dict[str, Any] | None = None) -> None:
         self.spec = spec
-        self.provenance: dict[str, Any] = {}
-        scheme, _, rest = spec.source.partition(":")
-        if scheme == "site":
+        self.scheme, _, self.rest = spec.source.partition(":")
+        self._plan = plan
+        self._site: Any = None
+        self._hub: Any = None
+        self.skipped = 0
+        """Source files passed over because they are not UTF-8 (site: only)."""
+        if self.scheme == "site":
             from nca_interp.data.site import describe
 
-            self.description = describe(rest)
-        elif scheme == "arithmetic":
+            self.description = describe(self.rest)
+        elif self.scheme == "arithmetic":
             self.description = "generated worked arithmetic problems, step by step"
         else:
             self.description = f"text of {spec.source}"
 
+    @property
+    def plan(self) -> dict[str, Any]:
+        """JSON: `streams` (null: without end), their `lanes`, `chunk`, `provenance`, the `inputs` that must not change."""
+        if self._plan is None:
+            self._plan = self._look() | {"chunk": CHUNK_CHARACTERS}
+        return self._plan
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the documents come from."""
+        return self.plan["provenance"] | ({"not_utf8": self.skipped} if self.scheme == "site" else {})
+
+    @property
+    def lanes(self) -> int | None:
+        """Streams that are read in turns, a chunk of each; null: streams are short and read whole, one after the other."""
+        return self.plan["lanes"]
+
+    def _look(self) -> dict[str, Any]:
+        if self.scheme == "arithmetic":
+            return {"streams": None, "lanes": None, "provenance": {}, "inputs": []}
+        if self.scheme == "hf":
+            from nca_interp.data.hub import HubDataset
+
+            self._hub = HubDataset(self.spec)
+            found = self._hub.found
+            streams = [[found["id"], file, file + 1] for file in range(found["files"])]
+            return {"streams": streams, "lanes": LANES, "provenance": {"dataset": found}, "inputs": []}
+        if self.scheme == "site":
+            from nca_interp.data.site import site_files
+
+            self._site = site_files(self.rest)
+            count = len(self._site.files)
+            ranges = [[self.rest, at, min(at + SITE_FILES, count)] for at in range(0, count, SITE_FILES)]
+            provenance = {"packages": self._site.packages, "missing": self._site.missing}
+            return {"streams": ranges, "lanes": None, "provenance": provenance, "inputs": [self._site.packages]}
+        paths = match_files(self.rest)
+        long = any(file_kind(p)[1] or p.suffix == ".parquet" for p in paths)
+        inputs = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
+        streams = [list(s) for s in file_streams(paths, self.spec.column or "text")]
+        return {"streams": streams, "lanes": LANES if long else None, "provenance": {}, "inputs": inputs}
+
+    def __contains__(self, stream: int) -> bool:
+        return self.plan["streams"] is None or stream < len(self.plan["streams"])
+
+    def read(self, at: Cursor) -> Iterator[Document]:
+        """Documents of one stream, from a place in it to its end."""
+        if self.scheme == "arithmetic":
+            from nca_interp.data.arithmetic import worked_document
+
+            numbers = range(at.stream * PROBLEMS + at.skip, (at.stream + 1) * PROBLEMS)
+            return (Document(text, text) for text in (worked_document(self.spec.arithmetic, n) for n in numbers))
+        stream = Stream(*self.plan["streams"][at.stream])
+        if self.scheme == "site":
+            return islice(self._read_site(stream), at.skip, None)
+        if self.scheme == "hf":
+            from nca_interp.data.hub import HubDataset
+
+            self._hub = self._hub or HubDataset(self.spec, self.plan["provenance"]["dataset"])
+            found = self._hub.texts(stream.start, at.skip)
+        else:
+            found = islice(read_stream(stream, self.spec.column or "text"), at.skip, None)
+        return (Document(text, text) for text in map(valid, found))
+
+    def _read_site(self, stream: Stream) -> Iterator[Document]:
+        from nca_interp.data.site import read_file, site_files
+
+        self._site = self._site or site_files(self.rest)
+        for name, path in self._site.files[stream.start : stream.stop]:
+            texts = read_file(self.rest, path)
+            self.skipped += texts is None
+            for text in texts or ():
+                yield Document(text, name)
+
     def __iter__(self) -> Iterator[Document]:
-        scheme, _, rest = self.spec.source.partition(":")
-        if scheme == "site":
-            from nca_interp.data.site import site_documents
+        for chunk in in_turns(self, start(self)):
+            yield from chunk
 
-            return site_documents(rest, self.provenance)
-        if scheme == "files":
-            return self._files(rest)
-        if scheme == "hf":
-            return self._hub(rest)
-        from nca_interp.data.arithmetic import worked_documents
+    def inputs_read(self, until: Sequence[Cursor]) -> list[dict[str, Any]]:
+        """For provenance, path, bytes and their SHA-256 of the local files that were read before the cursors.
 
-        return (Document(text, text) for text in worked_documents(self.spec.arithmetic))
-
-    def _files(self, patterns: str) -> Iterator[Document]:
-        paths = match_files(patterns)
-        self.provenance["files"] = [str(p) for p in paths]
-        for path in paths:
-            for text in read_texts(path, self.spec.column or "text"):
-                yield Document(text, text)
-
-    def _hub(self, name: str) -> Iterator[Document]:
-        preset = HUB_PRESETS.get(name)
-        if preset is None:
-            dataset, _, config = name.partition(":")
-            preset = HubPreset(dataset, config or None, "text")
-        column = self.spec.column or preset.column
-        self.provenance["dataset"] = {
-            "id": preset.dataset,
-            "config": preset.config,
-            "split": self.spec.split,
-            "column": column,
-        }
-        for row in _stream(self.spec, preset):
-            text = row.get(column)
-            if not isinstance(text, str):
-                known = ", ".join(sorted(k for k, v in row.items() if isinstance(v, str)))
-                raise UserError(
-                    f"column: {column!r} of {self.spec.source} holds no text; text columns: {known or 'none'}"
-                )
-            yield Document(text, text)
+        Of a plain file that was read in part, the beginning up to there. Raises UserError if a file has changed meanwhile.
+        """
+        if self.scheme != "files":
+            return []
+        step, streams = self.lanes or 1, self.plan["streams"]
+        unread = {s for c in until for s in range(c.stream + (c.skip > 0), len(streams), step)}
+        ends: dict[str, int] = {}
+        for number, (name, _, stop) in enumerate(streams):
+            if number not in unread:
+                plain = stop and Path(name).suffix != ".parquet"
+                ends[name] = max(ends.get(name, 0), stop if plain else Path(name).stat().st_size)
+        for name, size, changed in self.plan["inputs"]:
+            now = Path(name).stat()
+            if name in ends and (now.st_size, now.st_mtime_ns) != (size, changed):
+                raise UserError(f"{name}: changed while it was being read; run the same command again")
+        return [{"path": name, "bytes": end, "sha256": sha256_start(Path(name), end)} for name, end in ends.items()]
 
 
-def _stream(spec: TextSpec, preset: HubPreset) -> Iterator[dict[str, Any]]:
-    import datasets
-
+def valid(text: str) -> str:
+    """The text with each lone surrogate, which JSON can hold and UTF-8 cannot, replaced by "?"."""
     try:
-        rows = datasets.load_dataset(preset.dataset, preset.config, split=spec.split, streaming=True)
-        yield from rows
-    except UserError:
-        raise
-    except Exception as error:  # datasets raises many kinds for: offline, unknown name, config or split, damaged file
-        cause = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(
-            f"source: {spec.source!r} (dataset {preset.dataset}, config {preset.config}, split {spec.split}) cannot be "
-            f"read: {cause}; check the name and the network, or use files:<glob> or site:<corpus>"
-        ) from None
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
 
 
-def match_files(patterns: str) -> list[Path]:
-    """Files of comma-separated globs, sorted, each once. UserError if a glob matches nothing, or another kind of file."""
-    paths: set[Path] = set()
-    for pattern in patterns.split(","):
-        found = [Path(p) for p in glob.glob(str(Path(pattern.strip()).expanduser()), recursive=True)]
-        found = [p for p in found if p.is_file()]
-        if not found:
-            raise UserError(f"source: files:{pattern} matches no file (working directory {Path.cwd()})")
-        paths.update(found)
-    for path in paths:
-        if path.suffix not in (".txt", ".jsonl", ".parquet"):
-            raise UserError(f"source: {path} is of kind {path.suffix!r}; legal: .txt, .jsonl, .parquet")
-    return sorted(paths)
-
-
-def read_texts(path: Path, column: str) -> Iterator[str]:
-    """Texts of one file: pieces of a .txt, `column` of every record of a .jsonl or .parquet."""
-    if path.suffix == ".txt":
-        yield from pieces(decode(path, path.read_bytes()))
-        return
-    for number, record in enumerate(read_records(path, None if path.suffix == ".jsonl" else [column]), 1):
-        text = record.get(column)
-        if not isinstance(text, str):
-            raise UserError(f"{path}: record {number} has no text in column {column!r}; columns: {', '.join(record)}")
-        yield text
-
-
-def read_records(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Records of a .jsonl (blank lines skipped) or .parquet file."""
-    if path.suffix == ".parquet":
-        yield from _parquet(path, columns)
-        return
+def sha256_start(path: Path, length: int) -> str:
+    """SHA-256 of the first `length` bytes of a file."""
+    found = hashlib.sha256()
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(decode(path, line, f" (line {number})"))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}: line {number} is not JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{path}: line {number} is not a JSON object")
-            yield record
+        while length and (block := file.read(min(length, 1 << 20))):
+            found.update(block)
+            length -= len(block)
+    return found.hexdigest()
 
 
-def _parquet(path: Path, columns: list[str] | None) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            missing = [c for c in columns or [] if c not in file.schema_arrow.names]
-            if missing:
-                raise UserError(f"{path}: no column {missing[0]!r}; columns: {', '.join(file.schema_arrow.names)}")
-            for batch in file.iter_batches(1024, columns=columns):
-                yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise UserError(f"{path}: not readable as parquet ({error})") from None
+def start(corpus: Corpus) -> list[Cursor]:
+    """Cursors of the lanes before the first document."""
+    return [Cursor(lane, 0) for lane in range(corpus.lanes or 1) if lane in corpus]
 
 
-def decode(path: Path, data: bytes, where: str = "") -> str:
-    """UTF-8 text of `data`; UserError naming the file and the first bad byte."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}{where}") from None
+class Lane:
+    """Every `step`-th stream of a corpus, from a cursor on, in chunks; `cursor` is the place behind the last chunk."""
+
+    def __init__(self, corpus: Corpus, cursor: Cursor, step: int) -> None:
+        self.corpus, self.cursor, self.step = corpus, cursor, step
+        self._rows: Iterator[Document] | None = None
+
+    def take(self) -> list[Document] | None:
+        """The next chunk (a short stream as a whole, if empty as an empty one); None at the end of the lane."""
+        chunk: list[Document] = []
+        size, long, limit = 0, self.corpus.lanes is not None, self.corpus.plan["chunk"]
+        while self.cursor.stream in self.corpus:
+            if self._rows is None:
+                self._rows = self.corpus.read(self.cursor)
+            for document in self._rows:
+                chunk.append(document)
+                size += len(document.text)
+                if long and size >= limit:
+                    self.cursor = Cursor(self.cursor.stream, self.cursor.skip + len(chunk))
+                    return chunk
+            self.cursor, self._rows = Cursor(self.cursor.stream + self.step, 0), None
+            if chunk or not long:
+                return chunk
+        return None
 
 
-def pieces(text: str) -> Iterator[str]:
-    """Cut a text at blank lines into documents of at least MIN_PIECE characters (the last may be shorter)."""
-    start = 0
-    while start < len(text):
-        cut = text.find("\n\n", start + MIN_PIECE)
-        end = len(text) if cut < 0 else cut + 2
-        yield text[start:end]
-        start = end
+def in_turns(corpus: Corpus, cursors: Sequence[Cursor]) -> Iterator[list[Document]]:
+    """Chunks of documents in canonical order from the cursors on: one of each lane in turn, ended lanes left out."""
+    turn = deque(Lane(corpus, cursor, corpus.lanes or 1) for cursor in cursors)
+    while turn:
+        lane = turn.popleft()
+        if (chunk := lane.take()) is not None:
+            turn.append(lane)
+            yield chunk

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from nca_interp.base import UserError, digest
 from nca_interp.data.arithmetic import Problem, word_problems
-from nca_interp.data.corpus import match_files, read_records
+from nca_interp.data.files import match_files, read_records
 from nca_interp.data.specs import QaSpec
 from nca_interp.data.text import END, PAD, token_dtype
 from nca_interp.data.tokens import GENERATOR_VERSION, TokenFile, TokenMeta, build

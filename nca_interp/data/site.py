@@ -13,13 +13,11 @@ import hashlib
 import inspect
 import re
 import warnings
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from nca_interp.base import UserError
-from nca_interp.data.corpus import Document
 
 DISTRIBUTIONS = {
     "prose-a": (
@@ -53,47 +51,49 @@ def describe(corpus: str) -> str:
     return f"stand-in for {STANDS_FOR[corpus]}: {what} of the installed {', '.join(DISTRIBUTIONS[corpus])}"
 
 
-def site_documents(corpus: str, provenance: dict[str, Any]) -> Iterator[Document]:
-    """Documents of a site corpus, files in the order of the hash of their path, so that a prefix is a fair sample.
+class SiteFiles(NamedTuple):
+    """Source files of a site corpus."""
 
-    Writes versions, missing distributions and files that are not UTF-8 into `provenance`. Tests of the packages are
-    part of the corpus. Raises UserError if none of the distributions is installed.
-    """
-    provenance.update(packages={}, missing=[], not_utf8=0)
-    for name, path in _files(corpus, provenance):
-        try:
-            source = path.read_bytes().decode("utf-8")
-        except UnicodeDecodeError:
-            provenance["not_utf8"] += 1
-            continue
-        except OSError:
-            continue  # listed by the distribution, removed since
-        if corpus == "code":
-            if CODE_BYTES[0] <= len(source) <= CODE_BYTES[1]:
-                yield Document(source, name)
-        else:
-            for text in docstrings(source):
-                if len(text) >= MIN_DOCSTRING:
-                    yield Document(text, name)
+    files: list[tuple[str, Path]]
+    """(name, path) in the order of the hash of the name, so that a prefix is a fair sample."""
+    packages: dict[str, str]
+    """Versions of the distributions they belong to."""
+    missing: list[str]
+    """Distributions that are not installed."""
 
 
-def _files(corpus: str, provenance: dict[str, Any]) -> list[tuple[str, Path]]:
-    found = []
+def site_files(corpus: str) -> SiteFiles:
+    """Files of the distributions of a site corpus, their tests included. UserError if none of them is installed."""
+    found = SiteFiles([], {}, [])
     for name in DISTRIBUTIONS[corpus]:
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            provenance["missing"].append(name)
+            found.missing.append(name)
             continue
         files = [f for f in distribution.files or [] if f.suffix == ".py"]
         if not files:
-            provenance["missing"].append(name)
+            found.missing.append(name)
             continue
-        provenance["packages"][name] = distribution.version
-        found += [(f"{name}/{f.as_posix()}", Path(str(distribution.locate_file(f)))) for f in files]
-    if not found:
+        found.packages[name] = distribution.version
+        found.files.extend((f"{name}/{f.as_posix()}", Path(str(distribution.locate_file(f)))) for f in files)
+    if not found.files:
         raise UserError(f"source: site:{corpus} is empty: none of {', '.join(DISTRIBUTIONS[corpus])} is installed")
-    return sorted(found, key=lambda item: hashlib.sha256(item[0].encode()).digest())
+    found.files.sort(key=lambda item: hashlib.sha256(item[0].encode()).digest())
+    return found
+
+
+def read_file(corpus: str, path: Path) -> list[str] | None:
+    """Documents of one file; None if it is not UTF-8, none if it was removed since its distribution listed it."""
+    try:
+        source = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    except OSError:
+        return []
+    if corpus == "code":
+        return [source] if CODE_BYTES[0] <= len(source) <= CODE_BYTES[1] else []
+    return [text for text in docstrings(source) if len(text) >= MIN_DOCSTRING]
 
 
 def docstrings(source: str) -> list[str]:

@@ -13,17 +13,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from nca_interp.base import UserError
 from nca_interp.config import Study, suggest
+from nca_interp.data.files import COMPRESSED, TEXT_FILES, file_kind
 from nca_interp.data.specs import SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
 from nca_interp.overrides import explain, parse, with_overrides
 
 Spec = NcaSpec | DyckSpec | TextSpec
 SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec]] = {"nca": NcaSpec, "dyck": DyckSpec}
 TEXT_SCHEMES = ("site", "files", "hf", "arithmetic")
-TEXT_FILES = (".txt", ".jsonl", ".parquet")
 FORMS = f"""\
   nca, dyck                    with their defaults; changed in place: nca:n_states=2,band=[0.3,1]
   {", ".join("site:" + name for name in SITE_CORPORA)}, arithmetic:
-  files:GLOB[,GLOB...], hf:NAME   files ({", ".join(TEXT_FILES)}); a preset, data set or folder of `datasets`
+  files:GLOB[,GLOB...], hf:NAME   files ({", ".join(TEXT_FILES)}, {", ".join(COMPRESSED)}); a preset, data set or folder of `datasets`
   PATH                         a text file, or a token directory (its specification)
   RECIPE.NAME                  a regime or domain of a recipe, e.g. laptop.nca"""
 """Every legal form of a source, for help and error messages."""
@@ -48,7 +48,7 @@ def _named(text: str) -> Spec:
     if text and path.exists():
         return _file(path) if path.is_file() else _directory(path)
     found = re.fullmatch(r"([\w-]+)\.([\w.-]+)", text)
-    if found and path.suffix not in TEXT_FILES:
+    if found and file_kind(path)[0] not in TEXT_FILES:
         return _of_recipe(*found.groups())
     raise UserError(f"source: {text!r} is none of the legal forms, and no such file exists{_near(text)}\n{FORMS}")
 
@@ -64,7 +64,7 @@ def _near(text: str) -> str:
 
 
 def _file(path: Path) -> TextSpec:
-    if path.suffix not in TEXT_FILES:
+    if file_kind(path)[0] not in TEXT_FILES:
         raise UserError(f"source: {path} is of kind {path.suffix!r}; legal: {', '.join(TEXT_FILES)}, or a directory")
     if "," in str(path):
         raise UserError(f"source: {path} has a comma in its name, which separates files; rename it or use files:<glob>")

@@ -111,15 +111,19 @@ class NcaSpec(Frozen):
 
 
 class DyckSpec(Frozen):
-    """Balanced brackets of k types (Hu et al. 2025, arXiv 2502.19249); token i opens type i, token i + k closes it.
+    """Brackets of k types (Hu et al. 2025, arXiv 2502.19249, section 3); token i opens type i, token i + k closes it.
 
-    Rows end balanced: once the open brackets fill the rest of the row, all of it closes. A row of odd length is balanced
-    but for its last token, which opens a bracket.
+    A bracket opens where none is open, closes where `max_depth` are, and else opens with probability `p_open`.
     """
 
     kind: Literal["dyck"] = "dyck"
     variant: Literal["nested", "shuffle"] = "nested"
-    """nested: the innermost bracket closes; shuffle: any open bracket, drawn uniformly (k-shuffle-Dyck)."""
+    """nested: the innermost bracket closes; shuffle: a type drawn uniformly from those that are open closes (k-shuffle
+    Dyck as Hu et al. sample it)."""
+    ending: Literal["balanced", "truncate"] = "balanced"
+    """balanced: once the open brackets fill the rest of the row, all of it closes (a row of odd length is balanced but
+    for its last token, which opens one). truncate: the row is cut where it is full, as in both published codes; strings
+    that end when nothing is open, packed until the row is full, are the same."""
     k: int = Field(default=64, ge=1, le=MAX_VOCAB // 2)
     """Bracket types; every one is used."""
     max_depth: int = Field(default=16, ge=1, le=4096)
@@ -168,8 +172,9 @@ class TextSpec(Frozen):
     kind: Literal["text"] = "text"
     source: str
     """`site:prose-a`, `site:prose-b`, `site:code`: what is installed beside the package. `files:<glob>[,<glob>...]`:
-    .txt, .jsonl, .parquet. `hf:<c4|openwebtext|openwebmath|codeparrot>`, `hf:<dataset>[:<config>]` or `hf:<folder>`:
-    streamed through `datasets`. `arithmetic:`: generated worked problems."""
+    .txt, .jsonl (or .json with a record a line), these with .gz, .bz2, .xz or .zst, and .parquet.
+    `hf:<c4|openwebtext|openwebmath|codeparrot>`, `hf:<dataset>[:<config>]` or `hf:<folder>`: streamed through `datasets`.
+    `arithmetic:`: generated worked problems."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     """How text becomes tokens."""
     max_bytes: int | None = Field(default=None, ge=1)
@@ -178,6 +183,8 @@ class TextSpec(Frozen):
     """Column with the text in .jsonl, .parquet and hf data; null: "text", or what the hf preset says."""
     split: str = "train"
     """Split of an hf dataset; our own validation documents are taken out of it."""
+    revision: str | None = None
+    """Commit, branch or tag of an hf dataset on the hub; null: the newest, whose commit is recorded."""
     val_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the documents that go to validation, chosen by hash (at least one document)."""
     arithmetic: ArithmeticSpec = ArithmeticSpec()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +14,7 @@ from nca_interp.base import Frozen, UserError, canonical_json
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.store import commit_dir, read_json, sha256_file, write_json
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 """Changes whenever the same (specification, seed, sizes) would give other tokens."""
 Report = Callable[[str, float], None]
 
@@ -68,8 +69,10 @@ def write_tokens(
     """Build `directory`, complete or not at all: a pure function of (spec, seed, sizes, generator version).
 
     `n_train` and `n_val` are rows of `seq_len` + 1 tokens; a text corpus may hold fewer. A finished directory of the same
-    request is verified and reused. Raises UserError if it belongs to another request, if a file in it is damaged, for a
-    band out of reach, and for a corpus that is empty, too short or not UTF-8.
+    request is verified and reused. A text that was killed on the way, or whose connection broke (RunFailed), goes on where
+    it was: `.work-<name>` beside the directory holds what is done. Raises UserError if the directory belongs to another
+    request, if a file in it is damaged or one it was made of has changed, for a band out of reach, and for a corpus that
+    is empty, too short or not text.
     """
     for name, value in (("n_train", n_train), ("n_val", n_val), ("seq_len", seq_len)):
         if value < 1:
@@ -78,14 +81,34 @@ def write_tokens(
         "spec": spec.model_dump(mode="json"), "n_train": n_train, "n_val": n_val, "seq_len": seq_len,
         "seed": seed, "generator_version": GENERATOR_VERSION,
     }  # fmt: skip
+    directory = Path(directory)
     report = progress or (lambda label, done: None)
+    work = directory.with_name(f".work-{directory.name}")
 
     def fill(folder: Path) -> dict[str, Any]:
         if isinstance(spec, TextSpec):
-            return _fill_text(folder, spec, n_train, n_val, seq_len, threads, report)
+            return _fill_text(folder, work, spec, n_train, n_val, seq_len, request, threads, report)
         return _fill_synthetic(folder, spec, {"train": n_train, "val": n_val}, seq_len, seed, threads, report)
 
-    return build(directory, request, fill)
+    finished = directory.exists()
+    meta = build(directory, request, fill)
+    if finished:
+        _check_inputs(directory, meta)
+    shutil.rmtree(work, ignore_errors=True)
+    return meta
+
+
+def _check_inputs(directory: Path, meta: TokenMeta) -> None:
+    """UserError if a local file that the tokens were made of is still there with another content."""
+    from nca_interp.data.corpus import sha256_start
+
+    for file in meta.provenance.get("files", []):
+        path = Path(file["path"])
+        if path.is_file() and sha256_start(path, file["bytes"]) != file["sha256"]:
+            raise UserError(
+                f"{path}: has changed since {directory} was made of it; delete that folder to make it again, "
+                "or put the file back"
+            )
 
 
 def build(directory: Path, request: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> TokenMeta:
@@ -119,11 +142,12 @@ def _short(value: Any) -> str:
 
 
 def _fill_text(
-    folder: Path, spec: TextSpec, n_train: int, n_val: int, seq_len: int, threads: int | None, report: Report
-) -> dict[str, Any]:
-    from nca_interp.data.text import write_text
+    folder: Path, work: Path, spec: TextSpec, n_train: int, n_val: int, seq_len: int, request: dict[str, Any],
+    threads: int | None, report: Report,
+) -> dict[str, Any]:  # fmt: skip
+    from nca_interp.data.packing import write_text
 
-    packed, description = write_text(folder, spec, n_train, n_val, seq_len, threads, report)
+    packed, description = write_text(folder, work, spec, n_train, n_val, seq_len, request, threads, report)
     return {
         "vocab_size": packed.vocab_size, "dtype": packed.dtype, "n_train": packed.n_train, "n_val": packed.n_val,
         "unsupervised_prefix": 0, "bytes_per_token": packed.bytes_per_token, "val_bytes": packed.val_bytes,
@@ -153,7 +177,7 @@ def _fill_synthetic(
             found = Search()
             chunks = nca_rows(spec, seed, split, n_rows, seq_len + 1, threads, found)
         else:
-            chunks = dyck_rows(spec, seed, split, n_rows, seq_len + 1)
+            chunks = dyck_rows(spec, seed, split, n_rows, seq_len + 1, threads)
         done = 0
         with open(folder / f"{split}.bin", "wb") as file:
             for chunk in chunks:
@@ -176,7 +200,11 @@ def _fill_synthetic(
 def describe(spec: NcaSpec | DyckSpec) -> str:
     """One sentence on a synthetic source, for the report."""
     if isinstance(spec, DyckSpec):
-        return f"{spec.variant} Dyck strings of {spec.k} bracket types, depth at most {spec.max_depth}, p_open {spec.p_open:g}"
+        ending = "balanced in every row" if spec.ending == "balanced" else "cut at the end of the row"
+        return (
+            f"{spec.variant} Dyck strings of {spec.k} bracket types, depth at most {spec.max_depth}, "
+            f"p_open {spec.p_open:g}, {ending}"
+        )
     band = "no complexity filter" if spec.band is None else f"gzip ratio in [{spec.band[0]:g}, {spec.band[1]:g})"
     band += "".join(f", {name} in [{low:g}, {high:g})" for name, (low, high) in spec.where.items())
     rules = "as many training rules as rows need" if spec.n_rules is None else f"{spec.n_rules:,} training rules"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import json
 
 import numpy as np
@@ -14,8 +15,9 @@ from tokenizers import Tokenizer
 
 from nca_interp.base import UserError
 from nca_interp.data import site, text
-from nca_interp.data.arithmetic import worked_documents
-from nca_interp.data.corpus import Corpus, pieces
+from nca_interp.data.arithmetic import worked_document
+from nca_interp.data.corpus import Corpus
+from nca_interp.data.files import pieces
 from nca_interp.data.specs import ArithmeticSpec, TextSpec, TokenizerSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
 
@@ -106,12 +108,12 @@ def test_same_documents_from_every_format(tmp_path, jsonl):
 def test_text_files_are_cut_at_blank_lines(tmp_path):
     paragraphs = [f"Paragraph {i}. " + "word " * (50 + i) + "\n\n" for i in range(100)]
     whole = "".join(paragraphs)
-    cut = list(pieces(whole))
-    assert "".join(cut) == whole
+    cut = [piece for _, piece in pieces(io.BytesIO(whole.encode()))]
+    assert b"".join(cut) == whole.encode()
     assert all(4096 <= len(c) < 5000 for c in cut[:-1])
     (tmp_path / "a.txt").write_text(whole)
     (tmp_path / "b.txt").write_text("Another file.\n" * 20)
-    meta = write(tmp_path / "t", f"files:{tmp_path}/b.txt,{tmp_path}/*.txt")
+    meta = write(tmp_path / "t", f"files:{tmp_path}/b.txt,{tmp_path}/*.txt", n_train=10_000)
     assert meta.provenance["documents"] == len(cut) + 1
 
 
@@ -136,10 +138,10 @@ def test_max_bytes_and_wanted_rows_bound_the_reading(tmp_path, jsonl):
         (lambda d: (d / "x.jsonl").write_text("{not json"), r"x\.jsonl: line 1 is not JSON"),
         (
             lambda d: (d / "x.jsonl").write_text('{"body": "a"}'),
-            r"record 1 has no text in column 'text'; columns: body",
+            r"line 1 has no text in column 'text'; columns: body",
         ),
         (lambda d: (d / "x.parquet").write_bytes(b"not parquet"), r"x\.parquet: not readable as parquet"),
-        (lambda d: (d / "x.csv").write_text("a,b"), "legal: .txt, .jsonl, .parquet"),
+        (lambda d: (d / "x.csv").write_text("a,b"), "kind '.csv'; legal: .txt, .jsonl, .json, .parquet"),
         (lambda d: None, "matches no file"),
     ],
 )
@@ -178,8 +180,7 @@ def test_a_named_tokenizer_is_used_unchanged(tmp_path, jsonl):
 
 
 def test_docstrings_equal_those_of_ast():
-    provenance: dict = {}
-    files = site._files("prose-a", provenance | {"packages": {}, "missing": []})[:150]
+    files = site.site_files("prose-a").files[:150]
     want, got = set(), set()
     for name, path in files:
         source = path.read_text("utf-8")
@@ -225,8 +226,8 @@ def test_a_source_file_is_on_one_side_of_the_split():
 
 
 def test_arithmetic_documents_are_right():
-    documents = worked_documents(ArithmeticSpec(digits=2, max_steps=4))
-    for _, document in zip(range(300), documents, strict=False):
+    for number in range(300):
+        document = worked_document(ArithmeticSpec(digits=2, max_steps=4), number)
         lines = document.splitlines()
         final = int(lines[-1].removeprefix("Answer: "))
         task = lines[0].removeprefix("Problem: ").rstrip(".")
