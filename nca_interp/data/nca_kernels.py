@@ -1,26 +1,41 @@
 # mypy: ignore-errors
 """The compiled step of the NCA source; strict float32 arithmetic in a fixed order, so results never vary.
 
-Written for LLVM: the sum over the stencil is one vector instruction a term (numba leaves straight-line code scalar), and
-everything after the hidden layer is a loop over all cells in float32, which its loop vectoriser takes.
+A cell's hidden layer is the sum of nine rows of a table, one a neighbour; rows of two neighbours are added beforehand
+where all pairs of states fit the cache. Then LANES cells at a time: transpose, matrix product, two best states. Noise is
+drawn only where it can decide.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-BLOCK = 8
-"""Hidden units are padded to a multiple of this, one AVX register."""
-CUT = 24.0
-"""States further than this many temperatures below the best are never drawn (probability below e**-24 = 4e-11)."""
-U, F = np.uint64, np.float32
-ZERO, LOWEST = np.float32(0), np.float32(-3e38)
+from nca_interp.data.nca_vectors import (
+    GROUP,
+    LANES,
+    LOWEST,
+    add_logits,
+    add_rows,
+    best_two,
+    hidden_of_pairs,
+    hidden_of_singles,
+    lowest_bit,
+)
+from nca_interp.data.rng import GOLDEN
+
+PAIR_STATES = 24
+"""Largest alphabet whose pairs are tabulated: 4 * n**2 rows of 64 bytes, 147 kB."""
+TABLE_STATES = 3
+"""Largest alphabet whose neighbourhoods may all be tabulated: n**9 bytes."""
+PAIRS = ((0, 1), (2, 5), (7, 8), (3, 6))
+"""Neighbours (row-major, 4 the centre) whose rows are added first; then these sums in this order, then the centre's row."""
+NEAR = np.uint8(255)
+"""Entry of that table where the noise may decide."""
+U = np.uint64
 
 
 @njit(nogil=True, cache=True)
@@ -31,106 +46,124 @@ def mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-@intrinsic
-def _add_block(typing: Any, table: Any, rows: Any, out: Any, at: Any) -> Any:
-    """out[at : at + BLOCK] = ReLU of the sum, in order, of table[row : row + BLOCK] for the nine uint64 of `rows`."""
+class Rule(NamedTuple):
+    """One rule as the step needs it."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.FloatType(), BLOCK)
-
-        def pointer(array: Any, kind: Any, index: Any) -> Any:
-            data = context.make_array(kind)(context, builder, array).data
-            return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
-
-        total = None
-        for term in range(9):
-            value = builder.load(pointer(args[0], table, builder.extract_value(args[1], term)), align=4)
-            total = value if total is None else builder.fadd(total, value)
-        zero = ir.Constant(vector, [0.0] * BLOCK)
-        relu = builder.select(builder.fcmp_ordered(">", total, zero), total, zero)
-        builder.store(relu, pointer(args[2], out, args[3]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(table, rows, out, at), codegen
+    rows: Any
+    """Flat float32: rows of pairs of states and of the centre, or of single states."""
+    readout: Any
+    """[groups, width, GROUP] float32."""
+    n: Any
+    pairs: Any
+    """Whether `rows` are those of pairs."""
+    bias: Any
 
 
-@njit(nogil=True, cache=True)
-def _hidden(table, cells, size, out):
-    """ReLU of the hidden layer, out[cell, unit], from bordered cells[(size + 2)**2] = state * units and table[9 * n, units]."""
-    side, width, block = U(size + 2), U(table.shape[1]), U(table.size // 9)
-    flat, into = table.reshape(-1), out.reshape(-1)
-    for y in range(size):
-        for x in range(size):
-            m = U(y + 1) * side + U(x + 1)
-            u, d = m - side, m + side
-            o = U(y * size + x) * width
-            for unit in range(0, out.shape[1], BLOCK):
-                j = U(unit)
-                rows = (
-                    cells[u - U(1)] + j,
-                    cells[u] + block + j,
-                    cells[u + U(1)] + U(2) * block + j,
-                    cells[m - U(1)] + U(3) * block + j,
-                    cells[m] + U(4) * block + j,
-                    cells[m + U(1)] + U(5) * block + j,
-                    cells[d - U(1)] + U(6) * block + j,
-                    cells[d] + U(7) * block + j,
-                    cells[d + U(1)] + U(8) * block + j,
-                )
-                _add_block(flat, rows, into, o + j)  # numba passes `typing`
+class Noise(NamedTuple):
+    """Noise of one step: of cell c, word `counter + c` of the stream of `key`."""
+
+    key: Any
+    counter: Any
+    """Negative: nothing is drawn, near ties become NEAR."""
+    tau: Any
+    limit: Any
+    """Leads below this are near ties, which the noise may decide; 0: none are."""
+
+
+class Scratch(NamedTuple):
+    """Work space of one thread."""
+
+    hidden: Any
+    """[LANES units, LANES cells]."""
+    logits: Any
+    """[states, LANES cells]."""
+    start: Any
+    """Like logits: what their sums start from, 0 or LOWEST for padding."""
+    gap: Any
+    weights: Any
 
 
 @njit(nogil=True, cache=True)
-def _logits(hidden, readout, out):
-    """out[state, cell] = sum over units of hidden[unit, cell] * readout[unit, state], eight units at a time."""
-    for k in range(out.shape[0]):
-        z = out[k]
-        z[:] = ZERO
-        for o in range(0, hidden.shape[0], BLOCK):
-            r0, r1, r2, r3 = hidden[o], hidden[o + 1], hidden[o + 2], hidden[o + 3]
-            r4, r5, r6, r7 = hidden[o + 4], hidden[o + 5], hidden[o + 6], hidden[o + 7]
-            w0, w1, w2, w3 = readout[o, k], readout[o + 1, k], readout[o + 2, k], readout[o + 3, k]
-            w4, w5, w6, w7 = readout[o + 4, k], readout[o + 5, k], readout[o + 6, k], readout[o + 7, k]
-            for c in range(z.shape[0]):
-                s = z[c] + r0[c] * w0 + r1[c] * w1 + r2[c] * w2 + r3[c] * w3
-                z[c] = s + r4[c] * w4 + r5[c] * w5 + r6[c] * w6 + r7[c] * w7
+def _aligned(size):
+    """`size` float32 that begin at a multiple of 64 bytes: a vector load across two cache lines costs twice."""
+    raw = np.empty(size + LANES, np.float32)
+    skip = (-raw.ctypes.data // 4) % LANES
+    return raw[skip : skip + size]
 
 
 @njit(nogil=True, cache=True)
-def _best(logits, top, second, index):
-    """Per cell: the largest logit, the second largest, and the lowest state that has the largest (all float32)."""
-    top[:] = logits[0]
-    second[:] = LOWEST
-    index[:] = ZERO
-    for k in range(1, logits.shape[0]):
-        z, state = logits[k], F(k)
-        for c in range(top.shape[0]):
-            value, most = z[c], top[c]
-            second[c] = max(second[c], min(value, most))
-            index[c] = state if value > most else index[c]
-            top[c] = max(value, most)
+def _scratch(states, n):
+    start = _aligned(states * LANES).reshape((states, LANES))
+    start[:n], start[n:] = np.float32(0), np.float32(LOWEST)
+    hidden, logits = _aligned(LANES * LANES).reshape((LANES, LANES)), _aligned(states * LANES).reshape((states, LANES))
+    return Scratch(hidden, logits, start, np.empty(LANES, np.float32), np.empty(n, np.float64))
 
 
 @njit(nogil=True, cache=True)
-def _draw(logits, cell, best, tau, sure, word, weights):
-    """State of one cell: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
+def _add_pairs(table, n, width, out):
+    """Rows of all pairs of states, in the order of PAIRS, then those of the centre."""
+    at, size = U(0), U(n) * U(width)
+    for first, second in PAIRS:
+        for s in range(n):
+            for t in range(n):
+                for j in range(0, width, LANES):
+                    row, other = U(first) * size + U(s * width + j), U(second) * size + U(t * width + j)
+                    add_rows(table, row, other, out, at)
+                    at += U(LANES)
+    out[at : at + size] = table[U(4) * size : U(5) * size]
 
-    Without any exponential where u < 15/16 and all other logits are more than `sure` = tau * ln(15 * (n - 1)) below the
-    best: together they have less than 1/15 of its weight, so u * total < 1.
+
+@njit(nogil=True, cache=True)
+def _neighbours(state, size, left, right):
+    """Close the torus: state, left and right neighbours [(size + 2) * size], in the first row the grid's last one, and so on."""
+    for x in range(size):
+        state[x], state[(size + 1) * size + x] = state[size * size + x], state[size + x]
+    for i in range(1, (size + 2) * size):
+        left[i], right[U(i) - U(1)] = state[U(i) - U(1)], state[i]
+    for i in range(0, (size + 2) * size, size):
+        left[i], right[i + size - 1] = state[i + size - 1], state[i]
+
+
+@njit(nogil=True, cache=True)
+def _index(state, left, right, size, rule, indices):
+    """indices[term, cell]: where the terms of a cell begin in their part of `rows`."""
+    n, width, row = U(rule.n), U(rule.readout.shape[1]), U(size)
+    if rule.pairs:
+        for i in range(size * size):
+            up, here = U(i), U(i) + row
+            down = here + row
+            indices[0, i] = (n * left[up] + state[up]) * width
+            indices[1, i] = (n * right[up] + right[here]) * width
+            indices[2, i] = (n * state[down] + right[down]) * width
+            indices[3, i] = (n * left[here] + left[down]) * width
+            indices[4, i] = state[here] * width
+        return
+    for i in range(size * size):
+        up, here = U(i), U(i) + row
+        down = here + row
+        indices[0, i], indices[1, i], indices[2, i] = left[up] * width, state[up] * width, right[up] * width
+        indices[3, i], indices[4, i], indices[5, i] = right[here] * width, state[down] * width, right[down] * width
+        indices[6, i], indices[7, i], indices[8, i] = left[here] * width, left[down] * width, state[here] * width
+
+
+@njit(nogil=True, cache=True)
+def _decide(noise, cell, n, best, lane, scratch):
+    """State of a near tie: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
+
+    The best is certain if all others together weigh less than 1 - u of it.
     """
-    n, top = logits.shape[0], logits[best, cell]
-    u = np.float64(word >> np.uint64(11)) * 2.0**-53
-    close = 0
+    if noise.counter < 0:
+        return np.int64(NEAR)
+    word = mix(noise.key + U(GOLDEN) * (U(noise.counter) + U(cell) + U(1)))
+    u = np.float64(word >> U(11)) * 2.0**-53
+    if scratch.gap[lane] > noise.tau * (math.log(n - 1) - math.log(1.0 - u)):
+        return np.int64(best)
+    weights, logits = scratch.weights, scratch.logits
+    total, top, rate = 0.0, logits[best, lane], 1.0 / noise.tau
     for k in range(n):
-        close += top - logits[k, cell] < sure
-    if close <= 1 and u < 0.9375:
-        return best
-    total, rate = 0.0, 1.0 / tau
-    for k in range(n):
-        distance = np.float64(top - logits[k, cell]) * rate
-        weights[k] = math.exp(-distance) if distance < CUT else 0.0
+        weights[k] = math.exp(-np.float64(top - logits[k, lane]) * rate)
         total += weights[k]
-    rest, chosen = u * total - weights[best], best
+    rest, chosen = u * total - weights[best], np.int64(best)
     for k in range(n):
         if rest < 0.0:
             break
@@ -141,44 +174,116 @@ def _draw(logits, cell, best, tau, sure, word, weights):
 
 
 @njit(nogil=True, cache=True)
-def advance(table, readout, states, keys, first_step, n_steps, every, frames, tau, bias):
-    """Run every simulation `n_steps` steps in place; record the state before each step with step % every == 0.
+def _follow(rule, noise, indices, cells, count, following, first, scratch):
+    """following[first + i] = next state of the cell whose indices are indices[:, i], cell number cells[i]; i < count."""
+    hidden, logits, zero, gap, weights = scratch
+    rows, readout, n, pairs, bias = rule
+    w, p, stride = U(readout.shape[1]), U(n) * U(readout.shape[1]), U(indices.shape[1])
+    for at in range(0, count, LANES):
+        block, lanes, source = U(at), min(LANES, count - at), zero
+        if bias != 0:
+            for lane in range(lanes):
+                zero[indices[len(indices) - 1, at + lane] // w, lane] = bias
+        for unit in range(0, readout.shape[1], LANES):
+            u = U(unit)
+            if pairs:
+                starts = (u, u + U(n) * p, u + U(2 * n) * p, u + U(3 * n) * p, u + U(4 * n) * p)
+                hidden_of_pairs(rows, starts, indices, stride, block, hidden)
+            else:
+                row1, row2 = u + U(3) * p, u + U(6) * p
+                starts = (u, u + p, u + p + p, row1 + p + p, row2 + p, row2 + p + p, row1, row2, row1 + p)
+                hidden_of_singles(rows, starts, indices, stride, block, hidden)
+            for k in range(0, logits.shape[0], GROUP):
+                add_logits(hidden, readout, U(k) * w + u * U(GROUP), source, logits, U(k))
+            source = logits
+        near = best_two(logits, U(n), noise.limit, following, U(first) + block, gap)
+        if bias != 0:
+            zero[:n] = 0
+        while near:
+            lane = lowest_bit(near)
+            near &= near - U(1)
+            i = block + lane
+            if i < U(count):
+                following[U(first) + i] = _decide(noise, cells[i], n, following[U(first) + i], lane, scratch)
 
-    table    [sims, 9 * n, H] float32: contribution of state s at stencil position p to the hidden layer, row p * n + s
-    readout  [sims, H, n] float32: hidden layer to logits; H is padded with zeros to a multiple of BLOCK
-    states   [sims, grid, grid] uint8; keys [sims] uint64: noise of a cell is word step * cells + cell of that stream
-    frames   [sims, >= ceil(n_steps / every), grid, grid] uint8, written; every = 0 records nothing
+
+@njit(nogil=True, cache=True)
+def _index_all(n, width, count):
+    """Like `_index` for cells with neighbourhood 0, 1, ..., count - 1 (base-n digits, row-major from the lowest)."""
+    indices, digit = np.zeros((len(PAIRS) + 1, count + LANES), np.uint32), np.empty(9, np.uint32)
+    for i in range(count):
+        rest = i
+        for p in range(9):
+            digit[p], rest = rest % n, rest // n
+        for term, (first, second) in enumerate(PAIRS):
+            indices[term, i] = (n * digit[first] + digit[second]) * width
+        indices[4, i] = digit[4] * width
+    return indices
+
+
+@njit(nogil=True, cache=True)
+def _look_up(state, left, right, size, n, best_of, rows, following, near):
+    """following[size + c] by the table of all neighbourhoods; returns how many cells, listed in `near`, are near ties."""
+    found, n1, n2, n3, n6, row = 0, U(n), U(n * n), U(n**3), U(n**6), U(size)
+    for i in range(len(rows)):
+        rows[i] = left[i] + n1 * state[i] + n2 * right[i]
+    for c in range(size * size):
+        i = U(c)
+        best = best_of[rows[i] + n3 * rows[i + row] + n6 * rows[i + row + row]]
+        following[i + row] = best
+        near[found] = c
+        found += best == NEAR
+    return found
+
+
+@njit(nogil=True, cache=True)
+def advance(table, readout, states, keys, first_step, start, every, frames, tau, bias):
+    """frames[sim, f] = the state start + f * every steps after states[sim].
+
+    table    [sims, 9 * n, width] float32: contribution of state s at stencil position p to the hidden layer, row p * n + s
+    readout  [sims, groups, width, GROUP] float32: hidden layer to logits, padded with zeros
+    states   [sims, grid, grid] uint8; keys [sims] uint64: noise of a cell is word step * cells + cell of that stream,
+             steps counted from `first_step`
+    frames   [sims, n_frames, grid, grid] uint8, written
     """
-    size, width, n = states.shape[1], table.shape[2], readout.shape[2]
-    cells = size * size
-    bordered, source = np.empty((size + 2) * (size + 2), np.uint64), np.empty((size + 2) * (size + 2), np.uint64)
-    for y in range(size + 2):
-        for x in range(size + 2):
-            source[y * (size + 2) + x] = ((y - 1) % size) * size + (x - 1) % size
-    units, hidden = np.empty((cells, width), np.float32), np.empty((width, cells), np.float32)
-    logits, top = np.empty((n, cells), np.float32), np.empty(cells, np.float32)
-    second, index = np.empty(cells, np.float32), np.empty(cells, np.float32)
-    weights, cut, sure = np.empty(n, np.float64), F(CUT * tau * 1.001), F(math.log(15.0 * (n - 1)) * tau * 1.001)
-    for sim in range(states.shape[0]):
-        state = states[sim].reshape(-1)
-        for step in range(n_steps):
-            if every and step % every == 0:
-                frames[sim, step // every] = states[sim]
-            for i in range(len(source)):
-                bordered[i] = U(state[source[i]]) * U(width)
-            _hidden(table[sim], bordered, size, units)
-            for c in range(cells):
-                for j in range(width):
-                    hidden[j, c] = units[c, j]
-            _logits(hidden, readout[sim], logits)
-            if bias != ZERO:
-                for c in range(cells):
-                    logits[state[c], c] += bias
-            _best(logits, top, second, index)
-            for c in range(cells):
-                state[c] = np.uint8(index[c])
-            counter = U(first_step + step) * U(cells) + U(1)
-            for c in range(cells):
-                if top[c] - second[c] < cut:
-                    word = mix(keys[sim] + np.uint64(0x9E3779B97F4A7C15) * (counter + U(c)))
-                    state[c] = _draw(logits, c, int(index[c]), tau, sure, word, weights)
+    size, width, n = states.shape[1], table.shape[2], table.shape[1] // 9
+    n_cells, n_steps, length = size * size, start + (frames.shape[1] - 1) * every, (size + 2) * size
+    pairs, known = n <= PAIR_STATES, n**9 if n <= TABLE_STATES and 2 * n**9 < n_cells * n_steps else 0
+    scratch, paired = _scratch(readout.shape[1] * GROUP, n), _aligned((4 * n * n + n) * width if pairs else 0)
+    state, following = np.empty(length + LANES, np.uint8), np.empty(length + LANES, np.uint8)
+    left, right, rows = np.empty(length, np.uint8), np.empty(length, np.uint8), np.empty(length, np.uint32)
+    indices, cells = np.zeros((5 if pairs else 9, n_cells + LANES), np.uint32), np.arange(max(n_cells, known))
+    near, drawn = np.empty(n_cells + 1, np.int64), np.empty(n_cells + LANES, np.uint8)
+    all_indices, best_of = _index_all(n, width, known), np.empty(known + LANES, np.uint8)
+    limit = np.float32(tau * (math.log(n - 1) + 54 * math.log(2.0)) * 1.001)
+    for sim in range(len(states)):
+        weights = table[sim].reshape(-1)
+        if pairs:
+            _add_pairs(weights, n, width, paired)
+            weights = paired
+        rule = Rule(weights, readout[sim], n, pairs, bias)
+        if known:
+            unknown = Noise(keys[sim], np.int64(-1), tau, limit)
+            _follow(rule, unknown, all_indices, cells, known, best_of, 0, scratch)
+        state[size : length - size] = states[sim].reshape(-1)
+        for step in range(n_steps + 1):
+            if step >= start and (step - start) % every == 0:
+                frames[sim, (step - start) // every].reshape(-1)[:] = state[size : length - size]
+            if step == n_steps:
+                break
+            noise = Noise(keys[sim], np.int64(first_step + step) * n_cells, tau, limit)
+            _neighbours(state, size, left, right)
+            if known:
+                found = _look_up(state, left, right, size, n, best_of, rows, following, near)
+                if found:
+                    _index(state, left, right, size, rule, indices)
+                    for i in range(found):
+                        for term in range(len(indices)):
+                            indices[term, i] = indices[term, near[i]]
+                    _follow(rule, noise, indices, near, found, drawn, 0, scratch)
+                    for i in range(found):
+                        following[size + near[i]] = drawn[i]
+            else:
+                _index(state, left, right, size, rule, indices)
+                _follow(rule, noise, indices, cells, n_cells, following, size, scratch)
+            state, following = following, state
