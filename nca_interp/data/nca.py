@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nca_interp.data.gzip_score import gzip_ratio
+from nca_interp.data.gzip_score import gzip_ratios
 from nca_interp.data.rng import U64, bits, mix, stream_key
 from nca_interp.data.specs import NcaSpec
 
@@ -40,8 +40,8 @@ def score_dtype(spec: NcaSpec) -> np.dtype[Any]:
 
 def gzip_scores(spec: NcaSpec, frames: Cells) -> npt.NDArray[np.float64]:
     """gzip ratio [rules] of frames[rules, n, grid, grid]: their patch tokens without delimiters, as `score_dtype`."""
-    stored = patch_tokens(spec, frames).astype(score_dtype(spec))
-    return np.array([gzip_ratio(row.tobytes()) for row in stored])
+    stored = patch_tokens(spec, frames).reshape(len(frames), -1).astype(score_dtype(spec))
+    return gzip_ratios(stored.view(np.uint8))
 
 
 def patch_tokens(spec: NcaSpec, frames: Cells) -> Tokens:
