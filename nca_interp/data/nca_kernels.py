@@ -24,6 +24,7 @@ from nca_interp.data.nca_vectors import (
     hidden_of_pairs,
     hidden_of_singles,
     lowest_bit,
+    undecided,
 )
 from nca_interp.data.rng import GOLDEN
 
@@ -60,14 +61,18 @@ class Rule(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Noise of one step: of cell c, word `counter + c` of the stream of `key`."""
+    """Noise of one step."""
 
-    key: Any
-    counter: Any
-    """Negative: nothing is drawn, near ties become NEAR."""
+    stream: Any
+    """Cell c has the random number u of word mix(stream + GOLDEN * c)."""
+    hold: Any
+    """Nothing is drawn, near ties become NEAR."""
     tau: Any
     limit: Any
     """Leads below this are near ties, which the noise may decide; 0: none are."""
+    sure: Any
+    step: Any
+    """With u < 1 - 2**-b, a lead above sure + step * b wins: the others together weigh less than 1 - u of the best."""
 
 
 class Scratch(NamedTuple):
@@ -80,6 +85,7 @@ class Scratch(NamedTuple):
     start: Any
     """Like logits: what their sums start from, 0 or LOWEST for padding."""
     gap: Any
+    states: Any
     weights: Any
 
 
@@ -96,7 +102,7 @@ def _scratch(states, n):
     start = _aligned(states * LANES).reshape((states, LANES))
     start[:n], start[n:] = np.float32(0), np.float32(LOWEST)
     hidden, logits = _aligned(LANES * LANES).reshape((LANES, LANES)), _aligned(states * LANES).reshape((states, LANES))
-    return Scratch(hidden, logits, start, np.empty(LANES, np.float32), np.empty(n, np.float64))
+    return Scratch(hidden, logits, start, np.empty(LANES, np.float32), np.empty(n + 1, np.int64), np.empty(n))
 
 
 @njit(nogil=True, cache=True)
@@ -147,36 +153,33 @@ def _index(state, left, right, size, rule, indices):
 
 
 @njit(nogil=True, cache=True)
-def _decide(noise, cell, n, best, lane, scratch):
-    """State of a near tie: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
+def _draw(scratch, lane, n, best, noise, word):
+    """State of a cell: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
 
-    The best is certain if all others together weigh less than 1 - u of it.
+    States `limit` or more below the best weigh less than half a unit in the last place of the sum, and are left out.
     """
-    if noise.counter < 0:
-        return np.int64(NEAR)
-    word = mix(noise.key + U(GOLDEN) * (U(noise.counter) + U(cell) + U(1)))
-    u = np.float64(word >> U(11)) * 2.0**-53
-    if scratch.gap[lane] > noise.tau * (math.log(n - 1) - math.log(1.0 - u)):
-        return np.int64(best)
-    weights, logits = scratch.weights, scratch.logits
-    total, top, rate = 0.0, logits[best, lane], 1.0 / noise.tau
+    logits, states, weights = scratch.logits, scratch.states, scratch.weights
+    top, rate, total, count = logits[best, lane], 1.0 / noise.tau, 0.0, U(0)
     for k in range(n):
-        weights[k] = math.exp(-np.float64(top - logits[k, lane]) * rate)
-        total += weights[k]
-    rest, chosen = u * total - weights[best], np.int64(best)
-    for k in range(n):
+        states[count] = k
+        count += U(top - logits[k, lane] < noise.limit)
+    for i in range(count):
+        weights[i] = math.exp(-np.float64(top - logits[states[U(i)], lane]) * rate)
+        total += weights[i]
+    rest, chosen = np.float64(word >> U(11)) * 2.0**-53 * total - 1.0, best
+    for i in range(count):
         if rest < 0.0:
             break
-        if k != best and weights[k] > 0.0:
-            chosen = k
-            rest -= weights[k]
+        if states[i] != best:
+            chosen = states[i]
+            rest -= weights[i]
     return chosen
 
 
 @njit(nogil=True, cache=True)
 def _follow(rule, noise, indices, cells, count, following, first, scratch):
     """following[first + i] = next state of the cell whose indices are indices[:, i], cell number cells[i]; i < count."""
-    hidden, logits, zero, gap, weights = scratch
+    hidden, logits, zero, gap, _, _ = scratch
     rows, readout, n, pairs, bias = rule
     w, p, stride = U(readout.shape[1]), U(n) * U(readout.shape[1]), U(indices.shape[1])
     for at in range(0, count, LANES):
@@ -199,12 +202,18 @@ def _follow(rule, noise, indices, cells, count, following, first, scratch):
         near = best_two(logits, U(n), noise.limit, following, U(first) + block, gap)
         if bias != 0:
             zero[:n] = 0
+        if near and not noise.hold:
+            near &= undecided(noise.stream, cells, block, gap, noise.sure, noise.step)
         while near:
             lane = lowest_bit(near)
             near &= near - U(1)
             i = block + lane
-            if i < U(count):
-                following[U(first) + i] = _decide(noise, cells[i], n, following[U(first) + i], lane, scratch)
+            best = np.int64(following[U(first) + i])
+            if noise.hold:
+                following[U(first) + i] = NEAR
+            elif i < U(count):
+                word = mix(noise.stream + U(GOLDEN) * U(cells[i]))
+                following[U(first) + i] = _draw(scratch, lane, n, best, noise, word)
 
 
 @njit(nogil=True, cache=True)
@@ -252,10 +261,11 @@ def advance(table, readout, states, keys, first_step, start, every, frames, tau,
     scratch, paired = _scratch(readout.shape[1] * GROUP, n), _aligned((4 * n * n + n) * width if pairs else 0)
     state, following = np.empty(length + LANES, np.uint8), np.empty(length + LANES, np.uint8)
     left, right, rows = np.empty(length, np.uint8), np.empty(length, np.uint8), np.empty(length, np.uint32)
-    indices, cells = np.zeros((5 if pairs else 9, n_cells + LANES), np.uint32), np.arange(max(n_cells, known))
-    near, drawn = np.empty(n_cells + 1, np.int64), np.empty(n_cells + LANES, np.uint8)
+    indices, cells = np.zeros((5 if pairs else 9, n_cells + LANES), np.uint32), np.arange(max(n_cells, known) + LANES)
+    near, drawn = np.zeros(n_cells + LANES, np.int64), np.empty(n_cells + LANES, np.uint8)
     all_indices, best_of = _index_all(n, width, known), np.empty(known + LANES, np.uint8)
-    limit = np.float32(tau * (math.log(n - 1) + 54 * math.log(2.0)) * 1.001)
+    sure, step = np.float32(tau * math.log(n - 1) * 1.001), np.float32(tau * math.log(2.0) * 1.001)
+    limit = sure + np.float32(54) * step
     for sim in range(len(states)):
         weights = table[sim].reshape(-1)
         if pairs:
@@ -263,15 +273,16 @@ def advance(table, readout, states, keys, first_step, start, every, frames, tau,
             weights = paired
         rule = Rule(weights, readout[sim], n, pairs, bias)
         if known:
-            unknown = Noise(keys[sim], np.int64(-1), tau, limit)
+            unknown = Noise(keys[sim], True, tau, limit, sure, step)
             _follow(rule, unknown, all_indices, cells, known, best_of, 0, scratch)
         state[size : length - size] = states[sim].reshape(-1)
-        for step in range(n_steps + 1):
-            if step >= start and (step - start) % every == 0:
-                frames[sim, (step - start) // every].reshape(-1)[:] = state[size : length - size]
-            if step == n_steps:
+        for number in range(n_steps + 1):
+            if number >= start and (number - start) % every == 0:
+                frames[sim, (number - start) // every].reshape(-1)[:] = state[size : length - size]
+            if number == n_steps:
                 break
-            noise = Noise(keys[sim], np.int64(first_step + step) * n_cells, tau, limit)
+            stream = keys[sim] + U(GOLDEN) * (U(first_step + number) * U(n_cells) + U(1))
+            noise = Noise(stream, False, tau, limit, sure, step)
             _neighbours(state, size, left, right)
             if known:
                 found = _look_up(state, left, right, size, n, best_of, rows, following, near)

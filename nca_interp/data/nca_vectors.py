@@ -14,6 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nca_interp.data.rng import GOLDEN
+
 LANES = 16
 """Cells of a block; hidden units are padded to a multiple of it."""
 GROUP = 5
@@ -185,3 +187,35 @@ def best_two(typing: Any, logits: Any, n: Any, limit: Any, best: Any, at: Any, g
         return builder.zext(builder.bitcast(builder.fcmp_ordered("<", lead, code.splat(limit)), ir.IntType(LANES)), WORD)
 
     return types.uint64(logits, n, limit, best, at, gap), write
+
+
+@intrinsic
+def undecided(typing: Any, stream: Any, cells: Any, block: Any, gap: Any, sure: Any, step: Any) -> Any:
+    """Bit `lane` of the result: gap[lane] <= sure + step * b, where u > 1 - 2**-b for the lane's random number u.
+
+    u is that of `rng` at word mix(stream + GOLDEN * cells[block + lane]); cells are int64, b at most 159.
+    """
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code = _Code(context, builder, signature, args)
+        stream, cells, block, gap, sure, step = code.args
+        words = ir.VectorType(WORD, LANES)
+
+        def all_lanes(value: int, kind: Any = words) -> Any:
+            return ir.Constant(kind, [value] * LANES)
+
+        place = builder.bitcast(builder.gep(cells, [block]), words.as_pointer())
+        first = builder.insert_element(ir.Constant(words, ir.Undefined), stream, ir.Constant(ir.IntType(32), 0))
+        first = builder.shuffle_vector(first, first, ir.Constant(INDEX, [0] * LANES))
+        word = builder.add(first, builder.mul(builder.load(place, align=8), all_lanes(GOLDEN)))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # rng.mix
+            word = builder.mul(builder.xor(word, builder.lshr(word, all_lanes(shift))), all_lanes(factor))
+        word = builder.xor(word, builder.lshr(word, all_lanes(31)))
+        rest = builder.uitofp(builder.not_(builder.trunc(builder.lshr(word, all_lanes(32)), INDEX)), VECTOR)
+        exponent = builder.lshr(builder.bitcast(rest, INDEX), all_lanes(23, INDEX))  # 127 + log2 of (1 - u) * 2**32
+        b = builder.sitofp(builder.sub(all_lanes(159, INDEX), exponent), VECTOR)
+        limit = builder.fadd(code.splat(sure), builder.fmul(code.splat(step), b))
+        lead = code.load(gap, ir.Constant(WORD, 0))
+        return builder.zext(builder.bitcast(builder.fcmp_ordered("<=", lead, limit), ir.IntType(LANES)), WORD)
+
+    return types.uint64(stream, cells, block, gap, sure, step), write
