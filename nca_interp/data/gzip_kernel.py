@@ -7,9 +7,12 @@ compressor). Other libraries under that name (zlib-ng, Intel's, Chromium's) give
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit
 
+from nca_interp.data.nca_kernels import inner
 from nca_interp.data.nca_vectors import lowest_bit
 
 MAX_BYTES = 16_000
@@ -43,9 +46,11 @@ def _codes() -> tuple[np.ndarray, ...]:
 LENGTH_CODE, DISTANCE_CODE = _codes()
 ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15])
 """Order in which the lengths of the code-length code are sent."""
+FIXED_LITERALS, FIXED_DISTANCES = np.repeat([8, 9, 7, 8], [144, 112, 24, 6]), np.full(DISTANCES, 5)
+"""Code lengths of the fixed trees (RFC 1951, 3.2.6)."""
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _insert(ahead, at, head, previous):
     """Enter the three bytes at `at` into the hash chains; returns the place before it on its chain (0: none)."""
     word = ahead[at]
@@ -56,7 +61,7 @@ def _insert(ahead, at, head, previous):
     return before
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _longest_match(ahead, at, candidate, best, left, previous):
     """Length and place of the longest match longer than `best`, by zlib's search from the nearest candidate on."""
     chain, nice, place = U(MAX_CHAIN >> 2 if best >= U(GOOD_MATCH) else MAX_CHAIN), min(U(MAX_MATCH), left), U(0)
@@ -82,7 +87,7 @@ def _longest_match(ahead, at, candidate, best, left, previous):
     return min(best, left), place
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _count_symbols(data, ahead, head, previous, literals, distances):
     """Frequencies of literal or length symbols and of distance symbols (lazy matching); returns the extra bits.
 
@@ -123,7 +128,7 @@ def _count_symbols(data, ahead, head, previous, literals, distances):
     return np.int64(extra)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _sift(heap, k, size):
     """Restore the heap [1 .. size] below place k; an entry's KEY bits and what is above them count, not its node."""
     value, child, key = heap[k], U(2) * k, np.uint32(KEY)
@@ -140,13 +145,13 @@ def _sift(heap, k, size):
     heap[k] = value
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _code_lengths(frequency, limit, lengths, work):
     """Huffman code lengths of at most `limit` bits, with zlib's ties and repair; returns the largest symbol used.
 
     Entries of the heap: frequency (14 bits), depth (8), node (KEY).
     """
-    heap, order, parent, depth = work
+    heap, order, parent, depth, counts = work
     n, size, largest, node_of = len(frequency), U(0), -1, np.uint32((1 << KEY) - 1)
     lengths[:] = 0
     for symbol in range(n):
@@ -174,7 +179,7 @@ def _code_lengths(frequency, limit, lengths, work):
         _sift(heap, U(1), size)
         node += U(1)
     depth[node - U(1)] = 0
-    counts, overflow = np.zeros(limit + 2, np.int64), 0
+    counts[:], overflow = 0, np.int64(0)
     for i in range(np.int64(removed) - 1, -1, -1):
         here = U(order[i])
         bits = np.int64(depth[U(parent[here])]) + 1
@@ -189,7 +194,7 @@ def _code_lengths(frequency, limit, lengths, work):
     return largest
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _shorten(order, n, limit, overflow, counts, lengths):
     """Make a code of too long lengths, all cut to `limit`, a prefix code again: the rarest symbols become the longest."""
     while overflow > 0:
@@ -211,7 +216,7 @@ def _shorten(order, n, limit, overflow, counts, lengths):
                 left -= 1
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _count_lengths(lengths, largest, frequency):
     """Frequencies of the symbols that send lengths[0 .. largest], run-length coded."""
     before, count = -1, 0
@@ -231,7 +236,7 @@ def _count_lengths(lengths, largest, frequency):
         before, count = here, 0
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _dot(a, b):
     total = 0
     for i in range(len(a)):
@@ -239,30 +244,47 @@ def _dot(a, b):
     return total
 
 
+class Work(NamedTuple):
+    """Work space for rows of one length."""
+
+    head: Any
+    previous: Any
+    ahead: Any
+    literals: Any
+    distances: Any
+    lengths: Any
+    """Frequencies of the literal and match-length, the distance, and the code-length symbols."""
+    bits: Any
+    """The lengths of their codes."""
+    tree: Any
+
+
+def work_space(n_bytes: int) -> Work:
+    """For rows of n_bytes."""
+    literals, distances, lengths, *bits = (np.empty(n, np.int64) for n in 2 * (LITERALS, DISTANCES, LENGTHS))
+    tree = *(np.empty(2 * LITERALS + 1, np.uint32) for _ in range(4)), np.empty(17, np.int64)
+    chains = np.empty(1 << HASH_BITS, np.uint16), np.empty(n_bytes, np.uint16), np.empty(n_bytes, np.uint64)
+    return Work(*chains, literals, distances, lengths, tuple(bits), tree)
+
+
 @njit(nogil=True, cache=True)
-def gzip_lengths(rows, out):
+def gzip_lengths(rows, out, work):
     """out[row] = len(gzip.compress(rows[row], 9)) of uint8 rows of 1 to MAX_BYTES bytes."""
-    n = rows.shape[1]
-    head, previous, ahead = np.empty(1 << HASH_BITS, np.uint16), np.empty(n, np.uint16), np.empty(n, np.uint64)
-    literals, distances, lengths = np.empty(LITERALS, np.int64), np.empty(DISTANCES, np.int64), np.empty(LENGTHS, np.int64)
-    bits_l, bits_d, bits_c = np.empty(LITERALS, np.int64), np.empty(DISTANCES, np.int64), np.empty(LENGTHS, np.int64)
-    nodes = 2 * LITERALS + 1
-    work = np.empty(nodes, np.uint32), np.empty(nodes, np.uint32), np.empty(nodes, np.uint32), np.empty(nodes, np.uint32)
-    fixed = np.full(LITERALS, 8)
-    fixed[144:256], fixed[256:280] = 9, 7
+    n, tree = rows.shape[1], work.tree
+    literals, distances, lengths, (bits_l, bits_d, bits_c) = work.literals, work.distances, work.lengths, work.bits
     for row in range(len(rows)):
-        head[:], literals[:], distances[:], lengths[:] = 0, 0, 0, 0
-        extra = _count_symbols(rows[row], ahead, head, previous, literals, distances)
-        last_l = _code_lengths(literals, 15, bits_l, work)
-        last_d = _code_lengths(distances, 15, bits_d, work)
+        work.head[:], literals[:], distances[:], lengths[:] = 0, 0, 0, 0
+        extra = _count_symbols(rows[row], work.ahead, work.head, work.previous, literals, distances)
+        last_l = _code_lengths(literals, np.int64(15), bits_l, tree)
+        last_d = _code_lengths(distances, np.int64(15), bits_d, tree)
         _count_lengths(bits_l, last_l, lengths)
         _count_lengths(bits_d, last_d, lengths)
-        _code_lengths(lengths, 7, bits_c, work)
+        _code_lengths(lengths, np.int64(7), bits_c, tree)
         sent = LENGTHS
         while sent > 4 and bits_c[ORDER[sent - 1]] == 0:
             sent -= 1
         trees = 14 + 3 * sent + _dot(lengths, bits_c) + 2 * lengths[16] + 3 * lengths[17] + 7 * lengths[18]
-        dynamic = trees + _dot(literals, bits_l) + _dot(distances, bits_d) + extra
-        static = _dot(literals, fixed) + 5 * np.sum(distances) + extra
-        coded = (3 + min(dynamic, static) + 7) // 8
+        dynamic = trees + _dot(literals, bits_l) + _dot(distances, bits_d)
+        static = _dot(literals, FIXED_LITERALS) + _dot(distances, FIXED_DISTANCES)
+        coded = (3 + min(dynamic, static) + extra + 7) // 8
         out[row] = HEADER_AND_TRAILER + (n + 5 if n + 4 <= coded else coded)

@@ -120,13 +120,16 @@ def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells
 
     With `after`, trajectories continue from their recorded frame number `done`, which comes first in the result.
     """
-    from nca_interp.data.nca_kernels import advance
+    from nca_interp.data.nca_kernels import advance, work_space
 
     states = initial_cells(spec, mix(keys)) if after is None else np.ascontiguousarray(after)
-    frames = np.empty((len(keys), n_frames, spec.grid, spec.grid), np.uint8)
+    frames = np.empty((len(keys), n_frames, spec.grid**2), np.uint8)
     start, first = (spec.burn_in, 0) if after is None else (0, spec.burn_in + done * spec.dt)
-    advance(*rules, states, keys, first, start, spec.dt, frames, spec.tau, np.float32(spec.identity_bias))
-    return frames
+    work = work_space(spec.n_states, rules.table.shape[2], spec.grid, start + (n_frames - 1) * spec.dt)
+    table, cells = rules.table.reshape(len(keys), -1), states.reshape(len(keys), -1)
+    bias = np.float32(spec.identity_bias)
+    advance(table, rules.readout, cells, keys, first, start, spec.dt, frames, spec.tau, bias, work)
+    return frames.reshape(len(keys), n_frames, spec.grid, spec.grid)
 
 
 def rule_keys(seed: int, split: str, candidates: npt.ArrayLike) -> U64:

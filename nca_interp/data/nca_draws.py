@@ -8,20 +8,20 @@ import math
 import numpy as np
 from numba import njit
 
-from nca_interp.data.nca_kernels import mix
+from nca_interp.data.nca_kernels import inner, mix
 from nca_interp.data.nca_vectors import GROUP
 from nca_interp.data.rng import GOLDEN
 
 U = np.uint64
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _uniform(key, counter):
     """`rng.uniforms` of one key and counter."""
     return np.float64(mix(key + U(GOLDEN) * (U(counter) + U(1))) >> U(11)) * 2.0**-53
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _draw_weights(key, first, quantiles, scale, out):
     """Fill the flat float32 `out` from counters first, first + 1, ...: scale * the quantile function, interpolated."""
     for i in range(len(out)):

@@ -37,9 +37,11 @@ PAIRS = ((0, 1), (2, 5), (7, 8), (3, 6))
 NEAR = np.uint8(255)
 """Entry of that table where the noise may decide."""
 U = np.uint64
+inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For what only compiled code calls: it is kept in its caller's cache."""
 
 
-@njit(nogil=True, cache=True)
+@inner
 def mix(x: Any) -> Any:
     """`rng.mix` on one uint64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -75,13 +77,13 @@ class Noise(NamedTuple):
     """With u < 1 - 2**-b, a lead above sure + step * b wins: the others together weigh less than 1 - u of the best."""
 
 
-class Scratch(NamedTuple):
-    """Work space of one thread."""
+class Lanes(NamedTuple):
+    """Work space of one block."""
 
     hidden: Any
     """[LANES units, LANES cells]."""
     logits: Any
-    """[states, LANES cells]."""
+    """[states, LANES cells], states padded to whole groups."""
     start: Any
     """Like logits: what their sums start from, 0 or LOWEST for padding."""
     gap: Any
@@ -89,23 +91,57 @@ class Scratch(NamedTuple):
     weights: Any
 
 
-@njit(nogil=True, cache=True)
-def _aligned(size):
-    """`size` float32 that begin at a multiple of 64 bytes: a vector load across two cache lines costs twice."""
-    raw = np.empty(size + LANES, np.float32)
-    skip = (-raw.ctypes.data // 4) % LANES
-    return raw[skip : skip + size]
+class Work(NamedTuple):
+    """Work space of one call of `advance`, made by `work_space`: allocating in Python keeps the compiled code small."""
+
+    lanes: Any
+    rows: Any
+    """Rows of pairs of states; empty without pairs."""
+    state: Any
+    """[(grid + 2) * grid]: in the first row the grid's last one, and so on; `following`, `left`, `right`, `codes` alike."""
+    following: Any
+    left: Any
+    right: Any
+    codes: Any
+    indices: Any
+    """[5 or 9 terms, cells]: where in `rows` the terms of a cell begin."""
+    cells: Any
+    near: Any
+    drawn: Any
+    all_indices: Any
+    """Like `indices` for the cells of all neighbourhoods; empty where they are not tabulated."""
+    best_of: Any
 
 
-@njit(nogil=True, cache=True)
-def _scratch(states, n):
-    start = _aligned(states * LANES).reshape((states, LANES))
-    start[:n], start[n:] = np.float32(0), np.float32(LOWEST)
-    hidden, logits = _aligned(LANES * LANES).reshape((LANES, LANES)), _aligned(states * LANES).reshape((states, LANES))
-    return Scratch(hidden, logits, start, np.empty(LANES, np.float32), np.empty(n + 1, np.int64), np.empty(n))
+def _aligned(*shape: int) -> Any:
+    """float32 zeros that begin at a multiple of 64 bytes: a vector load across two cache lines costs twice."""
+    raw = np.zeros(math.prod(shape) + LANES, np.float32)
+    skip = -(raw.ctypes.data // 4) % LANES
+    return raw[skip : skip + math.prod(shape)].reshape(shape)
 
 
-@njit(nogil=True, cache=True)
+def work_space(n: int, width: int, size: int, n_steps: int) -> Work:
+    """For rules of n states and `width` hidden units on size**2 cells; all neighbourhoods are tabulated where it pays."""
+    cells, length, states = size * size, (size + 2) * size, -(-n // GROUP) * GROUP
+    pairs = n <= PAIR_STATES
+    known = n**9 if n <= TABLE_STATES and 2 * n**9 < cells * n_steps else 0
+    start = _aligned(states, LANES)
+    start[n:] = LOWEST
+    digits = np.arange(known)[:, None] // n ** np.arange(9) % n
+    terms = [n * digits[:, a] + digits[:, b] for a, b in PAIRS] + [digits[:, 4]]
+    all_indices = np.zeros((len(PAIRS) + 1, known + LANES), np.uint32)
+    all_indices[:, :known] = np.multiply(terms, width)
+    bytes_, words = [np.zeros(length + LANES, np.uint8) for _ in range(4)], np.zeros(length + LANES, np.uint32)
+    hidden, logits, gap = _aligned(LANES, LANES), _aligned(states, LANES), np.empty(LANES, np.float32)
+    return Work(
+        Lanes(hidden, logits, start, gap, np.empty(n + 1, np.int64), np.empty(n)),
+        _aligned((4 * n * n + n) * width * pairs), *bytes_, words, np.zeros((5 if pairs else 9, cells + LANES), np.uint32),
+        np.arange(max(cells, known) + LANES), np.zeros(cells + LANES, np.int64), np.empty(cells + LANES, np.uint8),
+        all_indices, np.empty(known + LANES, np.uint8),
+    )  # fmt: skip
+
+
+@inner
 def _add_pairs(table, n, width, out):
     """Rows of all pairs of states, in the order of PAIRS, then those of the centre."""
     at, size = U(0), U(n) * U(width)
@@ -116,10 +152,11 @@ def _add_pairs(table, n, width, out):
                     row, other = U(first) * size + U(s * width + j), U(second) * size + U(t * width + j)
                     add_rows(table, row, other, out, at)
                     at += U(LANES)
-    out[at : at + size] = table[U(4) * size : U(5) * size]
+    for i in range(n * width):
+        out[at + U(i)] = table[U(4) * size + U(i)]
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _neighbours(state, size, left, right):
     """Close the torus: state, left and right neighbours [(size + 2) * size], in the first row the grid's last one, and so on."""
     for x in range(size):
@@ -130,7 +167,7 @@ def _neighbours(state, size, left, right):
         left[i], right[i + size - 1] = state[i + size - 1], state[i]
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _index(state, left, right, size, rule, indices):
     """indices[term, cell]: where the terms of a cell begin in their part of `rows`."""
     n, width, row = U(rule.n), U(rule.readout.shape[1]), U(size)
@@ -152,7 +189,7 @@ def _index(state, left, right, size, rule, indices):
         indices[6, i], indices[7, i], indices[8, i] = left[here] * width, left[down] * width, state[here] * width
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _draw(scratch, lane, n, best, noise, word):
     """State of a cell: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
 
@@ -176,7 +213,7 @@ def _draw(scratch, lane, n, best, noise, word):
     return chosen
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _follow(rule, noise, indices, cells, count, following, first, scratch):
     """following[first + i] = next state of the cell whose indices are indices[:, i], cell number cells[i]; i < count."""
     hidden, logits, zero, gap, _, _ = scratch
@@ -201,7 +238,8 @@ def _follow(rule, noise, indices, cells, count, following, first, scratch):
             source = logits
         near = best_two(logits, U(n), noise.limit, following, U(first) + block, gap)
         if bias != 0:
-            zero[:n] = 0
+            for lane in range(lanes):
+                zero[indices[len(indices) - 1, at + lane] // w, lane] = 0
         if near and not noise.hold:
             near &= undecided(noise.stream, cells, block, gap, noise.sure, noise.step)
         while near:
@@ -216,85 +254,75 @@ def _follow(rule, noise, indices, cells, count, following, first, scratch):
                 following[U(first) + i] = _draw(scratch, lane, n, best, noise, word)
 
 
-@njit(nogil=True, cache=True)
-def _index_all(n, width, count):
-    """Like `_index` for cells with neighbourhood 0, 1, ..., count - 1 (base-n digits, row-major from the lowest)."""
-    indices, digit = np.zeros((len(PAIRS) + 1, count + LANES), np.uint32), np.empty(9, np.uint32)
-    for i in range(count):
-        rest = i
-        for p in range(9):
-            digit[p], rest = rest % n, rest // n
-        for term, (first, second) in enumerate(PAIRS):
-            indices[term, i] = (n * digit[first] + digit[second]) * width
-        indices[4, i] = digit[4] * width
-    return indices
-
-
-@njit(nogil=True, cache=True)
-def _look_up(state, left, right, size, n, best_of, rows, following, near):
+@inner
+def _look_up(work, state, following, size, n):
     """following[size + c] by the table of all neighbourhoods; returns how many cells, listed in `near`, are near ties."""
-    found, n1, n2, n3, n6, row = 0, U(n), U(n * n), U(n**3), U(n**6), U(size)
-    for i in range(len(rows)):
-        rows[i] = left[i] + n1 * state[i] + n2 * right[i]
+    found, n1, n2, n3, n6, row = 0, U(n), U(n * n), U(n * n * n), U(n * n * n) * U(n * n * n), U(size)
+    codes, left, right = work.codes, work.left, work.right
+    for i in range((size + 2) * size):
+        codes[i] = left[i] + n1 * state[i] + n2 * right[i]
     for c in range(size * size):
         i = U(c)
-        best = best_of[rows[i] + n3 * rows[i + row] + n6 * rows[i + row + row]]
+        best = work.best_of[codes[i] + n3 * codes[i + row] + n6 * codes[i + row + row]]
         following[i + row] = best
-        near[found] = c
+        work.near[found] = c
         found += best == NEAR
     return found
 
 
+@inner
+def _step(rule, noise, work, state, following, size, known):
+    """following = the next state; both as in `Work`, the first and the last row are filled in here."""
+    count, cells, out, first, indices = size * size, work.cells, following, size, work.indices
+    _neighbours(state, size, work.left, work.right)
+    if known:
+        count, cells, out, first = _look_up(work, state, following, size, rule.n), work.near, work.drawn, np.int64(0)
+        if count == 0:
+            return
+    _index(state, work.left, work.right, size, rule, indices)
+    if known:
+        for i in range(count):
+            for term in range(len(indices)):
+                indices[term, i] = indices[term, cells[i]]
+    _follow(rule, noise, indices, cells, count, out, first, work.lanes)
+    if known:
+        for i in range(count):
+            following[size + cells[i]] = out[i]
+
+
 @njit(nogil=True, cache=True)
-def advance(table, readout, states, keys, first_step, start, every, frames, tau, bias):
+def advance(table, readout, states, keys, first_step, start, every, frames, tau, bias, work):
     """frames[sim, f] = the state start + f * every steps after states[sim].
 
-    table    [sims, 9 * n, width] float32: contribution of state s at stencil position p to the hidden layer, row p * n + s
+    table    [sims, 9 * n * width] float32: contribution of state s at stencil position p to the hidden layer, row p * n + s
     readout  [sims, groups, width, GROUP] float32: hidden layer to logits, padded with zeros
-    states   [sims, grid, grid] uint8; keys [sims] uint64: noise of a cell is word step * cells + cell of that stream,
+    states   [sims, cells] uint8; keys [sims] uint64: noise of a cell is word step * cells + cell of that stream,
              steps counted from `first_step`
-    frames   [sims, n_frames, grid, grid] uint8, written
+    frames   [sims, n_frames, cells] uint8, written
+    work     of `work_space`
     """
-    size, width, n = states.shape[1], table.shape[2], table.shape[1] // 9
-    n_cells, n_steps, length = size * size, start + (frames.shape[1] - 1) * every, (size + 2) * size
-    pairs, known = n <= PAIR_STATES, n**9 if n <= TABLE_STATES and 2 * n**9 < n_cells * n_steps else 0
-    scratch, paired = _scratch(readout.shape[1] * GROUP, n), _aligned((4 * n * n + n) * width if pairs else 0)
-    state, following = np.empty(length + LANES, np.uint8), np.empty(length + LANES, np.uint8)
-    left, right, rows = np.empty(length, np.uint8), np.empty(length, np.uint8), np.empty(length, np.uint32)
-    indices, cells = np.zeros((5 if pairs else 9, n_cells + LANES), np.uint32), np.arange(max(n_cells, known) + LANES)
-    near, drawn = np.zeros(n_cells + LANES, np.int64), np.empty(n_cells + LANES, np.uint8)
-    all_indices, best_of = _index_all(n, width, known), np.empty(known + LANES, np.uint8)
+    n, width, n_cells = len(work.lanes.weights), readout.shape[2], states.shape[1]
+    known, pairs, size = len(work.best_of) - LANES, len(work.rows) > 0, np.int64(math.sqrt(n_cells))
+    state, following, n_steps = work.state, work.following, start + (frames.shape[1] - 1) * every
     sure, step = np.float32(tau * math.log(n - 1) * 1.001), np.float32(tau * math.log(2.0) * 1.001)
     limit = sure + np.float32(54) * step
     for sim in range(len(states)):
-        weights = table[sim].reshape(-1)
+        weights = table[sim]
         if pairs:
-            _add_pairs(weights, n, width, paired)
-            weights = paired
+            _add_pairs(weights, n, width, work.rows)
+            weights = work.rows
         rule = Rule(weights, readout[sim], n, pairs, bias)
         if known:
             unknown = Noise(keys[sim], True, tau, limit, sure, step)
-            _follow(rule, unknown, all_indices, cells, known, best_of, 0, scratch)
-        state[size : length - size] = states[sim].reshape(-1)
+            _follow(rule, unknown, work.all_indices, work.cells, known, work.best_of, np.int64(0), work.lanes)
+        for c in range(n_cells):
+            state[size + c] = states[sim, c]
         for number in range(n_steps + 1):
             if number >= start and (number - start) % every == 0:
-                frames[sim, (number - start) // every].reshape(-1)[:] = state[size : length - size]
-            if number == n_steps:
-                break
-            stream = keys[sim] + U(GOLDEN) * (U(first_step + number) * U(n_cells) + U(1))
-            noise = Noise(stream, False, tau, limit, sure, step)
-            _neighbours(state, size, left, right)
-            if known:
-                found = _look_up(state, left, right, size, n, best_of, rows, following, near)
-                if found:
-                    _index(state, left, right, size, rule, indices)
-                    for i in range(found):
-                        for term in range(len(indices)):
-                            indices[term, i] = indices[term, near[i]]
-                    _follow(rule, noise, indices, near, found, drawn, 0, scratch)
-                    for i in range(found):
-                        following[size + near[i]] = drawn[i]
-            else:
-                _index(state, left, right, size, rule, indices)
-                _follow(rule, noise, indices, cells, n_cells, following, size, scratch)
-            state, following = following, state
+                frame = frames[sim, (number - start) // every]
+                for c in range(n_cells):
+                    frame[c] = state[size + c]
+            if number < n_steps:
+                stream = keys[sim] + U(GOLDEN) * (U(first_step + number) * U(n_cells) + U(1))
+                _step(rule, Noise(stream, False, tau, limit, sure, step), work, state, following, size, known)
+                state, following = following, state
