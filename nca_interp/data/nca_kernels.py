@@ -30,6 +30,8 @@ from nca_interp.data.rng import GOLDEN
 
 PAIR_STATES = 24
 """Largest alphabet whose pairs are tabulated: 4 * n**2 rows of 64 bytes, 147 kB."""
+BATCH = 3
+"""Blocks that go through each stage of a step together."""
 TABLE_STATES = 3
 """Largest alphabet whose neighbourhoods may all be tabulated: n**9 bytes."""
 PAIRS = ((0, 1), (2, 5), (7, 8), (3, 6))
@@ -81,9 +83,9 @@ class Lanes(NamedTuple):
     """Work space of one block."""
 
     hidden: Any
-    """[LANES units, LANES cells]."""
+    """[BATCH * LANES units, LANES cells]."""
     logits: Any
-    """[states, LANES cells], states padded to whole groups."""
+    """[BATCH * states, LANES cells], states padded to whole groups."""
     start: Any
     """Like logits: what their sums start from, 0 or LOWEST for padding."""
     gap: Any
@@ -125,16 +127,16 @@ def work_space(n: int, width: int, size: int, n_steps: int) -> Work:
     cells, length, states = size * size, (size + 2) * size, -(-n // GROUP) * GROUP
     pairs = n <= PAIR_STATES
     known = n**9 if n <= TABLE_STATES and 2 * n**9 < cells * n_steps else 0
-    start = _aligned(states, LANES)
-    start[n:] = LOWEST
+    start = _aligned(BATCH * states, LANES)
+    start.reshape(BATCH, states, LANES)[:, n:] = LOWEST
     digits = np.arange(known)[:, None] // n ** np.arange(9) % n
     terms = [n * digits[:, a] + digits[:, b] for a, b in PAIRS] + [digits[:, 4]]
     all_indices = np.zeros((len(PAIRS) + 1, known + LANES), np.uint32)
     all_indices[:, :known] = np.multiply(terms, width)
     bytes_, words = [np.zeros(length + LANES, np.uint8) for _ in range(4)], np.zeros(length + LANES, np.uint32)
-    hidden, logits, gap = _aligned(LANES, LANES), _aligned(states, LANES), np.empty(LANES, np.float32)
+    hidden, logits = _aligned(BATCH * LANES, LANES), _aligned(BATCH * states, LANES)
     return Work(
-        Lanes(hidden, logits, start, gap, np.empty(n + 1, np.int64), np.empty(n)),
+        Lanes(hidden, logits, start, _aligned(LANES), np.empty(n + 1, np.int64), np.empty(n)),
         _aligned((4 * n * n + n) * width * pairs), *bytes_, words, np.zeros((5 if pairs else 9, cells + LANES), np.uint32),
         np.arange(max(cells, known) + LANES), np.zeros(cells + LANES, np.int64), np.empty(cells + LANES, np.uint8),
         all_indices, np.empty(known + LANES, np.uint8),
@@ -190,18 +192,18 @@ def _index(state, left, right, size, rule, indices):
 
 
 @inner
-def _draw(scratch, lane, n, best, noise, word):
+def _draw(scratch, first, lane, n, best, noise, word):
     """State of a cell: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
 
     States `limit` or more below the best weigh less than half a unit in the last place of the sum, and are left out.
     """
     logits, states, weights = scratch.logits, scratch.states, scratch.weights
-    top, rate, total, count = logits[best, lane], 1.0 / noise.tau, 0.0, U(0)
+    top, rate, total, count = logits[first + best, lane], 1.0 / noise.tau, 0.0, U(0)
     for k in range(n):
         states[count] = k
-        count += U(top - logits[k, lane] < noise.limit)
+        count += U(top - logits[first + k, lane] < noise.limit)
     for i in range(count):
-        weights[i] = math.exp(-np.float64(top - logits[states[U(i)], lane]) * rate)
+        weights[i] = math.exp(-np.float64(top - logits[first + states[U(i)], lane]) * rate)
         total += weights[i]
     rest, chosen = np.float64(word >> U(11)) * 2.0**-53 * total - 1.0, best
     for i in range(count):
@@ -215,79 +217,77 @@ def _draw(scratch, lane, n, best, noise, word):
 
 @inner
 def _follow(rule, noise, indices, cells, count, following, first, scratch):
-    """following[first + i] = next state of the cell whose indices are indices[:, i], cell number cells[i]; i < count."""
+    """following[first + i] = next state of the cell whose indices are indices[:, i], cell number cells[i]; i < count.
+
+    BATCH blocks go through each stage together, so that the latency of one hides behind the next.
+    """
     hidden, logits, zero, gap, _, _ = scratch
     rows, readout, n, pairs, bias = rule
-    w, p, stride = U(readout.shape[1]), U(n) * U(readout.shape[1]), U(indices.shape[1])
-    for at in range(0, count, LANES):
-        block, lanes, source = U(at), min(LANES, count - at), zero
+    w, p, stride, states = U(readout.shape[1]), U(n) * U(readout.shape[1]), U(indices.shape[1]), readout.shape[0] * GROUP
+    for batch in range(0, count, BATCH * LANES):
+        blocks, source, own = min(BATCH, (count - batch + LANES - 1) // LANES), zero, len(indices) - 1
         if bias != 0:
-            for lane in range(lanes):
-                zero[indices[len(indices) - 1, at + lane] // w, lane] = bias
+            for i in range(min(blocks * LANES, count - batch)):
+                zero[i // LANES * states + indices[own, batch + i] // w, i % LANES] = bias
         for unit in range(0, readout.shape[1], LANES):
             u = U(unit)
-            if pairs:
-                starts = (u, u + U(n) * p, u + U(2 * n) * p, u + U(3 * n) * p, u + U(4 * n) * p)
-                hidden_of_pairs(rows, starts, indices, stride, block, hidden)
-            else:
-                row1, row2 = u + U(3) * p, u + U(6) * p
-                starts = (u, u + p, u + p + p, row1 + p + p, row2 + p, row2 + p + p, row1, row2, row1 + p)
-                hidden_of_singles(rows, starts, indices, stride, block, hidden)
-            for k in range(0, logits.shape[0], GROUP):
-                add_logits(hidden, readout, U(k) * w + u * U(GROUP), source, logits, U(k))
+            for b in range(blocks):
+                block, row = U(batch + b * LANES), U(b * LANES)
+                if pairs:
+                    starts = (u, u + U(n) * p, u + U(2 * n) * p, u + U(3 * n) * p, u + U(4 * n) * p)
+                    hidden_of_pairs(rows, starts, indices, stride, block, hidden, row)
+                else:
+                    row1, row2 = u + U(3) * p, u + U(6) * p
+                    starts = (u, u + p, u + p + p, row1 + p + p, row2 + p, row2 + p + p, row1, row2, row1 + p)
+                    hidden_of_singles(rows, starts, indices, stride, block, hidden, row)
+            for b in range(blocks):
+                for k in range(0, states, GROUP):
+                    at, row = U(k) * w + u * U(GROUP), U(b * states + k)
+                    add_logits(hidden, U(b * LANES), readout, at, source, logits, row)
             source = logits
-        near = best_two(logits, U(n), noise.limit, following, U(first) + block, gap)
+        for b in range(blocks):
+            block = U(batch + b * LANES)
+            near = best_two(logits, U(b * states), U(n), noise.limit, following, U(first) + block, gap)
+            if near and not noise.hold:
+                near &= undecided(noise.stream, cells, block, gap, noise.sure, noise.step)
+            while near:
+                lane = lowest_bit(near)
+                near &= near - U(1)
+                i = block + lane
+                if noise.hold:
+                    following[U(first) + i] = NEAR
+                elif i < U(count):
+                    best, word = np.int64(following[U(first) + i]), mix(noise.stream + U(GOLDEN) * U(cells[i]))
+                    following[U(first) + i] = _draw(scratch, b * states, lane, n, best, noise, word)
         if bias != 0:
-            for lane in range(lanes):
-                zero[indices[len(indices) - 1, at + lane] // w, lane] = 0
-        if near and not noise.hold:
-            near &= undecided(noise.stream, cells, block, gap, noise.sure, noise.step)
-        while near:
-            lane = lowest_bit(near)
-            near &= near - U(1)
-            i = block + lane
-            best = np.int64(following[U(first) + i])
-            if noise.hold:
-                following[U(first) + i] = NEAR
-            elif i < U(count):
-                word = mix(noise.stream + U(GOLDEN) * U(cells[i]))
-                following[U(first) + i] = _draw(scratch, lane, n, best, noise, word)
+            for i in range(min(blocks * LANES, count - batch)):
+                zero[i // LANES * states + indices[own, batch + i] // w, i % LANES] = 0
 
 
 @inner
-def _look_up(work, state, following, size, n):
+def _look_up(state, left, right, codes, size, n, best_of, following, near):
     """following[size + c] by the table of all neighbourhoods; returns how many cells, listed in `near`, are near ties."""
     found, n1, n2, n3, n6, row = 0, U(n), U(n * n), U(n * n * n), U(n * n * n) * U(n * n * n), U(size)
-    codes, left, right = work.codes, work.left, work.right
     for i in range((size + 2) * size):
         codes[i] = left[i] + n1 * state[i] + n2 * right[i]
     for c in range(size * size):
         i = U(c)
-        best = work.best_of[codes[i] + n3 * codes[i + row] + n6 * codes[i + row + row]]
+        best = best_of[codes[i] + n3 * codes[i + row] + n6 * codes[i + row + row]]
         following[i + row] = best
-        work.near[found] = c
+        near[found] = c
         found += best == NEAR
     return found
 
 
 @inner
-def _step(rule, noise, work, state, following, size, known):
-    """following = the next state; both as in `Work`, the first and the last row are filled in here."""
-    count, cells, out, first, indices = size * size, work.cells, following, size, work.indices
-    _neighbours(state, size, work.left, work.right)
-    if known:
-        count, cells, out, first = _look_up(work, state, following, size, rule.n), work.near, work.drawn, np.int64(0)
-        if count == 0:
-            return
-    _index(state, work.left, work.right, size, rule, indices)
-    if known:
-        for i in range(count):
-            for term in range(len(indices)):
-                indices[term, i] = indices[term, cells[i]]
-    _follow(rule, noise, indices, cells, count, out, first, work.lanes)
-    if known:
-        for i in range(count):
-            following[size + cells[i]] = out[i]
+def _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes):
+    """`_follow` for the first `count` cells of `near` only."""
+    for i in range(count):
+        for term in range(len(indices)):
+            indices[term, i] = indices[term, near[i]]
+    _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
+    for i in range(count):
+        following[size + near[i]] = drawn[i]
 
 
 @njit(nogil=True, cache=True)
@@ -301,28 +301,35 @@ def advance(table, readout, states, keys, first_step, start, every, frames, tau,
     frames   [sims, n_frames, cells] uint8, written
     work     of `work_space`
     """
-    n, width, n_cells = len(work.lanes.weights), readout.shape[2], states.shape[1]
-    known, pairs, size = len(work.best_of) - LANES, len(work.rows) > 0, np.int64(math.sqrt(n_cells))
-    state, following, n_steps = work.state, work.following, start + (frames.shape[1] - 1) * every
+    lanes, rows, state, following, left, right, codes, indices, cells, near, drawn, all_indices, best_of = work
+    n, width, n_cells = len(lanes.weights), readout.shape[2], states.shape[1]
+    size, known, pairs = np.int64(math.sqrt(n_cells)), len(best_of) - LANES, len(rows) > 0
     sure, step = np.float32(tau * math.log(n - 1) * 1.001), np.float32(tau * math.log(2.0) * 1.001)
     limit = sure + np.float32(54) * step
     for sim in range(len(states)):
-        weights = table[sim]
         if pairs:
-            _add_pairs(weights, n, width, work.rows)
-            weights = work.rows
-        rule = Rule(weights, readout[sim], n, pairs, bias)
+            _add_pairs(table[sim], n, width, rows)
+        else:
+            rows = table[sim]
+        rule = Rule(rows, readout[sim], n, pairs, bias)
         if known:
             unknown = Noise(keys[sim], True, tau, limit, sure, step)
-            _follow(rule, unknown, work.all_indices, work.cells, known, work.best_of, np.int64(0), work.lanes)
+            _follow(rule, unknown, all_indices, cells, known, best_of, np.int64(0), lanes)
         for c in range(n_cells):
             state[size + c] = states[sim, c]
-        for number in range(n_steps + 1):
-            if number >= start and (number - start) % every == 0:
-                frame = frames[sim, (number - start) // every]
-                for c in range(n_cells):
-                    frame[c] = state[size + c]
-            if number < n_steps:
-                stream = keys[sim] + U(GOLDEN) * (U(first_step + number) * U(n_cells) + U(1))
-                _step(rule, Noise(stream, False, tau, limit, sure, step), work, state, following, size, known)
+        for number in range(start + (frames.shape[1] - 1) * every + 1):
+            if number > 0:
+                stream = keys[sim] + U(GOLDEN) * (U(first_step + number - 1) * U(n_cells) + U(1))
+                noise = Noise(stream, False, tau, limit, sure, step)
+                _neighbours(state, size, left, right)
+                count = _look_up(state, left, right, codes, size, n, best_of, following, near) if known else n_cells
+                if count:
+                    _index(state, left, right, size, rule, indices)
+                if not known:
+                    _follow(rule, noise, indices, cells, n_cells, following, size, lanes)
+                elif count:
+                    _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes)
                 state, following = following, state
+            if number >= start and (number - start) % every == 0:
+                for c in range(n_cells):
+                    frames[sim, (number - start) // every, c] = state[size + c]

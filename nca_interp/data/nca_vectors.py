@@ -40,6 +40,9 @@ class _Code:
     def element(self, pointer: Any, at: Any) -> Any:
         return self.builder.load(self.builder.gep(pointer, [at]))
 
+    def row(self, pointer: Any, row: Any) -> Any:
+        return self.builder.gep(pointer, [self.builder.mul(row, ir.Constant(WORD, LANES))])
+
     def load(self, pointer: Any, at: Any) -> Any:
         place = self.builder.bitcast(self.builder.gep(pointer, [at]), VECTOR.as_pointer())
         return self.builder.load(place, align=4)
@@ -99,15 +102,15 @@ def lowest_bit(typing: Any, word: Any) -> Any:
 def _hidden(n_terms: int) -> Any:
     """The intrinsic that sums `n_terms` rows a cell: in order (5), or the first eight of 9 two by two."""
 
-    def hidden(typing: Any, rows: Any, starts: Any, indices: Any, stride: Any, block: Any, out: Any) -> Any:
-        """out[unit, lane] = ReLU of the hidden layer, LANES units of LANES cells from cell `block`.
+    def hidden(typing: Any, rows: Any, starts: Any, indices: Any, stride: Any, block: Any, out: Any, row: Any) -> Any:
+        """out[row + unit, lane] = ReLU of the hidden layer, LANES units of LANES cells from cell `block`.
 
         Term t of cell c is the vector of LANES units at rows[starts[t] + indices[t * stride + c]].
         """
 
         def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             code = _Code(context, builder, signature, args)
-            rows, starts, indices, stride, block, out = code.args
+            rows, starts, indices, stride, block, out, row = code.args
             tables = [builder.gep(rows, [builder.extract_value(starts, t)]) for t in range(n_terms)]
             places = [builder.add(builder.mul(stride, ir.Constant(WORD, t)), block) for t in range(n_terms)]
             sources = [builder.gep(indices, [place]) for place in places]
@@ -123,11 +126,12 @@ def _hidden(n_terms: int) -> Any:
                 for term in terms[1:]:
                     total = builder.fadd(total, term)
                 sums.append(code.larger(total, zero))
+            out = code.row(out, row)
             for unit, vector in enumerate(code.transpose(sums)):
                 code.store(vector, out, ir.Constant(WORD, unit * LANES))
             return context.get_dummy_value()
 
-        return types.void(rows, starts, indices, stride, block, out), write
+        return types.void(rows, starts, indices, stride, block, out, row), write
 
     return intrinsic(hidden)
 
@@ -136,40 +140,41 @@ hidden_of_pairs, hidden_of_singles = _hidden(5), _hidden(9)
 
 
 @intrinsic
-def add_logits(typing: Any, hidden: Any, readout: Any, at: Any, start: Any, logits: Any, state: Any) -> Any:
-    """logits[state + k, lane] = start[state + k, lane] + sum over units of hidden[unit, lane] * readout[at, unit, k].
+def add_logits(typing: Any, hidden: Any, unit: Any, readout: Any, at: Any, start: Any, logits: Any, state: Any) -> Any:
+    """logits[state + k, lane] = start[state + k, lane] + sum over i of hidden[unit + i, lane] * readout[at, i, k].
 
-    LANES units, in order, each with one rounding; k < GROUP; `at` is where the units begin in the flat readout.
+    i < LANES, in order, each with one rounding; k < GROUP; `at` is where the units begin in the flat readout.
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         code = _Code(context, builder, signature, args)
-        hidden, readout, at, start, logits, state = code.args
-        first = builder.mul(state, ir.Constant(WORD, LANES))
-        weights, source, into = (builder.gep(p, [i]) for p, i in ((readout, at), (start, first), (logits, first)))
+        hidden, unit, readout, at, start, logits, state = code.args
+        hidden, source, into = code.row(hidden, unit), code.row(start, state), code.row(logits, state)
+        weights = builder.gep(readout, [at])
         sums = [code.load(source, ir.Constant(WORD, k * LANES)) for k in range(GROUP)]
-        for unit in range(LANES):
-            vector = code.load(hidden, ir.Constant(WORD, unit * LANES))
+        for i in range(LANES):
+            vector = code.load(hidden, ir.Constant(WORD, i * LANES))
             for k in range(GROUP):
-                weight = code.splat(code.element(weights, ir.Constant(WORD, unit * GROUP + k)))
+                weight = code.splat(code.element(weights, ir.Constant(WORD, i * GROUP + k)))
                 sums[k] = code.fma(vector, weight, sums[k])
         for k in range(GROUP):
             code.store(sums[k], into, ir.Constant(WORD, k * LANES))
         return context.get_dummy_value()
 
-    return types.void(hidden, readout, at, start, logits, state), write
+    return types.void(hidden, unit, readout, at, start, logits, state), write
 
 
 @intrinsic
-def best_two(typing: Any, logits: Any, n: Any, limit: Any, best: Any, at: Any, gap: Any) -> Any:
-    """best[at + lane] (uint8) = lowest state with the largest of the first n logits[state, lane]; gap[lane] = its lead.
+def best_two(typing: Any, logits: Any, row: Any, n: Any, limit: Any, best: Any, at: Any, gap: Any) -> Any:
+    """best[at + lane] (uint8) = lowest of n states with the largest logits[row + state, lane]; gap[lane] = its lead.
 
     Returns a uint64 whose bit `lane` says that gap[lane] < limit.
     """
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         code = _Code(context, builder, signature, args)
-        logits, n, limit, best, at, gap = code.args
+        logits, row, n, limit, best, at, gap = code.args
+        logits = code.row(logits, row)
         one, zero = ir.Constant(WORD, 1), ir.Constant(WORD, 0)
         top = cgutils.alloca_once_value(builder, code.load(logits, zero))
         second = cgutils.alloca_once_value(builder, ir.Constant(VECTOR, [LOWEST] * LANES))
@@ -186,7 +191,7 @@ def best_two(typing: Any, logits: Any, n: Any, limit: Any, best: Any, at: Any, g
         code.store(lead, gap, zero)
         return builder.zext(builder.bitcast(builder.fcmp_ordered("<", lead, code.splat(limit)), ir.IntType(LANES)), WORD)
 
-    return types.uint64(logits, n, limit, best, at, gap), write
+    return types.uint64(logits, row, n, limit, best, at, gap), write
 
 
 @intrinsic
