@@ -17,7 +17,6 @@ from nca_interp.data.nca_vectors import lowest_bit
 
 MAX_BYTES = 16_000
 """Longest input: one block of symbols, and a window that never slides."""
-HASH_BITS, HASH_SHIFT = 15, 5
 MIN_MATCH, MAX_MATCH, TOO_FAR = 3, 258, 4096
 GOOD_MATCH, MAX_CHAIN = 32, 4096
 """Level 9: a match of GOOD_MATCH bytes quarters the search for a better one at the next byte."""
@@ -51,21 +50,30 @@ FIXED_LITERALS, FIXED_DISTANCES = np.repeat([8, 9, 7, 8], [144, 112, 24, 6]), np
 
 
 @inner
-def _insert(ahead, at, head, previous):
-    """Enter the three bytes at `at` into the hash chains; returns the place before it on its chain (0: none)."""
+def _insert(ahead, at, head, links):
+    """Enter the bytes at `at` into both chains; returns the place before it on that of zlib (0: none)."""
     word = ahead[at]
-    value = (word << U(2 * HASH_SHIFT)) ^ (word >> U(8) << U(HASH_SHIFT) & U(0x1FE0)) ^ (word >> U(16) & U(0xFF))
-    value &= U((1 << HASH_BITS) - 1)
-    before = U(head[value])
-    previous[at], head[value] = before, at
+    three = (word << U(10)) ^ (word >> U(8) << U(5) & U(0x1FE0)) ^ (word >> U(16) & U(0xFF))
+    three &= U(0x7FFF)
+    four = U(0x8000) + ((word & U(0xFFFFFFFF)) * U(0x9E3779B1) >> U(20) & U(0xFFF))
+    before = U(head[three])
+    links[0, at], links[1, at] = before, head[four]
+    head[three] = head[four] = at
     return before
 
 
 @inner
-def _longest_match(ahead, at, candidate, best, left, previous):
-    """Length and place of the longest match longer than `best`, by zlib's search from the nearest candidate on."""
+def _longest_match(ahead, at, candidate, best, left, links):
+    """Length and place of the longest match longer than `best`, the nearest one, by zlib's search from `candidate` on.
+
+    A match longer than three bytes is on the chain of four as well, which is shorter. It is used where zlib would come to
+    the end of its own chain before MAX_CHAIN steps.
+    """
     chain, nice, place = U(MAX_CHAIN >> 2 if best >= U(GOOD_MATCH) else MAX_CHAIN), min(U(MAX_MATCH), left), U(0)
-    while best < left:
+    row, short = U(0), U(len(ahead)) <= chain
+    if short and best >= U(MIN_MATCH):
+        row, candidate = U(1), U(links[1, at])
+    while best < left and candidate:
         offset = best - U(7) if best > U(7) else U(0)
         unlike = (ahead[candidate + offset] ^ ahead[at + offset]) << (U(56) - U(8) * (best - offset))
         if not unlike:  # up to eight bytes that a longer match has to have
@@ -81,14 +89,17 @@ def _longest_match(ahead, at, candidate, best, left, previous):
                 best, place = length, candidate
                 if length == nice:
                     break
-        candidate, chain = U(previous[candidate]), chain - U(1)
-        if candidate == U(0) or chain == U(0):
+                if short and row == U(0):
+                    row, candidate = U(1), U(links[1, at])
+                    continue
+        candidate, chain = U(links[row, candidate]), chain - U(1)
+        if chain == U(0):
             break
     return min(best, left), place
 
 
 @inner
-def _count_symbols(data, ahead, head, previous, literals, distances):
+def _count_symbols(data, ahead, head, links, literals, distances):
     """Frequencies of literal or length symbols and of distance symbols (lazy matching); returns the extra bits.
 
     ahead[i] is the word of bytes i to i + 7, lowest first.
@@ -99,10 +110,10 @@ def _count_symbols(data, ahead, head, previous, literals, distances):
         word = word << U(8) | U(data[i])
         ahead[i] = word
     while at < n:
-        candidate = _insert(ahead, at, head, previous) if at + U(MIN_MATCH) <= n else U(0)
+        candidate = _insert(ahead, at, head, links) if at + U(MIN_MATCH) <= n else U(0)
         old, old_place, length = length, place, U(MIN_MATCH - 1)
         if candidate and old < U(MAX_MATCH):
-            length, place = _longest_match(ahead, at, candidate, old, n - at, previous)
+            length, place = _longest_match(ahead, at, candidate, old, n - at, links)
             if length == U(MIN_MATCH) and at - place > U(TOO_FAR):
                 length = U(MIN_MATCH - 1)
         if old >= U(MIN_MATCH) and length <= old:
@@ -114,7 +125,7 @@ def _count_symbols(data, ahead, head, previous, literals, distances):
             at += U(1)
             while at < end:
                 if at + U(MIN_MATCH) <= n:
-                    _insert(ahead, at, head, previous)
+                    _insert(ahead, at, head, links)
                 at += U(1)
             waiting, length = False, U(MIN_MATCH - 1)
         else:
@@ -248,7 +259,9 @@ class Work(NamedTuple):
     """Work space for rows of one length."""
 
     head: Any
-    previous: Any
+    """Last place of each hash of three bytes (zlib's), then of four bytes."""
+    links: Any
+    """[2, bytes]: the place before on the same chain."""
     ahead: Any
     literals: Any
     distances: Any
@@ -263,7 +276,7 @@ def work_space(n_bytes: int) -> Work:
     """For rows of n_bytes."""
     literals, distances, lengths, *bits = (np.empty(n, np.int64) for n in 2 * (LITERALS, DISTANCES, LENGTHS))
     tree = *(np.empty(2 * LITERALS + 1, np.uint32) for _ in range(4)), np.empty(17, np.int64)
-    chains = np.empty(1 << HASH_BITS, np.uint16), np.empty(n_bytes, np.uint16), np.empty(n_bytes, np.uint64)
+    chains = np.empty(0x9000, np.uint16), np.empty((2, n_bytes), np.uint16), np.empty(n_bytes, np.uint64)
     return Work(*chains, literals, distances, lengths, tuple(bits), tree)
 
 
@@ -274,7 +287,7 @@ def gzip_lengths(rows, out, work):
     literals, distances, lengths, (bits_l, bits_d, bits_c) = work.literals, work.distances, work.lengths, work.bits
     for row in range(len(rows)):
         work.head[:], literals[:], distances[:], lengths[:] = 0, 0, 0, 0
-        extra = _count_symbols(rows[row], work.ahead, work.head, work.previous, literals, distances)
+        extra = _count_symbols(rows[row], work.ahead, work.head, work.links, literals, distances)
         last_l = _code_lengths(literals, np.int64(15), bits_l, tree)
         last_d = _code_lengths(distances, np.int64(15), bits_d, tree)
         _count_lengths(bits_l, last_l, lengths)
