@@ -129,7 +129,9 @@ def machine_peaks() -> dict[str, float]:
 
 def print_bounds(rates: dict[int, float], peak: dict[str, float]) -> None:
     """Time a cell needs for its multiply-adds and for its table rows alone, against the time it takes."""
-    print(f"\none core: {peak['fma'] / 1e9:.0f} G fused multiply-adds/s (matrix product), {peak['load'] / 1e9:.0f} GB/s from L1")
+    print(
+        f"\none core: {peak['fma'] / 1e9:.0f} G fused multiply-adds/s (matrix product), {peak['load'] / 1e9:.0f} GB/s from L1"
+    )
     print("states  ns/cell  multiply-adds  table rows (ns/cell at peak)  both/actual")
     for n, rate in rates.items():
         cells = 36 * 144 / (27 * 38)

@@ -63,9 +63,11 @@ def tokens_of(frames: Any, n_states: int) -> Any:
     import jax.numpy as jnp
 
     rules, n, side = *frames.shape[:2], GRID // PATCH
-    cells = frames.reshape(rules, n, side, PATCH, side, PATCH).transpose(0, 1, 2, 4, 3, 5).reshape(rules, n, side**2, -1)
+    cells = (
+        frames.reshape(rules, n, side, PATCH, side, PATCH).transpose(0, 1, 2, 4, 3, 5).reshape(rules, n, side**2, -1)
+    )
     patches = (cells * n_states ** jnp.arange(PATCH**2)).sum(-1)
-    open_, close = (jnp.full((rules, n, 1), n_states ** PATCH**2 + i, patches.dtype) for i in (0, 1))
+    open_, close = (jnp.full((rules, n, 1), n_states**PATCH**2 + i, patches.dtype) for i in (0, 1))
     return jnp.concatenate([open_, patches, close], -1).reshape(rules, -1)
 
 

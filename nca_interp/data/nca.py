@@ -54,7 +54,7 @@ def frames_to_tokens(spec: NcaSpec, frames: Cells) -> Tokens:
     framed = _fill_tokens(spec, frames, 1)
     framed[..., 0] = spec.vocab_size - 2
     framed[..., -1] = spec.vocab_size - 1
-    return framed.reshape(*frames.shape[:-3], -1)
+    return framed.reshape(*frames.shape[:-3], frames.shape[-3] * spec.tokens_per_frame)
 
 
 def _fill_tokens(spec: NcaSpec, frames: Cells, margin: int) -> Tokens:
@@ -98,11 +98,11 @@ def make_rules(spec: NcaSpec, keys: U64) -> Rules:
 
     n, c, h = spec.n_states, spec.channels, spec.hidden
     inputs, width = n + 2 * (spec.variant == "release"), -(-h // LANES) * LANES
-    kernels = [np.empty(shape, np.float32) for shape in ((9, inputs, c), (c, h), (h, n))]
+    conv, up, out = (np.empty(shape, np.float32) for shape in ((9, inputs, c), (c, h), (h, n)))
     scales = (9 * inputs) ** -0.5, c**-0.5, h**-0.5
     table = np.zeros((len(keys), 9 * n, width), np.float32)
     readout = np.zeros((len(keys), -(-n // GROUP), width, GROUP), np.float32)
-    draw_rules(keys, _truncated_normal(), scales, int(inputs > n), *kernels, table, readout)
+    draw_rules(keys, _truncated_normal(), scales, int(inputs > n), conv, up, out, table, readout)
     return Rules(table, readout)
 
 
@@ -126,7 +126,8 @@ def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells
     frames = np.empty((len(keys), n_frames, spec.grid**2), np.uint8)
     start, first = (spec.burn_in, 0) if after is None else (0, spec.burn_in + done * spec.dt)
     work = work_space(spec.n_states, rules.table.shape[2], spec.grid, start + (n_frames - 1) * spec.dt)
-    table, cells = rules.table.reshape(len(keys), -1), states.reshape(len(keys), -1)
+    table = rules.table.reshape(len(keys), rules.table.shape[1] * rules.table.shape[2])
+    cells = states.reshape(len(keys), spec.grid**2)
     bias = np.float32(spec.identity_bias)
     advance(table, rules.readout, cells, keys, first, start, spec.dt, frames, spec.tau, bias, work)
     return frames.reshape(len(keys), n_frames, spec.grid, spec.grid)

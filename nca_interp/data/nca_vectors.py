@@ -58,7 +58,9 @@ class _Code:
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, "llvm.fma.v16f32"), [a, b, c])
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, "llvm.fma.v16f32"), [a, b, c]
+        )
 
     def larger(self, a: Any, b: Any) -> Any:
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
@@ -189,7 +191,9 @@ def best_two(typing: Any, logits: Any, row: Any, n: Any, limit: Any, best: Any, 
         code.store(builder.trunc(builder.load(index), ir.VectorType(ir.IntType(8), LANES)), best, at)
         lead = builder.fsub(builder.load(top), builder.load(second))
         code.store(lead, gap, zero)
-        return builder.zext(builder.bitcast(builder.fcmp_ordered("<", lead, code.splat(limit)), ir.IntType(LANES)), WORD)
+        return builder.zext(
+            builder.bitcast(builder.fcmp_ordered("<", lead, code.splat(limit)), ir.IntType(LANES)), WORD
+        )
 
     return types.uint64(logits, row, n, limit, best, at, gap), write
 

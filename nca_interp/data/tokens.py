@@ -13,7 +13,7 @@ from nca_interp.base import Frozen, UserError, canonical_json
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.store import commit_dir, read_json, sha256_file, write_json
 
-GENERATOR_VERSION = "1"
+GENERATOR_VERSION = "2"
 """Changes whenever the same (specification, seed, sizes) would give other tokens."""
 Report = Callable[[str, float], None]
 
