@@ -32,6 +32,18 @@ def gzip_ratio(data: bytes) -> float:
     return (len(compressor.compress(data)) + len(compressor.flush())) / len(data)
 
 
+def gzip_ratios(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """`gzip_ratio` of each of rows[rows, bytes], as zlib computes it (not a substitute that the system has for it)."""
+    from nca_interp.data.gzip_kernel import MAX_BYTES, gzip_lengths, work_space
+
+    n_bytes = rows.shape[1]
+    if n_bytes > MAX_BYTES:
+        return np.array([gzip_ratio(row.tobytes()) for row in rows])
+    lengths = np.empty(len(rows), np.int64)
+    gzip_lengths(rows, lengths, work_space(n_bytes))
+    return lengths / n_bytes
+
+
 def gzip_floor_ceiling(n_tokens: int, vocab: int, dtype: npt.DTypeLike = np.uint16) -> GzipReach:
     """Reach of `gzip_ratio` for `n_tokens` tokens in [0, vocab) stored little-endian as `dtype`."""
     stored = np.dtype(dtype).newbyteorder("<")

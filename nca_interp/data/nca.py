@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nca_interp.data.gzip_score import gzip_ratio
-from nca_interp.data.rng import U64, below, bits, mix, stream_key, uniforms
+from nca_interp.data.gzip_score import gzip_ratios
+from nca_interp.data.rng import U64, bits, mix, stream_key
 from nca_interp.data.specs import NcaSpec
 
 Cells = npt.NDArray[np.uint8]
@@ -40,27 +40,31 @@ def score_dtype(spec: NcaSpec) -> np.dtype[Any]:
 
 def gzip_scores(spec: NcaSpec, frames: Cells) -> npt.NDArray[np.float64]:
     """gzip ratio [rules] of frames[rules, n, grid, grid]: their patch tokens without delimiters, as `score_dtype`."""
-    stored = patch_tokens(spec, frames).astype(score_dtype(spec))
-    return np.array([gzip_ratio(row.tobytes()) for row in stored])
+    stored = patch_tokens(spec, frames).reshape(len(frames), -1).astype(score_dtype(spec))
+    return gzip_ratios(stored.view(np.uint8))
 
 
 def patch_tokens(spec: NcaSpec, frames: Cells) -> Tokens:
     """Tokens [..., patches_per_frame] of frames [..., grid, grid]: sum of cell_j * n**j, j row-major in the patch."""
-    p = spec.patch
-    tokens = np.zeros((*frames.shape[:-2], spec.grid // p, spec.grid // p), np.uint32)
-    for j in range(p * p):
-        tokens += frames[..., j // p :: p, j % p :: p] * np.uint32(spec.n_states**j)
-    return tokens.reshape(*frames.shape[:-2], spec.patches_per_frame)
+    return _fill_tokens(spec, frames, 0).reshape(*frames.shape[:-2], spec.patches_per_frame)
 
 
 def frames_to_tokens(spec: NcaSpec, frames: Cells) -> Tokens:
     """Tokens [..., n * tokens_per_frame] of frames [..., n, grid, grid]: `<grid>`, patches row-major, `</grid>`, repeated."""
-    patches = patch_tokens(spec, frames)
-    framed = np.empty((*patches.shape[:-1], spec.tokens_per_frame), np.uint32)
+    framed = _fill_tokens(spec, frames, 1)
     framed[..., 0] = spec.vocab_size - 2
-    framed[..., 1:-1] = patches
     framed[..., -1] = spec.vocab_size - 1
-    return framed.reshape(*framed.shape[:-2], -1)
+    return framed.reshape(*frames.shape[:-3], frames.shape[-3] * spec.tokens_per_frame)
+
+
+def _fill_tokens(spec: NcaSpec, frames: Cells, margin: int) -> Tokens:
+    """Tokens [rows, frames, margin + patches + margin]; the margins are left unset."""
+    from nca_interp.data.nca_draws import fill_tokens
+
+    cells = np.ascontiguousarray(frames).reshape(-1, *frames.shape[-3:]) if frames.ndim > 3 else frames[None]
+    tokens = np.empty((*cells.shape[:2], spec.patches_per_frame + 2 * margin), np.uint32)
+    fill_tokens(cells, spec.patch, spec.n_states, tokens, margin)
+    return tokens
 
 
 def tokens_to_frames(spec: NcaSpec, tokens: npt.ArrayLike) -> Cells:
@@ -83,63 +87,32 @@ def _truncated_normal() -> npt.NDArray[np.float64]:
     return np.array([normal.inv_cdf(low + (high - low) * i / 4096) / 0.87962566103423978 for i in range(4097)])
 
 
-def lecun_normal(keys: U64, first: int, shape: tuple[int, ...], fan_in: int) -> npt.NDArray[np.float32]:
-    """Weights [keys, *shape] drawn as Flax's lecun_normal: standard deviation sqrt(1 / fan_in), cut at 2 sigma."""
-    table = _truncated_normal()
-    position = uniforms(keys[:, None], first + np.arange(int(np.prod(shape)))) * 4096
-    cell = position.astype(np.int64)
-    drawn = table[cell] + (table[cell + 1] - table[cell]) * (position - cell)
-    return (drawn * fan_in**-0.5).astype(np.float32).reshape(len(keys), *shape)
-
-
-def draw_weights(spec: NcaSpec, keys: U64) -> tuple[npt.NDArray[np.float32], ...]:
-    """Kernels of the rules of `keys`: [rules, 9, n or n + 2, channels], [rules, channels, hidden], [rules, hidden, n].
-
-    The 3x3 kernel is in Flax's layout, stencil row-major from (-1, -1); `release` has the wrapped states n-1 and 0 as
-    first and last input.
-    """
-    n, c, h = spec.n_states, spec.channels, spec.hidden
-    inputs = n + 2 if spec.variant == "release" else n
-    conv = lecun_normal(keys, 0, (9, inputs, c), 9 * inputs)
-    up = lecun_normal(keys, 9 * inputs * c, (c, h), c)
-    out = lecun_normal(keys, 9 * inputs * c + c * h, (h, n), h)
-    return conv, up, out
-
-
 def make_rules(spec: NcaSpec, keys: U64) -> Rules:
-    """The rules of `keys`, folded and padded for the kernel; float32, summed in the order of the channels."""
-    from nca_interp.data.nca_kernels import BLOCK
+    """The rules of `keys`: lecun_normal kernels, folded and padded for the kernel; float32, summed in channel order.
 
-    conv, up, out = draw_weights(spec, keys)
-    if spec.variant == "release":
-        first, last = conv[:, :, 0], conv[:, :, -1]
-        conv = conv[:, :, 1:-1].copy()
-        conv[:, :, -1] += first
-        conv[:, :, 0] += last
-    n, h = spec.n_states, spec.hidden
-    table = np.zeros((len(keys), 9 * n, -(-h // BLOCK) * BLOCK), np.float32)
-    flat = conv.reshape(len(keys), 9 * n, spec.channels)
-    for channel in range(spec.channels):
-        table[:, :, :h] += flat[:, :, channel, None] * up[:, None, channel]
-    readout = np.zeros((len(keys), table.shape[2], n), np.float32)
-    readout[:, :h] = out
+    The 3x3 kernel [9, n or n + 2, channels] is in Flax's layout, stencil row-major from (-1, -1); `release` has the
+    wrapped states n-1 and 0 as first and last input. The 1x1 kernels [channels, hidden] and [hidden, n] follow it.
+    """
+    from nca_interp.data.nca_draws import draw_rules
+    from nca_interp.data.nca_vectors import GROUP, LANES
+
+    n, c, h = spec.n_states, spec.channels, spec.hidden
+    inputs, width = n + 2 * (spec.variant == "release"), -(-h // LANES) * LANES
+    conv, up, out = (np.empty(shape, np.float32) for shape in ((9, inputs, c), (c, h), (h, n)))
+    scales = (9 * inputs) ** -0.5, c**-0.5, h**-0.5
+    table = np.zeros((len(keys), 9 * n, width), np.float32)
+    readout = np.zeros((len(keys), -(-n // GROUP), width, GROUP), np.float32)
+    draw_rules(keys, _truncated_normal(), scales, int(inputs > n), conv, up, out, table, readout)
     return Rules(table, readout)
 
 
 def initial_cells(spec: NcaSpec, keys: U64) -> Cells:
     """First states [keys, grid, grid]: uniform (`paper`), or iid from the softmax of N(0,1) logits (`release`)."""
-    counters = np.arange(spec.grid**2)
-    if spec.variant == "paper":
-        cells = below(keys[:, None], counters, spec.n_states)
-    else:
-        u = uniforms(keys[:, None], spec.grid**2 + np.arange(2 * spec.n_states))
-        radius = np.sqrt(-2 * np.log1p(-u[:, : spec.n_states]))
-        logits = radius * np.cos(2 * np.pi * u[:, spec.n_states :])
-        levels = np.exp(logits).cumsum(axis=1)
-        drawn = uniforms(keys[:, None], counters) * levels[:, -1:]
-        cells = np.stack([np.searchsorted(level, row, side="right") for level, row in zip(levels, drawn, strict=True)])
-        cells = np.minimum(cells, spec.n_states - 1)
-    return cells.astype(np.uint8).reshape(len(keys), spec.grid, spec.grid)
+    from nca_interp.data.nca_draws import draw_cells
+
+    states = np.empty((len(keys), spec.grid, spec.grid), np.uint8)
+    draw_cells(keys, spec.n_states, spec.variant == "release", states)
+    return states
 
 
 def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells | None = None, done: int = 0) -> Cells:
@@ -147,17 +120,17 @@ def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells
 
     With `after`, trajectories continue from their recorded frame number `done`, which comes first in the result.
     """
-    from nca_interp.data.nca_kernels import advance
+    from nca_interp.data.nca_kernels import advance, work_space
 
-    states = initial_cells(spec, mix(keys)) if after is None else after.copy()
-    frames = np.empty((len(keys), n_frames, spec.grid, spec.grid), np.uint8)
-    physics = (spec.tau, np.float32(spec.identity_bias))
-    if after is None:
-        advance(*rules, states, keys, 0, spec.burn_in, 0, frames, *physics)
-    first = spec.burn_in + done * spec.dt
-    advance(*rules, states, keys, first, (n_frames - 1) * spec.dt, spec.dt, frames, *physics)
-    frames[:, -1] = states
-    return frames
+    states = initial_cells(spec, mix(keys)) if after is None else np.ascontiguousarray(after)
+    frames = np.empty((len(keys), n_frames, spec.grid**2), np.uint8)
+    start, first = (spec.burn_in, 0) if after is None else (0, spec.burn_in + done * spec.dt)
+    work = work_space(spec.n_states, rules.table.shape[2], spec.grid, start + (n_frames - 1) * spec.dt)
+    table = rules.table.reshape(len(keys), rules.table.shape[1] * rules.table.shape[2])
+    cells = states.reshape(len(keys), spec.grid**2)
+    bias = np.float32(spec.identity_bias)
+    advance(table, rules.readout, cells, keys, first, start, spec.dt, frames, spec.tau, bias, work)
+    return frames.reshape(len(keys), n_frames, spec.grid, spec.grid)
 
 
 def rule_keys(seed: int, split: str, candidates: npt.ArrayLike) -> U64:

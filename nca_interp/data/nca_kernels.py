@@ -1,29 +1,49 @@
 # mypy: ignore-errors
 """The compiled step of the NCA source; strict float32 arithmetic in a fixed order, so results never vary.
 
-Written for LLVM: the sum over the stencil is one vector instruction a term (numba leaves straight-line code scalar), and
-everything after the hidden layer is a loop over all cells in float32, which its loop vectoriser takes.
+A cell's hidden layer is the sum of nine rows of a table, one a neighbour; rows of two neighbours are added beforehand
+where all pairs of states fit the cache. Then LANES cells at a time: transpose, matrix product, two best states. Noise is
+drawn only where it can decide.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-BLOCK = 8
-"""Hidden units are padded to a multiple of this, one AVX register."""
-CUT = 24.0
-"""States further than this many temperatures below the best are never drawn (probability below e**-24 = 4e-11)."""
-U, F = np.uint64, np.float32
-ZERO, LOWEST = np.float32(0), np.float32(-3e38)
+from nca_interp.data.nca_vectors import (
+    GROUP,
+    LANES,
+    LOWEST,
+    add_logits,
+    add_rows,
+    best_two,
+    hidden_of_pairs,
+    hidden_of_singles,
+    lowest_bit,
+    undecided,
+)
+from nca_interp.data.rng import GOLDEN
+
+PAIR_STATES = 24
+"""Largest alphabet whose pairs are tabulated: 4 * n**2 rows of 64 bytes, 147 kB."""
+BATCH = 3
+"""Blocks that go through each stage of a step together."""
+TABLE_STATES = 3
+"""Largest alphabet whose neighbourhoods may all be tabulated: n**9 bytes."""
+PAIRS = ((0, 1), (2, 5), (7, 8), (3, 6))
+"""Neighbours (row-major, 4 the centre) whose rows are added first; then these sums in this order, then the centre's row."""
+NEAR = np.uint8(255)
+"""Entry of that table where the noise may decide."""
+U = np.uint64
+inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For what only compiled code calls: it is kept in its caller's cache."""
 
 
-@njit(nogil=True, cache=True)
+@inner
 def mix(x: Any) -> Any:
     """`rng.mix` on one uint64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -31,154 +51,290 @@ def mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-@intrinsic
-def _add_block(typing: Any, table: Any, rows: Any, out: Any, at: Any) -> Any:
-    """out[at : at + BLOCK] = ReLU of the sum, in order, of table[row : row + BLOCK] for the nine uint64 of `rows`."""
+class Rule(NamedTuple):
+    """One rule as the step needs it."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.FloatType(), BLOCK)
-
-        def pointer(array: Any, kind: Any, index: Any) -> Any:
-            data = context.make_array(kind)(context, builder, array).data
-            return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
-
-        total = None
-        for term in range(9):
-            value = builder.load(pointer(args[0], table, builder.extract_value(args[1], term)), align=4)
-            total = value if total is None else builder.fadd(total, value)
-        zero = ir.Constant(vector, [0.0] * BLOCK)
-        relu = builder.select(builder.fcmp_ordered(">", total, zero), total, zero)
-        builder.store(relu, pointer(args[2], out, args[3]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(table, rows, out, at), codegen
+    rows: Any
+    """Flat float32: rows of pairs of states and of the centre, or of single states."""
+    readout: Any
+    """[groups, width, GROUP] float32."""
+    n: Any
+    pairs: Any
+    """Whether `rows` are those of pairs."""
+    bias: Any
 
 
-@njit(nogil=True, cache=True)
-def _hidden(table, cells, size, out):
-    """ReLU of the hidden layer, out[cell, unit], from bordered cells[(size + 2)**2] = state * units and table[9 * n, units]."""
-    side, width, block = U(size + 2), U(table.shape[1]), U(table.size // 9)
-    flat, into = table.reshape(-1), out.reshape(-1)
-    for y in range(size):
-        for x in range(size):
-            m = U(y + 1) * side + U(x + 1)
-            u, d = m - side, m + side
-            o = U(y * size + x) * width
-            for unit in range(0, out.shape[1], BLOCK):
-                j = U(unit)
-                rows = (
-                    cells[u - U(1)] + j,
-                    cells[u] + block + j,
-                    cells[u + U(1)] + U(2) * block + j,
-                    cells[m - U(1)] + U(3) * block + j,
-                    cells[m] + U(4) * block + j,
-                    cells[m + U(1)] + U(5) * block + j,
-                    cells[d - U(1)] + U(6) * block + j,
-                    cells[d] + U(7) * block + j,
-                    cells[d + U(1)] + U(8) * block + j,
-                )
-                _add_block(flat, rows, into, o + j)  # numba passes `typing`
+class Noise(NamedTuple):
+    """Noise of one step."""
+
+    stream: Any
+    """Cell c has the random number u of word mix(stream + GOLDEN * c)."""
+    hold: Any
+    """Nothing is drawn, near ties become NEAR."""
+    tau: Any
+    limit: Any
+    """Leads below this are near ties, which the noise may decide; 0: none are."""
+    sure: Any
+    step: Any
+    """With u < 1 - 2**-b, a lead above sure + step * b wins: the others together weigh less than 1 - u of the best."""
 
 
-@njit(nogil=True, cache=True)
-def _logits(hidden, readout, out):
-    """out[state, cell] = sum over units of hidden[unit, cell] * readout[unit, state], eight units at a time."""
-    for k in range(out.shape[0]):
-        z = out[k]
-        z[:] = ZERO
-        for o in range(0, hidden.shape[0], BLOCK):
-            r0, r1, r2, r3 = hidden[o], hidden[o + 1], hidden[o + 2], hidden[o + 3]
-            r4, r5, r6, r7 = hidden[o + 4], hidden[o + 5], hidden[o + 6], hidden[o + 7]
-            w0, w1, w2, w3 = readout[o, k], readout[o + 1, k], readout[o + 2, k], readout[o + 3, k]
-            w4, w5, w6, w7 = readout[o + 4, k], readout[o + 5, k], readout[o + 6, k], readout[o + 7, k]
-            for c in range(z.shape[0]):
-                s = z[c] + r0[c] * w0 + r1[c] * w1 + r2[c] * w2 + r3[c] * w3
-                z[c] = s + r4[c] * w4 + r5[c] * w5 + r6[c] * w6 + r7[c] * w7
+class Lanes(NamedTuple):
+    """Work space of one block."""
+
+    hidden: Any
+    """[BATCH * LANES units, LANES cells]."""
+    logits: Any
+    """[BATCH * states, LANES cells], states padded to whole groups."""
+    start: Any
+    """Like logits: what their sums start from, 0 or LOWEST for padding."""
+    gap: Any
+    states: Any
+    weights: Any
 
 
-@njit(nogil=True, cache=True)
-def _best(logits, top, second, index):
-    """Per cell: the largest logit, the second largest, and the lowest state that has the largest (all float32)."""
-    top[:] = logits[0]
-    second[:] = LOWEST
-    index[:] = ZERO
-    for k in range(1, logits.shape[0]):
-        z, state = logits[k], F(k)
-        for c in range(top.shape[0]):
-            value, most = z[c], top[c]
-            second[c] = max(second[c], min(value, most))
-            index[c] = state if value > most else index[c]
-            top[c] = max(value, most)
+class Work(NamedTuple):
+    """Work space of one call of `advance`, made by `work_space`: allocating in Python keeps the compiled code small."""
+
+    lanes: Any
+    rows: Any
+    """Rows of pairs of states; empty without pairs."""
+    state: Any
+    """[(grid + 2) * grid]: in the first row the grid's last one, and so on; `following`, `left`, `right`, `codes` alike."""
+    following: Any
+    left: Any
+    right: Any
+    codes: Any
+    indices: Any
+    """[5 or 9 terms, cells]: where in `rows` the terms of a cell begin."""
+    cells: Any
+    near: Any
+    drawn: Any
+    all_indices: Any
+    """Like `indices` for the cells of all neighbourhoods; empty where they are not tabulated."""
+    best_of: Any
 
 
-@njit(nogil=True, cache=True)
-def _draw(logits, cell, best, tau, sure, word, weights):
-    """State of one cell: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
+def _aligned(*shape: int) -> Any:
+    """float32 zeros that begin at a multiple of 64 bytes: a vector load across two cache lines costs twice."""
+    raw = np.zeros(math.prod(shape) + LANES, np.float32)
+    skip = -(raw.ctypes.data // 4) % LANES
+    return raw[skip : skip + math.prod(shape)].reshape(shape)
 
-    Without any exponential where u < 15/16 and all other logits are more than `sure` = tau * ln(15 * (n - 1)) below the
-    best: together they have less than 1/15 of its weight, so u * total < 1.
+
+def work_space(n: int, width: int, size: int, n_steps: int) -> Work:
+    """For rules of n states and `width` hidden units on size**2 cells; all neighbourhoods are tabulated where it pays."""
+    cells, length, states = size * size, (size + 2) * size, -(-n // GROUP) * GROUP
+    pairs = n <= PAIR_STATES
+    known = n**9 if n <= TABLE_STATES and 2 * n**9 < cells * n_steps else 0
+    start = _aligned(BATCH * states, LANES)
+    start.reshape(BATCH, states, LANES)[:, n:] = LOWEST
+    digits = np.arange(known)[:, None] // n ** np.arange(9) % n
+    terms = [n * digits[:, a] + digits[:, b] for a, b in PAIRS] + [digits[:, 4]]
+    all_indices = np.zeros((len(PAIRS) + 1, known + LANES), np.uint32)
+    all_indices[:, :known] = np.multiply(terms, width)
+    bytes_, words = [np.zeros(length + LANES, np.uint8) for _ in range(4)], np.zeros(length + LANES, np.uint32)
+    hidden, logits = _aligned(BATCH * LANES, LANES), _aligned(BATCH * states, LANES)
+    return Work(
+        Lanes(hidden, logits, start, _aligned(LANES), np.empty(n + 1, np.int64), np.empty(n)),
+        _aligned((4 * n * n + n) * width * pairs), *bytes_, words, np.zeros((5 if pairs else 9, cells + LANES), np.uint32),
+        np.arange(max(cells, known) + LANES), np.zeros(cells + LANES, np.int64), np.empty(cells + LANES, np.uint8),
+        all_indices, np.empty(known + LANES, np.uint8),
+    )  # fmt: skip
+
+
+@inner
+def _add_pairs(table, n, width, out):
+    """Rows of all pairs of states, in the order of PAIRS, then those of the centre."""
+    at, size = U(0), U(n) * U(width)
+    for first, second in PAIRS:
+        for s in range(n):
+            for t in range(n):
+                for j in range(0, width, LANES):
+                    row, other = U(first) * size + U(s * width + j), U(second) * size + U(t * width + j)
+                    add_rows(table, row, other, out, at)
+                    at += U(LANES)
+    for i in range(n * width):
+        out[at + U(i)] = table[U(4) * size + U(i)]
+
+
+@inner
+def _neighbours(state, size, left, right):
+    """Close the torus: state, left and right neighbours [(size + 2) * size], in the first row the grid's last one, and so on."""
+    for x in range(size):
+        state[x], state[(size + 1) * size + x] = state[size * size + x], state[size + x]
+    for i in range(1, (size + 2) * size):
+        left[i], right[U(i) - U(1)] = state[U(i) - U(1)], state[i]
+    for i in range(0, (size + 2) * size, size):
+        left[i], right[i + size - 1] = state[i + size - 1], state[i]
+
+
+@inner
+def _index(state, left, right, size, rule, indices):
+    """indices[term, cell]: where the terms of a cell begin in their part of `rows`."""
+    n, width, row = U(rule.n), U(rule.readout.shape[1]), U(size)
+    if rule.pairs:
+        for i in range(size * size):
+            up, here = U(i), U(i) + row
+            down = here + row
+            indices[0, i] = (n * left[up] + state[up]) * width
+            indices[1, i] = (n * right[up] + right[here]) * width
+            indices[2, i] = (n * state[down] + right[down]) * width
+            indices[3, i] = (n * left[here] + left[down]) * width
+            indices[4, i] = state[here] * width
+        return
+    for i in range(size * size):
+        up, here = U(i), U(i) + row
+        down = here + row
+        indices[0, i], indices[1, i], indices[2, i] = left[up] * width, state[up] * width, right[up] * width
+        indices[3, i], indices[4, i], indices[5, i] = right[here] * width, state[down] * width, right[down] * width
+        indices[6, i], indices[7, i], indices[8, i] = left[here] * width, left[down] * width, state[here] * width
+
+
+@inner
+def _draw(scratch, first, lane, n, best, noise, word):
+    """State of a cell: its softmax at temperature tau by inverse CDF (float64), best state first, then in order.
+
+    States `limit` or more below the best weigh less than half a unit in the last place of the sum, and are left out.
     """
-    n, top = logits.shape[0], logits[best, cell]
-    u = np.float64(word >> np.uint64(11)) * 2.0**-53
-    close = 0
+    logits, states, weights = scratch.logits, scratch.states, scratch.weights
+    top, rate, total, count = logits[first + best, lane], 1.0 / noise.tau, 0.0, U(0)
     for k in range(n):
-        close += top - logits[k, cell] < sure
-    if close <= 1 and u < 0.9375:
-        return best
-    total, rate = 0.0, 1.0 / tau
-    for k in range(n):
-        distance = np.float64(top - logits[k, cell]) * rate
-        weights[k] = math.exp(-distance) if distance < CUT else 0.0
-        total += weights[k]
-    rest, chosen = u * total - weights[best], best
-    for k in range(n):
+        states[count] = k
+        count += U(top - logits[first + k, lane] < noise.limit)
+    for i in range(count):
+        weights[i] = math.exp(-np.float64(top - logits[first + states[U(i)], lane]) * rate)
+        total += weights[i]
+    rest, chosen = np.float64(word >> U(11)) * 2.0**-53 * total - 1.0, best
+    for i in range(count):
         if rest < 0.0:
             break
-        if k != best and weights[k] > 0.0:
-            chosen = k
-            rest -= weights[k]
+        if states[i] != best:
+            chosen = states[i]
+            rest -= weights[i]
     return chosen
 
 
-@njit(nogil=True, cache=True)
-def advance(table, readout, states, keys, first_step, n_steps, every, frames, tau, bias):
-    """Run every simulation `n_steps` steps in place; record the state before each step with step % every == 0.
+@inner
+def _follow(rule, noise, indices, cells, count, following, first, scratch):
+    """following[first + i] = next state of the cell whose indices are indices[:, i], cell number cells[i]; i < count.
 
-    table    [sims, 9 * n, H] float32: contribution of state s at stencil position p to the hidden layer, row p * n + s
-    readout  [sims, H, n] float32: hidden layer to logits; H is padded with zeros to a multiple of BLOCK
-    states   [sims, grid, grid] uint8; keys [sims] uint64: noise of a cell is word step * cells + cell of that stream
-    frames   [sims, >= ceil(n_steps / every), grid, grid] uint8, written; every = 0 records nothing
+    BATCH blocks go through each stage together, so that the latency of one hides behind the next.
     """
-    size, width, n = states.shape[1], table.shape[2], readout.shape[2]
-    cells = size * size
-    bordered, source = np.empty((size + 2) * (size + 2), np.uint64), np.empty((size + 2) * (size + 2), np.uint64)
-    for y in range(size + 2):
-        for x in range(size + 2):
-            source[y * (size + 2) + x] = ((y - 1) % size) * size + (x - 1) % size
-    units, hidden = np.empty((cells, width), np.float32), np.empty((width, cells), np.float32)
-    logits, top = np.empty((n, cells), np.float32), np.empty(cells, np.float32)
-    second, index = np.empty(cells, np.float32), np.empty(cells, np.float32)
-    weights, cut, sure = np.empty(n, np.float64), F(CUT * tau * 1.001), F(math.log(15.0 * (n - 1)) * tau * 1.001)
-    for sim in range(states.shape[0]):
-        state = states[sim].reshape(-1)
-        for step in range(n_steps):
-            if every and step % every == 0:
-                frames[sim, step // every] = states[sim]
-            for i in range(len(source)):
-                bordered[i] = U(state[source[i]]) * U(width)
-            _hidden(table[sim], bordered, size, units)
-            for c in range(cells):
-                for j in range(width):
-                    hidden[j, c] = units[c, j]
-            _logits(hidden, readout[sim], logits)
-            if bias != ZERO:
-                for c in range(cells):
-                    logits[state[c], c] += bias
-            _best(logits, top, second, index)
-            for c in range(cells):
-                state[c] = np.uint8(index[c])
-            counter = U(first_step + step) * U(cells) + U(1)
-            for c in range(cells):
-                if top[c] - second[c] < cut:
-                    word = mix(keys[sim] + np.uint64(0x9E3779B97F4A7C15) * (counter + U(c)))
-                    state[c] = _draw(logits, c, int(index[c]), tau, sure, word, weights)
+    hidden, logits, zero, gap, _, _ = scratch
+    rows, readout, n, pairs, bias = rule
+    w, p, stride, states = (
+        U(readout.shape[1]),
+        U(n) * U(readout.shape[1]),
+        U(indices.shape[1]),
+        readout.shape[0] * GROUP,
+    )
+    for batch in range(0, count, BATCH * LANES):
+        blocks, source, own = min(BATCH, (count - batch + LANES - 1) // LANES), zero, len(indices) - 1
+        if bias != 0:
+            for i in range(min(blocks * LANES, count - batch)):
+                zero[i // LANES * states + indices[own, batch + i] // w, i % LANES] = bias
+        for unit in range(0, readout.shape[1], LANES):
+            u = U(unit)
+            for b in range(blocks):
+                block, row = U(batch + b * LANES), U(b * LANES)
+                if pairs:
+                    starts = (u, u + U(n) * p, u + U(2 * n) * p, u + U(3 * n) * p, u + U(4 * n) * p)
+                    hidden_of_pairs(rows, starts, indices, stride, block, hidden, row)
+                else:
+                    row1, row2 = u + U(3) * p, u + U(6) * p
+                    starts = (u, u + p, u + p + p, row1 + p + p, row2 + p, row2 + p + p, row1, row2, row1 + p)
+                    hidden_of_singles(rows, starts, indices, stride, block, hidden, row)
+            for b in range(blocks):
+                for k in range(0, states, GROUP):
+                    at, row = U(k) * w + u * U(GROUP), U(b * states + k)
+                    add_logits(hidden, U(b * LANES), readout, at, source, logits, row)
+            source = logits
+        for b in range(blocks):
+            block = U(batch + b * LANES)
+            near = best_two(logits, U(b * states), U(n), noise.limit, following, U(first) + block, gap)
+            if near and not noise.hold:
+                near &= undecided(noise.stream, cells, block, gap, noise.sure, noise.step)
+            while near:
+                lane = lowest_bit(near)
+                near &= near - U(1)
+                i = block + lane
+                if noise.hold:
+                    following[U(first) + i] = NEAR
+                elif i < U(count):
+                    best, word = np.int64(following[U(first) + i]), mix(noise.stream + U(GOLDEN) * U(cells[i]))
+                    following[U(first) + i] = _draw(scratch, b * states, lane, n, best, noise, word)
+        if bias != 0:
+            for i in range(min(blocks * LANES, count - batch)):
+                zero[i // LANES * states + indices[own, batch + i] // w, i % LANES] = 0
+
+
+@inner
+def _look_up(state, left, right, codes, size, n, best_of, following, near):
+    """following[size + c] by the table of all neighbourhoods; returns how many cells, listed in `near`, are near ties."""
+    found, n1, n2, n3, n6, row = 0, U(n), U(n * n), U(n * n * n), U(n * n * n) * U(n * n * n), U(size)
+    for i in range((size + 2) * size):
+        codes[i] = left[i] + n1 * state[i] + n2 * right[i]
+    for c in range(size * size):
+        i = U(c)
+        best = best_of[codes[i] + n3 * codes[i + row] + n6 * codes[i + row + row]]
+        following[i + row] = best
+        near[found] = c
+        found += best == NEAR
+    return found
+
+
+@inner
+def _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes):
+    """`_follow` for the first `count` cells of `near` only."""
+    for i in range(count):
+        for term in range(len(indices)):
+            indices[term, i] = indices[term, near[i]]
+    _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
+    for i in range(count):
+        following[size + near[i]] = drawn[i]
+
+
+@njit(nogil=True, cache=True)
+def advance(table, readout, states, keys, first_step, start, every, frames, tau, bias, work):
+    """frames[sim, f] = the state start + f * every steps after states[sim].
+
+    table    [sims, 9 * n * width] float32: contribution of state s at stencil position p to the hidden layer, row p * n + s
+    readout  [sims, groups, width, GROUP] float32: hidden layer to logits, padded with zeros
+    states   [sims, cells] uint8; keys [sims] uint64: noise of a cell is word step * cells + cell of that stream,
+             steps counted from `first_step`
+    frames   [sims, n_frames, cells] uint8, written
+    work     of `work_space`
+    """
+    lanes, rows, state, following, left, right, codes, indices, cells, near, drawn, all_indices, best_of = work
+    n, width, n_cells = len(lanes.weights), readout.shape[2], states.shape[1]
+    size, known, pairs = np.int64(math.sqrt(n_cells)), len(best_of) - LANES, len(rows) > 0
+    sure, step = np.float32(tau * math.log(n - 1) * 1.001), np.float32(tau * math.log(2.0) * 1.001)
+    limit = sure + np.float32(54) * step
+    for sim in range(len(states)):
+        if pairs:
+            _add_pairs(table[sim], n, width, rows)
+        else:
+            rows = table[sim]
+        rule = Rule(rows, readout[sim], n, pairs, bias)
+        if known:
+            unknown = Noise(keys[sim], True, tau, limit, sure, step)
+            _follow(rule, unknown, all_indices, cells, known, best_of, np.int64(0), lanes)
+        for c in range(n_cells):
+            state[size + c] = states[sim, c]
+        for number in range(start + (frames.shape[1] - 1) * every + 1):
+            if number > 0:
+                stream = keys[sim] + U(GOLDEN) * (U(first_step + number - 1) * U(n_cells) + U(1))
+                noise = Noise(stream, False, tau, limit, sure, step)
+                _neighbours(state, size, left, right)
+                count = _look_up(state, left, right, codes, size, n, best_of, following, near) if known else n_cells
+                if count:
+                    _index(state, left, right, size, rule, indices)
+                if not known:
+                    _follow(rule, noise, indices, cells, n_cells, following, size, lanes)
+                elif count:
+                    _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes)
+                state, following = following, state
+            if number >= start and (number - start) % every == 0:
+                for c in range(n_cells):
+                    frames[sim, (number - start) // every, c] = state[size + c]

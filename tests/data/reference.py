@@ -67,11 +67,22 @@ def initial(spec, key: int) -> np.ndarray:
     return cells.reshape(spec.grid, spec.grid)
 
 
+def fma(a, b, c) -> np.float32:
+    """float32 a * b + c with one rounding: the product is exact in float64, the sum is rounded to odd, then to float32."""
+    product, c = np.float64(a) * np.float64(b), np.float64(c)
+    total = product + c
+    part = total - product
+    error = (product - (total - part)) + (c - part)
+    if error != 0 and not int(np.float64(total).view(np.uint64)) & 1:
+        total = np.nextafter(total, np.inf if error > 0 else -np.inf)
+    return np.float32(total)
+
+
 def logits(spec, kernel: tuple[np.ndarray, ...], state: np.ndarray, y: int, x: int) -> np.ndarray:
-    """float32, summed in the documented order: channels of a folded entry, stencil, units in blocks of eight."""
+    """float32, in the documented order: channels of an entry, neighbours two by two, then the centre; units one by one."""
     conv, up, out = kernel
     n, grid, f = spec.n_states, spec.grid, np.float32
-    pre = [f(0)] * spec.hidden
+    entries = []
     for p in range(9):
         s = int(state[(y + p // 3 - 1) % grid, (x + p % 3 - 1) % grid])
         seen = conv[p, s]
@@ -79,17 +90,19 @@ def logits(spec, kernel: tuple[np.ndarray, ...], state: np.ndarray, y: int, x: i
             seen = conv[p, s + 1].copy()
             seen += conv[p, 0] if s == n - 1 else 0
             seen += conv[p, n + 1] if s == 0 else 0
-        for j in range(spec.hidden):
-            entry = f(0)
-            for c in range(spec.channels):
-                entry = f(entry + f(seen[c] * up[c, j]))
-            pre[j] = entry if p == 0 else f(pre[j] + entry)
-    hidden = [max(v, f(0)) for v in pre]
+        entry = np.zeros(spec.hidden, np.float32)
+        for c in range(spec.channels):
+            entry = entry + seen[c] * up[c]
+        entries.append(entry)
+    pre = entries[0] + entries[1]
+    for pair in (entries[2] + entries[5], entries[7] + entries[8], entries[3] + entries[6], entries[4]):
+        pre = pre + pair
+    hidden = np.maximum(pre, f(0))
     z = np.zeros(n, np.float32)
-    for k in range(n):
-        for j in range(spec.hidden):
-            z[k] = f(z[k] + f(hidden[j] * out[j, k]))
-    z[state[y, x]] += f(spec.identity_bias)
+    z[state[y, x]] = spec.identity_bias
+    for j in range(spec.hidden):
+        for k in range(n):
+            z[k] = fma(hidden[j], out[j, k], z[k])
     return z
 
 
@@ -102,7 +115,7 @@ def step(spec, kernel: tuple[np.ndarray, ...], state: np.ndarray, key: int, numb
             following[y, x] = best
             if spec.tau > 0:
                 distance = [float(z[best] - v) * (1 / spec.tau) for v in z]
-                mass = [math.exp(-d) if d < 24 else 0.0 for d in distance]
+                mass = [math.exp(-d) for d in distance]
                 total = 0.0
                 for m in mass:
                     total += m

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from nca_interp.base import UserError
 from nca_interp.data import nca, nca_rows
+from nca_interp.data.nca_kernels import work_space
 from nca_interp.data.rng import bits, mix
 from nca_interp.data.specs import NcaSpec
+from nca_interp.data.tokens import GENERATOR_VERSION
 from tests.data import reference
 
 SMALL = {"grid": 4, "n_states": 3, "burn_in": 2, "band": None}
@@ -33,6 +36,13 @@ def test_random_words_are_splitmix64():
     assert int(mix(np.uint64(12345))) == reference.mix(12345)
 
 
+def check_trajectories(spec: NcaSpec, n_frames: int) -> None:
+    key = nca.rule_keys(7, "train", [0, 1, 2])
+    frames = nca.simulate(spec, nca.make_rules(spec, key), nca.trajectory_keys(key, 0), n_frames)
+    for k, got in zip(key.tolist(), frames, strict=True):
+        assert np.array_equal(got, reference.trajectory(spec, k, 0, n_frames))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -41,15 +51,36 @@ def test_random_words_are_splitmix64():
         {"tau": 0.0},
         {"tau": 0.3},
         {"variant": "release", "tau": 0.05, "identity_bias": 0.2, "dt": 2, "n_states": 5, "hidden": 11, "channels": 3},
+        {"grid": 5, "patch": 1, "n_states": 2, "tau": 0.1},
+        {"grid": 3, "patch": 1, "n_states": 30, "hidden": 17, "tau": 0.1, "identity_bias": -0.3},
     ],
     ids=str,
 )
 def test_bit_exact_against_brute_force(changes):
-    spec = NcaSpec(**{**SMALL, **changes})
-    key = nca.rule_keys(7, "train", [0, 1, 2])
-    frames = nca.simulate(spec, nca.make_rules(spec, key), nca.trajectory_keys(key, 0), 4)
-    for k, got in zip(key.tolist(), frames, strict=True):
-        assert np.array_equal(got, reference.trajectory(spec, k, 0, 4))
+    """Odd sizes, padding of units, states and cells, and alphabets too large for tables of pairs."""
+    check_trajectories(NcaSpec(**{**SMALL, **changes}), 4)
+
+
+@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("n", [2, 4, 8, 10, 15])
+def test_bit_exact_at_the_published_size(variant, n):
+    """12 x 12 cells; with two states the table of all neighbourhoods is used. A high tau makes near ties frequent."""
+    check_trajectories(NcaSpec(variant=variant, n_states=n, tau=0.02, burn_in=6, band=None), 3)
+
+
+@pytest.mark.parametrize(("n", "grid", "steps"), [(2, 12, 20), (3, 24, 80)])
+@pytest.mark.parametrize("changes", [{}, {"tau": 0.1}, {"tau": 0.0, "identity_bias": 0.1}], ids=str)
+def test_a_table_of_all_neighbourhoods_changes_nothing(n, grid, steps, changes):
+    """A long run uses the table, the same run in short pieces does not."""
+    spec = NcaSpec(n_states=n, grid=grid, burn_in=0, **changes)
+    assert len(work_space(n, 16, grid, steps).best_of) > n**9
+    assert len(work_space(n, 16, grid, 2).best_of) < n**9
+    key = nca.rule_keys(3, "train", np.arange(4))
+    rules, noise = nca.make_rules(spec, key), nca.trajectory_keys(key, 0)
+    whole = nca.simulate(spec, rules, noise, steps + 1)
+    for done in range(0, steps, 2):
+        piece = nca.simulate(spec, rules, noise, 3, after=whole[:, done], done=done)
+        assert np.array_equal(piece, whole[:, done : done + 3])
 
 
 @pytest.mark.parametrize("variant", ["paper", "release"])
@@ -70,11 +101,22 @@ def test_folded_tables_are_the_published_network(variant):
 
 
 def test_weights_are_lecun_normal():
-    drawn = nca.lecun_normal(nca.rule_keys(0, "train", np.arange(50)), 0, (2000,), 16)
+    spec = NcaSpec(hidden=16)
+    rules = nca.make_rules(spec, nca.rule_keys(0, "train", np.arange(1000)))
+    drawn = rules.readout.transpose(0, 2, 1, 3).reshape(1000, 16, -1)[:, :, : spec.n_states]
     sigma = 16**-0.5
     assert drawn.std() == pytest.approx(sigma, rel=0.01)
     assert abs(drawn.mean()) < 0.005 * sigma
     assert np.abs(drawn).max() <= 2 * sigma / 0.87962566103423978 + 1e-6
+    folded = rules.table.std()  # a sum over 4 channels of products of deviation (9 * 10)**-0.5 and 4**-0.5
+    assert folded == pytest.approx((4 / (90 * 4)) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("spec", [NcaSpec(), NcaSpec(n_states=2, band=(0.1, 0.5))], ids=["10 states", "2 states"])
+def test_rows_do_not_depend_on_the_size_of_a_chunk(spec, monkeypatch):
+    made = rows(spec, 60)
+    monkeypatch.setattr(nca_rows, "CHUNK", 7)
+    assert np.array_equal(made, rows(spec, 60, threads=2))
 
 
 @pytest.mark.parametrize("band", [None, (0.3, 1.2)])
@@ -95,6 +137,21 @@ def test_rows_are_the_same_in_another_process():
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other == hashlib.sha256(rows(NcaSpec(), 70).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("spec", "digest"),
+    [
+        (NcaSpec(), "c34b50811fee52e2"),
+        (NcaSpec(variant="release", tau=1e-4), "c45e016f873f5b31"),
+        (NcaSpec(n_states=2, band=(0.1, 0.5), tau=0.02), "f143bbc11d08fb00"),
+    ],
+    ids=["paper", "release", "2 states"],
+)
+def test_tokens_are_those_of_this_generator_version(spec, digest):
+    """A change here changes every token file: GENERATOR_VERSION must change with it."""
+    assert GENERATOR_VERSION == "2"
+    assert hashlib.sha256(rows(spec, 50).tobytes()).hexdigest()[:16] == digest
 
 
 @settings(deadline=None, max_examples=40)
@@ -191,28 +248,56 @@ def test_temperature_zero_is_the_limit_and_high_temperature_is_uniform():
     assert np.bincount(hot.ravel(), minlength=3) / hot.size == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
-def test_sampling_follows_the_softmax():
-    """Frequencies of the next state over many noise keys against softmax(logits / tau)."""
-    spec = NcaSpec(**{**SMALL, "tau": 0.2, "burn_in": 0})
+@pytest.mark.parametrize("lead", [0.0, 0.5, 3.0, 6.0])
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_sampling_follows_the_softmax(n, lead):
+    """Chi-square of 40,000 drawn next states of every cell against softmax(logits / tau) in float64.
+
+    tau makes the best logit of one cell lead by `lead` temperatures (0: a tau of 2, where nearly all states are likely),
+    so that others lead by less, and many by so much that no noise is drawn for them.
+    """
+    count = 40_000
+    base = NcaSpec(**{**SMALL, "n_states": n, "burn_in": 0})
     key = nca.rule_keys(2, "train", [0])
-    start = nca.initial_cells(spec, key)
-    n = 4000
+    start = nca.initial_cells(base, key)
+    kernels = reference.kernels(base, int(key[0]))
+    logits = np.array([reference.logits(base, kernels, start[0], y, x) for y in range(4) for x in range(4)], np.float64)
+    ordered = np.sort(logits, axis=1)
+    spec = base.model_copy(update={"tau": float(np.median(ordered[:, -1] - ordered[:, -2])) / lead if lead else 2.0})
     rules = nca.make_rules(spec, key)
-    rules = nca.Rules(np.repeat(rules.table, n, 0), np.repeat(rules.readout, n, 0))
-    after = nca.simulate(spec, rules, bits(1, np.arange(n)), 2, after=np.repeat(start, n, 0))[:, 1]
-    for y, x in [(0, 0), (1, 2), (3, 3)]:
-        z = reference.logits(spec, reference.kernels(spec, int(key[0])), start[0], y, x).astype(float) / spec.tau
-        p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-        seen = np.bincount(after[:, y, x], minlength=3) / n
-        assert seen == pytest.approx(p, abs=4 * 0.5 / n**0.5)
+    rules = nca.Rules(np.repeat(rules.table, count, 0), np.repeat(rules.readout, count, 0))
+    after = nca.simulate(spec, rules, bits(1, np.arange(count)), 2, after=np.repeat(start, count, 0))[:, 1]
+    p_values = []
+    for z, drawn in zip(logits, after.reshape(count, -1).T, strict=True):
+        p = np.exp((z - z.max()) / spec.tau)
+        p /= p.sum()
+        seen = np.bincount(drawn, minlength=n)
+        assert seen[p < 1e-12].sum() == 0
+        likely = p * count >= 5
+        observed, expected = (
+            np.append(seen[likely], seen[~likely].sum()),
+            np.append(p[likely], p[~likely].sum()) * count,
+        )
+        observed, expected = observed[expected > 1e-3], expected[expected > 1e-3]
+        if len(expected) > 1:
+            p_values.append(stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue)
+    assert len(p_values) >= 8
+    assert min(p_values) > 1e-3 / 16
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
-def test_release_acceptance_is_as_published():
-    """About 46 % of random rules score above 0.5 at n = 10, tau = 1e-4 (measured on the authors' code)."""
+def test_release_scores_are_distributed_as_published():
+    """6,000 rules against what the authors' code gave for 6,000 (n = 10, tau = 1e-4), within four standard errors."""
     spec = NcaSpec(variant="release", tau=1e-4)
-    scores = nca_rows.judge(spec, 0, "acceptance", 0, 400).scores
-    assert 0.36 < (scores >= 0.5).mean() < 0.56
-    assert 0.09 < (scores < 0.1).mean() < 0.26
+    scores = nca_rows.judge(spec, 0, "acceptance", 0, 6000).scores
+    shares = np.histogram(scores, [0, 0.2, 0.3, 0.4, 0.5, 1])[0] / len(scores)
+    for seen, low, high in zip(shares, (0.20, 0.06, 0.09, 0.16, 0.46), (0.20, 0.06, 0.10, 0.17, 0.48), strict=True):
+        slack = 4 * (2 * high * (1 - high) / 6000) ** 0.5 + 0.005  # both are samples, and theirs are rounded
+        assert low - slack < seen < high + slack
+    for quantile, published in zip((0.25, 0.5, 0.75, 0.95), (0.284, 0.486, 0.567, 0.622), strict=True):
+        slack = 4 * (2 * quantile * (1 - quantile) / 6000) ** 0.5 + 0.005
+        assert abs((scores < published).mean() - quantile) < slack
+    assert np.quantile(scores, 0.05) == pytest.approx(0.024, abs=0.001)  # static: every frame the same
     assert scores.max() < 0.70  # int32 tokens cannot compress worse than iid uniform ones
 
 
