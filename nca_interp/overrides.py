@@ -9,24 +9,24 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from nca_interp.base import UserError
-from nca_interp.config import Study, suggest
+from nca_interp.config import suggest
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def with_overrides(study: Study, overrides: Iterable[str]) -> Study:
-    """A copy of `study` with `a.b=value` overrides applied; values are TOML, a bare word is a string.
+def with_overrides(model: M, overrides: Iterable[str]) -> M:
+    """A copy of a study (or another configuration) with `a.b=value` overrides applied; values are TOML, a bare word is a string.
 
     Regimes and domains are addressed by name (`regimes.nca.source.n_states=4`). Raises UserError for a key that does
     not exist (with a suggestion), a value of the wrong type, or one out of range.
     """
-    data = study.model_dump(mode="json")
+    data = model.model_dump(mode="json")
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise UserError(f"--set {override}: expected key=value")
         _assign(data, key.strip(), _toml_value(text.strip()))
-    return parse(Study, data)
+    return parse(type(model), data)
 
 
 def _toml_value(text: str) -> Any:

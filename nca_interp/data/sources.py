@@ -1,0 +1,110 @@
+"""What a user calls a token source on the command line, as a specification."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nca_interp.base import UserError
+from nca_interp.config import Study, suggest
+from nca_interp.data.specs import SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
+from nca_interp.overrides import explain, parse, with_overrides
+
+Spec = NcaSpec | DyckSpec | TextSpec
+SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec]] = {"nca": NcaSpec, "dyck": DyckSpec}
+TEXT_SCHEMES = ("site", "files", "hf", "arithmetic")
+TEXT_FILES = (".txt", ".jsonl", ".parquet")
+FORMS = f"""\
+  nca, dyck                    with their defaults; changed in place: nca:n_states=2,band=[0.3,1]
+  {", ".join("site:" + name for name in SITE_CORPORA)}, arithmetic:
+  files:GLOB[,GLOB...], hf:NAME   files ({", ".join(TEXT_FILES)}); a preset, data set or folder of `datasets`
+  PATH                         a text file, or a token directory (its specification)
+  RECIPE.NAME                  a regime or domain of a recipe, e.g. laptop.nca"""
+"""Every legal form of a source, for help and error messages."""
+
+
+def parse_source(text: str, overrides: Iterable[str] = ()) -> Spec:
+    """The specification that `text` names (see FORMS), with `field=value` overrides applied and everything checked.
+
+    A scheme wins over a path, a path over a recipe. Raises UserError for anything else, with the nearest legal form.
+    """
+    return with_overrides(_named(text.strip()), overrides)
+
+
+def _named(text: str) -> Spec:
+    scheme, colon, rest = text.partition(":")
+    if scheme in SYNTHETIC:
+        changes = re.split(r",(?=\s*[\w.]+\s*=)", rest) if rest.strip() else []
+        return with_overrides(SYNTHETIC[scheme](), changes)
+    if scheme in TEXT_SCHEMES and (colon or scheme == "arithmetic"):
+        return parse(TextSpec, {"source": text if colon else f"{text}:"})
+    path = Path(text).expanduser()
+    if text and path.exists():
+        return _file(path) if path.is_file() else _directory(path)
+    found = re.fullmatch(r"([\w-]+)\.([\w.-]+)", text)
+    if found and path.suffix not in TEXT_FILES:
+        return _of_recipe(*found.groups())
+    raise UserError(f"source: {text!r} is none of the legal forms, and no such file exists{_near(text)}\n{FORMS}")
+
+
+def _near(text: str) -> str:
+    """'; did you mean X?': the scheme mended where there is a colon, else the nearest whole form."""
+    scheme, colon, rest = text.partition(":")
+    if colon:
+        near = difflib.get_close_matches(scheme, [*SYNTHETIC, *TEXT_SCHEMES], n=1, cutoff=0.6)
+        return f"; did you mean '{near[0]}:{rest}'?" if near else ""
+    near = difflib.get_close_matches(text, [*SYNTHETIC, *(f"site:{c}" for c in SITE_CORPORA), "arithmetic:"], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _file(path: Path) -> TextSpec:
+    if path.suffix not in TEXT_FILES:
+        raise UserError(f"source: {path} is of kind {path.suffix!r}; legal: {', '.join(TEXT_FILES)}, or a directory")
+    if "," in str(path):
+        raise UserError(f"source: {path} has a comma in its name, which separates files; rename it or use files:<glob>")
+    return TextSpec(source=f"files:{glob.escape(str(path))}")
+
+
+def _directory(path: Path) -> Spec:
+    """The specification of a token directory; folders that hold some are told apart from those that hold none."""
+    from nca_interp.data.tokens import TokenFile
+
+    if (path / "meta.json").is_file():
+        return validate(TokenFile.open(path, verify=False).meta.spec, str(path / "meta.json"))
+    inside = sorted(p.parent for p in [*path.glob("*/meta.json"), *path.glob("tokens/*/meta.json")])
+    if inside:
+        raise UserError(f"source: {path} holds several token directories; choose one: {', '.join(map(str, inside))}")
+    raise UserError(
+        f"source: {path} is a folder without meta.json; for text in it: files:{path}/**/*.txt (or .jsonl, .parquet)"
+    )
+
+
+def validate(data: dict[str, Any], where: str) -> Spec:
+    """A stored specification, checked; UserError naming the file."""
+    try:
+        return TypeAdapter(SourceSpec).validate_python(data)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, TextSpec)}") from None
+
+
+def _of_recipe(recipe: str, name: str) -> Spec:
+    from nca_interp import discover
+
+    recipes = discover.load("runs", on_error=lambda message: None)
+    if recipe not in recipes:
+        raise UserError(
+            f"source: {recipe + '.' + name!r}: no such file, and no recipe {recipe!r}{suggest(recipe, recipes)}\n{FORMS}"
+        )
+    study = recipes[recipe].value()
+    assert isinstance(study, Study)
+    sources = {r.name: r.source for r in study.regimes if r.source is not None}
+    sources |= {d.name: d.source for d in study.domains}
+    if name not in sources:
+        raise UserError(f"source: recipe {recipe!r} has no regime or domain {name!r} with data{suggest(name, sources)}")
+    return sources[name]
