@@ -95,13 +95,13 @@ class Damage(NamedTuple):
     """[rules] cells a step by which the farthest differing cell moves away (Chebyshev, on the torus), at most 1."""
 
 
-def damage(spec: NcaSpec, keys: U64, flips: int = FLIPS, steps: int = DAMAGE_STEPS) -> Damage:
-    """Damage of the rules of `keys`, from the state after burn-in of trajectory 0, every step looked at (dt = 1).
+def damage(spec: NcaSpec, keys: U64, flips: int = FLIPS, steps: int = DAMAGE_STEPS, trajectory: int = 0) -> Damage:
+    """Damage of the rules of `keys`, from the state after burn-in of one trajectory, every step looked at (dt = 1).
 
     Saturation is the share of cells in which two grids of independent cells with the trajectory's own state
     frequencies differ, 1 - sum p^2.
     """
-    rules, noise = make_rules(spec, keys), trajectory_keys(keys, 0)
+    rules, noise = make_rules(spec, keys), trajectory_keys(keys, trajectory)
     single = spec.model_copy(update={"dt": 1})
     intact = simulate(single, rules, noise, steps + 1)
     n, cells, each = spec.n_states, spec.grid**2, np.arange(len(keys))
