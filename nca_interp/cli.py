@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from nca_interp.cli_data import data
 from nca_interp.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = typer.Typer(
     add_completion=True,
     epilog="Example: nca-interp demo; nca-interp train laptop --dry-run; nca-interp analyze --checkpoint DIR",
 )
+app.add_typer(data, name="data")
 OUT = Path("runs/out")
 
 Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]

@@ -117,8 +117,8 @@ def git_state() -> tuple[str | None, bool | None]:
     return commit.stdout.strip(), bool(status.stdout.strip())
 
 
-def provenance(command: str, precision: str, workers: int, threads: int) -> dict[str, Any]:
-    """Everything about the circumstances of a study that its configuration does not say."""
+def circumstances(command: str) -> dict[str, Any]:
+    """What was called when, by which version, on what: everything about a result that its configuration does not say."""
     commit, dirty = git_state()
     return {
         "command": command,
@@ -131,6 +131,13 @@ def provenance(command: str, precision: str, workers: int, threads: int) -> dict
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": cores(),
+    }
+
+
+def provenance(command: str, precision: str, workers: int, threads: int) -> dict[str, Any]:
+    """The circumstances of a study that is trained here."""
+    return {
+        **circumstances(command),
         "workers": workers,
         "threads_per_run": threads,
         "device": device_name(),

@@ -87,6 +87,22 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 1 - ALPHA) -
     return Interval(mean, mean - half, mean + half)
 
 
+def cluster_interval(values: Sequence[float] | np.ndarray, groups: Sequence[str], level: float = 1 - ALPHA) -> Interval:
+    """Mean of all values with a t-interval whose independent units are the groups (cluster-robust, groups - 1 degrees).
+
+    Equals `t_interval` where every value has a group of its own; the bounds are NaN for one group.
+    """
+    array = np.asarray(values, dtype=float)
+    owner = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    n, mean = int(owner.max()) + 1, float(array.mean())
+    if n < 2:
+        return Interval(mean, math.nan, math.nan)
+    residuals = np.bincount(owner, array - mean)
+    error = math.sqrt(n / (n - 1) * float((residuals**2).sum())) / len(array)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    return Interval(mean, mean - half, mean + half)
+
+
 def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
     """Two-sided p: share of all sign patterns whose |mean| is at least the observed one (the observed included).
 

@@ -209,7 +209,7 @@ async function player(box, widget) {
 }
 const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget).map(f => {
   const widget = data.figures[f.dataset.figure].widget;
-  return widget.kind === "attention" ? attention(f, widget) : player(f, widget);
+  return {attention, player, text: () => null}[widget.kind](f, widget);
 });
 
 /* draw what comes into view; #all draws everything at once */

@@ -154,9 +154,9 @@ def _chance(known: Any) -> str:
 
 def provenance(tables: Tables) -> list[Item]:
     """Where every number comes from: machine and versions, configuration, runs with their checkpoints, input files."""
-    facts = tuple((k.replace("_", " "), _written(v)) for k, v in tables.provenance.items())
+    facts = tuple((k.replace("_", " "), written(v)) for k, v in tables.provenance.items())
     config = tuple(
-        (k, _written(v)) for k, v in _flat({k: v for k, v in tables.study.items() if k not in ("deviations",)})
+        (k, written(v)) for k, v in flat({k: v for k, v in tables.study.items() if k not in ("deviations",)})
     )
     runs = tuple(
         (
@@ -202,19 +202,21 @@ def provenance(tables: Tables) -> list[Item]:
     ]
 
 
-def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
+def flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Dotted path and value of every leaf of a nested configuration."""
     if isinstance(value, dict) and value:
-        return [pair for k, v in value.items() for pair in _flat(v, f"{path}.{k}".lstrip("."))]
+        return [pair for k, v in value.items() for pair in flat(v, f"{path}.{k}".lstrip("."))]
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [pair for i, v in enumerate(value) for pair in _flat(v, f"{path}.{v.get('name', i)}")]
+        return [pair for i, v in enumerate(value) for pair in flat(v, f"{path}.{v.get('name', i)}")]
     return [(path, value)]
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """Any value of a configuration as text."""
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_written(v)}" for k, v in value.items()) or DASH
+        return ", ".join(f"{k} {written(v)}" for k, v in value.items()) or DASH
     if isinstance(value, list | tuple):
-        return ", ".join(_written(v) for v in value) or DASH
+        return ", ".join(written(v) for v in value) or DASH
     return "none" if value is None else plain(value) if isinstance(value, bool | float) else str(value)
 
 

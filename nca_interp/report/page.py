@@ -31,7 +31,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Widget:
-    """A figure drawn by app.js on a canvas: `kind` is `attention` or `player`."""
+    """A figure that is no chart: `attention` and `player` are canvases of app.js, `text` is tokens shaded by `level` 0 to 4."""
 
     kind: str
     data: dict[str, Any]
@@ -125,6 +125,8 @@ class Section:
     title: str
     items: tuple[Item, ...]
     intro: str = ""
+    columns: int = 1
+    """Items side by side on a wide screen."""
 
 
 @dataclass(frozen=True)

@@ -36,20 +36,28 @@ def trajectory(tables: Tables) -> list[Item]:
         f"Beside it the frame's tokens, each a patch of {stored['patch']} × {stored['patch']} cells, between its delimiters; point at a token "
         f"to see its patch.{rule}"
     )
+    widget = player(frames, stored["tokens"], int(stored["n_states"]), int(stored["patch"]), str(stored["label"]))
+    return [Figure("fig-trajectory", finding, encoding, frame_tokens(stored["tokens"]), widget=widget, swatches=False)]
+
+
+def player(frames: np.ndarray, tokens: list[list[int]], n_states: int, patch: int, label: str) -> Widget:
+    """Frames [frame, row, column] to be played, beside the tokens of each."""
     payload = {
-        "png": sprite_png(frames, int(stored["n_states"])),
+        "png": sprite_png(frames, n_states),
         "count": len(frames),
-        "size": int(stored["grid"]),
-        "patch": int(stored["patch"]),
+        "size": frames.shape[1],
+        "patch": patch,
         "columns": SPRITE_COLUMNS,
-        "tokens": [_delimited(t) for t in stored["tokens"]],
-        "label": stored["label"],
-        "states": [f"rgb({r},{g},{b})" for r, g, b in state_colors(int(stored["n_states"]))],
+        "tokens": [_delimited(t) for t in tokens],
+        "label": label,
+        "states": [f"rgb({r},{g},{b})" for r, g, b in state_colors(n_states)],
     }
-    data = pd.DataFrame(
-        {"frame": range(len(stored["tokens"])), "tokens": [" ".join(map(str, t)) for t in stored["tokens"]]}
-    )
-    return [Figure("fig-trajectory", finding, encoding, data, widget=Widget("player", payload), swatches=False)]
+    return Widget("player", payload)
+
+
+def frame_tokens(tokens: list[list[int]]) -> pd.DataFrame:
+    """The tokens of each frame, for the table below a player."""
+    return pd.DataFrame({"frame": range(len(tokens)), "tokens": [" ".join(map(str, t)) for t in tokens]})
 
 
 def _delimited(tokens: list[int]) -> list[str]:

@@ -1,0 +1,354 @@
+"""Everything the page on one source shows, as tables: examples, measures, bands, mutual information, ranks, predictors.
+
+`inspect` draws and measures; `Tables.write` puts one CSV a table into a folder, which the page is then made from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nca_interp.analysis.complexity import MEASURES, choose, profile
+from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
+from nca_interp.base import UserError, digest
+from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
+from nca_interp.data.sample import Sample, Spec, draw
+from nca_interp.data.specs import DyckSpec, NcaSpec
+from nca_interp.store import write_json, write_text
+
+RECORD = "inspect.json"
+SPLIT = "inspect"
+"""Name of the split whose rules and strings are shown: no set that is trained on shares them."""
+BANDS = ((0.0, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 1.0), (1.0, 10.0))
+"""Ranges of the gzip ratio whose acceptance is told: arXiv 2603.10055's, and what lies beside them."""
+CANDIDATES = 4096
+"""Random rules that are scored to tell acceptance."""
+AXIS = "gzip_ratio_normalised"
+"""Measure by which examples are chosen."""
+EXAMPLES = (("low", 0.05), ("middle", 0.5), ("high", 0.95))
+MAX_NAME = 120
+"""Characters of the longest name of a group."""
+SHOWN_TOKENS = 400
+"""Tokens of an example of text or brackets."""
+MAX_RANK = 1000
+"""Ranks that the line of the rank plot is fitted to (as `zipf_exponent`)."""
+MI_ROWS = 128
+"""Rows on which mutual information is computed for every lag of the figure."""
+BLOCKS = 10
+"""Parts of the groups that are left out in turn for the interval of a pooled measure."""
+FUTURE_STEPS = 2_000_000
+"""Simulated steps that the oracle may take where frames are several steps apart."""
+Say = Callable[[str], None]
+
+
+class Tables(NamedTuple):
+    """What `inspect` found."""
+
+    frames: dict[str, pd.DataFrame]
+    """Tables by name (docs/inspect.md)."""
+    record: dict[str, Any]
+    """Specification, sizes, examples: what is not a table."""
+
+    def write(self, folder: Path) -> None:
+        """Each table as tables/NAME.csv, then the record. UserError if `folder` holds anything else than an inspection."""
+        refuse_foreign(folder)
+        for name, frame in self.frames.items():
+            write_text(folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
+        write_json(folder / RECORD, self.record)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """UserError if `folder` is there and holds anything else than an inspection, which would be replaced."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).is_file())):
+        raise UserError(f"--out {folder}: not empty and no inspection; choose another folder; nothing was changed")
+
+
+def inspect(
+    spec: Spec,
+    *,
+    n: int = 256,
+    length: int = 1024,
+    seed: int = 0,
+    dear: bool = False,
+    threads: int | None = None,
+    say: Say = lambda _: None,
+) -> Tables:
+    """Draw `n` rows of `length` tokens and measure them; NCA: beside as many rows of unfiltered rules.
+
+    `dear`: also what takes minutes, the goodness of fit of the power law and the learnability.
+
+    Raises UserError for a band out of reach and a corpus that is too short.
+    """
+    check_sizes(spec, n, length)
+    say(f"drawing {n} rows")
+    sample = named_groups(draw(spec, n=n, length=length, seed=seed, split=SPLIT, threads=threads))
+    say("measuring")
+    names = choose(sample, None) + [name for name, measure in MEASURES.items() if dear and measure.dear]
+    measured = profile(sample, names).assign(sample="drawn")
+    frames = {"measures": measured, "information": information(sample)}
+    frames["ranks"] = ranks(sample.tokens)
+    record: dict[str, Any] = {
+        "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description, "seed": seed,
+        "asked_rows": n, "rows": len(sample.tokens), "length": length, "vocab_size": sample.vocab_size,
+        "groups": len(set(sample.groups)), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
+    }  # fmt: skip
+    if isinstance(spec, NcaSpec):
+        say("scoring unfiltered rules")
+        free = unfiltered(spec)
+        if free != spec:
+            names = [name for name in names if not MEASURES[name].pooled and "mutual" not in name]
+            others = draw(free, n=n, length=length, seed=seed, split=SPLIT, threads=threads)
+            frames["measures"] = pd.concat([measured, profile(others, names).assign(sample="unfiltered")])
+        frames["candidates"], frames["bands"] = bands(spec, seed, threads)
+        say("predicting frames")
+        frames["predictors"], record["oracle"] = predictors(sample)
+    say("computing intervals")
+    frames["summary"] = summary(sample, measured)
+    record["examples"] = examples(sample, measured)
+    return Tables(frames, record)
+
+
+def named_groups(sample: Sample) -> Sample:
+    """The sample with groups that fit into a table: a document that is known by its text only gets a hash."""
+    names = [g if len(g) <= MAX_NAME and g.isprintable() else f"#{digest(g, 12)}" for g in sample.groups]
+    return sample._replace(groups=names)
+
+
+def check_sizes(spec: Spec, n: int, length: int) -> None:
+    """UserError for sizes that leave nothing to measure."""
+    if n < 1:
+        raise UserError(f"--n: {n}; legal: 1 or more")
+    least, why = 2, ""
+    if isinstance(spec, NcaSpec):
+        least, why = 2 * spec.tokens_per_frame, f" (two frames of {spec.tokens_per_frame:,} tokens)"
+    if length < least:
+        raise UserError(f"--length: {length:,}; legal: {least:,} or more{why}")
+
+
+def unfiltered(spec: NcaSpec) -> NcaSpec:
+    """The same source without any condition on its rules."""
+    return spec.model_copy(update={"band": None, "where": {}})
+
+
+def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
+    """A row a measure: definition, unit, n, groups, mean with its 95 % interval, spread, and why there is no value.
+
+    Single rows: t-interval clustered by group. Pooled: jackknife over BLOCKS parts of the groups; fits have none.
+    """
+    intervals = _jackknifed(sample, measured)
+    rows = []
+    for name, part in measured.groupby("measure", sort=False):
+        measure, known = MEASURES[str(name)], part[part.value.notna()]
+        row: dict[str, Any] = {
+            "measure": name, "unit": measure.unit, "definition": measure.doc, "reads": measure.on, "pooled": measure.pooled,
+            "n": len(known), "groups": known.group.nunique(), "note": part.note.iloc[0],
+        }  # fmt: skip
+        if measure.pooled and len(known):
+            row |= {"n": len(sample.tokens), "groups": len(set(sample.groups)), "value": known.value.iloc[0]}
+            row |= intervals[measure.name]._asdict() if measure.name in intervals else {}
+        elif len(known):
+            row |= cluster_interval(known.value.to_numpy(), list(known.group))._asdict()
+            row["sd"] = known.value.std()
+            row |= dict(zip(("q05", "q50", "q95"), known.value.quantile([0.05, 0.5, 0.95]), strict=True))
+        rows.append(row)
+    columns = "measure unit definition reads pooled n groups value low high sd q05 q50 q95 note"
+    return pd.DataFrame(rows).reindex(columns=columns.split())
+
+
+def _jackknifed(sample: Sample, measured: pd.DataFrame) -> dict[str, Interval]:
+    """Intervals of the pooled measures that are no fits, by leaving out each of BLOCKS parts of the groups in turn."""
+    owner = np.unique(np.asarray(sample.groups), return_inverse=True)[1]
+    n = min(BLOCKS, int(owner.max()) + 1)
+    block = np.random.default_rng(0).permutation(owner.max() + 1)[owner] % n
+    known = measured[measured.sequence.isna() & measured.value.notna()].set_index("measure").value
+    names = [name for name in known.index if not (MEASURES[name].dear or name.startswith(("mi_", "tail_")))]
+    if n < 3 or not names:
+        return {}
+    without = [profile(sample.take(np.flatnonzero(block != k)), names).set_index("measure").value for k in range(n)]
+    out = {}
+    for name in names:
+        found = t_interval(n * known[name] - (n - 1) * np.array([w[name] for w in without]))
+        half = (found.high - found.low) / 2  # centred on the whole sample: an entropy's bias must not shift it
+        out[name] = Interval(known[name], known[name] - half, known[name] + half)
+    return out
+
+
+def bands(spec: NcaSpec, seed: int, threads: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Gzip ratios of CANDIDATES random rules as the filter scores them, and the share in each of BANDS.
+
+    Rows with `asked` count what the specification accepts, `where` included.
+    """
+    scores, _ = _judged(spec.model_copy(update={"band": BANDS[0][:1] + BANDS[-1][1:], "where": {}}), seed, threads)
+    _, accepted = _judged(spec, seed, threads)
+    ranges = [(low, high, False, int(((scores >= low) & (scores < high)).sum())) for low, high in BANDS]
+    if spec != unfiltered(spec):
+        ranges.append((*(spec.band or (0.0, math.inf)), True, len(accepted)))
+    rows = []
+    for low, high, asked, inside in ranges:
+        share = wilson(inside, len(scores))
+        rows.append({
+            "band_low": low, "band_high": high, "asked": asked, "inside": inside, "n": len(scores),
+            "share": share.value, "low": share.low, "high": share.high,
+        })  # fmt: skip
+    candidates = pd.DataFrame({"candidate": range(len(scores)), "gzip_ratio": scores})
+    return candidates.assign(accepted=candidates.candidate.isin(accepted)), pd.DataFrame(rows)
+
+
+def _judged(spec: NcaSpec, seed: int, threads: int | None) -> tuple[Floats, Rows]:
+    """Scores of the first CANDIDATES rules (none without a band), and the numbers of those accepted."""
+    from nca_interp.data.nca_rows import CHUNK, in_order, judge
+
+    chunks = list(
+        in_order(lambda first: judge(spec, seed, SPLIT, first, CHUNK), iter(range(0, CANDIDATES, CHUNK)), threads)
+    )
+    return np.concatenate([c.scores for c in chunks]), np.concatenate([c.candidates for c in chunks])
+
+
+def information(sample: Sample) -> pd.DataFrame:
+    """Mutual information against lag: mean over rows with its interval, the shuffle bias that was taken off, name of the lag."""
+    rows, names = sample.tokens[:MI_ROWS], named_lags(sample.spec)
+    length = rows.shape[1]
+    lags = np.union1d(default_lags(length, 40), [lag for lag in names if lag <= length // 2])
+    if length < 4:
+        return pd.DataFrame(columns=["lag", "value", "low", "high", "bias", "name", "n"])
+    found = mutual_information(rows, lags)
+    out = []
+    for k, lag in enumerate(found.lags):
+        mean = cluster_interval(found.value[:, k], sample.groups[: len(rows)])
+        out.append({
+            "lag": int(lag), **mean._asdict(), "bias": found.bias[:, k].mean(), "name": names.get(int(lag), ""), "n": len(rows),
+        })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def named_lags(spec: Spec) -> dict[int, str]:
+    """Lags at which an NCA's geometry ties tokens together: neighbours of a patch, and frames."""
+    if not isinstance(spec, NcaSpec):
+        return {}
+    side, frame = spec.grid // spec.patch, spec.tokens_per_frame
+    near = {
+        frame - side: "patch below, frame before",
+        frame - 1: "right, frame before",
+        frame + 1: "left, frame before",
+    }
+    near |= {frame + side: "patch above, frame before", side: "row above", 1: "patch to the left"}
+    return near | {frame: "same patch, 1 frame before"} | {k * frame: f"same patch, {k} frames before" for k in (2, 3)}
+
+
+def ranks(rows: Rows, points: int = 60) -> pd.DataFrame:
+    """Share of all tokens that the r-th most frequent one has, at about `points` ranks evenly spaced in their logarithm,
+    with the line fitted to the first MAX_RANK."""
+    counts = np.sort(np.unique(rows, return_counts=True)[1])[::-1]
+    at = np.unique(np.geomspace(1, len(counts), points).round().astype(int))
+    table = pd.DataFrame(
+        {"rank": at, "count": counts[at - 1], "share": counts[at - 1] / rows.size, "kinds": len(counts)}
+    )
+    head = counts[:MAX_RANK]
+    slope, logs = rank_slope(rows), np.log(np.arange(1, len(head) + 1))
+    level = float((np.log(head / rows.size) + slope * logs).mean())
+    table["fitted"] = np.where(at <= MAX_RANK, np.exp(level - slope * np.log(at)), np.nan)
+    return table
+
+
+def rare_contexts(rows: Rows) -> dict[str, float]:
+    """Share of positions whose one or two tokens before occur nowhere else: there a conditional entropy counts as 0."""
+    out = {}
+    kinds = rows.astype(np.int64)
+    for name, before in (
+        ("conditional_entropy", kinds[:, :-1]),
+        ("conditional_entropy_2", kinds[:, :-2] * 2**24 + kinds[:, 1:-1]),
+    ):
+        if before.size:
+            out[name] = float((np.unique(before, return_counts=True)[1] == 1).sum() / before.size)
+    return out
+
+
+def predictors(sample: Sample) -> tuple[pd.DataFrame, str]:
+    """What the ideal predictors reach at each frame, mean over rules with its interval; and a sentence on the oracle."""
+    from nca_interp.data.predictors import counting, oracle
+
+    spec, frames = sample.spec, sample.frames
+    assert isinstance(spec, NcaSpec)
+    columns = ["predictor", "frame", "quantity", "value", "low", "high", "n"]
+    if frames is None or frames.shape[1] < 2:
+        return pd.DataFrame(columns=columns), "A row holds less than two whole frames, so no frame can be predicted."
+    found = counting(spec, frames)
+    rows, told = _affordable(sample)
+    if rows:
+        assert sample.keys is not None
+        found["oracle"] = oracle(spec, frames[:rows], sample.keys[:rows])
+    out = []
+    for name, score in found.items():
+        for quantity, values in score._asdict().items():
+            groups = sample.groups[: len(values)]
+            for frame in range(1, values.shape[1]):
+                if np.isfinite(values[:, frame]).all():
+                    mean = cluster_interval(values[:, frame], groups)
+                    out.append((name, frame, quantity, *mean, len(values)))
+    return pd.DataFrame(out, columns=columns), told
+
+
+def _affordable(sample: Sample) -> tuple[int, str]:
+    """Rows that the oracle is computed on, and a sentence where that is not simply all of them."""
+    from nca_interp.data.predictors import FUTURES
+
+    spec = sample.spec
+    assert isinstance(spec, NcaSpec)
+    assert sample.frames is not None
+    if spec.control != "none" or sample.keys is None:
+        return 0, f"The oracle is left out: the control {spec.control} destroys what the rule says of a frame."
+    if spec.dt == 1:
+        return len(sample.tokens), ""
+    rows = min(len(sample.tokens), FUTURE_STEPS // (sample.frames.shape[1] * spec.dt * (FUTURES if spec.tau else 1)))
+    if rows < 8:
+        return 0, f"The oracle is left out: with {spec.dt} steps between frames it would take too long to simulate."
+    guess = f"guesses from {FUTURES} simulated futures" if spec.tau else "simulates"
+    return (
+        rows,
+        f"With {spec.dt} steps between frames the oracle {guess}, here on {rows} rows; it errs a little more than the best guess.",
+    )
+
+
+def examples(sample: Sample, measured: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows at low, middle and high complexity (quantiles of AXIS; without it the first rows), ready to be drawn."""
+    wide = measured[measured.sequence.notna()].pivot_table(
+        index="sequence", columns="measure", values="value", sort=False
+    )
+    order = wide[AXIS].sort_values(kind="stable").index if AXIS in wide else pd.Index(range(len(sample.tokens)))
+    places = {int(order[round(q * (len(order) - 1))]): level for level, q in EXAMPLES}
+    return [
+        {
+            "level": level, "row": row, "group": sample.groups[row],
+            "measures": {} if row not in wide.index else wide.loc[row].dropna().astype(float).to_dict(),
+            **_drawn(sample, row),
+        }
+        for row, level in places.items()
+    ]  # fmt: skip
+
+
+def _drawn(sample: Sample, row: int) -> dict[str, Any]:
+    spec, tokens = sample.spec, sample.tokens[row]
+    if isinstance(spec, NcaSpec):
+        assert sample.frames is not None
+        per = spec.tokens_per_frame
+        return {
+            "frames": sample.frames[row].tolist(),
+            "tokens": tokens[: len(sample.frames[row]) * per].reshape(-1, per).tolist(),
+        }
+    shown = tokens[:SHOWN_TOKENS]
+    if isinstance(spec, DyckSpec):
+        steps = np.where(tokens < spec.k, 1, -1).cumsum()
+        # both brackets of a pair stand at the depth that the pair is at
+        return {"tokens": shown.tolist(), "depth": np.where(tokens < spec.k, steps, steps + 1)[: len(shown)].tolist()}
+    assert sample.tokenizer is not None
+    frequency = np.bincount(sample.tokens.ravel(), minlength=sample.vocab_size) / sample.tokens.size
+    return {
+        "tokens": shown.tolist(),
+        "pieces": [sample.tokenizer.decode([int(t)], skip_special_tokens=False) for t in shown],
+        "bits": (-np.log2(frequency[shown])).round(2).tolist(),
+    }

@@ -1,0 +1,68 @@
+"""`nca-interp data ...`: look at token sources. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+data = typer.Typer(help="Look at token sources.", no_args_is_help=True, rich_markup_mode=None)
+FOLDER = Path("runs/out/inspect")
+
+
+@data.command()
+def inspect(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="nca, dyck, nca:n_states=2,band=[0.3,1], site:prose-b, arithmetic:, files:GLOB, hf:NAME, a text file, "
+            "a token directory, or RECIPE.NAME (a regime or domain)."
+        ),
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one field of the source: field=value (repeatable).")
+    ] = None,
+    n: Annotated[int, typer.Option(min=1, help="Rows.")] = 256,
+    length: Annotated[int, typer.Option(min=2, help="Tokens a row.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder; default runs/out/inspect/<source>-<hash>.")] = None,
+    dear: Annotated[
+        bool, typer.Option("--all", help="Also the measures that take minutes: learnability, goodness of fit.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default one a core.")] = None,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Measure a token source and write one HTML page on it: examples, complexity, acceptance, ideal predictors."""
+    import re
+    import time
+
+    begin = time.perf_counter()
+    from nca_interp.base import digest
+    from nca_interp.data.sources import parse_source
+
+    spec = parse_source(source, set_ or [])
+    settings = {"spec": spec.model_dump(mode="json"), "n": n, "length": length, "seed": seed, "dear": dear}
+    slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40] or "source"
+    folder = out or FOLDER / f"{slug}-{digest(settings, 8)}"
+
+    from nca_interp.analysis.inspection import inspect as measure
+    from nca_interp.analysis.inspection import refuse_foreign
+    from nca_interp.machine import circumstances
+    from nca_interp.report.inspection import build_inspection
+
+    refuse_foreign(folder)
+    found = measure(
+        spec, n=n, length=length, seed=seed, dear=dear, threads=threads,
+        say=lambda what: print(f"{time.perf_counter() - begin:5.1f} s  {what}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+    made = circumstances(" ".join(["nca-interp", *sys.argv[1:]])) | {"seconds": time.perf_counter() - begin}
+    found.record.update(source=source, overrides=set_ or [], name=folder.name, provenance=made)
+    found.write(folder)
+    page = build_inspection(folder).resolve()
+    print(f"page: {page}\ntables: {folder / 'tables'}")
+    if open_:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())

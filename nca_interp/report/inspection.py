@@ -1,0 +1,262 @@
+"""The page on one source: what `analysis.inspection` wrote, its head, cautions, tables of numbers, and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nca_interp import discover
+from nca_interp.base import UserError
+from nca_interp.report.method import flat, written
+from nca_interp.report.numbers import DASH, absent, fixed, interval, plain, plural, short, signed, whole
+from nca_interp.report.page import Item, Note, Page, Section, Table
+from nca_interp.report.render import render
+from nca_interp.report.tables import each
+from nca_interp.store import read_json, sha256_file, write_text
+
+FEW_GROUPS = 30
+UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
+"""What one group of rows is."""
+LIMITS = (
+    "Every measure depends on the length of a row, the alphabet and the tokenizer: compare sources only where these are the same, or by the measures that are normalised for them.",
+    "The intervals speak of other rows of this very source, not of other settings.",
+    "Histograms and intervals of many measures on the same rows are exploration: no multiplicity is corrected for.",
+)
+
+
+class Inspection:
+    """The folder of one inspection: `record`, and a data frame a table."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.record: dict[str, Any] = read_json(self.folder / "inspect.json")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table; empty where the source has none."""
+        path = self.folder / "tables" / f"{name}.csv"
+        if not path.is_file():
+            return pd.DataFrame()
+        text = dict.fromkeys(("group", "note", "name"), str)
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": "", "sequence": ""} | _EMPTY)
+
+    @cached_property
+    def measures(self) -> pd.DataFrame:
+        """One row a measured value: measure, sequence, group, value, note, sample."""
+        return self.table("measures")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row a measure."""
+        return self.table("summary")
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The specification."""
+        return dict(self.record["spec"])
+
+    @property
+    def unit(self) -> str:
+        """What a group of rows is: rule, string or document."""
+        return UNITS[self.record["kind"]]
+
+    def mean(self, measure: str) -> float | None:
+        """Mean of one measure over the rows, None where it was not measured."""
+        found = self.summary[self.summary.measure == measure].value
+        return float(found.iloc[0]) if len(found) and not absent(float(found.iloc[0])) else None
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every table."""
+        return {p.name: sha256_file(p) for p in sorted((self.folder / "tables").glob("*.csv"))}
+
+
+_EMPTY = dict.fromkeys(("low", "high", "sd", "q05", "q50", "q95", "fitted"), "")
+
+
+def build_inspection(folder: Path, definition: discover.Definition | None = None) -> Path:
+    """Write the page of an inspection folder beside its tables (definition: `reports/inspect.py`); returns its path."""
+    definition = definition or discover.find("reports", "inspect")
+    page = definition.value(Inspection(folder))
+    if not isinstance(page, Page):
+        raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
+    path = folder / "report.html"
+    write_text(path, render(page))
+    return path
+
+
+def checked(source: Any) -> Inspection:
+    """`source`, if it is an inspection: a study has no such page. UserError otherwise."""
+    if not isinstance(source, Inspection):
+        raise UserError("report 'inspect' is made of one source: nca-interp data inspect SOURCE")
+    return source
+
+
+def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
+    """A page around `sections`."""
+    record, created = source.record, str(source.record["provenance"]["created"])[:10]
+    tokens = record["rows"] * record["length"]
+    return Page(
+        title=f"Inspection of {' '.join([record['source'], *record['overrides']])}",
+        subtitle=f"{record['description'][:1].upper()}{record['description'][1:]}. {created}",
+        facts=(
+            ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
+            ("Independent", plural(record["groups"], source.unit)),
+            ("Vocabulary", f"{whole(record['vocab_size'])} tokens"),
+            ("Seed", str(record["seed"])),
+        ),
+        cautions=tuple(cautions(source)),
+        legend=(),
+        sections=tuple(s for s in sections if s.items),
+        record={
+            "schema": 1, "study": record["name"], "warnings": list(cautions(source)), "tables": source.hashes(),
+            **{k: v for k, v in record.items() if k != "examples"},
+        },
+    )  # fmt: skip
+
+
+def cautions(source: Inspection) -> Iterator[str]:
+    """Warnings that the numbers themselves give rise to, most severe first."""
+    record = source.record
+    if record["rows"] < record["asked_rows"]:
+        yield f"The corpus gave {plural(record['rows'], 'row')} instead of the {record['asked_rows']} asked for."
+    if record["groups"] < 2:
+        yield f"All rows come from one {source.unit}: there are no intervals."
+    elif record["groups"] < FEW_GROUPS:
+        yield f"The rows come from only {plural(record['groups'], source.unit)}, the units that the intervals are made of."
+    if "stand-in" in record["description"]:
+        yield f"{record['description'][:1].upper()}{record['description'][1:]}."
+    yield from _gzip_blind(source)
+    yield from _rare(source)
+    if record["kind"] == "nca":
+        yield from _nca(source)
+    for row in each(source.summary[source.summary.note != ""]):
+        yield f"{words(row.measure)} is left out: it {row.note}."
+
+
+def _gzip_blind(source: Inspection) -> Iterator[str]:
+    ratio, shuffled = source.mean("gzip_ratio"), source.mean("gzip_ratio_shuffled")
+    if ratio is None or shuffled is None:
+        return
+    change = (shuffled - ratio) / ratio
+    if abs(change) < 0.1:
+        yield (
+            f"gzip hardly sees the order of these tokens: the mean ratio is {fixed(ratio)}, and {fixed(shuffled)} ({signed(100 * change, 0)} %) "
+            "after each row is shuffled. It tells how unevenly tokens are used, not how they follow each other."
+        )
+
+
+def _rare(source: Inspection) -> Iterator[str]:
+    names = {"conditional_entropy": "token", "conditional_entropy_2": "pair of tokens"}
+    for name, what in names.items():
+        share = source.record["rare_contexts"].get(name, 0.0)
+        if share > 0.2:
+            yield f"{words(name)} is an underestimate: {100 * share:.0f} % of its contexts ({what}) occur only once in this sample."
+
+
+def _nca(source: Inspection) -> Iterator[str]:
+    spec, found = source.spec, source.record["found"] or {}
+    rate = found.get("acceptance_rate")
+    if rate is not None and rate < 0.02:
+        yield f"The filter accepts {100 * rate:.2g} % of random rules ({whole(found['candidates_tried'])} were tried for these rows): generation is slower by as much."
+    if spec["band"] is not None:
+        serial = "int32" if spec["variant"] == "release" else "uint16 (uint32 above 65,536 tokens)"
+        yield (
+            f"The band is on the scale of the {spec['variant']} variant (patch tokens of {spec['score_frames']} frames as {serial}); "
+            "bands of another variant, alphabet, patch or number of frames are another selection."
+        )
+    coverage = source.mean("stencil_coverage")
+    if coverage is not None and coverage < 0.5:
+        yield f"stencil entropy is an underestimate: only {100 * coverage:.0f} % of the transitions have a 3 x 3 neighbourhood that occurs twice in its row."
+    censored = source.mean("recurs")
+    if censored is not None and censored < 1 and source.mean("period") is not None:
+        yield f"transient and period describe only the {100 * censored:.0f} % of rows that show a whole grid twice."
+
+
+def words(measure: str) -> str:
+    """A measure's name as it is written in a sentence."""
+    text = measure.replace("_", " ")
+    return text.replace("lempel ziv", "Lempel-Ziv").replace("zipf", "Zipf").replace("mi ", "MI ")
+
+
+def table_of_measures(source: Inspection) -> list[Item]:
+    """Every measure with its value, interval, spread, n and definition."""
+    body = tuple(
+        (
+            words(r.measure), fixed(r.value), interval(r.low, r.high, sign=False), fixed(r.sd),
+            DASH if absent(r.q05) else f"{fixed(r.q05, 2)} to {fixed(r.q95, 2)}", whole(r.n), whole(r.groups), r.unit,
+            f"{r.definition}{'; pooled over all rows' if r.pooled else ''}{f' ({r.note})' if r.note else ''}",
+        )
+        for r in each(source.summary)
+    )  # fmt: skip
+    head = ("measure", "value", "95 % interval", "sd", "5 to 95 %", "rows", f"{source.unit}s", "unit", "definition")
+    caption = (
+        f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit; pooled ones by a jackknife over ten "
+        "parts of the sample, without an interval where the value is a fit. sd and the range are those of single rows."
+    )
+    return [Table(head, body, caption, frozenset(range(1, 7)), "tab-inspected")]
+
+
+def band_table(source: Inspection) -> list[Item]:
+    """Share of random rules in each band, with its Wilson interval."""
+    rows = source.table("bands")
+    if rows.empty:
+        return []
+    body = tuple(
+        (
+            _range(r, source.spec), f"{100 * r.share:.1f} %", f"{100 * r.low:.1f} to {100 * r.high:.1f} %", whole(r.inside), whole(r.n),
+            DASH if r.inside == 0 else f"{r.n / r.inside:,.1f}",
+        )
+        for r in each(rows)
+    )  # fmt: skip
+    head = ("gzip ratio of a rule", "accepted", "95 % interval (Wilson)", "rules inside", "rules tried", "tries a rule")
+    return [Table(head, body, "Share of random rules that each band accepts.", frozenset(range(1, 6)), "tab-bands")]
+
+
+def _range(row: Any, spec: dict[str, Any]) -> str:
+    text = f"[{row.band_low:g}, {row.band_high:g})"
+    if row.band_low == 0:
+        text = f"below {row.band_high:g}"
+    elif row.band_high >= 10:
+        text = f"{row.band_low:g} and above"
+    if not row.asked:
+        return text
+    asked = [text] if spec["band"] is not None else []
+    asked += [f"{words(name)} [{low:g}, {high:g})" for name, (low, high) in spec["where"].items()]
+    return f"asked for: {', '.join(asked)}"
+
+
+def provenance(source: Inspection) -> list[Item]:
+    """Specification, software, machine, tables."""
+    facts = tuple((k.replace("_", " "), written(v)) for k, v in source.record["provenance"].items())
+    spec = tuple((k, written(v)) for k, v in flat(source.spec))
+    found = tuple((k.replace("_", " "), written(v)) for k, v in flat(source.record["found"] or {}))
+    items: list[Item] = [
+        Table(("fact", "value"), facts, "Software, machine and command.", id="tab-machine", folded=True),
+        Table(("field", "value"), spec, "The whole specification.", id="tab-config", folded=True),
+    ]
+    if found:
+        items.append(Table(("fact", "value"), found, "What the search for rules met.", id="tab-found", folded=True))
+    files = tuple(source.hashes().items())
+    return [*items, Table(("file", "SHA-256"), files, "Tables beside this page.", id="tab-files", folded=True)]
+
+
+def reproduce(source: Inspection) -> list[Item]:
+    """The exact command, the commit, and how long it took."""
+    made = source.record["provenance"]
+    lines = [f"git checkout {made['git_commit']}"] if made.get("git_commit") else []
+    changed = " (with uncommitted changes)" if made.get("git_dirty") else ""
+    return [
+        Note("\n".join([*lines, made["command"]]), code=True),
+        Note(
+            f"nca-interp {made['version']}{changed}; {plain(round(made['seconds'], 1))} seconds on {made['cpu']} ({plural(made['cores'], 'core')}).",
+            quiet=True,
+        ),
+    ]
+
+
+def limits(source: Inspection) -> list[Item]:
+    """What these numbers cannot say."""
+    return [Note(text) for text in LIMITS]

@@ -1,0 +1,33 @@
+"""The page on one token source: what its rows look like, how complex they are, and what can be predicted of them."""
+
+from nca_interp.discover import report
+from nca_interp.report import inspection
+from nca_interp.report import inspection_figures as figures
+from nca_interp.report.inspection import Inspection
+from nca_interp.report.page import Page, Section
+
+
+@report
+def inspect(source: Inspection) -> Page:
+    """One token source (nca-interp data inspect SOURCE): examples, measures, ideal predictors."""
+    source = inspection.checked(source)
+    return inspection.inspection_page(
+        source,
+        (
+            Section(
+                "examples",
+                "Low, middle and high complexity",
+                (*figures.examples(source),),
+                columns=3 if source.record["kind"] == "nca" else 1,
+            ),
+            Section("acceptance", "How random rules score", (*figures.acceptance(source),)),
+            Section("distributions", "How rows differ", (*figures.histograms(source),)),
+            Section("information", "How far tokens know of each other", (*figures.information(source),)),
+            Section("ranks", "How often tokens occur", (*figures.ranks(source),)),
+            Section("predictors", "What can be predicted", (*figures.predictors(source),)),
+            Section("measures", "All measures", (*inspection.table_of_measures(source),)),
+            Section("limits", "Limits", (*inspection.limits(source),)),
+            Section("provenance", "Provenance", (*inspection.provenance(source),)),
+            Section("reproduce", "Reproduce", (*inspection.reproduce(source),)),
+        ),
+    )
