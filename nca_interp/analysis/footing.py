@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nca_interp.data import measures
 from nca_interp.data.rng import below, stream_key
-from nca_interp.data.sample import Sample, Spec, draw
+from nca_interp.data.sample import Sample, Spec, draw, draw_within
 from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
 
 Floats = npt.NDArray[np.float64]
@@ -75,25 +75,27 @@ def rows_of(spec: Spec, footing: Footing, n: int, seed: int = 0, split: str = "m
     tokens: what a model would read, the tokens of the text's own tokenizer, patches with delimiters, brackets.
     """
     length = LENGTHS[footing]
-    if footing == "tokens" or not isinstance(spec, NcaSpec | TextSpec):
-        sample = draw(spec, n=n, length=length, seed=seed, split=split, threads=threads)
-        return _ranked(sample, sample.tokens, sample.vocab_size if footing == "tokens" else None)
+    alike: dict[str, Any] = {"n": n, "seed": seed, "split": split, "threads": threads}
+    whole = footing == "tokens"
     if isinstance(spec, TextSpec):
-        sample = draw(spec.model_copy(update={"tokenizer": BYTES}), n=n, length=length, seed=seed, split=split, threads=threads)
-        return _ranked(sample, sample.tokens, None)
+        sample = draw_within(spec if whole else spec.model_copy(update={"tokenizer": BYTES}), length=length, **alike)
+        return _ranked(sample, sample.tokens, whole)
+    if whole or not isinstance(spec, NcaSpec):
+        sample = draw(spec, length=length, **alike)
+        return _ranked(sample, sample.tokens, whole)
     frames = -(-length // spec.grid**2)
-    sample = draw(spec, n=n, length=frames * spec.tokens_per_frame, seed=seed, split=split, threads=threads)
+    sample = draw(spec, length=frames * spec.tokens_per_frame, **alike)
     assert sample.frames is not None
-    return _ranked(sample, sample.frames.reshape(len(sample.frames), -1)[:, :length], None)
+    return _ranked(sample, sample.frames.reshape(len(sample.frames), -1)[:, :length], whole)
 
 
-def _ranked(sample: Sample, symbols: npt.NDArray[Any], alphabet: int | None) -> Rows:
+def _ranked(sample: Sample, symbols: npt.NDArray[Any], whole: bool) -> Rows:
+    """Rows of ranks; the alphabet is the `whole` vocabulary or what is in use."""
     kinds, inverse, counts = np.unique(symbols, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     rank = np.empty(len(kinds), np.int64)
     rank[order] = np.arange(len(kinds))
-    if alphabet is None:
-        alphabet = in_use(counts)
+    alphabet = sample.vocab_size if whole else in_use(counts)
     return Rows(rank[inverse].reshape(symbols.shape), alphabet, sample.groups, sample)
 
 

@@ -1,7 +1,8 @@
 """Which NCA distribution is nearest to a corpus, how sure that is, and how much of it hangs on the way of measuring.
 
-Distance: root mean square over the matched coordinates (footing.py) of (corpus - cell) / spread, where spread is the
-standard deviation between random rules of all alphabets. Uncertainty: documents are resampled as whole groups, and the
+Distance: mean over the matched coordinates (footing.py) of |corpus - cell| / spread, where spread is the standard
+deviation between random rules of all alphabets; absolute, so that one measure in which a corpus is like no automaton
+does not outvote the others. Uncertainty: documents are resampled as whole groups, and the
 cells' means are redrawn from the normal distribution of their own sampling error.
 """
 
@@ -19,7 +20,8 @@ from nca_interp.analysis.footing import COORDINATES, LENGTHS, NAMES, Floats, Foo
 from nca_interp.analysis.match_grid import ROWS, Cell, Grid
 from nca_interp.base import UserError
 
-Kind = Literal["rms", "absolute", "whitened"]
+Kind = Literal["absolute", "rms", "whitened"]
+Verdict = Literal["clear", "inconclusive", "not varied"]
 MIN_GROUPS = 16
 """Fewest documents (rules, strings) that a bootstrap is drawn from."""
 RESAMPLES = 2000
@@ -65,7 +67,8 @@ class Setting(NamedTuple):
 
     setting: str
     value: str
-    verdict: Literal["clear", "inconclusive"]
+    verdict: Verdict
+    """Not varied: the grid has no other value."""
     share: float
     """Share of the resamples whose nearest cell has this value."""
     agree: int
@@ -89,8 +92,8 @@ class Match:
     ordered: tuple[Cell, ...]
     """The cells, nearest first."""
     own_spread: float
-    """Root mean square distance of the nearest cell's own rows from its mean; a corpus farther off than this looks like
-    none of them."""
+    """Mean distance of the nearest cell's own rows from its mean, as if they were normal; a corpus farther off than this
+    looks like none of them."""
     coordinates: pd.DataFrame
     """coordinate, matched, corpus, low, high (95 % over documents), nearest, difference (in units of spread), spread, note"""
     cells: pd.DataFrame
@@ -123,7 +126,7 @@ class Match:
         return list(self.cells[self.cells.tied].cell)
 
 
-def distances(x: Floats, grid: Grid, columns: list[int], kind: Kind = "rms", cells: Floats | None = None) -> Floats:
+def distances(x: Floats, grid: Grid, columns: list[int], kind: Kind = "absolute", cells: Floats | None = None) -> Floats:
     """Distance [..., cells] of points x[..., coordinates] from the grid's cells, or from redrawn `cells`
     [..., cells, coordinates]."""
     centre = grid.mean if cells is None else cells
@@ -187,7 +190,7 @@ def match(label: str, main: Source, other: Source | None, *, resamples: int = RE
     return Match(
         label=label, footing=grid.footing, alphabet=main.rows.alphabet, n_rows=len(main.values),
         n_groups=len(set(main.rows.groups)), description=main.rows.sample.description,
-        ordered=tuple(grid.cells[i] for i in found.argsort(kind="stable")), own_spread=float(np.sqrt(z.mean())),
+        ordered=tuple(grid.cells[i] for i in found.argsort(kind="stable")), own_spread=float(math.sqrt(2 / math.pi) * np.sqrt(z).mean()),
         coordinates=_coordinates(main, point, means, best), cells=cells, readings=readings,
         settings=tuple(_setting(axis, grid, spread, cells, best, readings) for axis in AXES),
         unreachable=tuple(grid.unreachable), notes=tuple(_notes(main, other)), resamples=resamples, seed=seed,
@@ -246,7 +249,7 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
     """The recommendation and its variants, each changed in one respect."""
     columns, grid = main.columns, main.grid
 
-    def reading(name: str, changed: str, source: Source, x: Floats, columns: list[int], kind: Kind = "rms") -> Reading:
+    def reading(name: str, changed: str, source: Source, x: Floats, columns: list[int], kind: Kind = "absolute") -> Reading:
         d = distances(x, source.grid, columns, kind)
         return Reading(name, changed, source.grid.cells[int(d.argmin())], float(d.min()))
 
@@ -257,8 +260,8 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
         rows = main.rows._replace(alphabet=256)
         wide = main._replace(rows=rows, values=vectors(rows))
         yield reading("256 bytes", "an alphabet of all 256 bytes, not of those in use", wide, column_means(wide.values), wide.columns)
-    yield reading("absolute", "mean absolute instead of root mean square difference", main, point, columns, "absolute")
     if len(columns) > 1:
+        yield reading("rms", "root mean square instead of mean absolute difference", main, point, columns, "rms")
         yield reading("whitened", "differences in units of their joint covariance", main, point, columns, "whitened")
         for i in columns:
             yield reading(f"without {NAMES[i]}", "one measure less", main, point, [c for c in columns if c != i])
@@ -270,15 +273,18 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
 def _setting(
     axis: str, grid: Grid, spread: Floats, cells: pd.DataFrame, best: int, readings: tuple[Reading, ...]
 ) -> Setting:
+    """Clear: the same value in nearly all resamples, in most readings, and on the other footing."""
     values = np.array([_value(cell, axis) for cell in grid.cells])
-    mine = values[best]
+    mine = str(values[best])
     share = float((values[spread.argmin(axis=1)] == mine).mean())
     told = [_value(r.cell, axis) for r in readings]
     agree = told.count(mine)
-    sure = share >= LEVEL and agree >= AGREE * len(told)
+    footings = [_value(r.cell, axis) for r in readings if r.reading in LENGTHS]
+    sure = share >= LEVEL and agree >= AGREE * len(told) and all(v == mine for v in footings)
     tied = [str(v) for v in cells[cells.tied][axis]]
     others = tuple(v for v in dict.fromkeys([*tied, *told]) if v != mine)
-    return Setting(axis, str(mine), "clear" if sure else "inconclusive", share, agree, len(told), others)
+    verdict: Verdict = "not varied" if len(set(values)) == 1 else "clear" if sure else "inconclusive"
+    return Setting(axis, mine, verdict, share, agree, len(told), others)
 
 
 def _value(cell: Cell, axis: str) -> str:
