@@ -29,5 +29,5 @@ if __name__ == "__main__":
 
     head = {"coordinates": NAMES, "generator_version": GENERATOR_VERSION, "command": "python benchmarks/match_grid.py"}
     cells = ",\n".join(f" {json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(lines))
-    write_text(FILE, f"{json.dumps(head)[:-1]}, \"cells\": {{\n{cells}\n}}}}\n")
+    write_text(FILE, f'{json.dumps(head)[:-1]}, "cells": {{\n{cells}\n}}}}\n')
     print(f"{len(lines)} cells in {time.perf_counter() - begin:.0f} s: {FILE}")

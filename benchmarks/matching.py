@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.footing import Footing, column_means, rows_of, vectors
+from nca_interp.analysis.match_distance import Source, distances
 from nca_interp.analysis.match_grid import Grid, load_grid, make_cells
-from nca_interp.analysis.matching import AXES, Source, distances, match
+from nca_interp.analysis.matching import AXES, match
 from nca_interp.base import UserError
 from nca_interp.data.corpus import Corpus
 from nca_interp.data.dyck import dyck_rows
@@ -63,7 +64,9 @@ def planted(footing: Footing) -> None:
     print(f"within the spread of the cell found {table.resembles.mean():.2f}")
     for axis in AXES:
         right, sure = table[axis] == table[f"true {axis}"], table[f"sure {axis}"]
-        print(f"{axis:9} right {right.mean():.2f}; held by 95 % of the resamples in {sure.mean():.2f}, then right {right[sure].mean():.2f}")
+        print(
+            f"{axis:9} right {right.mean():.2f}; held by 95 % of the resamples in {sure.mean():.2f}, then right {right[sure].mean():.2f}"
+        )
     for axis in AXES:
         print(f"\nrows: true {axis}; columns: found; share of corpora")
         print(pd.crosstab(table[f"true {axis}"], table[axis], normalize="index").round(2).to_string())
@@ -205,7 +208,9 @@ def footings() -> None:
                     main = main._replace(rows=wide, values=vectors(wide))
                 d = distances(column_means(main.values), main.grid, main.columns)
                 best = main.grid.cells[int(d.argmin())]
-                rows.append({"corpus": source, "footing": footing, "choice": choice, "nearest": best.name, "distance": d.min()})
+                rows.append(
+                    {"corpus": source, "footing": footing, "choice": choice, "nearest": best.name, "distance": d.min()}
+                )
     print(pd.DataFrame(rows).round(3).to_string(index=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +33,17 @@ def match(
     ] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(help="Replace or add an axis of the grid: n_states=2,10, band=0.3:0.4,0.5:1, dt=1, tau=1e-4 (repeatable)."),
+        typer.Option(
+            help="Replace or add an axis of the grid: n_states=2,10, band=0.3:0.4,0.5:1, dt=1, tau=1e-4 (repeatable)."
+        ),
     ] = None,
-    footing: Annotated[str, typer.Option(help="symbols (bytes against cells) or tokens (what a model reads).")] = "symbols",
+    footing: Annotated[
+        str, typer.Option(help="symbols (bytes against cells) or tokens (what a model reads).")
+    ] = "symbols",
     rows: Annotated[int, typer.Option(min=16, help="Rows of the corpus that are measured.")] = 192,
-    study: Annotated[Path | None, typer.Option(help="Analysed study whose complexity arms say what the matching is worth.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Analysed study whose complexity arms say what the matching is worth.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table of cells here.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Also write a recipe file here, e.g. runs/matched.py.")] = None,
@@ -79,7 +86,10 @@ def match(
         print(json.dumps(found.json(), allow_nan=False))
     else:
         _show(found)
-    print(f"page: {page.resolve()}\ntables: {folder / 'tables'}\nrecipe: {recipe or folder / 'recipe.py'}", file=sys.stderr)
+    print(
+        f"page: {page.resolve()}\ntables: {folder / 'tables'}\nrecipe: {recipe or folder / 'recipe.py'}",
+        file=sys.stderr,
+    )
 
 
 def _slug(text: str) -> str:
@@ -114,10 +124,13 @@ def _show(found: Found) -> None:
     """Tables and sentences on the terminal."""
     from rich.console import Console
 
+    from nca_interp.report.inspection import UNITS
+    from nca_interp.report.tables import each
+
     record, console = found.record, Console(highlight=False, markup=False)
     console.print(
         f"{record['source']}: {record['description']}\n{record['rows']} rows of {record['row_length']:,} {record['footing']} from "
-        f"{record['groups']} documents, {record['alphabet_in_use']} symbols in use\n"
+        f"{record['groups']} {UNITS[record['spec']['kind']]}s, {record['alphabet_in_use']} symbols in use\n"
     )
     coordinates = found.frames["coordinates"]
     _table(console, "Complexity", ("measure", "corpus", "95 % interval", "nearest cell", "difference", "counts"), [
@@ -125,30 +138,38 @@ def _show(found: Found) -> None:
             c.coordinate.replace("_", " "), _number(c.corpus), f"{_number(c.low)} to {_number(c.high)}", _number(c.nearest),
             _number(c.difference, "+.2f"), "yes" if c.matched else c.note,
         )
-        for c in coordinates.itertuples()
+        for c in each(coordinates)
     ])  # fmt: skip
     _table(console, f"Nearest of {len(found.frames['cells'])} cells", ("cell", "band", "distance", "95 % interval", "nearest in", "rank"), [
         (
-            c.cell, "none" if c.band_low != c.band_low else f"{c.band_low:g}-{c.band_high:g}", f"{c.distance:.3f}",
+            c.cell, "none" if math.isnan(c.band_low) else f"{c.band_low:g}-{c.band_high:g}", f"{c.distance:.3f}",
             f"{c.low:.3f} to {c.high:.3f}", f"{100 * c.share:.0f} %", f"{c.rank_low} to {c.rank_high}",
         )
-        for c in found.frames["cells"].head(TOP).itertuples()
+        for c in each(found.frames["cells"].head(TOP))
     ])  # fmt: skip
     _table(console, "How sure", ("setting", "value", "verdict", "of resamples", "of readings", "also possible"), [
         (s.setting, s.value, s.verdict, f"{100 * s.share:.0f} %", f"{s.agree} of {s.readings}", s.others or "-")
-        for s in found.frames["settings"].itertuples()
+        for s in each(found.frames["settings"])
     ])  # fmt: skip
-    _table(console, "Under other ways of measuring", ("changed", "nearest cell", "distance"), [
-        (r.changed, r.cell, f"{r.distance:.3f}") for r in found.frames["readings"].itertuples()
-    ])
-    for text in (record["sentence"], *record["cautions"], (record["paper_rule"] or {}).get("sentence"), record["rests_on"]):
+    _table(
+        console,
+        "Under other ways of measuring",
+        ("changed", "nearest cell", "distance"),
+        [(r.changed, r.cell, f"{r.distance:.3f}") for r in each(found.frames["readings"])],
+    )
+    for text in (
+        record["sentence"],
+        *record["cautions"],
+        (record["paper_rule"] or {}).get("sentence"),
+        record["rests_on"],
+    ):
         if text:
             console.print(f"{text}\n")
     console.print(record["regimes"])
 
 
 def _number(value: float, form: str = ".3f") -> str:
-    return "-" if value != value else format(value, form)
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def _table(console: Any, title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -68,7 +68,9 @@ class Rows(NamedTuple):
     sample: Sample
 
 
-def rows_of(spec: Spec, footing: Footing, n: int, seed: int = 0, split: str = "match", threads: int | None = None) -> Rows:
+def rows_of(
+    spec: Spec, footing: Footing, n: int, seed: int = 0, split: str = "match", threads: int | None = None
+) -> Rows:
     """At most `n` rows of a source.
 
     symbols: bytes of a text, cells of an automaton (frames row by row, no delimiters), brackets.

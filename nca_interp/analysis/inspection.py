@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from nca_interp import store
 from nca_interp.analysis.complexity import MEASURES, choose, profile
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
-from nca_interp import store
 from nca_interp.base import UserError, digest
 from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
 from nca_interp.data.sample import Sample, Spec, draw

@@ -118,7 +118,9 @@ def judge(study: str, contrasts: pd.DataFrame, pairs: pd.DataFrame | None, compl
         f"Study {study!r}: of {len(rows)} comparisons of an NCA setting with scratch ({', '.join(domains)}; {n} or more "
         f"seeds) {told}"
     )
-    tests = [_correlation(d, pairs, complexity) for d in domains] if pairs is not None and complexity is not None else []
+    tests = (
+        [_correlation(d, pairs, complexity) for d in domains] if pairs is not None and complexity is not None else []
+    )
     found = {t.supports for t in tests}
     supports = found.pop() if len(found) == 1 else "inconclusive"
     said += "".join(f"; {t.sentence}" for t in tests)

@@ -102,14 +102,16 @@ def make_cells(axes: Iterable[str] = ()) -> list[Cell]:
         field = field.strip()
         parts = [v.strip() for v in values.split(",") if v.strip()]
         if not separator or not parts:
-            raise UserError(f"--grid {axis}: expected field=value,value; for example n_states=2,10 or band=0.3:0.4,0.5:1")
+            raise UserError(
+                f"--grid {axis}: expected field=value,value; for example n_states=2,10 or band=0.3:0.4,0.5:1"
+            )
         if field not in FIELDS:
             raise UserError(f"--grid {axis}: unknown field {field!r}{suggest(field, FIELDS)}")
         chosen[field] = [_toml_band(axis, v) if field == "band" else v for v in parts]
     cells = []
-    for values in product(*chosen.values()):
+    for combination in product(*chosen.values()):
         try:
-            spec = with_overrides(NcaSpec(), [f"{f}={v}" for f, v in zip(chosen, values, strict=True)])
+            spec = with_overrides(NcaSpec(), [f"{f}={v}" for f, v in zip(chosen, combination, strict=True)])
         except UserError as error:
             raise UserError(f"--grid: {error}") from None
         if "band" in chosen:

@@ -11,7 +11,7 @@ SHOWN = ("n_states", "band", "dt")
 def regimes(match: Match) -> str:
     """Python source of two regimes: the nearest cell, and the farthest one as the control that the hypothesis needs."""
     far = match.ordered[-1]
-    return f'''from nca_interp.config import Regime
+    return f"""from nca_interp.config import Regime
 from nca_interp.data.specs import NcaSpec
 
 # nearest to {_comment(match.label)}: distance {match.distance:.2f}; cannot be told apart from it: {len(match.tied) - 1} other cells
@@ -27,7 +27,7 @@ MISMATCHED = Regime(
     source={_source(far.spec)},
     role="complexity",
 )
-'''
+"""
 
 
 def recipe(match: Match, spec: TextSpec | None, command: str) -> str:
@@ -35,13 +35,13 @@ def recipe(match: Match, spec: TextSpec | None, command: str) -> str:
     itself where it is a text."""
     domains = ""
     if spec is not None:
-        fields = {k: v for k, v in spec.model_dump(mode="json", exclude_defaults=True).items()}
-        domains = f'''
+        fields = spec.model_dump(mode="json", exclude_defaults=True)
+        domains = f"""
     corpus = Domain(
         name="corpus",
         label={match.label!r},
         source=TextSpec.model_validate({fields!r}),
-    )'''
+    )"""
     imports = "Domain, Regime, Study" if spec is not None else "Regime, Study"
     specs = "NcaSpec, TextSpec" if spec is not None else "NcaSpec"
     body = regimes(match).split("\n\n", 1)[1]

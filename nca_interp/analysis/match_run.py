@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nca_interp.analysis.footing import LENGTHS, Footing, rows_of, vectors
+from nca_interp.analysis.match_distance import Source, check
 from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.match_grid import Report, load_grid, make_cells
 from nca_interp.analysis.match_recipe import recipe, regimes
-from nca_interp.analysis.matching import AGREE, LEVEL, Match, Source, check, match
+from nca_interp.analysis.matching import AGREE, LEVEL, Match, match
 from nca_interp.base import UserError
 from nca_interp.data.sample import Spec
 from nca_interp.data.specs import TextSpec
@@ -62,7 +63,12 @@ def run(
     found = match(label, main, other, seed=seed)
     texts = main_rows.sample.texts
     rule = paper_rule("".join(texts).encode()) if texts else None
-    return Found(found, _frames(found), _record(found, spec, rule, evidence, command), recipe(found, spec if isinstance(spec, TextSpec) else None, command))
+    return Found(
+        found,
+        _frames(found),
+        _record(found, spec, rule, evidence, command),
+        recipe(found, spec if isinstance(spec, TextSpec) else None, command),
+    )
 
 
 def _other(

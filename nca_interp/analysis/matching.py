@@ -1,10 +1,4 @@
-"""Which NCA distribution is nearest to a corpus, how sure that is, and how much of it hangs on the way of measuring.
-
-Distance: mean over the matched coordinates (footing.py) of |corpus - cell| / spread, where spread is the standard
-deviation between random rules of all alphabets; absolute, so that one measure in which a corpus is like no automaton
-does not outvote the others. Uncertainty: documents are resampled as whole groups, and the
-cells' means are redrawn from the normal distribution of their own sampling error.
-"""
+"""Which NCA distribution is nearest to a corpus, how sure that is, and how much of it hangs on the way of measuring."""
 
 from __future__ import annotations
 
@@ -16,14 +10,21 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.footing import COORDINATES, LENGTHS, NAMES, Floats, Footing, Rows, column_means, matched, vectors
-from nca_interp.analysis.match_grid import ROWS, Cell, Grid
+from nca_interp.analysis.footing import (
+    COORDINATES,
+    LENGTHS,
+    NAMES,
+    Floats,
+    Footing,
+    column_means,
+    matched,
+    vectors,
+)
+from nca_interp.analysis.match_distance import Kind, Source, distances, redrawn_cells, resampled_means
+from nca_interp.analysis.match_grid import Cell, Grid
 from nca_interp.base import UserError
 
-Kind = Literal["absolute", "rms", "whitened"]
 Verdict = Literal["clear", "inconclusive", "not varied"]
-MIN_GROUPS = 16
-"""Fewest documents (rules, strings) that a bootstrap is drawn from."""
 RESAMPLES = 2000
 LEVEL = 0.95
 RIVAL = 0.05
@@ -35,21 +36,6 @@ CELLS = [
     "cell", "n_states", "level", "band_low", "band_high", "dt", "distance", "low", "high", "share", "rank", "rank_low",
     "rank_high", "tied", "acceptance",
 ]  # fmt: skip
-
-
-class Source(NamedTuple):
-    """A corpus and a grid on one footing."""
-
-    rows: Rows
-    values: Floats
-    """[n, coordinates]"""
-    grid: Grid
-
-    @property
-    def columns(self) -> list[int]:
-        """Coordinates of the distance: those of the footing that exist for the corpus and for every cell."""
-        known = ~np.isnan(self.values).all(axis=0) & ~np.isnan(self.grid.mean).any(axis=0)
-        return [i for i in matched(self.grid.footing) if known[i]]
 
 
 class Reading(NamedTuple):
@@ -126,50 +112,6 @@ class Match:
         return list(self.cells[self.cells.tied].cell)
 
 
-def distances(x: Floats, grid: Grid, columns: list[int], kind: Kind = "absolute", cells: Floats | None = None) -> Floats:
-    """Distance [..., cells] of points x[..., coordinates] from the grid's cells, or from redrawn `cells`
-    [..., cells, coordinates]."""
-    centre = grid.mean if cells is None else cells
-    gap = centre[..., columns] - x[..., None, columns]
-    if kind == "whitened":
-        weight = np.linalg.inv(grid.reference[np.ix_(columns, columns)]) / len(columns)
-        return np.asarray(np.sqrt(np.einsum("...i,ij,...j->...", gap, weight, gap)))
-    z = gap / np.sqrt(np.diag(grid.reference)[columns])
-    return np.asarray(np.sqrt((z**2).mean(axis=-1)) if kind == "rms" else np.abs(z).mean(axis=-1))
-
-
-def resampled_means(values: Floats, groups: list[str], n: int, rng: np.random.Generator) -> Floats:
-    """Means [n, coordinates] of rows whose groups are drawn with replacement; missing values are left out."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    member = (codes == np.arange(codes.max() + 1)[:, None]).astype(float)
-    known = ~np.isnan(values)
-    sums, counts = member @ np.where(known, values, 0.0), member @ known
-    weights = rng.multinomial(len(member), np.full(len(member), 1 / len(member)), size=n).astype(float)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((weights @ sums) / (weights @ counts))
-
-
-def redrawn_cells(grid: Grid, columns: list[int], n: int, rng: np.random.Generator) -> Floats:
-    """Cell means [n, cells, coordinates] as other rules of the same cells would have given them."""
-    pick = np.ix_(range(len(grid.cells)), columns, columns)
-    values, vectors_ = np.linalg.eigh(grid.cov[pick] / ROWS)
-    root = vectors_ * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-    drawn = np.repeat(grid.mean[None], n, axis=0)
-    drawn[:, :, columns] += np.einsum("cij,ncj->nci", root, rng.standard_normal((n, len(grid.cells), len(columns))))
-    return drawn
-
-
-def check(rows: Rows, name: str) -> None:
-    """UserError where there are too few documents to resample."""
-    n = len(set(rows.groups))
-    if n < MIN_GROUPS:
-        length = rows.symbols.shape[1]
-        raise UserError(
-            f"source: {name!r} gives {n} different documents in {len(rows.groups)} rows of {length:,} symbols; match needs "
-            f"at least {MIN_GROUPS} of each (about {MIN_GROUPS * length // 1000} kB of text), or it cannot say how sure it is"
-        )
-
-
 def match(label: str, main: Source, other: Source | None, *, resamples: int = RESAMPLES, seed: int = 0) -> Match:
     """Compare a corpus with a grid; `other` is the same on the other footing, which gives one more reading.
 
@@ -239,7 +181,9 @@ def _coordinates(main: Source, point: Floats, means: Floats, best: int) -> pd.Da
 def _why(main: Source, i: int) -> str:
     """Why a coordinate does not count."""
     if np.isnan(main.values[:, i]).all():
-        return f"does not exist for this corpus ({main.rows.alphabet} symbols in rows of {LENGTHS[main.grid.footing]:,})"
+        return (
+            f"does not exist for this corpus ({main.rows.alphabet} symbols in rows of {LENGTHS[main.grid.footing]:,})"
+        )
     if i in matched(main.grid.footing):
         return "does not exist for every cell"
     return "shown, not matched"
@@ -249,17 +193,27 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
     """The recommendation and its variants, each changed in one respect."""
     columns, grid = main.columns, main.grid
 
-    def reading(name: str, changed: str, source: Source, x: Floats, columns: list[int], kind: Kind = "absolute") -> Reading:
+    def reading(
+        name: str, changed: str, source: Source, x: Floats, columns: list[int], kind: Kind = "absolute"
+    ) -> Reading:
         d = distances(x, source.grid, columns, kind)
         return Reading(name, changed, source.grid.cells[int(d.argmin())], float(d.min()))
 
     yield reading("recommended", "nothing", main, point, columns)
     if other is not None and other.columns:
-        yield reading(other.grid.footing, f"measured on {other.grid.footing}", other, column_means(other.values), other.columns)
+        yield reading(
+            other.grid.footing, f"measured on {other.grid.footing}", other, column_means(other.values), other.columns
+        )
     if grid.footing == "symbols" and main.rows.sample.tokenizer is not None:
         rows = main.rows._replace(alphabet=256)
         wide = main._replace(rows=rows, values=vectors(rows))
-        yield reading("256 bytes", "an alphabet of all 256 bytes, not of those in use", wide, column_means(wide.values), wide.columns)
+        yield reading(
+            "256 bytes",
+            "an alphabet of all 256 bytes, not of those in use",
+            wide,
+            column_means(wide.values),
+            wide.columns,
+        )
     if len(columns) > 1:
         yield reading("rms", "root mean square instead of mean absolute difference", main, point, columns, "rms")
         yield reading("whitened", "differences in units of their joint covariance", main, point, columns, "whitened")

@@ -129,7 +129,13 @@ def _nca(spec: NcaSpec, n: int, length: int, seed: int, split: str, threads: int
 
 
 def draw_within(
-    spec: TextSpec, *, n: int = 256, length: int = 1024, seed: int = 0, split: str = "inspect", threads: int | None = None
+    spec: TextSpec,
+    *,
+    n: int = 256,
+    length: int = 1024,
+    seed: int = 0,
+    split: str = "inspect",
+    threads: int | None = None,
 ) -> Sample:
     """As `draw`, but a row lies within one document: a piece drawn from it, from another document for every row as long
     as there are enough; documents shorter than a row are joined."""
@@ -225,7 +231,13 @@ def _too_short(spec: TextSpec, length: int, held: int) -> UserError:
 
 
 def _text_sample(
-    spec: TextSpec, tokens: npt.NDArray[np.uint32], groups: list[str], description: str, seed: int, split: str, tokenizer: Any
+    spec: TextSpec,
+    tokens: npt.NDArray[np.uint32],
+    groups: list[str],
+    description: str,
+    seed: int,
+    split: str,
+    tokenizer: Any,
 ) -> Sample:
     texts = [tokenizer.decode(row.tolist(), skip_special_tokens=False) for row in tokens]
     vocab = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1

@@ -13,7 +13,7 @@ from nca_interp.base import UserError
 from nca_interp.report.charts import signal, sized
 from nca_interp.report.inspection import UNITS, words
 from nca_interp.report.method import flat, written
-from nca_interp.report.numbers import DASH, fixed, interval, plain, plural, signed, whole
+from nca_interp.report.numbers import fixed, interval, plural, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Page, Section, Table, Verdict, VerdictBox
 from nca_interp.report.render import render
 from nca_interp.report.tables import each
@@ -93,7 +93,12 @@ def match_page(source: MatchFolder, sections: tuple[Section, ...]) -> Page:
         cautions=(*record["cautions"], record["rests_on"]),
         legend=(),
         sections=tuple(s for s in sections if s.items),
-        record={"study": f"match-{source.folder.name}", "warnings": record["cautions"], "tables": source.hashes(), **record},
+        record={
+            "study": f"match-{source.folder.name}",
+            "warnings": record["cautions"],
+            "tables": source.hashes(),
+            **record,
+        },
     )
 
 
@@ -131,16 +136,28 @@ def grid_map(source: MatchFolder) -> list[Item]:
     choice = Choice("step", "dT", tuple((str(d), str(d)) for d in steps))
     order = list(dict.fromkeys(cells.sort_values("band_low").sort_values("level", kind="stable").level))
     base = alt.Chart(cells).transform_filter("datum.dt == step")
-    x = alt.X("level:N", sort=order, title="complexity: share of the gzip ratio's reach", axis=alt.Axis(labelAngle=0, ticks=False, domain=False))
+    x = alt.X(
+        "level:N",
+        sort=order,
+        title="complexity: share of the gzip ratio's reach",
+        axis=alt.Axis(labelAngle=0, ticks=False, domain=False),
+    )
     y = alt.Y("n_states:O", title="states", sort="descending", axis=alt.Axis(ticks=False, domain=False))
     color = alt.Color("distance:Q", legend=None, scale=ramp_scale(reverse=True))
-    tip = ["cell:N", alt.Tooltip("band_low:Q"), alt.Tooltip("band_high:Q"), *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("distance", "low", "high", "share"))]
+    tip = [
+        "cell:N",
+        alt.Tooltip("band_low:Q"),
+        alt.Tooltip("band_high:Q"),
+        *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("distance", "low", "high", "share")),
+    ]
     middle = float(cells.distance.min() + 0.45 * (cells.distance.max() - cells.distance.min()))
     tone = alt.ExprRef(f"datum.distance < {middle} ? bg : fg")
     layers = [
         base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=2).encode(x, y, color, tooltip=tip),
         base.mark_text(fontSize=11, color=tone).encode(x, y, text="written:N"),
-        base.transform_filter("datum.best").mark_rect(aria=False, fillOpacity=0, stroke=signal("pal[2]"), strokeWidth=3).encode(x, y),
+        base.transform_filter("datum.best")
+        .mark_rect(aria=False, fillOpacity=0, stroke=signal("pal[2]"), strokeWidth=3)
+        .encode(x, y),
     ]
     finding = f"Nearest: {best.cell}, {fixed(best.distance)} away; its own rules are {fixed(source.record['own_spread'])} from their mean."
     encoding = (
@@ -148,7 +165,18 @@ def grid_map(source: MatchFolder) -> list[Item]:
         "are equal parts of each alphabet's own reach; point at a cell for its gzip ratios. Cells that are missing cannot be reached."
     )
     chart = Chart(sized(alt.layer(*layers), 34 * cells.n_states.nunique()), "Distance of every cell of the grid")
-    return [Figure("fig-grid", finding, encoding, cells.drop(columns=["written", "best"]), (chart,), choices=(choice,), columns=1, swatches=False)]
+    return [
+        Figure(
+            "fig-grid",
+            finding,
+            encoding,
+            cells.drop(columns=["written", "best"]),
+            (chart,),
+            choices=(choice,),
+            columns=1,
+            swatches=False,
+        )
+    ]
 
 
 def nearest_cells(source: MatchFolder) -> list[Item]:
@@ -157,17 +185,25 @@ def nearest_cells(source: MatchFolder) -> list[Item]:
     cells["kind"] = cells.tied.astype(str).str.lower().map({"true": "cannot be told apart", "false": "farther"})
     shown = cells.head(SHOWN)
     order = list(shown.cell)
-    axis = alt.Axis(title=None, grid=False, ticks=False, domain=False, labelLimit=230, labelFontSize=12, labelColor=signal("fg"))
+    axis = alt.Axis(
+        title=None, grid=False, ticks=False, domain=False, labelLimit=230, labelFontSize=12, labelColor=signal("fg")
+    )
     y = alt.Y("cell:N", sort=order, axis=axis, scale=alt.Scale(domain=order))
     title = "distance, standard deviations between random rules"
     color = alt.Color(
-        "kind:N", legend=None, scale=alt.Scale(domain=["cannot be told apart", "farther"], range=[{"expr": "pal[2]"}, {"expr": "pal[0]"}])
+        "kind:N",
+        legend=None,
+        scale=alt.Scale(domain=["cannot be told apart", "farther"], range=[{"expr": "pal[2]"}, {"expr": "pal[0]"}]),
     )
     tip = ["cell:N", "kind:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("distance", "low", "high", "share"))]
     base = alt.Chart(shown)
     layers = [
-        base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title, scale=alt.Scale(zero=True)), x2="high:Q", y=y, color=color),
-        base.mark_point(size=70, filled=True, opacity=1).encode(x=alt.X("distance:Q", title=title), y=y, color=color, tooltip=tip),
+        base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("low:Q", title=title, scale=alt.Scale(zero=True)), x2="high:Q", y=y, color=color
+        ),
+        base.mark_point(size=70, filled=True, opacity=1).encode(
+            x=alt.X("distance:Q", title=title), y=y, color=color, tooltip=tip
+        ),
     ]
     tied = int((cells.kind == "cannot be told apart").sum())
     finding = (
@@ -186,7 +222,9 @@ def _unreachable(source: MatchFolder) -> Item:
     lost = source.record["unreachable"]
     if not lost:
         return Note("Every cell of the grid can be reached by random rules.", quiet=True)
-    return Table(("cell", "why it cannot be reached"), tuple((u["cell"], u["why"]) for u in lost), "", id="tab-unreachable")
+    return Table(
+        ("cell", "why it cannot be reached"), tuple((u["cell"], u["why"]) for u in lost), "", id="tab-unreachable"
+    )
 
 
 def measures(source: MatchFolder) -> list[Item]:
@@ -219,7 +257,10 @@ def recipe(source: MatchFolder) -> list[Item]:
     """Regimes to paste, and where the whole recipe lies."""
     return [
         Note(source.record["regimes"], code=True),
-        Note("recipe.py beside this page is a whole recipe: copy it into runs/, then nca-interp train matched --dry-run.", quiet=True),
+        Note(
+            "recipe.py beside this page is a whole recipe: copy it into runs/, then nca-interp train matched --dry-run.",
+            quiet=True,
+        ),
     ]
 
 
@@ -253,7 +294,9 @@ def provenance(source: MatchFolder) -> list[Item]:
         Table(("field", "value"), cell, "The recommended specification.", id="tab-cell", folded=True),
         Table(("field", "value"), spec, "The corpus's specification.", id="tab-config", folded=True),
         Table(("fact", "value"), facts, "Software, machine and command.", id="tab-machine", folded=True),
-        Table(("file", "SHA-256"), tuple(source.hashes().items()), "Tables beside this page.", id="tab-files", folded=True),
+        Table(
+            ("file", "SHA-256"), tuple(source.hashes().items()), "Tables beside this page.", id="tab-files", folded=True
+        ),
     ]
 
 

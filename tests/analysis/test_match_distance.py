@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nca_interp.analysis.footing import COORDINATES, LENGTHS, NAMES, Rows, column_means, in_use, matched, vectors
+from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check, distances, redrawn_cells, resampled_means
 from nca_interp.analysis.match_grid import ROWS, Cell, Grid, default_bands, make_cells
-from nca_interp.analysis.matching import MIN_GROUPS, Source, check, distances, match, redrawn_cells, resampled_means
+from nca_interp.analysis.matching import match
 from nca_interp.base import UserError
 from nca_interp.data.sample import Sample
 from nca_interp.data.specs import DyckSpec, NcaSpec
@@ -240,7 +241,12 @@ def test_default_bands_leave_no_gap_and_no_overlap():
 
 def test_grid_axes_replace_and_add():
     cells = make_cells(["n_states=4", "band=0.3:0.4,null", "dt=1", "tau=1e-4,1e-3"])
-    assert [(c.spec.band, c.spec.tau) for c in cells] == [((0.3, 0.4), 1e-4), ((0.3, 0.4), 1e-3), (None, 1e-4), (None, 1e-3)]
+    assert [(c.spec.band, c.spec.tau) for c in cells] == [
+        ((0.3, 0.4), 1e-4),
+        ((0.3, 0.4), 1e-3),
+        (None, 1e-4),
+        (None, 1e-3),
+    ]
     assert {c.level for c in cells} == {"band 0.3-0.4", "no band"}
     assert len({c.name for c in cells}) == 4
 

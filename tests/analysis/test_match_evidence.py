@@ -21,9 +21,24 @@ def tables(slope, noise=0.0, seeds=4, arms=ARMS, domains=("web",)):
     for domain in domains:
         for arm, x in arms.items():
             values = slope * abs(x - DOMAIN) + noise * rng.standard_normal(seeds)
-            shared = {"family": "complexity", "domain": domain, "metric": "val_loss", "treated": arm, "control": "scratch"}
+            shared = {
+                "family": "complexity",
+                "domain": domain,
+                "metric": "val_loss",
+                "treated": arm,
+                "control": "scratch",
+            }
             pairs += [{**shared, "seed": s, "difference": v} for s, v in enumerate(values)]
-            contrasts.append({**shared, "n": seeds, "effect": values.mean(), "low": np.nan, "high": np.nan, "verdict": "inconclusive"})
+            contrasts.append(
+                {
+                    **shared,
+                    "n": seeds,
+                    "effect": values.mean(),
+                    "low": np.nan,
+                    "high": np.nan,
+                    "verdict": "inconclusive",
+                }
+            )
     complexity = [{"measure": MEASURE, "regime": a, "domain": np.nan, "value": x} for a, x in arms.items()]
     complexity += [{"measure": MEASURE, "regime": np.nan, "domain": d, "value": DOMAIN} for d in domains]
     return pd.DataFrame(contrasts), pd.DataFrame(pairs), pd.DataFrame(complexity)

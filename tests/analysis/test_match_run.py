@@ -8,8 +8,18 @@ import string
 import numpy as np
 import pytest
 
-from nca_interp.analysis.footing import rows_of, vectors
-from nca_interp.analysis.match_grid import FILE, Cell, default_bands, key, known, make_cells, measure, reference_cells, shipped
+from nca_interp.analysis.footing import rows_of
+from nca_interp.analysis.match_grid import (
+    FILE,
+    Cell,
+    default_bands,
+    key,
+    known,
+    make_cells,
+    measure,
+    reference_cells,
+    shipped,
+)
 from nca_interp.analysis.match_recipe import regimes
 from nca_interp.analysis.match_run import run
 from nca_interp.config import Regime, Study
@@ -48,7 +58,8 @@ def test_the_package_holds_every_cell_of_the_default_grid():
 
 
 @pytest.mark.parametrize(
-    ("footing", "wanted"), [("symbols", cell(2, "40-60 %")), ("symbols", cell(10, "80-100 %", 4)), ("tokens", cell(8, "60-80 %", 2))]
+    ("footing", "wanted"),
+    [("symbols", cell(2, "40-60 %")), ("symbols", cell(10, "80-100 %", 4)), ("tokens", cell(8, "60-80 %", 2))],
 )
 def test_the_numbers_in_the_package_are_what_this_code_gives(footing, wanted: Cell):
     """Where this fails, the generator or a coordinate has changed: python benchmarks/match_grid.py"""
@@ -89,7 +100,9 @@ def test_constant_and_repeated_texts_are_the_least_complex(tmp_path, kind):
     names = string.ascii_letters
     texts = [c * (5000 + i) for i, c in enumerate(names)]
     if kind == "repeated":
-        texts = [f"the {a}{b} sat on the mat and saw another {b}{a}. " * 130 for a, b in zip(names, names[::-1], strict=True)]
+        texts = [
+            f"the {a}{b} sat on the mat and saw another {b}{a}. " * 130 for a, b in zip(names, names[::-1], strict=True)
+        ]
     assert found(corpus(tmp_path, texts)).nearest.level == LOWEST
 
 
@@ -157,7 +170,9 @@ def test_the_recipe_of_a_synthetic_source_is_a_valid_study():
 
 def test_command_line_prints_one_json_object_and_writes_the_folder(tmp_path):
     path = corpus(tmp_path, letters())
-    result = call("match", path, "--json", "--out", "o", "--csv", "cells.csv", "--recipe", "runs/matched.py", cwd=tmp_path)
+    result = call(
+        "match", path, "--json", "--out", "o", "--csv", "cells.csv", "--recipe", "runs/matched.py", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     assert printed["recommended"]["kind"] == "nca"
@@ -171,7 +186,13 @@ def test_command_line_prints_one_json_object_and_writes_the_folder(tmp_path):
 def test_command_line_shows_tables_and_says_what_it_rests_on(tmp_path):
     result = call("match", corpus(tmp_path, letters()), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for text in ("Nearest of 90 cells", "How sure", "Under other ways of measuring", "matching hypothesis", "MATCHED = Regime("):
+    for text in (
+        "Nearest of 90 cells",
+        "How sure",
+        "Under other ways of measuring",
+        "matching hypothesis",
+        "MATCHED = Regime(",
+    ):
         assert text in result.stdout, text
     assert "Nothing on the grid resembles this corpus" in " ".join(result.stdout.split())
 
