@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from nca_interp.cli_data import data
+from nca_interp.cli_match import match
 from nca_interp.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
     epilog="Example: nca-interp demo; nca-interp train laptop --dry-run; nca-interp analyze --checkpoint DIR",
 )
 app.add_typer(data, name="data")
+app.command()(match)
 OUT = Path("runs/out")
 
 Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]

@@ -66,6 +66,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 
 
+def refuse_foreign(folder: Path, record: str, what: str) -> None:
+    """UserError if `folder` is there and is no `what`, known by its file `record`: writing would replace other files."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / record).is_file())):
+        raise UserError(f"--out {folder}: not empty and no {what}; choose another folder; nothing was changed")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or read-only disk into RunFailed with one sentence; what was complete before stays."""

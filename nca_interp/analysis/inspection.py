@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from nca_interp import store
 from nca_interp.analysis.complexity import MEASURES, choose, profile
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
 from nca_interp.base import UserError, digest
@@ -64,8 +65,7 @@ class Tables(NamedTuple):
 
 def refuse_foreign(folder: Path) -> None:
     """UserError if `folder` is there and holds anything else than an inspection, which would be replaced."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).is_file())):
-        raise UserError(f"--out {folder}: not empty and no inspection; choose another folder; nothing was changed")
+    store.refuse_foreign(folder, RECORD, "inspection")
 
 
 def inspect(

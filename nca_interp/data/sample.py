@@ -6,6 +6,7 @@ of the row's tokens. `analysis.complexity.profile` measures a sample, `take` res
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -127,7 +128,80 @@ def _nca(spec: NcaSpec, n: int, length: int, seed: int, split: str, threads: int
     )
 
 
+def draw_within(
+    spec: TextSpec,
+    *,
+    n: int = 256,
+    length: int = 1024,
+    seed: int = 0,
+    split: str = "inspect",
+    threads: int | None = None,
+) -> Sample:
+    """As `draw`, but a row lies within one document: a piece drawn from it, from another document for every row as long
+    as there are enough; documents shorter than a row are joined."""
+    documents, tokenizer, end, description = _encoded(spec, seed, split, threads)
+    rng = np.random.default_rng([seed, 1])
+    rows: list[npt.NDArray[np.uint32]] = []
+    groups: list[str] = []
+    spare: list[tuple[npt.NDArray[np.uint32], str]] = []
+    joined, owners = np.empty(0, np.uint32), np.empty(0, object)
+    held = 0
+    for ids, group in documents:
+        held += len(ids)
+        if len(ids) > length:
+            pieces = rng.permutation(len(ids) // length)
+            first, *others = [ids[i * length : (i + 1) * length] for i in pieces]
+            rows.append(first)
+            groups.append(group)
+            spare += [(piece, group) for piece in others]
+        else:
+            joined, owners = np.concatenate([joined, ids]), np.concatenate([owners, np.full(len(ids), group)])
+            if len(joined) >= length:
+                names, counts = np.unique(owners[:length].astype(str), return_counts=True)
+                rows.append(joined[:length])
+                groups.append(str(names[counts.argmax()]))
+                joined, owners = joined[length:], owners[length:]
+        if len(rows) >= n:
+            break
+    for i in rng.permutation(len(spare))[: n - len(rows)]:
+        rows.append(spare[i][0])
+        groups.append(spare[i][1])
+    if not rows:
+        raise _too_short(spec, length, held)
+    return _text_sample(spec, np.stack(rows), groups, description, seed, split, tokenizer)
+
+
 def _text(spec: TextSpec, n: int, length: int, seed: int, split: str, threads: int | None) -> Sample:
+    documents, tokenizer, _, description = _encoded(spec, seed, split, threads)
+    ids: list[npt.NDArray[np.uint32]] = []
+    names: list[str] = []
+    held = 0
+    for encoded, group in documents:
+        ids.append(encoded)
+        names.append(group)
+        held += len(encoded)
+        if held >= n * length:
+            break
+    rows = min(n, held // length)
+    if not rows:
+        raise _too_short(spec, length, held)
+    tokens = np.concatenate(ids)[: rows * length].reshape(rows, length)
+    owner = np.repeat(np.arange(len(ids)), [len(i) for i in ids])[: rows * length].reshape(rows, length)
+    groups = [names[np.bincount(row).argmax()] for row in owner]
+    return _text_sample(spec, tokens, groups, description, seed, split, tokenizer)
+
+
+class Encoded(NamedTuple):
+    """A corpus ready to be cut into rows."""
+
+    documents: Iterator[tuple[npt.NDArray[np.uint32], str]]
+    """Tokens of a document with the end token, and its group, in an order drawn by the seed."""
+    tokenizer: Any
+    end: int
+    description: str
+
+
+def _encoded(spec: TextSpec, seed: int, split: str, threads: int | None) -> Encoded:
     from nca_interp.data.corpus import Corpus
     from nca_interp.data.text import Reader, make_tokenizer, parallel, read_head, splitter
 
@@ -139,29 +213,32 @@ def _text(spec: TextSpec, n: int, length: int, seed: int, split: str, threads: i
     sides = {"train": lambda d: not is_val(d), "val": is_val}
     documents = [d for d in head if sides.get(split, lambda _: True)(d)]
     order = np.random.default_rng([seed, 0]).permutation(len(documents))
-    ids: list[npt.NDArray[np.uint32]] = []
-    owners: list[npt.NDArray[np.int64]] = []
-    held = 0
     with parallel(threads):
         tokenizer, end = make_tokenizer(spec.tokenizer, (d.text for d in head if not is_val(d)))
+
+    def encode() -> Iterator[tuple[npt.NDArray[np.uint32], str]]:
         for chosen in np.array_split(order, max(1, len(order) // 64)):
-            encoded = tokenizer.encode_batch_fast([documents[i].text for i in chosen], add_special_tokens=False)
-            for i, e in zip(chosen, encoded, strict=True):
-                ids.append(np.fromiter(chain(e.ids, (end,)), np.uint32))
-                owners.append(np.full(len(ids[-1]), i))
-                held += len(ids[-1])
-            if held >= n * length:
-                break
-    rows = min(n, held // length)
-    if not rows:
-        raise UserError(
-            f"source: {spec.source!r} is too short: a row needs at least {length:,} tokens, it holds {held:,}"
-        )
-    tokens = np.concatenate(ids)[: rows * length].reshape(rows, length)
-    owner = np.concatenate(owners)[: rows * length].reshape(rows, length)
-    groups = [documents[np.bincount(row).argmax()].group for row in owner]
+            with parallel(threads):
+                found = tokenizer.encode_batch_fast([documents[i].text for i in chosen], add_special_tokens=False)
+            for i, e in zip(chosen, found, strict=True):
+                yield np.fromiter(chain(e.ids, (end,)), np.uint32), documents[i].group
+
+    return Encoded(encode(), tokenizer, end, reader.corpus.description)
+
+
+def _too_short(spec: TextSpec, length: int, held: int) -> UserError:
+    return UserError(f"source: {spec.source!r} is too short: a row needs at least {length:,} tokens, it holds {held:,}")
+
+
+def _text_sample(
+    spec: TextSpec,
+    tokens: npt.NDArray[np.uint32],
+    groups: list[str],
+    description: str,
+    seed: int,
+    split: str,
+    tokenizer: Any,
+) -> Sample:
     texts = [tokenizer.decode(row.tolist(), skip_special_tokens=False) for row in tokens]
     vocab = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return Sample(
-        spec, vocab, tokens, groups, None, None, None, reader.corpus.description, seed, split, texts, tokenizer
-    )
+    return Sample(spec, vocab, tokens, groups, None, None, None, description, seed, split, texts, tokenizer)

@@ -1,0 +1,178 @@
+"""`nca-interp match`: from a source to everything its page and its JSON say, as tables and one record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from nca_interp.analysis.footing import LENGTHS, Footing, rows_of, vectors
+from nca_interp.analysis.match_distance import Source, check
+from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
+from nca_interp.analysis.match_grid import Report, load_grid, make_cells
+from nca_interp.analysis.match_recipe import recipe, regimes
+from nca_interp.analysis.matching import AGREE, LEVEL, Match, match
+from nca_interp.base import UserError
+from nca_interp.data.sample import Spec
+from nca_interp.data.specs import TextSpec
+from nca_interp.store import write_json, write_text
+
+RECORD = "match.json"
+SAMPLE_SPLIT = "match-corpus"
+"""Split of a synthetic source that is matched: none of its rules is in the grid."""
+
+
+class Found(NamedTuple):
+    """What `run` found."""
+
+    match: Match
+    frames: dict[str, pd.DataFrame]
+    """Tables: cells, coordinates, readings, settings (docs/matching.md)."""
+    record: dict[str, Any]
+    """All that is not a table; with the tables it is the object that --json prints."""
+    recipe: str
+    """Source of a recipe file."""
+
+    def write(self, folder: Path) -> None:
+        """Each table as tables/NAME.csv, recipe.py, then the record."""
+        for name, frame in self.frames.items():
+            write_text(folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
+        write_text(folder / "recipe.py", self.recipe)
+        write_json(folder / RECORD, self.record)
+
+    def json(self) -> dict[str, Any]:
+        """One object with everything."""
+        tables = {k: f.astype(object).where(f.notna(), None).to_dict("records") for k, f in self.frames.items()}
+        return {**self.record, "tables": tables}
+
+
+def run(
+    label: str, spec: Spec, *, axes: Sequence[str] = (), n: int = 192, seed: int = 0, footing: Footing = "symbols",
+    study: Path | None = None, command: str = "", threads: int | None = None, report: Report = lambda what, done: None,
+) -> Found:  # fmt: skip
+    """Match a source with the grid of `axes` (match_grid.make_cells). Raises UserError for a mistake, before any cell is measured."""
+    cells = make_cells(axes)
+    evidence = study_evidence(study) if study is not None else own_evidence()
+    report("reading the source", 0.0)
+    main_rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
+    check(main_rows, label)
+    main = Source(main_rows, vectors(main_rows), load_grid(cells, footing, report, threads))
+    other = _other(spec, cells, "tokens" if footing == "symbols" else "symbols", n, seed, report, threads)
+    found = match(label, main, other, seed=seed)
+    texts = main_rows.sample.texts
+    rule = paper_rule("".join(texts).encode()) if texts else None
+    return Found(
+        found,
+        _frames(found),
+        _record(found, spec, rule, evidence, command),
+        recipe(found, spec if isinstance(spec, TextSpec) else None, command),
+    )
+
+
+def _other(
+    spec: Spec, cells: list[Any], footing: Footing, n: int, seed: int, report: Report, threads: int | None
+) -> Source | None:
+    """The source on the other footing; None where the corpus is too short for a row of it."""
+    try:
+        rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
+    except UserError as error:
+        if "too short" not in str(error):
+            raise
+        return None
+    return Source(rows, vectors(rows), load_grid(cells, footing, report, threads))
+
+
+def _frames(found: Match) -> dict[str, pd.DataFrame]:
+    return {
+        "cells": found.cells,
+        "coordinates": found.coordinates,
+        "settings": pd.DataFrame([{**s._asdict(), "others": "; ".join(s.others)} for s in found.settings]),
+        "readings": pd.DataFrame([
+            {
+                "reading": r.reading, "changed": r.changed, "cell": r.cell.name, "n_states": r.cell.spec.n_states,
+                "level": r.cell.level, "dt": r.cell.spec.dt, "distance": r.distance,
+            }
+            for r in found.readings
+        ]),
+    }  # fmt: skip
+
+
+def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) -> dict[str, Any]:
+    nearest = found.nearest
+    return {
+        "schema": 1,
+        "source": found.label,
+        "spec": spec.model_dump(mode="json"),
+        "description": found.description,
+        "footing": found.footing,
+        "rows": found.n_rows,
+        "row_length": LENGTHS[found.footing],
+        "groups": found.n_groups,
+        "alphabet_in_use": found.alphabet,
+        "recommended": nearest.spec.model_dump(mode="json"),
+        "cell": nearest.name,
+        "distance": found.distance,
+        "own_spread": found.own_spread,
+        "resembles": found.resembles,
+        "tied": found.tied,
+        "sentence": sentence(found),
+        "cautions": list(cautions(found)),
+        "paper_rule": rule._asdict() if rule else None,
+        "hypothesis": HYPOTHESIS,
+        "evidence": evidence._asdict() if evidence else None,
+        "rests_on": rests_on(evidence),
+        "unreachable": [{"cell": cell.name, "why": why} for cell, why in found.unreachable],
+        "resamples": found.resamples,
+        "seed": found.seed,
+        "command": command,
+        "regimes": regimes(found),
+    }
+
+
+def sentence(found: Match) -> str:
+    """The recommendation in one sentence, with what is sure of it and what is not."""
+    names = {"level": "complexity", "n_states": "states", "dt": "dT"}
+    clear = [f"{names[s.setting]} {s.value}" for s in found.settings if s.verdict == "clear"]
+    open_ = [f"{names[s.setting]} {s.value}" for s in found.settings if s.verdict == "inconclusive"]
+    spec = found.nearest.spec
+    band = "no band" if spec.band is None else f"band ({spec.band[0]:g}, {spec.band[1]:g})"
+    said = f"Nearest: n_states={spec.n_states}, {band}, dt={spec.dt}"
+    parts = [f"{word}: {', '.join(part)}" for word, part in (("clear", clear), ("inconclusive", open_)) if part]
+    return f"{'; '.join([said, *parts])}."
+
+
+def cautions(found: Match) -> list[str]:
+    """Warnings that the numbers give rise to, most severe first."""
+    out = []
+    if not found.resembles:
+        gap = found.coordinates[found.coordinates.matched].set_index("coordinate").difference
+        worst = str(gap.abs().idxmax())
+        side = "above" if gap[worst] > 0 else "below"
+        out.append(
+            f"Nothing on the grid resembles this corpus: it is {found.distance:.2f} from the nearest cell, whose own rules are "
+            f"{found.own_spread:.2f} from their mean; {worst} lies {abs(gap[worst]):.2f} {side} it."
+        )
+    if len(found.tied) > 1:
+        out.append(f"{len(found.tied)} cells cannot be told apart on this sample: {', '.join(found.tied)}.")
+    unsure = [s for s in found.settings if s.verdict == "inconclusive"]
+    for s in unsure:
+        out.append(
+            f"{s.setting} {s.value} is inconclusive: nearest in {100 * s.share:.0f} % of the resamples (clear from "
+            f"{100 * LEVEL:.0f} %), the choice of {s.agree} of {s.readings} ways of measuring (clear from {100 * AGREE:.0f} %); "
+            f"others: {', '.join(s.others) or 'none'}."
+        )
+    return [*out, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
+
+
+def rests_on(evidence: Any) -> str:
+    """What the recommendation is worth, in plain words."""
+    if evidence is None:
+        return f"{HYPOTHESIS} is assumed, not shown; no study of ours is at hand."
+    end = {
+        "yes": "That supports using it here.",
+        "no": "That speaks against using it here.",
+        "inconclusive": "Treat the recommendation as a starting point to be tested, not as a result.",
+    }[evidence.supports]
+    return f"{HYPOTHESIS}. It is assumed here. {evidence.sentence} {end}"
