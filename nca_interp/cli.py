@@ -274,11 +274,11 @@ def _analyze_checkpoint(
     from rich.console import Console
     from rich.table import Table
 
-    from nca_interp.analysis.engine import analyze_checkpoint
+    from nca_interp.analysis.engine import analyze
     from nca_interp.analysis.summary import summarise
     from nca_interp.store import write_text
 
-    frame = analyze_checkpoint(checkpoint, probes=probe, probes_folder=probes, tokens_dir=tokens)
+    frame = analyze(checkpoint, probe, probes_folder=probes, tokens=tokens)
     table = Table(title=str(checkpoint), title_justify="left")
     for name in ("probe", "max", "at layer.head", "mean", "chance", "unit", "n"):
         table.add_column(name, justify="left" if name in ("probe", "unit") else "right")

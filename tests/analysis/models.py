@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nca_interp.analysis.attention import Attention
+from nca_interp.analysis.kernel import Rule
 from nca_interp.analysis.stimuli import Batch
 
 TOKENS, CONTEXT = 24, 40
@@ -17,7 +18,7 @@ def attention_of(patterns: torch.Tensor, stimulus: Batch) -> Attention:
     """An `Attention` whose probabilities are exactly `patterns` [batch, head, query, key]."""
     batch, heads, length, _ = patterns.shape
     keys = torch.eye(length).expand(batch, heads, length, length)
-    return Attention(patterns.clamp(min=1e-30).log(), keys, torch.zeros(batch, heads, length), 1.0, stimulus)
+    return Attention(patterns.clamp(min=1e-30).log(), keys, torch.zeros(batch, heads, length), Rule(1.0), stimulus)
 
 
 def batch_of(tokens: np.ndarray, **more) -> Batch:

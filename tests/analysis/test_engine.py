@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nca_interp.analysis.engine import COLUMNS, analyze_checkpoint, analyze_run, read_table
-from nca_interp.analysis.stimuli import NotApplicable, Subject, natural, nca_frames, repeated_tokens
+from nca_interp.analysis.engine import COLUMNS, analyze, analyze_run
+from nca_interp.analysis.probe_table import read_table
+from nca_interp.analysis.stimuli import NotApplicable, Subject, natural, repeated_tokens
+from nca_interp.analysis.streams import nca_frames
 from nca_interp.analysis.subject import open_rows
 from nca_interp.base import UserError
 from nca_interp.config import ModelConfig
@@ -75,7 +77,7 @@ def _write_broken(folder: Path) -> None:
 
 
 def test_all_probes_of_an_nca_checkpoint(study):
-    frame = analyze_checkpoint(_run(study).checkpoint(7))
+    frame = analyze(_run(study).checkpoint(7))
     assert list(frame.columns) == COLUMNS
     assert frame.attrs == {"problems": [], "skipped": []}
     assert frame[["run", "regime", "domain", "seed", "stage", "step", "tokens"]].drop_duplicates().values.tolist() == [
@@ -85,14 +87,14 @@ def test_all_probes_of_an_nca_checkpoint(study):
     heads = frame[frame["head"].notna()].groupby("probe").size()
     assert heads.eq(4).all()
     assert (frame.unit[frame.probe == "induction"] == "attention mass, period 16").all()  # 16 patch tokens exist
-    again = analyze_checkpoint(_run(study).checkpoint(7))
+    again = analyze(_run(study).checkpoint(7))
     pd.testing.assert_frame_equal(frame, again)
 
 
 def test_a_broken_probe_is_named_with_file_and_line_while_the_others_finish(study, tmp_path):
     folder = tmp_path / "own"
     _write_broken(folder)
-    frame = analyze_checkpoint(_run(study).checkpoint(0), probes_folder=folder)
+    frame = analyze(_run(study).checkpoint(0), probes_folder=folder)
     problems = frame.attrs["problems"]
     for name, (_, line, message) in BROKEN.items():
         told = [p for p in problems if f"{name}.py:" in p]
@@ -113,7 +115,7 @@ def test_a_probe_that_fails_on_real_weights_only_is_named(study, tmp_path):
     lines = GOOD.splitlines()
     lines[-1] = "    return attention.offset(2).mean() / (1.0 if attention.n_heads == 1 else 0.0)"
     (folder / "two_back.py").write_text("\n".join(lines))
-    frame = analyze_checkpoint(_run(study).checkpoint(0), probes_folder=folder)
+    frame = analyze(_run(study).checkpoint(0), probes_folder=folder)
     assert len(frame.attrs["problems"]) == 1
     assert "two_back.py" in frame.attrs["problems"][0]
     assert "two_back" not in set(frame.probe)
@@ -122,11 +124,11 @@ def test_a_probe_that_fails_on_real_weights_only_is_named(study, tmp_path):
 def test_unknown_probe_and_missing_folder(study, tmp_path):
     checkpoint = _run(study).checkpoint(0)
     with pytest.raises(UserError, match="did you mean 'induction'"):
-        analyze_checkpoint(checkpoint, probes=["inductoin"])
+        analyze(checkpoint, probes=["inductoin"])
     with pytest.raises(UserError, match="no such folder"):
-        analyze_checkpoint(checkpoint, probes_folder=tmp_path / "nowhere")
+        analyze(checkpoint, probes_folder=tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such checkpoint"):
-        analyze_checkpoint(tmp_path / "nowhere")
+        analyze(tmp_path / "nowhere")
 
 
 def test_done_work_is_skipped_and_a_changed_probe_alone_is_measured_again(study, tmp_path, monkeypatch):
@@ -208,21 +210,21 @@ def test_problems_and_skips_are_remembered(study, tmp_path):
 def test_nca_probes_do_not_apply_to_other_vocabularies(tmp_path):
     meta = write_tokens(tmp_path / "dyck", DyckSpec(k=40, max_depth=4), n_train=4, n_val=40, seq_len=64, seed=0)
     build(CONFIG, meta.vocab_size, 0, "ppt").save_pretrained(tmp_path / "model")
-    frame = analyze_checkpoint(tmp_path / "model", tokens_dir=tmp_path / "dyck")
+    frame = analyze(tmp_path / "model", tokens=tmp_path / "dyck")
     assert {s.split(":")[0] for s in frame.attrs["skipped"]} == {"nca_grid_time", "nca_stencil", "nca_stencil_excess"}
     assert {"entropy", "induction"} <= set(frame.probe)
     with pytest.raises(UserError, match="not an NCA vocabulary"):
-        analyze_checkpoint(tmp_path / "model", tokens_dir=tmp_path / "dyck", probes=["nca_stencil"])
+        analyze(tmp_path / "model", tokens=tmp_path / "dyck", probes=["nca_stencil"])
     small = build(CONFIG, 20, 0, "ppt")
     small.save_pretrained(tmp_path / "small")
     with pytest.raises(UserError, match="a vocabulary of 80 tokens; the model in .* has 20"):
-        analyze_checkpoint(tmp_path / "small", tokens_dir=tmp_path / "dyck")
+        analyze(tmp_path / "small", tokens=tmp_path / "dyck")
 
 
 def test_a_vocabulary_smaller_than_the_stimulus_needs(tmp_path):
     build(CONFIG, 6, 0, "ppt").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="a vocabulary smaller than the stimulus needs: 6 tokens can be drawn"):
-        analyze_checkpoint(tmp_path)
+        analyze(tmp_path)
 
 
 def test_repeated_tokens_are_distinct_reproducible_and_fit():

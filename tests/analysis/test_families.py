@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nca_interp.analysis.engine import analyze_checkpoint
+from nca_interp.analysis.engine import analyze
 from nca_interp.analysis.stimuli import Subject, repeated_tokens, rows_of_text
 from nca_interp.base import UserError
 from tests.analysis.models import tiny
@@ -36,7 +36,7 @@ def _reference(a: torch.Tensor, period: int, start: int) -> dict[str, torch.Tens
 def test_scores_equal_eager_attention(family, tmp_path):
     model = tiny(family)
     model.save_pretrained(tmp_path)
-    frame = analyze_checkpoint(tmp_path)
+    frame = analyze(tmp_path)
     assert frame.attrs["problems"] == []
     bos = model.config.bos_token_id
     bos = bos if bos is not None and bos < 97 else None
@@ -63,7 +63,7 @@ def test_the_bridge_gives_the_same_induction_scores(tmp_path):
 
     model = tiny("llama-gqa")
     model.save_pretrained(tmp_path)
-    frame = analyze_checkpoint(tmp_path, probes=["induction"])
+    frame = analyze(tmp_path, probes=["induction"])
     batch = repeated_tokens().build(Subject("x", 97, 96, frozenset({0, 1, 2}), 1))
     bridge = wrap(model, "tiny")
     _, cache = bridge.run_with_cache(torch.from_numpy(batch.inputs))
@@ -95,11 +95,11 @@ def test_a_reused_bridge_equals_a_fresh_one():
 def test_attention_that_is_not_plain_causal_softmax_is_refused_with_its_reason(tmp_path):
     tiny("gemma2").save_pretrained(tmp_path / "cap")
     with pytest.raises(UserError, match="softcap"):
-        analyze_checkpoint(tmp_path / "cap", probes=["induction"])
+        analyze(tmp_path / "cap", probes=["induction"])
     tiny("mistral", sliding_window=16).save_pretrained(tmp_path / "window")
     with pytest.raises(UserError, match="sliding-window attention \\(16 of 95 tokens\\)"):
-        analyze_checkpoint(tmp_path / "window", probes=["induction"])
-    rest = analyze_checkpoint(tmp_path / "window")  # what reads no attention is measured all the same
+        analyze(tmp_path / "window", probes=["induction"])
+    rest = analyze(tmp_path / "window")  # what reads no attention is measured all the same
     assert "repeated_token_gain" in set(rest.probe)
     assert any(line.startswith("induction: ") for line in rest.attrs["skipped"])
 
@@ -131,13 +131,13 @@ def test_a_tokenizer_gives_natural_text(tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert rows_of_text(tmp_path, 65).shape == (64, 65)
     tiny("llama", vocab_size=tokenizer.get_vocab_size()).save_pretrained(tmp_path / "model")
-    frame = analyze_checkpoint(tmp_path / "model", tokenizer=tmp_path, probes=["entropy", "in_context_learning"])
+    frame = analyze(tmp_path / "model", tokenizer=tmp_path, probes=["entropy", "in_context_learning"])
     assert set(frame.probe) == {"entropy", "in_context_learning"}
     assert frame.n.eq(32).all()
     with pytest.raises(UserError, match="entropy does not apply: no token file"):
-        analyze_checkpoint(tmp_path / "model", probes=["entropy"])
+        analyze(tmp_path / "model", probes=["entropy"])
     with pytest.raises(UserError, match="no tokenizer.json there"):
-        analyze_checkpoint(tmp_path / "model", tokenizer=tmp_path / "nowhere")
+        analyze(tmp_path / "model", tokenizer=tmp_path / "nowhere")
 
 
 def test_random_weights_score_chance(tmp_path):
@@ -146,7 +146,7 @@ def test_random_weights_score_chance(tmp_path):
     from nca_interp.model.llama import build
 
     build(ModelConfig(n_layers=2, d_model=32, n_heads=4, d_mlp=48, n_ctx=128), 200, 0, "pt").save_pretrained(tmp_path)
-    frame = analyze_checkpoint(tmp_path)
+    frame = analyze(tmp_path)
     heads = frame[frame["head"].notna() & (frame.probe != "copying")]
     assert (heads.value - heads.chance).abs().max() < 0.01
     copying = frame[frame.probe == "copying"]

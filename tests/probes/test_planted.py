@@ -8,7 +8,7 @@ import torch
 
 from nca_interp import discover
 from nca_interp.analysis.attention import Attention
-from nca_interp.analysis.engine import analyze_checkpoint
+from nca_interp.analysis.engine import analyze
 from nca_interp.analysis.geometry import controls, patch_of_target, stencil
 from nca_interp.analysis.stimuli import Frame
 from tests.analysis.models import attention_of, batch_of, planted_gpt2
@@ -21,7 +21,7 @@ def probes():
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    frame = analyze_checkpoint(planted_gpt2(tmp_path_factory.mktemp("planted")))
+    frame = analyze(planted_gpt2(tmp_path_factory.mktemp("planted")))
     assert frame.attrs["problems"] == []
     return {(r.probe, r.layer, r.head): r for r in frame.dropna(subset=["head"]).itertuples()}, frame
 
