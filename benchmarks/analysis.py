@@ -6,7 +6,8 @@ best of `--repeat`; peak memory each in a process of its own, above what the ope
 
 probes        every built-in probe (copying and losses included), as `nca_interp.analyze` runs them
 bare          the same stimuli through the same model, sdpa, with logits where a probe reads the loss, nothing kept
-cache         TransformerLens run_with_cache of all patterns on the same stimuli, then a handful of scores from them
+cache         TransformerLens run_with_cache of all patterns on the same stimuli, then the same attention scores from whole
+              maps (no copying, no losses)
 detect_head   TransformerLens detect_head for its three kinds on one stimulus, against our probes for the three
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,9 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from nca_interp import discover
 from nca_interp.analysis.circuits import wrap
+from nca_interp.analysis.geometry import controls, next_patch, stencil
 from nca_interp.analysis.measure import Measurer, _slices, open_scored
 from nca_interp.analysis.stimuli import Batch, Subject
 
@@ -73,24 +75,61 @@ def bare(model: Any, work: list[tuple[Batch, bool]]) -> None:
 
 
 def cached(bridge: Any, work: list[tuple[Batch, bool]]) -> None:
-    """All patterns cached, then seven scores of each head: diagonals, first token, entropy, distance, locality."""
+    """All patterns cached, then the attention scores that the probes give, each written plainly on whole maps."""
     cfg = bridge.cfg
     for batch, _ in work:
-        n = batch.length
-        rows = max(1, CACHE_BYTES // (4 * cfg.n_layers * cfg.n_heads * n * n))
-        place = torch.arange(n)
-        back = place[:, None] - place
+        rows = max(1, CACHE_BYTES // (4 * cfg.n_layers * cfg.n_heads * batch.length**2))
         for start in range(0, len(batch.inputs), rows):
+            part = batch.rows(start, start + rows)
+            masks = masks_of(part)
             with torch.inference_mode():
                 _, cache = bridge.run_with_cache(
-                    torch.from_numpy(batch.inputs[start : start + rows]),
-                    names_filter=lambda name: name.endswith("attn.hook_pattern"), logits_to_keep=1, use_cache=False,
+                    torch.from_numpy(part.inputs), names_filter=lambda name: name.endswith("attn.hook_pattern"),
+                    logits_to_keep=1, use_cache=False,
                 )  # fmt: skip
                 for layer in range(cfg.n_layers):
-                    a = cache[f"blocks.{layer}.attn.hook_pattern"]
-                    scores = [a.diagonal(-d, -2, -1).mean(-1) for d in (0, 1, 63)] + [a[..., 0].mean(-1)]
-                    scores += [-torch.special.xlogy(a, a).sum(-1).mean(-1), (a * back).sum(-1).mean(-1)]
-                    scores += [(a * (back <= 16)).sum(-1).mean(-1)]
+                    reduce_plainly(cache[f"blocks.{layer}.attn.hook_pattern"], part, masks)
+
+
+def masks_of(batch: Batch) -> list[torch.Tensor]:
+    """Key sets [batch or 1, 1, query, key] of the probes that read this kind of stimulus."""
+    place = torch.arange(batch.length)
+    back = place[:, None] - place
+    if batch.frame is not None and batch.places is not None:
+        grid = (place - batch.frame.start) // batch.frame.tokens
+        ids = (next_patch(k, batch.frame) for k in (np.where(batch.places >= 0, batch.inputs, -1), batch.places))
+        found = [torch.from_numpy((q[:, :, None] == k[:, None]) & (k[:, None] >= 0)) for q, k in ids]
+        sets = [stencil(batch.frame, batch.length), *controls(batch.frame, batch.length)]
+        found += [torch.from_numpy(keys)[None] for keys in (*sets, sets[0])]
+        found += [(grid[:, None] - grid == n)[None] for n in (0, 1)] + [(grid[:, None] - grid >= 2)[None]]
+    elif batch.opener is not None:
+        opener = torch.from_numpy(batch.opener)
+        found = [opener[..., None] == place, F.pad(opener[:, 1:], (0, 1), value=-1)[..., None] == place]
+    elif batch.period is not None and batch.repeats == 4:
+        found = []
+    elif batch.period is None and batch.length > 16:
+        found = [((back >= 0) & (back <= w))[None] for w in (1, 4, 16)]
+    else:
+        found = []
+    return [mask[:, None] for mask in found]
+
+
+def reduce_plainly(a: torch.Tensor, batch: Batch, masks: list[torch.Tensor]) -> None:
+    """Scores [batch, head] of whole maps a [batch, head, query, key]."""
+    place = torch.arange(batch.length)
+    for mask in masks:
+        (a * mask).sum(-1).mean(-1)
+    if batch.period is not None:
+        offsets = (0, 1, batch.period - 1, batch.period) if batch.repeats == 2 else (24, 24, 49, 24, 49, 74)
+        profile = batch.length // 2 if batch.repeats == 2 else 0
+        for d in (*offsets, *range(profile)):
+            a.diagonal(-d, -2, -1).mean(-1)
+        a[..., 0].mean(-1)
+    elif not masks:
+        (a - a.mean(0)).abs().sum((-1, -2))
+    elif batch.frame is None and batch.opener is None:
+        torch.special.xlogy(a, a).sum(-1).mean(-1)
+        (a * (place[:, None] - place)).sum(-1).mean(-1)
 
 
 def detect(bridge: Any, batch: Batch) -> None:
@@ -146,9 +185,9 @@ def peak(directory: Path, n_ctx: int, name: str, threads: int) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def resident() -> int:
-    """KiB of memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * (resource.getpagesize() // 1024)
+def memory(field: str) -> int:
+    """KiB of this process: VmRSS now, VmHWM at most so far."""
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
 
 
 def main() -> None:
@@ -165,10 +204,9 @@ def main() -> None:
     sizes = [tuple(int(n) for n in size.split("x")) for size in args.sizes.split(",")]
     if args.peak:
         (function,) = variants(args.directory, sizes[0][0], args.peak).values()
-        torch.rand(512, 512) @ torch.rand(512, 512)
-        before = resident()
+        before = memory("VmRSS")
         function()
-        print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+        print(json.dumps((memory("VmHWM") - before) / 1024))
         return
     print("| n_ctx x layers | bare s | probes s | / bare | cache / probes | detect_head / ours | probes MiB | cache / probes |")
     print("|---|---|---|---|---|---|---|---|")

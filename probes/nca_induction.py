@@ -10,6 +10,7 @@ such a p'; low where patches hardly repeat, and then the scores rest on few quer
 """
 
 import numpy as np
+import torch
 
 from nca_interp import nca_frames, probe
 from nca_interp.analysis.geometry import next_patch, patch_of_target
@@ -27,12 +28,14 @@ def neighbourhood(stimulus):
 
 def frequency(ids, stimulus):
     """Share of the patch queries of grids t >= 1 that have a match."""
-    import torch
-
-    at_query, at_key = ids
     grid, _, _, is_patch = patch_of_target(stimulus.frame, stimulus.length)
-    found = np.stack([[q >= 0 and q in set(k[: i + 1]) for i, q in enumerate(row)] for row, k in zip(at_query, at_key, strict=True)])
-    return torch.from_numpy(found[:, is_patch & (grid >= 1)].mean(1))
+    queries = np.flatnonzero(is_patch & (grid >= 1))
+    shares = []
+    for at_query, at_key in zip(*ids, strict=True):
+        known, first = np.unique(at_key, return_index=True)
+        place = np.searchsorted(known, at_query[queries]).clip(max=len(known) - 1)
+        shares.append(((known[place] == at_query[queries]) & (at_query[queries] >= 0) & (first[place] <= queries)).mean())
+    return torch.tensor(shares)
 
 
 @probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0, hit=0.3)

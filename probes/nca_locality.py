@@ -6,8 +6,6 @@ of grid t - 1 (nca_previous_frame) and of all before, a begin-of-sequence token 
 1. The rule reads grid t - 1 only (arXiv 2603.10055). Range 0 to 1; chance is uniform attention, the share of such keys.
 """
 
-import torch
-
 from nca_interp import nca_frames, probe
 from nca_interp.analysis.geometry import grid_start, patch_of_target
 
@@ -16,10 +14,8 @@ def mass(attention, newest, oldest):
     """Mean mass from the start of the grid `oldest` grids back to the end of the one `newest` grids back."""
     frame, length = attention.stimulus.frame, attention.length
     grid, _, _, is_patch = patch_of_target(frame, length)
-    device = attention.positions.device
-    first = torch.zeros(length, dtype=torch.long) if oldest is None else torch.from_numpy(grid_start(frame, length, oldest))
-    last = torch.from_numpy(grid_start(frame, length, newest)) + frame.tokens - 1
-    return attention.between(first.to(device), last.to(device)).mean(is_patch & (grid >= 2))
+    first, last = grid_start(frame, length, oldest), grid_start(frame, length, newest) + frame.tokens - 1
+    return attention.between(first, last).mean(is_patch & (grid >= 2))
 
 
 @probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0)
@@ -37,4 +33,4 @@ def nca_previous_frame(attention):
 @probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0)
 def nca_older_frames(attention):
     """Return score[batch, head]."""
-    return mass(attention, 2, None)
+    return 1.0 - mass(attention, 0, 1)

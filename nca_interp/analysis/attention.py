@@ -80,6 +80,7 @@ class Attention:
         self.rule = rule
         self.stimulus = stimulus
         self.layer = layer
+        self._profiles: dict[int, torch.Tensor] = {}
 
     @classmethod
     def of(cls, layer: Layer, stimulus: Batch) -> Attention:
@@ -120,15 +121,13 @@ class Attention:
             raise ValueError(f"back: {back}; legal: 0 or more (keys after the query are not attended)")
         values = self.lse.new_zeros(self.lse.shape)
         if back < self.length:
-            dots = (self.query[:, :, back:] * self.key[:, :, : self.length - back]).sum(-1)
-            mass = (self.rule.scores(dots) - self.lse[:, :, back:]).exp()
+            mass = self._paired(self._query[:, :, back:], self._key[:, :, : self.length - back], self.lse[:, :, back:])
             values[:, :, back:] = self._where_allowed(mass, self.positions[back:], self.positions[: self.length - back])
         return Scores(values, (self.positions >= back)[None], self.stimulus)
 
     def first(self) -> Scores:
         """Mass on the first token of the sequence."""
-        dots = (self.query @ self.key[:, :, :1].mT)[..., 0]
-        mass = (self.rule.scores(dots) - self.lse).exp()
+        mass = self._paired(self._query, self._key[:, :, :1], self.lse)
         mass = self._where_allowed(mass, self.positions, torch.zeros_like(self.positions))
         return Scores(mass, (self.positions >= 0)[None], self.stimulus)
 
@@ -154,8 +153,9 @@ class Attention:
                 values[:, :, start:stop] = self._mass_on(chosen, start, stop, int(columns.int().argmax()))
         return Scores(values, torch.cat(exists, -1), self.stimulus)
 
-    def between(self, first: torch.Tensor, last: torch.Tensor) -> Scores:
+    def between(self, first: torch.Tensor | np.ndarray, last: torch.Tensor | np.ndarray) -> Scores:
         """Mass on the keys first[q] to last[q], both included ([query], integers)."""
+        first, last = (torch.as_tensor(place, device=self.query.device) for place in (first, last))
 
         def keys(start: int, stop: int) -> torch.Tensor:
             key = torch.arange(stop, device=first.device)
@@ -200,13 +200,16 @@ class Attention:
 
     def profile(self, offsets: int) -> torch.Tensor:
         """Mean over the queries q >= d of A[q, q - d], for d = 0 to offsets - 1: [batch, head, offsets]."""
+        if offsets in self._profiles:
+            return self._profiles[offsets]
         sums = self.lse.new_zeros(self.n_batch, self.n_heads, offsets)
         back = torch.arange(offsets, device=self.query.device)
         for block in self.blocks(lambda start: max(0, start - offsets + 1)):
             place = torch.arange(block.start, block.stop, device=back.device)[:, None] - back
             index = (place - block.low).clamp(min=0).expand(*block.mass.shape[:3], -1)
             sums[block.rows] += torch.where(place >= 0, block.mass.gather(-1, index), 0.0).sum(2)
-        return sums / (self.length - back).clamp(min=1)
+        self._profiles[offsets] = sums / (self.length - back).clamp(min=1)
+        return self._profiles[offsets]
 
     def strongest(self) -> torch.Tensor:
         """The key that each query attends to most [batch, head, query]; the earliest of equals."""
@@ -218,9 +221,8 @@ class Attention:
     def corner(self, n: int) -> torch.Tensor:
         """A [batch, head, n, n] of the first n tokens of each sequence; keep n small."""
         n = min(n, self.length)
-        rule = self.rule if self.rule.allowed is None else Rule(1.0, None, self.rule.allowed[:, :n, :n])
-        scores = self.rule.scores(self.query[:, :, :n] @ self.key[:, :, :n].mT) - self.lse[:, :, :n, None]
-        return scores.exp_().masked_fill_(rule.forbidden(slice(None), 0, n, 0, scores.device)[:, None], 0.0)
+        mass = self._log_mass(slice(None), 0, n, 0).exp_()
+        return mass.masked_fill_(self.rule.forbidden(slice(None), 0, n, 0, mass.device)[:, None], 0.0)
 
     def pattern(self, head: int, sequence: int = 0) -> torch.Tensor:
         """A[query, key] of one head on one sequence, for viewers."""
@@ -236,29 +238,59 @@ class Attention:
         """The whole map, or the band of keys from `low(first query of the block)`, in blocks of bounded size."""
         for start in range(0, self.length, QUERIES):
             stop = min(self.length, start + QUERIES)
-            for rows, scores in self._scores(start, stop, low(start)):
-                scores = scores.sub_(self.lse[rows, :, start:stop, None].clamp(min=-1e30)).exp_()
-                later = self.rule.forbidden(rows, start, stop, low(start), scores.device)
-                yield Block(rows, start, stop, low(start), scores.masked_fill_(later[:, None], 0.0))
+            for rows in self._groups(stop - start, stop - low(start)):
+                mass = self._log_mass(rows, start, stop, low(start)).exp_()
+                later = self.rule.forbidden(rows, start, stop, low(start), mass.device)
+                yield Block(rows, start, stop, low(start), mass.masked_fill_(later[:, None], 0.0))
 
-    def _scores(self, start: int, stop: int, low: int) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Scores [rows, head, stop - start, stop - low] of as many sequences at a time as fit."""
-        step = max(1, BLOCK_ELEMENTS // (self.n_heads * (stop - start) * (stop - low)))
+    def _groups(self, queries: int, keys: int) -> Iterator[slice]:
+        """As many sequences at a time as fit."""
+        step = max(1, BLOCK_ELEMENTS // (self.n_heads * queries * keys))
         for row in range(0, self.n_batch, step):
-            rows = slice(row, min(self.n_batch, row + step))
-            yield rows, self.rule.scores(self.query[rows, :, start:stop] @ self.key[rows, :, low:stop].mT)
+            yield slice(row, min(self.n_batch, row + step))
+
+    @cached_property
+    def _query(self) -> torch.Tensor:
+        """Under a plain rule [scale * query, -lse, 0 ...]: its product with [key, 1, 0 ...] is the logarithm of the mass.
+        The width is a multiple of 8; under another rule the query itself."""
+        if not self.rule.plain:
+            return self.query
+        return F.pad(torch.cat([self.query * self.rule.scale, -self.lse[..., None]], -1), (0, self._spare))
+
+    @cached_property
+    def _key(self) -> torch.Tensor:
+        if not self.rule.plain:
+            return self.key
+        return F.pad(F.pad(self.key, (0, 1), value=1.0), (0, self._spare))
+
+    @property
+    def _spare(self) -> int:
+        """Zeros that fill the width up, at least one."""
+        return 7 - self.query.shape[-1] % 8 or 8
+
+    def _log_mass(self, rows: slice, start: int, stop: int, low: int) -> torch.Tensor:
+        """ln A [rows, head, stop - start, stop - low], as if every key were allowed."""
+        dots = self._query[rows, :, start:stop] @ self._key[rows, :, low:stop].mT
+        if self.rule.plain:
+            return dots
+        return self.rule.scores(dots).sub_(self.lse[rows, :, start:stop, None].clamp(min=-1e30))
+
+    def _paired(self, query: torch.Tensor, key: torch.Tensor, lse: torch.Tensor) -> torch.Tensor:
+        """A of queries and keys (rows of `_query` and `_key`) that stand beside each other."""
+        dots = (query * key).sum(-1)
+        return dots.exp_() if self.rule.plain else (self.rule.scores(dots) - lse).exp_()
 
     def _mass_on(self, chosen: torch.Tensor, start: int, stop: int, low: int) -> torch.Tensor:
         """Mass [batch, head, stop - start] of queries start to stop on chosen keys [batch or 1, stop - start, stop]."""
         if int(chosen.sum()) * SPARSE < chosen.shape[0] * (stop - start) * (stop - low):
             return self._mass_on_few(chosen, start, stop)
         mass = self.lse.new_zeros(self.n_batch, self.n_heads, stop - start)
-        for rows, scores in self._scores(start, stop, low):
+        for rows in self._groups(stop - start, stop - low):
             other = ~chosen[rows if len(chosen) > 1 else slice(None), :, low:]
             if self.rule.allowed is not None:
                 other = other | self.rule.forbidden(rows, start, stop, low, other.device)
-            scores = scores.sub_(self.lse[rows, :, start:stop, None].clamp(min=-1e30))
-            mass[rows] = scores.masked_fill_(other[:, None], -math.inf).exp_().sum(-1)
+            part = self._log_mass(rows, start, stop, low).masked_fill_(other[:, None], -math.inf)
+            mass[rows] = part.exp_().sum(-1)
         return mass
 
     def _mass_on_few(self, chosen: torch.Tensor, start: int, stop: int) -> torch.Tensor:
@@ -268,8 +300,7 @@ class Attention:
         step = max(1, BLOCK_ELEMENTS // (self.n_heads * self.query.shape[-1]))
         for first in range(0, len(row), step):
             b, q, k = (index[first : first + step] for index in (row, query, key))
-            dots = (self.query[b, :, q + start] * self.key[b, :, k]).sum(-1)
-            part = (self.rule.scores(dots) - self.lse[b, :, q + start]).exp()
+            part = self._paired(self._query[b, :, q + start], self._key[b, :, k], self.lse[b, :, q + start])
             if self.rule.allowed is not None:
                 allowed = self.rule.allowed[b if len(self.rule.allowed) > 1 else torch.zeros_like(b), q + start, k]
                 part = torch.where(allowed[:, None], part, 0.0)
@@ -297,17 +328,12 @@ class Attention:
         """Entropy and mean distance [batch, head, query], from one more pass of attention over the keys."""
         if not self.rule.plain:
             return self._blocked_moments()
-        # -sum_k A ln A = lse - scale * query . (sum_k A key): what fused attention returns with the keys as values,
-        # beside them the positions; zeros in query and key change no score and keep all widths equal
-        width = self.query.shape[-1]
-        extra = (0, 8 - width % 8)
-        places = self.positions[:, None].float().expand(self.n_batch, self.n_heads, -1, 1)
-        values = F.pad(torch.cat([self.key, places], -1), (0, extra[1] - 1))
-        sums = F.scaled_dot_product_attention(
-            F.pad(self.query, extra), F.pad(self.key, extra), values, is_causal=True, scale=self.rule.scale
-        )
-        entropy = self.lse - (sums[..., :width] * self.query).sum(-1) * self.rule.scale
-        return entropy, self.positions - sums[..., width]
+        # -sum_k A ln A = -query . (sum_k A key) with the query and key that make logarithms: fused attention returns the
+        # sum with the keys as values; the column beside them, zero in the query, carries the positions
+        values = self._key.clone()
+        values[..., -1] = self.positions.float()
+        sums = F.scaled_dot_product_attention(self._query, self._key, values, is_causal=True, scale=1.0)
+        return -(sums * self._query).sum(-1), self.positions - sums[..., -1]
 
     def _blocked_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
         entropy, distance = torch.zeros_like(self.lse), torch.zeros_like(self.lse)

@@ -31,6 +31,7 @@ class Heads(Attention):
         self.output = layer.out.detach().float()
         """[batch, head, position, d_head]: hook_z."""
         self._module, self._model = layer.module, model
+        self._written: dict[tuple[int, ...], torch.Tensor] = {}
 
     def context(self) -> torch.Tensor:
         """Different tokens of each sequence [batch, n]: the stimulus repeats one block, so every sequence has equally many."""
@@ -39,18 +40,26 @@ class Heads(Attention):
             raise ValueError("heads.context() needs a repeated_tokens stimulus")
         return self.tokens[:, : self.stimulus.start + period]
 
-    def logits_on_context(self, sequence: int, queries: torch.Tensor) -> torch.Tensor:
-        """What each head writes at chosen queries (indices) of one sequence to the logits of its context [head, query, n].
+    def logits_on_context(self, queries: torch.Tensor) -> torch.Tensor:
+        """What each head writes at chosen queries (indices) to the logits of its context [batch, head, query, n].
 
         The head's output alone goes through the output projection, the layer's own norm after attention (where the
         family has one), the final norm (their biases removed) and the unembedding. RMSNorm and LayerNorm scale it by a
         positive number for each query and head, which no share depends on.
         """
-        written = torch.einsum("hqd,hdm->hqm", self.output[sequence, :, queries], self._projection)
-        for norm in self._norms:
-            written = norm(written.to(self._dtype)).float() - norm(torch.zeros_like(written[:1, :1], dtype=self._dtype))
-        unembed = self._model.get_output_embeddings().weight[self.context()[sequence]].float()
-        return written @ unembed.T
+        key = tuple(queries.tolist())
+        if key not in self._written:  # small, and wanted again by the next probe
+            norms, projection, context = self._norms, self._projection, self.context()
+            unembed = self._model.get_output_embeddings().weight
+            zero = torch.zeros(1, 1, projection.shape[-1], dtype=unembed.dtype, device=unembed.device)
+            logits = []
+            for sequence in range(self.n_batch):
+                written = self.output[sequence, :, queries] @ projection
+                for norm in norms:
+                    written = (norm(written.to(unembed.dtype)) - norm(zero)).float()
+                logits.append(written @ unembed[context[sequence]].float().T)
+            self._written[key] = torch.stack(logits)
+        return self._written[key]
 
     def share(self, tokens: torch.Tensor, queries: torch.Tensor, lowered: bool = False) -> torch.Tensor:
         """Share of the raised (or lowered) logit that falls on given tokens [batch, head, query], a number for each.
@@ -58,15 +67,12 @@ class Heads(Attention):
         tokens: [batch, 1 or head, query], one for each of the chosen `queries` (indices). Raised: above the mean over
         the context's tokens; the share is 1 / n where the head raises none (writes nothing).
         """
-        shares, context = [], self.context()
-        for sequence in range(self.n_batch):
-            logits = self.logits_on_context(sequence, queries)
-            logits = logits - logits.mean(-1, keepdim=True)
-            change = (-logits if lowered else logits).clamp(min=0.0)
-            on_it = (change * (context[sequence] == tokens[sequence, ..., None])).sum(-1)
-            total = change.sum(-1)
-            shares.append(torch.where(total > 0, on_it / total.clamp(min=1e-30), 1.0 / context.shape[1]))
-        return torch.stack(shares)
+        logits = self.logits_on_context(queries)
+        logits = logits - logits.mean(-1, keepdim=True)
+        change = (-logits if lowered else logits).clamp(min=0.0)
+        on_it = (change * (self.context()[:, None, None] == tokens[..., None])).sum(-1)
+        total = change.sum(-1)
+        return torch.where(total > 0, on_it / total.clamp(min=1e-30), 1.0 / logits.shape[-1])
 
     def repeat_queries(self) -> torch.Tensor:
         """Indices of the queries in the second and later repeats."""
@@ -81,10 +87,6 @@ class Heads(Attention):
     def tokens(self) -> torch.Tensor:
         """The stimulus [batch, position]."""
         return torch.as_tensor(self.stimulus.inputs, device=self.output.device)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._model.get_output_embeddings().weight.dtype
 
     @property
     def _projection(self) -> torch.Tensor:

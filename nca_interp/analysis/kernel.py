@@ -20,9 +20,9 @@ from nca_interp.base import UserError
 
 FAST = "nca_interp_scores"
 """Name under which the attention function is registered: `load_model(directory, attn=FAST)`."""
-BLOCK_ELEMENTS = 2**21
+BLOCK_ELEMENTS = 2**19
 """Attention entries held at a time; bounds memory whatever the number of heads and the context length."""
-QUERIES = 128
+QUERIES = 64
 """Queries of a block."""
 
 
@@ -171,7 +171,7 @@ def _fast(
 
 
 def blocked(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule, block: int = QUERIES
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule, block: int = 2 * QUERIES
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`attend` from public operations only, for every rule; holds `block` queries of one sequence at a time."""
     batch, heads, length, _ = query.shape
