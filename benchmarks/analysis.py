@@ -95,6 +95,7 @@ def masks_of(batch: Batch) -> list[torch.Tensor]:
     """Key sets [batch or 1, 1, query, key] of the probes that read this kind of stimulus."""
     place = torch.arange(batch.length)
     back = place[:, None] - place
+    found: list[torch.Tensor] = []
     if batch.frame is not None and batch.places is not None:
         grid = (place - batch.frame.start) // batch.frame.tokens
         ids = (next_patch(k, batch.frame) for k in (np.where(batch.places >= 0, batch.inputs, -1), batch.places))
@@ -105,12 +106,8 @@ def masks_of(batch: Batch) -> list[torch.Tensor]:
     elif batch.opener is not None:
         opener = torch.from_numpy(batch.opener)
         found = [opener[..., None] == place, F.pad(opener[:, 1:], (0, 1), value=-1)[..., None] == place]
-    elif batch.period is not None and batch.repeats == 4:
-        found = []
     elif batch.period is None and batch.length > 16:
         found = [((back >= 0) & (back <= w))[None] for w in (1, 4, 16)]
-    else:
-        found = []
     return [mask[:, None] for mask in found]
 
 
@@ -185,7 +182,7 @@ def peak(directory: Path, n_ctx: int, name: str, threads: int) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def memory(field: str) -> int:
+def used(field: str) -> int:
     """KiB of this process: VmRSS now, VmHWM at most so far."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
 
@@ -204,11 +201,13 @@ def main() -> None:
     sizes = [tuple(int(n) for n in size.split("x")) for size in args.sizes.split(",")]
     if args.peak:
         (function,) = variants(args.directory, sizes[0][0], args.peak).values()
-        before = memory("VmRSS")
+        before = used("VmRSS")
         function()
-        print(json.dumps((memory("VmHWM") - before) / 1024))
+        print(json.dumps((used("VmHWM") - before) / 1024))
         return
-    print("| n_ctx x layers | bare s | probes s | / bare | cache / probes | detect_head / ours | probes MiB | cache / probes |")
+    print(
+        "| n_ctx x layers | bare s | probes s | / bare | cache / probes | detect_head / ours | probes MiB | cache / probes |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for n_ctx, layers in sizes:
         with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,9 @@ def chance(stimulus):
     return float((1 / (queries + 1)).mean()) / (stimulus.start + stimulus.period)
 
 
-@probe(stimulus=repeated_tokens(), reads="heads", unit="attention mass x share", low=0.0, high=1.0, chance=chance, hit=0.2)
+@probe(
+    stimulus=repeated_tokens(), reads="heads", unit="attention mass x share", low=0.0, high=1.0, chance=chance, hit=0.2
+)
 def anti_induction(heads):
     """Return score[batch, head]."""
     back, queries = heads.stimulus.period - 1, heads.repeat_queries()

@@ -34,7 +34,9 @@ def frequency(ids, stimulus):
     for at_query, at_key in zip(*ids, strict=True):
         known, first = np.unique(at_key, return_index=True)
         place = np.searchsorted(known, at_query[queries]).clip(max=len(known) - 1)
-        shares.append(((known[place] == at_query[queries]) & (at_query[queries] >= 0) & (first[place] <= queries)).mean())
+        shares.append(
+            ((known[place] == at_query[queries]) & (at_query[queries] >= 0) & (first[place] <= queries)).mean()
+        )
     return torch.tensor(shares)
 
 

@@ -169,7 +169,9 @@ class Measurer:
             level = chance(batch) if callable(chance) else chance
             return math.nan if level is None else float(level)
         except Exception as error:  # a user's file may raise anything
-            result.problems[name] = f"{self._where(name, error)}: chance of probe {name}: {type(error).__name__}: {error}"
+            result.problems[name] = (
+                f"{self._where(name, error)}: chance of probe {name}: {type(error).__name__}: {error}"
+            )
             return None
 
     def _head_rows(
@@ -292,7 +294,7 @@ def _forward(
             skipped.update(dict.fromkeys(wanted, str(error)))
             if not loss:
                 return torch.empty(0)
-            model.set_attn_implementation("sdpa")
+            model.set_attn_implementation("eager")
             out = model.base_model(input_ids=tokens, use_cache=False)
             model.set_attn_implementation(FAST)
     if not loss:

@@ -68,7 +68,9 @@ def probe(
     if reads not in READS:
         raise UserError(f"reads: {reads!r}; legal: {', '.join(READS)}")
     if not isinstance(stimulus, Stimulus):
-        raise UserError(f"stimulus: {stimulus!r}; legal: repeated_tokens(...), natural(...), nca_frames(...), dyck(...)")
+        raise UserError(
+            f"stimulus: {stimulus!r}; legal: repeated_tokens(...), natural(...), nca_frames(...), dyck(...)"
+        )
     if reads == "attention" and chance is not None:
         raise UserError("chance: attention probes have the chance level of uniform attention; legal: None")
 

@@ -41,9 +41,7 @@ def _download(name: str) -> Path:
 
     repository, _, revision = name.partition("@")
     try:
-        return Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=[*FILES, "tokenizer.json"])
-        )
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*FILES, "tokenizer.json"]))
     except Exception as error:  # connection errors of several libraries; what the hub answers for unknown names
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(

@@ -49,7 +49,9 @@ def _fitting(subject: Subject) -> NcaSpec:
     """The largest alphabet and grid whose tokens fit vocabulary and context."""
     room, tokens = subject.n_ctx - (subject.bos is not None), len(drawable(subject))
     # small alphabets and grids cannot reach the default band of gzip ratios
-    specs = [NcaSpec(grid=g, n_states=n, band=(0.5, 1.0) if g == 12 and n >= 8 else None) for g in GRIDS for n in STATES]
+    specs = [
+        NcaSpec(grid=g, n_states=n, band=(0.5, 1.0) if g == 12 and n >= 8 else None) for g in GRIDS for n in STATES
+    ]
     for spec in specs:
         if spec.tokens_per_frame * FRAMES <= room and spec.vocab_size <= tokens:
             return spec
@@ -96,11 +98,15 @@ class Dyck(Stimulus):
         start = 0 if subject.bos is None or known else 1
         length = min(subject.n_ctx, LONGEST) - start
         if types < 2 or length < 8:
-            raise NotApplicable(f"brackets need 4 ordinary tokens and a context of 8; this model has too few ({types} types)")
+            raise NotApplicable(
+                f"brackets need 4 ordinary tokens and a context of 8; this model has too few ({types} types)"
+            )
         spec = DyckSpec(k=types, max_depth=known["max_depth"] if known else 16)
         rows = np.concatenate(list(dyck_rows(spec, 0, "probe", self.sequences, length + 1))).astype(np.int64)
         batch = Batch(rows[:, :-1], rows[:, 1:], start=start, opener=openers(rows[:, :-1], types))
-        return batch if known else lay_over(batch, 2 * types, subject, f"{types} bracket types, laid over the vocabulary")
+        return (
+            batch if known else lay_over(batch, 2 * types, subject, f"{types} bracket types, laid over the vocabulary")
+        )
 
 
 def openers(tokens: np.ndarray, types: int) -> np.ndarray:

@@ -99,6 +99,14 @@ def tiny(family: str, **more):
         "mistral": (t.MistralConfig, t.MistralForCausalLM, {"num_key_value_heads": 2, "sliding_window": None}),
         "olmo2": (t.Olmo2Config, t.Olmo2ForCausalLM, {"num_key_value_heads": 4}),
         "gemma": (t.GemmaConfig, t.GemmaForCausalLM, {"num_key_value_heads": 1, "head_dim": 8}),
+        "qwen3": (t.Qwen3Config, t.Qwen3ForCausalLM, {"num_key_value_heads": 2, "head_dim": 8}),
+        "olmo": (t.OlmoConfig, t.OlmoForCausalLM, {"num_key_value_heads": 4}),
+        "gemma3": (t.Gemma3TextConfig, t.Gemma3ForCausalLM, {"num_key_value_heads": 2, "head_dim": 8}),
+        "gpt_oss": (
+            t.GptOssConfig,
+            t.GptOssForCausalLM,
+            {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+        ),
         "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, {"num_key_value_heads": 2, "head_dim": 8}),
         "gpt2": (t.GPT2Config, t.GPT2LMHeadModel, {}),
     }
