@@ -181,8 +181,9 @@ def test_memory_is_bounded_by_blocks(monkeypatch):
     monkeypatch.setattr(attention_module, "BLOCK_ELEMENTS", 2**17)
     view = Attention(torch.zeros(3, 4, 600, 2), torch.zeros(3, 4, 600, 2), torch.zeros(3, 4, 600), Rule(1.0), batch_of(np.zeros((3, 600), int)))  # fmt: skip
     sizes = [block.mass.numel() for block in view.blocks()]
-    assert max(sizes) <= 4 * 128 * 600
-    assert len(sizes) == sum(math.ceil(3 / max(1, 2**17 // (4 * 128 * min(600, s + 128)))) for s in range(0, 600, 128))
+    queries = attention_module.QUERIES
+    assert max(sizes) <= max(2**17, 4 * queries * 600)
+    assert sum(sizes) == 3 * 4 * sum(min(queries, 600 - s) * min(600, s + queries) for s in range(0, 600, queries))
 
 
 def test_a_mask_of_wrong_shape_or_type_is_refused():
