@@ -20,8 +20,9 @@ _EXPORTS = {
     "probe": "nca_interp.analysis.probe",
     "repeated_tokens": "nca_interp.analysis.stimuli",
     "natural": "nca_interp.analysis.stimuli",
-    "nca_frames": "nca_interp.analysis.stimuli",
-    "analyze_checkpoint": "nca_interp.analysis.engine",
+    "nca_frames": "nca_interp.analysis.streams",
+    "dyck": "nca_interp.analysis.streams",
+    "analyze": "nca_interp.analysis.engine",
     "load_model": "nca_interp.model.checkpoint",
 }
 __all__ = list(_EXPORTS)

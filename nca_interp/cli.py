@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -97,11 +97,23 @@ def train(
 @app.command()
 def analyze(
     study: Annotated[Path | None, typer.Argument(help="Study folder: every checkpoint of every run.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="One Hugging Face checkpoint directory instead.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="One Hugging Face checkpoint instead: a directory, or org/name[@revision].")
+    ] = None,
     probe: Annotated[list[str] | None, typer.Option(help="Only this probe (repeatable).")] = None,
     probes: Probes = None,
     tokens: Annotated[Path | None, typer.Option(help="Token directory for natural stimuli.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="With --checkpoint: also write the table here.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json (or its folder) for natural text; default the checkpoint's own.")
+    ] = None,
+    random: Annotated[
+        int, typer.Option(min=0, help="Randomly initialised models to compare with; 5 or more give hits.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="With --checkpoint: cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="With --checkpoint: float32, bfloat16 or float16 weights.")] = "float32",
+    table: Annotated[
+        Path | None, typer.Option(help="With --checkpoint: also write the table here, .csv or .parquet.")
+    ] = None,
     workers: Workers = None,
     threads: Threads = 1,
 ) -> None:
@@ -109,11 +121,14 @@ def analyze(
     if (study is None) == (checkpoint is None):
         raise UserError("give either a study folder or --checkpoint DIR")
     if checkpoint is not None:
-        _analyze_checkpoint(checkpoint, probe, probes, tokens, csv)
+        options = {"tokens": tokens, "tokenizer": tokenizer, "random": random, "device": device, "dtype": dtype}
+        _analyze_checkpoint(checkpoint, probe, probes, options, table)
         return
     assert study is not None
-    if probe or tokens or csv:
-        raise UserError("--probe, --tokens and --csv go with --checkpoint; a study runs every probe")
+    if probe or tokens or tokenizer or random or table or (device, dtype) != ("cpu", "float32"):
+        raise UserError(
+            "a study runs every probe on every checkpoint; only --probes, --workers and --threads go with it"
+        )
     code = _analyze_study(study, workers, threads, probes)
     print(f"tables: {study / 'tables'}\nnext: nca-interp report {study}")
     raise typer.Exit(code)
@@ -144,10 +159,20 @@ def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "d
 
 
 @app.command("list")
-def list_(probes: Probes = None) -> None:
+def list_(
+    probes: Probes = None,
+    definitions: Annotated[
+        bool, typer.Option("--definitions", help="The definition of every probe instead, as Markdown.")
+    ] = False,
+) -> None:
     """List runs, probes and reports, the user's own included."""
     from nca_interp import discover
 
+    if definitions:
+        from nca_interp.analysis.summary import document
+
+        print(document(discover.load("probes", probes)), end="")
+        return
     for kind in ("runs", "probes", "reports"):
         print(f"{kind}:")
         found = discover.load(
@@ -273,28 +298,33 @@ def _tables(folder: Path, probes: Path | None) -> None:
 
 
 def _analyze_checkpoint(
-    checkpoint: Path, probe: list[str] | None, probes: Path | None, tokens: Path | None, csv: Path | None
+    checkpoint: str, probe: list[str] | None, probes: Path | None, options: dict[str, Any], path: Path | None
 ) -> None:
+    import warnings
+
     from rich.console import Console
     from rich.table import Table
 
-    from nca_interp.analysis.engine import analyze_checkpoint
-    from nca_interp.analysis.summary import summarise
-    from nca_interp.store import write_text
+    from nca_interp.analysis.engine import analyze
+    from nca_interp.analysis.probe_table import SUFFIXES, save
+    from nca_interp.analysis.summary import COLUMNS, summarise
 
-    frame = analyze_checkpoint(checkpoint, probes=probe, probes_folder=probes, tokens_dir=tokens)
-    table = Table(title=str(checkpoint), title_justify="left")
-    for name in ("probe", "max", "at layer.head", "mean", "chance", "unit", "n"):
+    if path is not None and path.suffix not in SUFFIXES:
+        raise UserError(f"--table {path}: unknown kind of table {path.suffix!r}; legal: {', '.join(SUFFIXES)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # problems are printed below
+        frame = analyze(checkpoint, probe or None, probes_folder=probes, **options)
+    table = Table(title=checkpoint, title_justify="left")
+    for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("probe", "unit") else "right")
     for row in summarise(frame):
         table.add_row(*row)
     Console().print(table)
-    if csv is not None:
-        write_text(csv, frame.to_csv(index=False))
-        print(f"table: {csv}")
-    for reason in frame.attrs.get("skipped", []):
+    if path is not None:
+        print(f"table: {', '.join(map(str, save(frame, path)))}")
+    for reason in frame.attrs["skipped"]:
         print(f"skipped: {reason}", file=sys.stderr)
-    problems = frame.attrs.get("problems", [])
+    problems = frame.attrs["problems"]
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
     if problems:

@@ -9,15 +9,13 @@ the share of the most-attended token. Mean over the queries of the second block 
 from nca_interp import probe, repeated_tokens
 
 
-@probe(
-    stimulus=repeated_tokens(period=64, sequences=4),
-    reads="heads",
-    unit="2 x share - 1",
-    low=-1.0,
-    high=1.0,
-    chance=lambda stimulus: 2 / (stimulus.period + stimulus.start) - 1,
-)
+def chance(stimulus):
+    """Every token of the context is as likely raised as another."""
+    return 2 / (stimulus.start + stimulus.period) - 1
+
+
+@probe(stimulus=repeated_tokens(), reads="heads", unit="2 x share - 1", low=-1.0, high=1.0, chance=chance, hit=0.0)
 def copying(heads):
-    """Return score[batch, layer, head]."""
-    share = heads.share_on_attended()  # [batch, layer, head, query]
-    return (2 * share - 1)[..., heads.stimulus.in_repeat()].mean(-1)
+    """Return score[batch, head]."""
+    queries = heads.repeat_queries()
+    return (2 * heads.share(heads.attended_tokens(queries), queries) - 1).mean(-1)

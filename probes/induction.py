@@ -8,7 +8,7 @@ attention, the mean of 1 / (q + 1) over those queries.
 from nca_interp import probe, repeated_tokens
 
 
-@probe(stimulus=repeated_tokens(period=64), unit="attention mass", low=0.0, high=1.0)
+@probe(stimulus=repeated_tokens(), unit="attention mass", low=0.0, high=1.0, hit=0.3)
 def induction(attention):
     """Return score[batch, head]."""
     return attention.offset(attention.stimulus.period - 1).repeat_mean()

@@ -7,25 +7,23 @@ controls (the same stencil in grid t - 2; the stencil at the torus antipode in g
 separates the place in space from mere recency. Range -1 to 1 or below where a control holds fewer keys; chance 0.
 """
 
-import torch
-
 from nca_interp import nca_frames, probe
 from nca_interp.analysis.geometry import controls, stencil
 
 
-@probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0)
+@probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0, hit=0.3)
 def nca_stencil(attention):
     """Return score[batch, head]."""
-    return attention.to(torch.from_numpy(stencil(attention.stimulus.frame, attention.length))).mean()
+    return attention.to(stencil(attention.stimulus.frame, attention.length)).mean()
 
 
-@probe(stimulus=nca_frames(), unit="attention mass", high=1.0)
+@probe(stimulus=nca_frames(), unit="attention mass", high=1.0, hit=0.1)
 def nca_stencil_excess(attention):
     """Return score[batch, head]."""
     frame, length = attention.stimulus.frame, attention.length
     true, others = stencil(frame, length), controls(frame, length)
     size = true.sum(1).max()
-    excess = attention.to(torch.from_numpy(true))
+    excess = attention.to(true)
     for keys in others:
-        excess = excess - attention.to(torch.from_numpy(keys)) * (size / keys.sum(1).max() / len(others))
+        excess = excess - attention.to(keys) * (size / keys.sum(1).max() / len(others))
     return excess.mean()

@@ -7,7 +7,7 @@ Framework for Transformer Circuits. Range 0 to 1; chance is uniform attention, t
 from nca_interp import probe, repeated_tokens
 
 
-@probe(stimulus=repeated_tokens(period=64), unit="attention mass", low=0.0, high=1.0)
+@probe(stimulus=repeated_tokens(), unit="attention mass", low=0.0, high=1.0, hit=0.3)
 def previous_token(attention):
     """Return score[batch, head]."""
     return attention.offset(1).mean()

@@ -8,7 +8,7 @@ Elhage et al. 2021; the behaviour that induction heads are for. Unbounded; witho
 from nca_interp import probe, repeated_tokens
 
 
-@probe(stimulus=repeated_tokens(period=64), reads="loss", unit="nats per token", chance=0.0)
+@probe(stimulus=repeated_tokens(), reads="loss", unit="nats per token", chance=0.0)
 def repeated_token_gain(nll, stimulus):
     """Return score[batch]: nll[:, i] is the loss of token i + 1."""
     first, n = stimulus.start, stimulus.period

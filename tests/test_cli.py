@@ -114,10 +114,58 @@ def test_unknown_probe_gets_a_suggestion(tmp_path, tiny_checkpoint):
 
 
 def test_analyze_a_checkpoint_that_others_made(tmp_path, tiny_checkpoint):
-    result = call("analyze", "--checkpoint", tiny_checkpoint, "--csv", tmp_path / "out.csv", cwd=tmp_path)
+    result = call(
+        "analyze", "--checkpoint", tiny_checkpoint, "--table", tmp_path / "out.csv", "--random", 2, cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert "induction" in result.stdout
+    assert "hits" in result.stdout
     assert (tmp_path / "out.csv").read_text().startswith("run,")
+    assert json.loads((tmp_path / "out.json").read_text())["provenance"]["random"] == 2
+    assert "skipped: entropy: no token file of its own data and no tokenizer" in result.stderr
+
+
+def test_mistakes_in_analyze_get_one_message(tmp_path, tiny_checkpoint):
+    for arguments, message in (
+        (["--table", "out.xlsx"], "--table out.xlsx: unknown kind of table '.xlsx'; legal: .csv, .parquet"),
+        (["--dtype", "int8"], "dtype: 'int8'; legal: float32, bfloat16, float16"),
+        (["--probes", "nowhere"], "--probes nowhere: no such folder"),
+    ):
+        result = call("analyze", "--checkpoint", tiny_checkpoint, *arguments, cwd=tmp_path)
+        assert result.returncode == 2, result.stderr
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+    result = call("analyze", "--checkpoint", "some-org/some-model", cwd=tmp_path)  # HF_HUB_OFFLINE is set
+    assert result.returncode == 2
+    assert (
+        "some-org/some-model: no such checkpoint directory, and the Hugging Face hub does not give it" in result.stderr
+    )
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_documentation_of_the_probes_is_that_of_their_files(root, tmp_path):
+    written = (root / "docs" / "probes.md").read_text()
+    assert call("list", "--definitions", cwd=tmp_path).stdout == written, (
+        "nca-interp list --definitions > docs/probes.md"
+    )
+
+
+def test_a_probe_of_ones_own_is_found_listed_and_run(root, tmp_path, tiny_checkpoint):
+    """The example of CONTRIBUTING.md, whole: in ./probes of the working folder, and in a folder given by --probes."""
+    text = (root / "CONTRIBUTING.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    for folder, option in (("probes", []), ("mine", ["--probes", "mine"])):
+        place = tmp_path / f"in-{folder}"
+        (place / folder).mkdir(parents=True)
+        (place / folder / "two_back.py").write_text(example)
+        listed = call("list", *option, cwd=place).stdout
+        assert "two_back" in listed
+        assert "copying" in listed
+        documented = call("list", "--definitions", *option, cwd=place).stdout
+        assert "## Two back" in documented
+        result = call("analyze", "--checkpoint", tiny_checkpoint, "--probe", "two_back", *option, cwd=place)
+        assert result.returncode == 0, result.stderr
+        assert "two_back" in result.stdout
 
 
 def test_a_band_out_of_reach_stops_before_training(tmp_path):

@@ -100,10 +100,10 @@ def test_stored_scores_are_those_of_the_checkpoint_measured_alone(study):
     """A score in the tables equals that of the checkpoint opened by itself (eager parity: tests/analysis)."""
     from transformers import AutoModelForCausalLM
 
-    from nca_interp.analysis.engine import analyze_checkpoint
+    from nca_interp.analysis.engine import analyze
 
     checkpoint = sorted((study / "runs/pt.nca.web.s0/checkpoints").iterdir())[-1]
-    frame = analyze_checkpoint(
+    frame = analyze(
         checkpoint,
         probes=["previous_token"] if "previous_token" in set(table(study, "probes")["probe"]) else ["previous-token"],
     )

@@ -1,117 +1,23 @@
-"""Attention probabilities of one layer, read entry by entry from queries, keys and log-sum-exp; never a whole cached map.
-
-    A[q, k] = exp(scale * query[q] . key[k] - lse[q])        (arithmetic in fp32)
-
-`register()` enters an attention function with transformers' public `AttentionInterface`: the model runs as fast as with
-sdpa and hands (query, key, lse) of every layer to the `score_sink` that the forward call was given.
-"""
+"""Attention probabilities of one layer as a probe sees them: read entry by entry or in blocks, never a whole cached map."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nca_interp.analysis.kernel import BLOCK_ELEMENTS, QUERIES, Layer, Rule
 from nca_interp.analysis.stimuli import Batch
-from nca_interp.base import UserError
 
-FAST = "nca_interp_scores"
-"""Name under which the attention function is registered: `load_model(directory, attn=FAST)`."""
-BLOCK_ELEMENTS = 2**22
-"""Attention entries held at a time; bounds memory whatever the number of heads and the context length."""
-Mask = torch.Tensor | Callable[[int, int], torch.Tensor]
-Sink = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], None]
-
-
-def register() -> str:
-    """Make `FAST` known to transformers (again is harmless) and return it."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-
-    AttentionInterface.register(FAST, _attention_function)
-    AttentionMaskInterface.register(FAST, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-    return FAST
-
-
-def _attention_function(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    score_sink: Sink | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """The signature that transformers asks for; query [batch, head, position, d_head], key and value [batch, n_kv, ...]."""
-    _refuse_unlike_causal(module, query, key, attention_mask, dropout, options)
-    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    out, lse = attend(query, key, value, scale)
-    if score_sink is not None:
-        score_sink(int(getattr(module, "layer_idx", -1)), query, key, lse, scale)
-    return out.transpose(1, 2).contiguous(), None
-
-
-def _refuse_unlike_causal(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    mask: torch.Tensor | None,
-    dropout: float,
-    options: dict[str, Any],
-) -> None:
-    name, length = type(module).__name__, key.shape[-2]
-    window = options.get("sliding_window")
-    if window is not None and window < length:
-        raise UserError(
-            f"{name}: sliding-window attention ({window} of {length} tokens) is not supported; use a shorter stimulus"
-        )
-    for option in ("softcap", "s_aux", "position_bias"):
-        if options.get(option) is not None:
-            raise UserError(f"{name}: attention with {option} is not plain softmax attention and is not supported")
-    if mask is not None:
-        raise UserError(f"{name}: attention with a mask is not supported; give unpadded batches without a cache")
-    causal = options.get("is_causal")
-    if not (getattr(module, "is_causal", True) if causal is None else causal) or query.shape[-2] != length:
-        raise UserError(f"{name}: only causal self-attention over a whole sequence is supported")
-    if dropout:
-        raise UserError(f"{name}: attention dropout {dropout}; put the model in evaluation mode")
-
-
-def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Causal attention output [batch, head, position, d_head] and log-sum-exp of the scaled scores [batch, head, position]."""
-    flash = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-    if flash is not None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
-        out, lse = flash(query, key, value, 0.0, True, scale=scale)
-        return out, lse.float()
-    out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
-    return out, blocked_lse(query, key, scale)
-
-
-def blocked_lse(query: torch.Tensor, key: torch.Tensor, scale: float, block: int = 128) -> torch.Tensor:
-    """The log-sum-exp of `attend` from public operations only; holds `block` rows of scores at a time."""
-    length = query.shape[-2]
-    lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
-    for start in range(0, length, block):
-        stop = min(length, start + block)
-        scores = (query[..., start:stop, :].float() @ key[..., :stop, :].float().mT) * scale
-        lse[..., start:stop] = scores.masked_fill_(_future(start, stop, query.device), -math.inf).logsumexp(-1)
-    return lse
-
-
-def _future(start: int, stop: int, device: torch.device) -> torch.Tensor:
-    """Bool [stop - start, stop]: keys after the query."""
-    return torch.arange(stop, device=device)[None] > torch.arange(start, stop, device=device)[:, None]
+SPARSE = 32
+"""One entry gathered alone costs about as much as this many entries of a block."""
+Mask = torch.Tensor | np.ndarray | Callable[[int, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -122,18 +28,18 @@ class Scores:
     exists: torch.Tensor
     stimulus: Batch
 
-    def mean(self, queries: torch.Tensor | None = None) -> torch.Tensor:
+    def mean(self, queries: torch.Tensor | np.ndarray | None = None) -> torch.Tensor:
         """Mean [batch, head] over the queries that exist, and are in `queries` (bool, [query] or [batch, query]) if given.
 
         NaN for a sequence that has none.
         """
-        keep = self.exists if queries is None else self.exists & queries.to(self.exists.device)
+        keep = self.exists if queries is None else self.exists & torch.as_tensor(queries, device=self.exists.device)
         keep = keep.expand(self.values.shape[0], -1)[:, None]
         return torch.where(keep, self.values, 0.0).sum(-1) / keep.sum(-1)
 
     def repeat_mean(self, repeat: int | None = None) -> torch.Tensor:
         """Mean over queries in the second and later repeats of a repeated stimulus, or in one of them (2, 3, ...)."""
-        return self.mean(torch.from_numpy(self.stimulus.in_repeat(repeat)))
+        return self.mean(self.stimulus.in_repeat(repeat))
 
     def __add__(self, other: Scores) -> Scores:
         """Sum, for queries where both exist."""
@@ -148,6 +54,17 @@ class Scores:
         return Scores(self.values * factor, self.exists, self.stimulus)
 
 
+class Block(NamedTuple):
+    """Attention of some queries of some sequences to keys low to stop."""
+
+    rows: slice
+    start: int
+    stop: int
+    low: int
+    mass: torch.Tensor
+    """[rows, head, stop - start, stop - low]; zero where a query may not attend."""
+
+
 class Attention:
     """Attention of all heads of one layer on one stimulus, reduced without being stored.
 
@@ -155,18 +72,20 @@ class Attention:
     """
 
     def __init__(
-        self, query: torch.Tensor, key: torch.Tensor, lse: torch.Tensor, scale: float, stimulus: Batch, layer: int = 0
+        self, query: torch.Tensor, key: torch.Tensor, lse: torch.Tensor, rule: Rule, stimulus: Batch, layer: int = 0
     ) -> None:
         self.query = query.detach().float()
         self.key = key.detach().float()
         self.lse = lse.detach().float()
-        self.scale = scale
+        self.rule = rule
         self.stimulus = stimulus
         self.layer = layer
-        self._kept: torch.Tensor | None = None
-        batch, heads, length, _ = self.query.shape
-        rows = max(1, BLOCK_ELEMENTS // (batch * heads * length))
-        self._rows = min(rows, length)
+        self._profiles: dict[int, torch.Tensor] = {}
+
+    @classmethod
+    def of(cls, layer: Layer, stimulus: Batch) -> Attention:
+        """The view of what the attention function handed out."""
+        return cls(layer.query, layer.key, layer.lse, layer.rule, stimulus, layer.number)
 
     @classmethod
     def uniform(cls, stimulus: Batch) -> Attention:
@@ -174,7 +93,7 @@ class Attention:
         batch, length = stimulus.inputs.shape
         zeros = torch.zeros(batch, 1, length, 1)
         lse = torch.log(torch.arange(1, length + 1, dtype=torch.float64)).float().expand(batch, 1, length)
-        return cls(zeros, zeros, lse, 1.0, stimulus)
+        return Attention(zeros, zeros, lse, Rule(1.0), stimulus)
 
     @property
     def n_batch(self) -> int:
@@ -196,56 +115,66 @@ class Attention:
         """0, 1, ... length - 1."""
         return torch.arange(self.length, device=self.query.device)
 
-    def blocks(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """(start, stop, A[batch, head, start:stop, :stop]) from the first query to the last; zero above the diagonal."""
-        if self._kept is not None:
-            yield 0, self.length, self._kept
-            return
-        for start in range(0, self.length, self._rows):
-            stop = min(self.length, start + self._rows)
-            scores = (self.query[:, :, start:stop] @ self.key[:, :, :stop].mT) * self.scale
-            scores = scores.sub_(self.lse[:, :, start:stop, None]).exp_()
-            block = scores.masked_fill_(_future(start, stop, scores.device), 0.0)
-            if self._rows == self.length:
-                self._kept = block  # the only block: within the bound on memory, and most probes want it again
-            yield start, stop, block
-
     def offset(self, back: int) -> Scores:
         """Mass on the key exactly `back` places before the query; exists for queries q >= back."""
         if back < 0:
             raise ValueError(f"back: {back}; legal: 0 or more (keys after the query are not attended)")
         values = self.lse.new_zeros(self.lse.shape)
         if back < self.length:
-            dots = (self.query[:, :, back:] * self.key[:, :, : self.length - back]).sum(-1)
-            values[:, :, back:] = torch.exp(dots * self.scale - self.lse[:, :, back:])
+            mass = self._paired(self._query[:, :, back:], self._key[:, :, : self.length - back], self.lse[:, :, back:])
+            values[:, :, back:] = self._where_allowed(mass, self.positions[back:], self.positions[: self.length - back])
         return Scores(values, (self.positions >= back)[None], self.stimulus)
+
+    def first(self) -> Scores:
+        """Mass on the first token of the sequence."""
+        mass = self._paired(self._query, self._key[:, :, :1], self.lse)
+        mass = self._where_allowed(mass, self.positions, torch.zeros_like(self.positions))
+        return Scores(mass, (self.positions >= 0)[None], self.stimulus)
+
+    def self_(self) -> Scores:
+        """Mass on the query's own token."""
+        return self.offset(0)
 
     def to(self, keys: Mask) -> Scores:
         """Mass on a set of keys; exists for queries whose set holds a key that is not after the query.
 
         `keys`: bool [query, key] or [batch, query, key]; or a function (start, stop) -> bool [batch or 1, stop - start,
-        stop] for queries start to stop, so that the mask of a long sequence is never whole in memory.
+        stop] for queries start to stop, so that the mask of a long sequence is never whole in memory. Costs what the
+        band that holds the keys costs, or less where they are few.
         """
-        parts, exists = [], []
-        for start, stop, block in self.blocks():
-            chosen = self._block_mask(keys, start, stop).to(block.device)
-            parts.append(torch.einsum("bhqk,bqk->bhq", block, chosen.float().expand(self.n_batch, -1, -1)))
-            exists.append((chosen & ~_future(start, stop, chosen.device)).any(-1))
-        return Scores(torch.cat(parts, -1), torch.cat(exists, -1), self.stimulus)
+        values, exists = torch.zeros_like(self.lse), []
+        for start in range(0, self.length, QUERIES):
+            stop = min(self.length, start + QUERIES)
+            chosen = self._block_mask(keys, start, stop).to(self.query.device)
+            chosen = chosen & ~Rule(1.0).forbidden(slice(None), start, stop, 0, chosen.device)
+            exists.append(chosen.any(-1))
+            columns = chosen.flatten(0, 1).any(0)
+            if bool(columns.any()):
+                values[:, :, start:stop] = self._mass_on(chosen, start, stop, int(columns.int().argmax()))
+        return Scores(values, torch.cat(exists, -1), self.stimulus)
 
-    def _block_mask(self, keys: Mask, start: int, stop: int) -> torch.Tensor:
-        mask = keys[..., start:stop, :stop] if isinstance(keys, torch.Tensor) else keys(start, stop)
-        mask = mask[None] if mask.ndim == 2 else mask
-        if mask.dtype != torch.bool or mask.shape[1:] != (stop - start, stop) or mask.shape[0] not in (1, self.n_batch):
-            raise ValueError(
-                f"keys: {mask.dtype} of shape {list(mask.shape)} for queries {start} to {stop}; "
-                f"legal: bool [1 or {self.n_batch}, {stop - start}, {stop}]"
-            )
-        return mask
+    def between(self, first: torch.Tensor | np.ndarray, last: torch.Tensor | np.ndarray) -> Scores:
+        """Mass on the keys first[q] to last[q], both included ([query], integers)."""
+        first, last = (torch.as_tensor(place, device=self.query.device) for place in (first, last))
+
+        def keys(start: int, stop: int) -> torch.Tensor:
+            key = torch.arange(stop, device=first.device)
+            return ((key >= first[start:stop, None]) & (key <= last[start:stop, None]))[None]
+
+        return self.to(keys)
+
+    def within(self, back: int) -> Scores:
+        """Mass on the query's own token and the `back` tokens before it."""
+        return self.between(self.positions - back, self.positions)
+
+    def matching(self, query_ids: torch.Tensor | np.ndarray, key_ids: torch.Tensor | np.ndarray) -> Scores:
+        """Mass on the keys k <= q with key_ids[k] = query_ids[q] ([batch, position], integers; negative: never)."""
+        q, k = (torch.as_tensor(ids, device=self.query.device) for ids in (query_ids, key_ids))
+        return self.to(lambda start, stop: (q[:, start:stop, None] == k[:, None, :stop]) & (k[:, None, :stop] >= 0))
 
     def same_token(self, shift: int = 0) -> Scores:
         """Mass on earlier keys k < q with x[k - shift] = x[q]: 0 the token itself before, 1 the token after it."""
-        x = torch.from_numpy(self.stimulus.inputs).to(self.query.device)
+        x = torch.as_tensor(self.stimulus.inputs, device=self.query.device)
         moved = F.pad(x, (shift, 0), value=-1)[:, : self.length]
 
         def keys(start: int, stop: int) -> torch.Tensor:
@@ -254,44 +183,162 @@ class Attention:
 
         return self.to(keys)
 
-    def first(self) -> Scores:
-        """Mass on the first token of the sequence."""
-        dots = (self.query * self.key[:, :, :1]).sum(-1)
-        return Scores(torch.exp(dots * self.scale - self.lse), (self.positions >= 0)[None], self.stimulus)
-
-    def self_(self) -> Scores:
-        """Mass on the query's own token."""
-        return self.offset(0)
-
     def entropy(self, normalised: bool = False) -> Scores:
         """Entropy -sum_k A ln A in nats; normalised: divided by ln(q + 1), its maximum, for q >= 1."""
-        parts = []
-        for start, stop, block in self.blocks():
-            # -sum_k A ln A = lse - scale * query . (sum_k A key): no second pass over the scores
-            mean_key = block @ self.key[:, :, :stop]
-            parts.append(self.lse[:, :, start:stop] - (mean_key * self.query[:, :, start:stop]).sum(-1) * self.scale)
-        values = torch.cat(parts, -1).clamp(min=0.0)
+        values = self._moments[0].clamp(min=0.0)
         if not normalised:
             return Scores(values, (self.positions >= 0)[None], self.stimulus)
-        return Scores(
-            values / torch.log(self.positions + 1.0).clamp(min=1e-9), (self.positions >= 1)[None], self.stimulus
-        )
+        widest = torch.log(self.positions + 1.0).clamp(min=1e-9)
+        return Scores(values / widest, (self.positions >= 1)[None], self.stimulus)
 
     def distance(self, normalised: bool = False) -> Scores:
         """Mean distance sum_k A (q - k) in tokens; normalised: divided by q / 2, that of uniform attention, for q >= 1."""
-        parts = []
-        for start, stop, block in self.blocks():
-            parts.append(self.positions[start:stop] - block @ self.positions[:stop].float())
-        values = torch.cat(parts, -1).clamp(min=0.0)
+        values = self._moments[1].clamp(min=0.0)
         if not normalised:
             return Scores(values, (self.positions >= 0)[None], self.stimulus)
         return Scores(values / (self.positions / 2).clamp(min=0.5), (self.positions >= 1)[None], self.stimulus)
 
+    def profile(self, offsets: int) -> torch.Tensor:
+        """Mean over the queries q >= d of A[q, q - d], for d = 0 to offsets - 1: [batch, head, offsets]."""
+        if offsets in self._profiles:
+            return self._profiles[offsets]
+        sums = self.lse.new_zeros(self.n_batch, self.n_heads, offsets)
+        back = torch.arange(offsets, device=self.query.device)
+        for block in self.blocks(lambda start: max(0, start - offsets + 1)):
+            place = torch.arange(block.start, block.stop, device=back.device)[:, None] - back
+            index = (place - block.low).clamp(min=0).expand(*block.mass.shape[:3], -1)
+            sums[block.rows] += torch.where(place >= 0, block.mass.gather(-1, index), 0.0).sum(2)
+        self._profiles[offsets] = sums / (self.length - back).clamp(min=1)
+        return self._profiles[offsets]
+
+    def strongest(self) -> torch.Tensor:
+        """The key that each query attends to most [batch, head, query]; the earliest of equals."""
+        best = torch.zeros_like(self.lse, dtype=torch.long)
+        for block in self.blocks():
+            best[block.rows, :, block.start : block.stop] = block.mass.argmax(-1)
+        return best
+
+    def corner(self, n: int) -> torch.Tensor:
+        """A [batch, head, n, n] of the first n tokens of each sequence; keep n small."""
+        n = min(n, self.length)
+        mass = self._log_mass(slice(None), 0, n, 0).exp_()
+        return mass.masked_fill_(self.rule.forbidden(slice(None), 0, n, 0, mass.device)[:, None], 0.0)
+
     def pattern(self, head: int, sequence: int = 0) -> torch.Tensor:
         """A[query, key] of one head on one sequence, for viewers."""
         chosen = slice(sequence, sequence + 1), slice(head, head + 1)
-        one = Attention(self.query[chosen], self.key[chosen], self.lse[chosen], self.scale, self.stimulus, self.layer)
+        rule = self.rule.entry(sequence)
+        one = Attention(self.query[chosen], self.key[chosen], self.lse[chosen], rule, self.stimulus, self.layer)
         whole = torch.zeros(self.length, self.length)
-        for start, stop, block in one.blocks():
-            whole[start:stop, :stop] = block[0, 0].cpu()
+        for block in one.blocks():
+            whole[block.start : block.stop, : block.stop] = block.mass[0, 0].cpu()
         return whole
+
+    def blocks(self, low: Callable[[int], int] = lambda start: 0) -> Iterator[Block]:
+        """The whole map, or the band of keys from `low(first query of the block)`, in blocks of bounded size."""
+        for start in range(0, self.length, QUERIES):
+            stop = min(self.length, start + QUERIES)
+            for rows in self._groups(stop - start, stop - low(start)):
+                mass = self._log_mass(rows, start, stop, low(start)).exp_()
+                later = self.rule.forbidden(rows, start, stop, low(start), mass.device)
+                yield Block(rows, start, stop, low(start), mass.masked_fill_(later[:, None], 0.0))
+
+    def _groups(self, queries: int, keys: int) -> Iterator[slice]:
+        """As many sequences at a time as fit."""
+        step = max(1, BLOCK_ELEMENTS // (self.n_heads * queries * keys))
+        for row in range(0, self.n_batch, step):
+            yield slice(row, min(self.n_batch, row + step))
+
+    @cached_property
+    def _query(self) -> torch.Tensor:
+        """Under a plain rule [scale * query, -lse, 0 ...]: its product with [key, 1, 0 ...] is the logarithm of the mass.
+        The width is a multiple of 8; under another rule the query itself."""
+        if not self.rule.plain:
+            return self.query
+        return F.pad(torch.cat([self.query * self.rule.scale, -self.lse[..., None]], -1), (0, self._spare))
+
+    @cached_property
+    def _key(self) -> torch.Tensor:
+        if not self.rule.plain:
+            return self.key
+        return F.pad(F.pad(self.key, (0, 1), value=1.0), (0, self._spare))
+
+    @property
+    def _spare(self) -> int:
+        """Zeros that fill the width up, at least one."""
+        return 7 - self.query.shape[-1] % 8 or 8
+
+    def _log_mass(self, rows: slice, start: int, stop: int, low: int) -> torch.Tensor:
+        """ln A [rows, head, stop - start, stop - low], as if every key were allowed."""
+        dots = self._query[rows, :, start:stop] @ self._key[rows, :, low:stop].mT
+        if self.rule.plain:
+            return dots
+        return self.rule.scores(dots).sub_(self.lse[rows, :, start:stop, None].clamp(min=-1e30))
+
+    def _paired(self, query: torch.Tensor, key: torch.Tensor, lse: torch.Tensor) -> torch.Tensor:
+        """A of queries and keys (rows of `_query` and `_key`) that stand beside each other."""
+        dots = (query * key).sum(-1)
+        return dots.exp_() if self.rule.plain else (self.rule.scores(dots) - lse).exp_()
+
+    def _mass_on(self, chosen: torch.Tensor, start: int, stop: int, low: int) -> torch.Tensor:
+        """Mass [batch, head, stop - start] of queries start to stop on chosen keys [batch or 1, stop - start, stop]."""
+        if int(chosen.sum()) * SPARSE < chosen.shape[0] * (stop - start) * (stop - low):
+            return self._mass_on_few(chosen, start, stop)
+        mass = self.lse.new_zeros(self.n_batch, self.n_heads, stop - start)
+        for rows in self._groups(stop - start, stop - low):
+            other = ~chosen[rows if len(chosen) > 1 else slice(None), :, low:]
+            if self.rule.allowed is not None:
+                other = other | self.rule.forbidden(rows, start, stop, low, other.device)
+            part = self._log_mass(rows, start, stop, low).masked_fill_(other[:, None], -math.inf)
+            mass[rows] = part.exp_().sum(-1)
+        return mass
+
+    def _mass_on_few(self, chosen: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """`_mass_on` entry by entry."""
+        row, query, key = chosen.expand(self.n_batch, -1, -1).nonzero(as_tuple=True)
+        mass = self.lse.new_zeros(self.n_batch, stop - start, self.n_heads)
+        step = max(1, BLOCK_ELEMENTS // (self.n_heads * self.query.shape[-1]))
+        for first in range(0, len(row), step):
+            b, q, k = (index[first : first + step] for index in (row, query, key))
+            part = self._paired(self._query[b, :, q + start], self._key[b, :, k], self.lse[b, :, q + start])
+            if self.rule.allowed is not None:
+                allowed = self.rule.allowed[b if len(self.rule.allowed) > 1 else torch.zeros_like(b), q + start, k]
+                part = torch.where(allowed[:, None], part, 0.0)
+            mass.index_put_((b, q), part, accumulate=True)
+        return mass.transpose(1, 2)
+
+    def _where_allowed(self, mass: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Mass on one key a query, 0 where the rule forbids it."""
+        if self.rule.allowed is None:
+            return mass
+        return torch.where(self.rule.allowed[:, query, key][:, None].to(mass.device), mass, 0.0)
+
+    def _block_mask(self, keys: Mask, start: int, stop: int) -> torch.Tensor:
+        mask = keys(start, stop) if callable(keys) else torch.as_tensor(keys)[..., start:stop, :stop]
+        mask = mask[None] if mask.ndim == 2 else mask
+        if mask.dtype != torch.bool or mask.shape[1:] != (stop - start, stop) or mask.shape[0] not in (1, self.n_batch):
+            raise ValueError(
+                f"keys: {mask.dtype} of shape {list(mask.shape)} for queries {start} to {stop}; "
+                f"legal: bool [1 or {self.n_batch}, {stop - start}, {stop}]"
+            )
+        return mask
+
+    @cached_property
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Entropy and mean distance [batch, head, query], from one more pass of attention over the keys."""
+        if not self.rule.plain:
+            return self._blocked_moments()
+        # -sum_k A ln A = -query . (sum_k A key) with the query and key that make logarithms: fused attention returns the
+        # sum with the keys as values; the column beside them, zero in the query, carries the positions
+        values = self._key.clone()
+        values[..., -1] = self.positions.float()
+        sums = F.scaled_dot_product_attention(self._query, self._key, values, is_causal=True, scale=1.0)
+        return -(sums * self._query).sum(-1), self.positions - sums[..., -1]
+
+    def _blocked_moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        entropy, distance = torch.zeros_like(self.lse), torch.zeros_like(self.lse)
+        for rows, start, stop, _, mass in self.blocks():
+            back = self.positions[start:stop, None] - self.positions[:stop]
+            entropy[rows, :, start:stop] = -torch.special.xlogy(mass, mass).sum(-1)
+            distance[rows, :, start:stop] = (mass * back).sum(-1)
+        return entropy, distance

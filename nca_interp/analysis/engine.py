@@ -1,13 +1,13 @@
 """Every probe on every head of a checkpoint: one forward pass a stimulus, reduced while it runs.
 
-`analyze_checkpoint` takes any local Hugging Face causal language model; `analyze_run` measures all checkpoints of a run,
-skips what was measured with the same weights, probe file and engine, and recomputes a changed probe alone.
+`analyze` takes any Hugging Face causal language model; `analyze_run` measures all checkpoints of a run, skips what was
+measured with the same weights, probe file and engine, and recomputes a changed probe alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -15,33 +15,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from nca_interp.analysis.measure import ATTENTION_CODE, Measured, Measurer
+from nca_interp.analysis.measure import ENGINE_CODE, Measured, Measurer, open_scored
+from nca_interp.analysis.null import add_null, random_models
+from nca_interp.analysis.probe_table import COLUMNS as COLUMNS
+from nca_interp.analysis.probe_table import IDENTITY, read_table, table, write_table
+from nca_interp.analysis.source import Source, unchanged
 from nca_interp.analysis.subject import describe
 from nca_interp.base import UserError
 from nca_interp.config import suggest
 from nca_interp.discover import Definition, load
-from nca_interp.store import RunDir, checkpoint_hash, read_json, write_json, write_text
-
-COLUMNS = [
-    "run",
-    "regime",
-    "domain",
-    "seed",
-    "stage",
-    "step",
-    "tokens",
-    "probe",
-    "layer",
-    "head",
-    "value",
-    "chance",
-    "sd",
-    "unit",
-    "n",
-]
-IDENTITY = ("run", "regime", "domain", "seed", "stage", "step", "tokens")
-_INTEGERS = ("seed", "step", "tokens", "layer", "head", "n")
-_NUMBERS = (*_INTEGERS, "value", "chance", "sd")
+from nca_interp.machine import package_versions
+from nca_interp.store import RunDir, checkpoint_hash, read_json, write_json
 
 
 class RunAnalysis(NamedTuple):
@@ -57,30 +41,59 @@ class RunAnalysis(NamedTuple):
     """Probes that do not apply, with the reason: {step, probe, reason}."""
 
 
-def analyze_checkpoint(
-    directory: Path | str,
-    *,
+def analyze(
+    checkpoint: Path | str,
     probes: Iterable[str] | None = None,
-    probes_folder: Path | None = None,
-    tokens_dir: Path | str | None = None,
+    *,
+    probes_folder: Path | str | None = None,
+    tokens: Path | str | None = None,
     tokenizer: Path | str | None = None,
+    random: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> pd.DataFrame:
-    """Tidy table of all `probes` (default: every one found) on one checkpoint directory, columns as in docs/tables.md.
+    """Tidy table of all `probes` (default: every one found) on one checkpoint, columns as in docs/tables.md.
 
-    `attrs["problems"]` lists probes that failed (file, line and reason), `attrs["skipped"]` those that do not apply to
-    this checkpoint. Raises UserError for a directory that cannot be opened, an unknown probe, a probe asked for by name
-    that does not apply, and where no probe applies at all.
+    `checkpoint`: a Hugging Face directory, or `org/name[@revision]` of the hub where there is a network. Natural text
+    comes from `tokens` (a token directory) or, for models of others, from an English text in the tokens of `tokenizer`
+    (default: the checkpoint's own). `random`: measure this many randomly initialised models of the same configuration
+    too, and give for each probe the 95th percentile of their heads (null_95; five or more are advised) and whether a
+    head is a hit: above its probe's threshold and above null_95. `dtype`: float32, bfloat16 or float16 of the weights;
+    statistics are fp32 in any case.
+
+    `attrs`: "problems", probes that failed (file, line and reason; also a warning each), "skipped", those that do not
+    apply, and "provenance": checkpoint and its SHA-256, each probe's file, hash and stimulus, engine, versions. Raises
+    UserError for a checkpoint that cannot be opened or changes while it is read, an unknown probe, a probe asked for by
+    name that does not apply, and where no probe applies at all.
     """
-    probes = None if probes is None else list(probes)
-    definitions, load_problems = choose(probes, probes_folder)
-    directory = Path(directory)
-    measured = _measure(directory, Measurer(definitions), _path(tokens_dir), _path(tokenizer))
-    if measured.skipped and (probes is not None or not (measured.rows or measured.problems)):
+    names = None if probes is None else list(probes)
+    definitions, load_problems = choose(names, _path(probes_folder))
+    measurer = Measurer(definitions)
+    source = Source.find(checkpoint)
+    measured = _measure(source.directory, measurer, _path(tokens), _path(tokenizer), random, device, dtype)
+    if measured.skipped and (names is not None or not (measured.rows or measured.problems)):
         name, reason = next(iter(measured.skipped.items()))
-        raise UserError(f"{directory}: probe {name} does not apply: {reason}")
+        raise UserError(f"{checkpoint}: probe {name} does not apply: {reason}")
     frame = table(measured.rows)
-    frame.attrs["problems"] = [*load_problems, *measured.problems.values()]
-    frame.attrs["skipped"] = [f"{name}: {reason}" for name, reason in measured.skipped.items()]
+    frame.attrs = {
+        "problems": [*load_problems, *measured.problems.values()],
+        "skipped": [f"{name}: {reason}" for name, reason in measured.skipped.items()],
+        "provenance": {
+            "checkpoint": str(checkpoint),
+            "checkpoint_sha256": source.sha256(),
+            "engine": engine_hash(),
+            "random": random,
+            "device": device,
+            "dtype": dtype,
+            "probes": {
+                name: {"file": d.path.name, "sha256": d.sha256, "stimulus": d.value.stimulus.args}
+                for name, d in definitions.items()
+            },
+            "versions": package_versions(),
+        },
+    }
+    for problem in frame.attrs["problems"]:
+        warnings.warn(problem, stacklevel=2)
     return frame
 
 
@@ -123,7 +136,7 @@ def _analyze_step(run_dir: RunDir, step: int, measurer: Measurer) -> tuple[bool,
     if done == set(hashes) and old is not None and done == set(old["probes"]):
         return False, old
     missing = measurer.only(set(hashes) - done)
-    measured = _measure(directory, missing, None, None) if missing.hashes else Measured([], {}, {})
+    measured = _measure(directory, missing) if missing.hashes else Measured([], {}, {})
     frame = table(measured.rows)
     if done and old is not None:
         kept = read_table(path)
@@ -162,16 +175,27 @@ def _read_header(path: Path) -> dict[str, Any] | None:
     return header if isinstance(header, dict) and wanted <= header.keys() else None
 
 
-def _measure(directory: Path, measurer: Measurer, tokens_dir: Path | None, tokenizer: Path | None) -> Measured:
+def _measure(
+    directory: Path,
+    measurer: Measurer,
+    tokens: Path | None = None,
+    tokenizer: Path | None = None,
+    random: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Measured:
     """Rows of one checkpoint, each with the checkpoint's identity."""
     from nca_interp.model.checkpoint import read_provenance
 
-    model = measurer.open(directory)
-    provenance = read_provenance(directory)
-    subject = describe(directory, model.config, provenance, tokens_dir, tokenizer)
+    with unchanged(directory):
+        model = open_scored(directory, device, dtype)
+        provenance = read_provenance(directory)
+        subject = describe(directory, model.config, provenance, tokens, tokenizer)
+        measured = measurer.measure(model, subject)
+    if random:
+        add_null(measured, measurer, random_models(model, random), subject)
     identity = {key: provenance.get(key) for key in IDENTITY}
     identity["run"] = identity["run"] or directory.resolve().name
-    measured = measurer.measure(model, subject)
     return measured._replace(rows=[{**identity, **row} for row in measured.rows])
 
 
@@ -191,46 +215,11 @@ def choose(names: list[str] | None, folder: Path | None) -> tuple[dict[str, Defi
     return {name: found[name] for name in names}, []
 
 
-def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a data frame with the columns, order and types of the probes table."""
-    return _typed(pd.DataFrame(rows, columns=COLUMNS))
-
-
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    for column in COLUMNS:
-        if column in _INTEGERS:
-            frame[column] = pd.to_numeric(frame[column]).astype("Int64")
-        elif column in _NUMBERS:
-            frame[column] = pd.to_numeric(frame[column]).astype(float)
-        else:
-            frame[column] = frame[column].astype(object).where(frame[column].notna(), "")
-    return frame
-
-
-def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically; floats keep all their digits."""
-    buffer = io.StringIO()
-    frame.to_csv(buffer, index=False, lineterminator="\n")
-    write_text(path, buffer.getvalue())
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read what `write_table` wrote of a probes table; UserError if it is damaged."""
-    try:
-        # every cell as text first: a regime may be called "nan", and Python's own float() reads back what was written
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)[COLUMNS]
-        for column in _NUMBERS:
-            frame[column] = [float(cell) if cell else None for cell in frame[column]]
-        return _typed(frame)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not readable as a table of probes ({error}); delete it and analyse again") from None
-
-
 @lru_cache(maxsize=1)
 def engine_hash() -> str:
     """Hash of the code that makes the numbers: results of another engine are measured again."""
     folder = Path(__file__).parent
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in ATTENTION_CODE)).hexdigest()
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in ENGINE_CODE)).hexdigest()
 
 
 def _path(value: Path | str | None) -> Path | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
-from nca_interp.analysis.attention import FAST, Attention, register
-from nca_interp.analysis.circuits import Bridges, Heads
+from nca_interp.analysis.attention import Attention
+from nca_interp.analysis.heads import Heads
+from nca_interp.analysis.kernel import FAST, Layer, register
+from nca_interp.analysis.losses import token_losses
 from nca_interp.analysis.probe import Probe
 from nca_interp.analysis.stimuli import Batch, NotApplicable, Stimulus, Subject
 from nca_interp.base import UserError
@@ -20,10 +23,13 @@ from nca_interp.discover import Definition
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ATTENTION_CODE = ("attention.py", "circuits.py", "geometry.py", "measure.py", "stimuli.py", "subject.py")
+ENGINE_CODE = (
+    "attention.py", "geometry.py", "heads.py", "kernel.py", "losses.py", "measure.py", "stimuli.py", "streams.py", "subject.py",
+)  # fmt: skip
 """Files of this package that decide a number."""
-LOGIT_ELEMENTS = 2**25
-"""Logits held at a time."""
+DTYPES = ("float32", "bfloat16", "float16")
+PASS_TOKENS = 2**14
+"""Tokens of a forward pass; a longer stimulus goes through in slices of whole sequences."""
 TOLERANCE = 1e-4
 """A result may leave its declared range by this much (rounding)."""
 
@@ -46,29 +52,16 @@ class Measurer:
         self.definitions = definitions
         self.probes: dict[str, Probe] = {name: d.value for name, d in definitions.items()}
         self.hashes = {name: d.sha256 for name, d in definitions.items()}
-        self._batches: dict[tuple[Any, ...], Batch | str] = {}
+        self._batches: dict[tuple[Any, ...], Batch | NotApplicable | str] = {}
         self._chances: dict[tuple[Any, ...], torch.Tensor] = {}
-        self._bridges = Bridges()
 
     def only(self, names: set[str]) -> Measurer:
         """A measurer of some of the probes that shares what this one keeps."""
         if names == set(self.hashes):
             return self
         part = Measurer({name: d for name, d in self.definitions.items() if name in names})
-        part._batches, part._chances, part._bridges = self._batches, self._chances, self._bridges
+        part._batches, part._chances = self._batches, self._chances
         return part
-
-    def open(self, directory: Path) -> PreTrainedModel:
-        """The model with the attention function that hands out scores, where its class allows another attention."""
-        from nca_interp.model.checkpoint import load_model
-
-        register()
-        try:
-            return load_model(directory, attn=FAST)
-        except UserError as error:
-            if "attn_implementation" not in str(error) and "attention" not in str(error).lower():
-                raise
-            return load_model(directory, attn="eager")
 
     def measure(self, model: PreTrainedModel, subject: Subject) -> Measured:
         """All probes on one model."""
@@ -76,64 +69,83 @@ class Measurer:
         by_stimulus: dict[Stimulus, dict[str, Probe]] = {}
         for name, probe in self.probes.items():
             by_stimulus.setdefault(probe.stimulus, {})[name] = probe
-        wrapped: list[tuple[dict[str, Probe], Batch]] = []
         for stimulus, probes in by_stimulus.items():
-            batch = self._build(stimulus, subject)
-            if isinstance(batch, str):
-                result.skipped.update(dict.fromkeys(probes, batch))
-                continue
             key = (stimulus, *_key(subject))
-            self._pass(model, batch, {n: p for n, p in probes.items() if p.reads != "heads"}, key, result)
-            if heads := {n: p for n, p in probes.items() if p.reads == "heads"}:
-                wrapped.append((heads, batch))
-        if wrapped:
-            self._heads(model, subject, wrapped, result)
+            batch = self._build(stimulus, subject, key, probes, result)
+            if batch is not None:
+                self._pass(model, batch, probes, key, result)
         result.rows.sort(key=lambda row: list(self.probes).index(row["probe"]))
         return result
 
-    def _build(self, stimulus: Stimulus, subject: Subject) -> Batch | str:
-        key = (stimulus, *_key(subject))
+    def _build(
+        self, stimulus: Stimulus, subject: Subject, key: tuple[Any, ...], probes: dict[str, Probe], result: Measured
+    ) -> Batch | None:
+        """The stimulus for this checkpoint; None after noting for its probes why there is none."""
         if key not in self._batches:
             try:
-                self._batches[key] = stimulus.build(subject)
+                batch = stimulus.build(subject)
+                self._batches[key] = _fault_of_batch(batch, subject) or batch
             except NotApplicable as reason:
-                self._batches[key] = str(reason)
-        return self._batches[key]
+                self._batches[key] = NotApplicable(str(reason))
+            except Exception as error:  # a user's stimulus may raise anything
+                self._batches[key] = f"its stimulus {stimulus} raised {type(error).__name__}: {error}"
+        built = self._batches[key]
+        if isinstance(built, Batch):
+            return built
+        if isinstance(built, NotApplicable):
+            result.skipped.update(dict.fromkeys(probes, str(built)))
+        else:
+            result.problems.update({name: f"{self._where(name)}: probe {name}: {built}" for name in probes})
+        return None
 
     def _pass(
         self, model: PreTrainedModel, batch: Batch, probes: dict[str, Probe], key: tuple[Any, ...], result: Measured
     ) -> None:
-        """One forward pass of a stimulus (in slices where its logits would not fit) for attention and loss probes."""
-        attention = {n: p for n, p in probes.items() if p.reads == "attention"}
-        loss = {n: p for n, p in probes.items() if p.reads == "loss"}
-        chances = {name: c for name in attention if (c := self._chance(name, batch, key, result)) is not None}
-        if not (chances or loss):
-            return
+        """One forward pass of a stimulus (in slices of whole sequences where it is long) for all probes that read it."""
+        kinds: dict[str, dict[str, Probe]] = {"attention": {}, "heads": {}, "loss": {}, "stimulus": {}}
+        for name, probe in probes.items():
+            kinds[probe.reads][name] = probe
+        chances = {n: c for n in kinds["attention"] if (c := self._chance(n, batch, key, result)) is not None}
+        for name in kinds["heads"]:
+            if (level := self._constant(name, batch, result)) is not None:
+                chances[name] = torch.full((len(batch.inputs),), level)
         collected: dict[tuple[str, int], list[torch.Tensor]] = {}
         nlls = []
-        for part in _slices(batch, subject_vocab(model)):
-            wanted = {n: p for n, p in attention.items() if n in chances and n not in result.problems | result.skipped}
-
-            def sink(
-                layer: int, query: torch.Tensor, key: torch.Tensor, lse: torch.Tensor, scale: float,
-                part: Batch = part, wanted: dict[str, Probe] = wanted,
-            ) -> None:  # fmt: skip
-                view = Attention(query, key, lse, scale, part, layer)
-                for name, probe in wanted.items():
-                    if name not in result.problems:
-                        value = self._call(name, result, probe, view, shape=(view.n_batch, view.n_heads))
-                        if value is not None:
-                            collected.setdefault((name, layer), []).append(value)
-
-            nlls.append(_forward(model, part, sink if wanted else None, bool(loss), wanted, result.skipped))
+        if chances or kinds["loss"]:
+            for part in _slices(batch):
+                sink = self._sink(model, part, {n: probes[n] for n in chances}, collected, result) if chances else None
+                nlls.append(_forward(model, part, sink, bool(kinds["loss"]), chances, result.skipped))
         for (name, layer), values in collected.items():
             self._head_rows(name, layer, torch.cat(values), chances[name], batch, result)
         for name in set(chances) - {name for name, _ in collected} - result.problems.keys() - result.skipped.keys():
             result.skipped[name] = f"{type(model).__name__} does not let its attention be replaced"
-        for name, probe in loss.items():
-            value = self._call(name, result, probe, torch.cat(nlls), batch, shape=(len(batch.inputs),))
-            if value is not None:
-                self._row(name, None, None, value, _constant(probe, batch), batch, result)
+        for name, probe in (kinds["loss"] | kinds["stimulus"]).items():
+            views = (torch.cat(nlls), batch) if probe.reads == "loss" else (batch,)
+            value = self._call(name, result, probe, *views, shape=(len(batch.inputs),))
+            level = None if value is None else self._constant(name, batch, result)
+            if value is not None and level is not None:
+                self._row(name, None, None, value, level, batch, result)
+
+    def _sink(
+        self,
+        model: PreTrainedModel,
+        part: Batch,
+        probes: dict[str, Probe],
+        collected: dict[tuple[str, int], list[torch.Tensor]],
+        result: Measured,
+    ) -> Any:
+        """What the attention function calls for each layer: every probe looks, what it returns is kept."""
+        wants_heads = any(probe.reads == "heads" for probe in probes.values())
+
+        def sink(layer: Layer) -> None:
+            view = Heads(layer, part, model) if wants_heads else Attention.of(layer, part)
+            for name, probe in probes.items():
+                if name not in result.problems and name not in result.skipped:
+                    value = self._call(name, result, probe, view, shape=(view.n_batch, view.n_heads))
+                    if value is not None:
+                        collected.setdefault((name, layer.number), []).append(value)
+
+        return sink
 
     def _chance(self, name: str, batch: Batch, key: tuple[Any, ...], result: Measured) -> torch.Tensor | None:
         """What an attention probe gives for uniform attention [batch]; None if it fails already there."""
@@ -150,23 +162,17 @@ class Measurer:
             self._chances[entry] = value[:, 0]
         return self._chances[entry]
 
-    def _heads(
-        self, model: PreTrainedModel, subject: Subject, work: list[tuple[dict[str, Probe], Batch]], result: Measured
-    ) -> None:
+    def _constant(self, name: str, batch: Batch, result: Measured) -> float | None:
+        """The declared chance level, NaN where none is; None if it cannot be computed."""
+        chance = self.probes[name].chance
         try:
-            bridge = self._bridges.of(model, subject.name)
-        except NotApplicable as reason:
-            result.skipped.update({name: str(reason) for probes, _ in work for name in probes})
-            return
-        for probes, batch in work:
-            heads = Heads(bridge, batch)
-            for name, probe in probes.items():
-                shape = (len(batch.inputs), bridge.cfg.n_layers, bridge.cfg.n_heads)
-                value = self._call(name, result, probe, heads, shape=shape)
-                if value is not None:
-                    for layer in range(shape[1]):
-                        chance = _constant(probe, batch)
-                        self._head_rows(name, layer, value[:, layer], torch.full((shape[0],), chance), batch, result)
+            level = chance(batch) if callable(chance) else chance
+            return math.nan if level is None else float(level)
+        except Exception as error:  # a user's file may raise anything
+            result.problems[name] = (
+                f"{self._where(name, error)}: chance of probe {name}: {type(error).__name__}: {error}"
+            )
+            return None
 
     def _head_rows(
         self, name: str, layer: int, values: torch.Tensor, chances: torch.Tensor, batch: Batch, result: Measured
@@ -196,7 +202,7 @@ class Measurer:
         wide = values.double()
         result.rows.append({
             "probe": name, "layer": layer, "head": head, "value": float(wide.mean()),
-            "chance": None if math.isnan(chance) else chance,
+            "chance": None if math.isnan(chance) else chance, "null_95": None, "hit": None,
             "sd": float(wide.std()) if len(wide) > 1 else None,
             "unit": f"{probe.unit}, {batch.note}" if batch.note else probe.unit, "n": len(wide),
         })  # fmt: skip
@@ -233,7 +239,7 @@ def _fault(value: Any, shape: tuple[int, ...], probe: Probe, nan: bool) -> str |
     if tuple(value.shape) != shape:
         return f"shape {list(value.shape)}; legal: {list(shape)}"
     finite = value[~value.isnan()].float()
-    if (value.isnan().any() and not nan and probe.reads != "attention") or finite.isinf().any():
+    if (value.isnan().any() and not nan and probe.reads not in ("attention", "heads")) or finite.isinf().any():
         return "NaN or infinity"
     for bound, outside in (
         (probe.low, lambda b: finite.min() < b - TOLERANCE),
@@ -244,42 +250,62 @@ def _fault(value: Any, shape: tuple[int, ...], probe: Probe, nan: bool) -> str |
     return None
 
 
+def _fault_of_batch(batch: Any, subject: Subject) -> str | None:
+    """What makes a built stimulus one that the model cannot take."""
+    if not isinstance(batch, Batch):
+        return f"its stimulus built a {type(batch).__name__}; legal: a Batch"
+    if batch.length > subject.n_ctx:
+        return f"its stimulus has {batch.length} tokens a sequence; the model's context holds {subject.n_ctx}"
+    for tokens in (batch.inputs, batch.targets):
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < subject.vocab_size:
+            return f"its stimulus holds tokens {tokens.min()} to {tokens.max()}; the model knows 0 to {subject.vocab_size - 1}"
+    return None
+
+
+def open_scored(directory: Path, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
+    """A model with the attention function that hands out scores, where its class allows another attention."""
+    from nca_interp.model.checkpoint import load_model
+
+    if dtype not in DTYPES:
+        raise UserError(f"dtype: {dtype!r}; legal: {', '.join(DTYPES)}")
+    register()
+    try:
+        model = load_model(directory, attn=FAST, dtype=getattr(torch, dtype))
+    except UserError as error:
+        if "attn_implementation" not in str(error) and "attention" not in str(error).lower():
+            raise
+        model = load_model(directory, attn="eager", dtype=getattr(torch, dtype))
+    try:
+        moved: Any = model
+        return moved.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device: {device!r} is not usable here ({str(error).splitlines()[0]})") from None
+
+
 def _forward(
-    model: PreTrainedModel, part: Batch, sink: Any, loss: bool, wanted: dict[str, Probe], skipped: dict[str, str]
+    model: PreTrainedModel, part: Batch, sink: Any, loss: bool, wanted: Iterable[str], skipped: dict[str, str]
 ) -> torch.Tensor:
-    """Run the model, whole only if its loss is wanted; returns the loss of each target [batch, position] (or nothing)."""
-    tokens = torch.from_numpy(part.inputs).to(model.device)
-    runner = model if loss else model.base_model
+    """Run the backbone, and the head if its loss is wanted; returns the loss of each target [batch, position] (or nothing)."""
+    tokens = torch.from_numpy(np.asarray(part.inputs, dtype=np.int64)).to(model.device)
     with torch.inference_mode():
         try:
-            out = runner(input_ids=tokens, use_cache=False, **({"score_sink": sink} if sink else {}))
-        except UserError as error:  # attention that is not plain causal softmax: refused by the attention function
+            out = model.base_model(input_ids=tokens, use_cache=False, **({"score_sink": sink} if sink else {}))
+        except UserError as error:  # attention that is not causal softmax: refused by the attention function
             skipped.update(dict.fromkeys(wanted, str(error)))
             if not loss:
                 return torch.empty(0)
-            model.set_attn_implementation("sdpa")
-            out = runner(input_ids=tokens, use_cache=False)
-        if not loss:
-            return torch.empty(0)
-        targets = torch.from_numpy(part.targets).to(model.device)
-        logits = out.logits[:, : targets.shape[1]].float()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape).cpu()
+            model.set_attn_implementation("eager")
+            out = model.base_model(input_ids=tokens, use_cache=False)
+            model.set_attn_implementation(FAST)
+    if not loss:
+        return torch.empty(0)
+    targets = torch.from_numpy(np.asarray(part.targets, dtype=np.int64)).to(model.device)
+    return token_losses(model, out[0], tokens, targets).cpu()
 
 
-def _slices(batch: Batch, vocab_size: int) -> list[Batch]:
-    rows = max(1, LOGIT_ELEMENTS // (batch.length * vocab_size))
-    n = len(batch.inputs)
+def _slices(batch: Batch) -> list[Batch]:
+    rows, n = max(1, PASS_TOKENS // batch.length), len(batch.inputs)
     return [batch] if rows >= n else [batch.rows(start, min(n, start + rows)) for start in range(0, n, rows)]
-
-
-def subject_vocab(model: PreTrainedModel) -> int:
-    """Columns of the model's logits."""
-    return int(model.config.get_text_config().vocab_size)
-
-
-def _constant(probe: Probe, batch: Batch) -> float:
-    chance = probe.chance(batch) if callable(probe.chance) else probe.chance
-    return math.nan if chance is None else float(chance)
 
 
 def _key(subject: Subject) -> tuple[Any, ...]:

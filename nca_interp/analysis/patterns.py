@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nca_interp.analysis.attention import FAST, Attention, register
+from nca_interp.analysis.attention import Attention
+from nca_interp.analysis.kernel import FAST, Layer, register
 from nca_interp.analysis.stimuli import Batch, NotApplicable, Subject, natural, repeated_tokens
 from nca_interp.analysis.subject import describe
 from nca_interp.base import UserError
@@ -65,9 +66,9 @@ def _pattern(model: Any, batch: Batch, layer: int, head: int) -> np.ndarray:
     one = Batch(batch.inputs[:1, :LONGEST], batch.targets[:1, :LONGEST])
     found: list[torch.Tensor] = []
 
-    def sink(index: int, query: torch.Tensor, key: torch.Tensor, lse: torch.Tensor, scale: float) -> None:
-        if index == layer:
-            found.append(Attention(query, key, lse, scale, one, index).pattern(head))
+    def sink(handed: Layer) -> None:
+        if handed.number == layer:
+            found.append(Attention.of(handed, one).pattern(head))
 
     with torch.inference_mode():
         model.base_model(input_ids=torch.from_numpy(one.inputs), use_cache=False, score_sink=sink)

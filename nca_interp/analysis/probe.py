@@ -10,8 +10,8 @@ from nca_interp.analysis.stimuli import Batch, Stimulus
 from nca_interp.base import UserError
 from nca_interp.discover import define
 
-Reads = Literal["attention", "loss", "heads"]
-READS: tuple[Reads, ...] = ("attention", "loss", "heads")
+Reads = Literal["attention", "heads", "loss", "stimulus"]
+READS: tuple[Reads, ...] = ("attention", "heads", "loss", "stimulus")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Probe:
     """A measurement: what it reads, what the function returns, unit, range and chance level.
 
     reads="attention": function(attention: Attention) -> [batch, head], called once a layer; chance is what it returns
-    for uniform causal attention. reads="loss": function(nll [batch, position], stimulus: Batch) -> [batch], nll[b, i]
-    in nats of target i. reads="heads": function(heads: circuits.Heads) -> [batch, layer, head].
+    for uniform causal attention. reads="heads": the same with `heads.Heads`, which also knows what each head writes to
+    the logits. reads="loss": function(nll [batch, position], stimulus: Batch) -> [batch], nll[b, i] in nats of target
+    i. reads="stimulus": function(stimulus: Batch) -> [batch], what the stimulus holds whatever the model.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Probe:
     low: float | None
     high: float | None
     chance: float | Callable[[Batch], float] | None
+    hit: float | None
     doc: str
 
     @property
@@ -42,7 +44,7 @@ class Probe:
         """Name, definition, unit and range for listings and reports."""
         return {
             "name": self.name, "doc": self.doc, "unit": self.unit, "low": self.low, "high": self.high,
-            "reads": self.reads, "stimulus": self.stimulus.args,
+            "reads": self.reads, "stimulus": self.stimulus.args, "hit": self.hit,
         }  # fmt: skip
 
 
@@ -54,17 +56,21 @@ def probe(
     low: float | None = None,
     high: float | None = None,
     chance: float | Callable[[Batch], float] | None = None,
+    hit: float | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function of a definition file as a probe of the same name; the function itself is returned unchanged.
 
     `low` and `high`: legal range of the result (None: unbounded), checked on every result. `chance`: level without the
     measured ability, for `reads="loss"` and `"heads"`, a number or a function of the stimulus; attention probes need
-    none, theirs is measured on uniform attention.
+    none, theirs is measured on uniform attention. `hit`: a head counts as one of the kind above this score, if it is
+    also above the 95th percentile of randomly initialised models (None: the probe names no kind of head).
     """
     if reads not in READS:
         raise UserError(f"reads: {reads!r}; legal: {', '.join(READS)}")
     if not isinstance(stimulus, Stimulus):
-        raise UserError(f"stimulus: {stimulus!r}; legal: repeated_tokens(...), natural(...), nca_frames(...)")
+        raise UserError(
+            f"stimulus: {stimulus!r}; legal: repeated_tokens(...), natural(...), nca_frames(...), dyck(...)"
+        )
     if reads == "attention" and chance is not None:
         raise UserError("chance: attention probes have the chance level of uniform attention; legal: None")
 
@@ -73,7 +79,7 @@ def probe(
         define(
             "probes",
             function.__name__,
-            Probe(function.__name__, function, stimulus, reads, unit, low, high, chance, doc),
+            Probe(function.__name__, function, stimulus, reads, unit, low, high, chance, hit, doc),
         )
         return function
 

@@ -1,4 +1,4 @@
-"""What the models are shown: repeated random tokens, natural validation rows, NCA frames. NumPy only, so cheap to import.
+"""What the models are shown: repeated random tokens, natural validation rows (and streams.py). NumPy only: cheap to import.
 
 A definition file names a stimulus (`repeated_tokens(period=64)`); `build(subject)` makes its tokens for one checkpoint.
 Tokens depend only on the stimulus's arguments, the vocabulary and the token file, never on the weights.
@@ -26,10 +26,14 @@ class NotApplicable(Exception):
 
 
 class Frame(NamedTuple):
-    """Geometry of NCA tokens: the token of patch (r, c) of grid t stands at `t * tokens + 1 + columns * r + c`."""
+    """Geometry of NCA tokens: the token of patch (r, c) of grid t stands at `start + t * tokens + 1 + columns * r + c`."""
 
     rows: int
     columns: int
+    start: int = 0
+    """Where the first grid starts: 1 after a begin-of-sequence token."""
+    reach: int = 1
+    """A patch depends on the patches of the grid before it that are at most this many rows and columns away."""
 
     @property
     def tokens(self) -> int:
@@ -48,6 +52,11 @@ class Batch:
     start: int = 0
     """Where the first block starts: 1 after a begin-of-sequence token."""
     frame: Frame | None = None
+    places: np.ndarray | None = None
+    """NCA: for each token an integer [batch, position] that says what the cells that decide its successor in the next
+    grid look like; equal numbers, equal cells; -1 for delimiters."""
+    opener: np.ndarray | None = None
+    """Dyck: for each closing bracket the place of its opening bracket [batch, position]; -1 for others."""
     note: str = ""
     """How the stimulus departs from its definition, e.g. "period 16"."""
 
@@ -65,7 +74,8 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> Batch:
         """The same stimulus with sequences start to stop only."""
-        return replace(self, inputs=self.inputs[start:stop], targets=self.targets[start:stop])
+        part: dict[str, Any] = {k: v[start:stop] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return replace(self, **part)
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ class RepeatedTokens(Stimulus):
     def build(self, subject: Subject) -> Batch:
         """Blocks are drawn without replacement from the vocabulary without special tokens and, where frequencies are
         known, without its most and least frequent 4 %. The period shrinks to fit a small vocabulary or context."""
-        legal = _drawable(subject)
+        legal = drawable(subject)
         start = 0 if subject.bos is None else 1
         room = (subject.n_ctx - start) // self.repeats
         period = min(self.period, len(legal), room)
@@ -149,7 +159,8 @@ class RepeatedTokens(Stimulus):
         return Batch(inputs, inputs[:, 1:], period, self.repeats, start, note=note)
 
 
-def _drawable(subject: Subject) -> np.ndarray:
+def drawable(subject: Subject) -> np.ndarray:
+    """Tokens that random stimuli may hold, ascending."""
     specials = np.zeros(subject.vocab_size, dtype=bool)
     specials[[s for s in subject.specials if 0 <= s < subject.vocab_size]] = True
     counts = subject.counts
@@ -165,29 +176,25 @@ def _drawable(subject: Subject) -> np.ndarray:
 class Natural(Stimulus):
     """Validation rows of the data the checkpoint is trained on (its own token file)."""
 
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length is not None and self.length < 2:
+            raise UserError(f"natural: length {self.length}; legal: 2 or more")
+
     def build(self, subject: Subject) -> Batch:
-        """The first rows of val.bin, as long as the context allows."""
+        """The first rows of val.bin, as long as `length` and the context allow."""
         if subject.rows is None:
             raise NotApplicable("no token file of its own data and no tokenizer; give --tokens or --tokenizer")
-        return _rows_batch(subject, self.sequences)
+        return rows_batch(subject, self.sequences, self.length)
 
 
-@dataclass(frozen=True)
-class NcaFrames(Stimulus):
-    """Validation rows of an NCA token file, with the geometry of their frames."""
-
-    def build(self, subject: Subject) -> Batch:
-        """The first rows of val.bin; every row starts with a frame."""
-        spec = subject.spec or {}
-        if subject.rows is None or spec.get("kind") != "nca":
-            raise NotApplicable("not an NCA vocabulary: this checkpoint's tokens are not patches of a grid")
-        side = spec["grid"] // spec["patch"]
-        return replace(_rows_batch(subject, self.sequences), frame=Frame(side, side))
-
-
-def _rows_batch(subject: Subject, sequences: int) -> Batch:
+def rows_batch(subject: Subject, sequences: int, length: int | None = None) -> Batch:
+    """The first rows of a subject's data as a stimulus; NotApplicable where they are too few or of another vocabulary."""
     assert subject.rows is not None
-    rows = np.asarray(subject.rows[:sequences, : subject.n_ctx + 1], dtype=np.int64)
+    longest = min(length or subject.n_ctx, subject.n_ctx)
+    rows = np.asarray(subject.rows[:sequences, : longest + 1], dtype=np.int64)
     if len(rows) < 2 or rows.shape[1] < 2:
         raise NotApplicable(
             f"{subject.rows_from} holds {len(rows)} rows of {rows.shape[1]} tokens; at least 2 of 2 are needed"
@@ -204,14 +211,9 @@ def repeated_tokens(period: int = 64, repeats: int = 2, sequences: int = 16) -> 
     return RepeatedTokens(sequences, period, repeats)
 
 
-def natural(sequences: int = 32) -> Natural:
-    """Stimulus: validation rows of the checkpoint's own data."""
-    return Natural(sequences)
-
-
-def nca_frames(sequences: int = 16) -> NcaFrames:
-    """Stimulus: NCA validation rows; only for checkpoints with an NCA vocabulary."""
-    return NcaFrames(sequences)
+def natural(sequences: int = 32, length: int | None = None) -> Natural:
+    """Stimulus: validation rows of the checkpoint's own data, cut to `length` tokens if given."""
+    return Natural(sequences, length)
 
 
 def sample_text() -> str:

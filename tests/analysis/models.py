@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nca_interp.analysis.attention import Attention
+from nca_interp.analysis.kernel import Rule
 from nca_interp.analysis.stimuli import Batch
 
 TOKENS, CONTEXT = 24, 40
@@ -17,7 +18,7 @@ def attention_of(patterns: torch.Tensor, stimulus: Batch) -> Attention:
     """An `Attention` whose probabilities are exactly `patterns` [batch, head, query, key]."""
     batch, heads, length, _ = patterns.shape
     keys = torch.eye(length).expand(batch, heads, length, length)
-    return Attention(patterns.clamp(min=1e-30).log(), keys, torch.zeros(batch, heads, length), 1.0, stimulus)
+    return Attention(patterns.clamp(min=1e-30).log(), keys, torch.zeros(batch, heads, length), Rule(1.0), stimulus)
 
 
 def batch_of(tokens: np.ndarray, **more) -> Batch:
@@ -98,6 +99,14 @@ def tiny(family: str, **more):
         "mistral": (t.MistralConfig, t.MistralForCausalLM, {"num_key_value_heads": 2, "sliding_window": None}),
         "olmo2": (t.Olmo2Config, t.Olmo2ForCausalLM, {"num_key_value_heads": 4}),
         "gemma": (t.GemmaConfig, t.GemmaForCausalLM, {"num_key_value_heads": 1, "head_dim": 8}),
+        "qwen3": (t.Qwen3Config, t.Qwen3ForCausalLM, {"num_key_value_heads": 2, "head_dim": 8}),
+        "olmo": (t.OlmoConfig, t.OlmoForCausalLM, {"num_key_value_heads": 4}),
+        "gemma3": (t.Gemma3TextConfig, t.Gemma3ForCausalLM, {"num_key_value_heads": 2, "head_dim": 8}),
+        "gpt_oss": (
+            t.GptOssConfig,
+            t.GptOssForCausalLM,
+            {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+        ),
         "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, {"num_key_value_heads": 2, "head_dim": 8}),
         "gpt2": (t.GPT2Config, t.GPT2LMHeadModel, {}),
     }

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nca_interp.analysis.engine import COLUMNS, analyze_checkpoint, analyze_run, read_table
-from nca_interp.analysis.stimuli import NotApplicable, Subject, natural, nca_frames, repeated_tokens
+from nca_interp.analysis.engine import COLUMNS, analyze, analyze_run, engine_hash
+from nca_interp.analysis.probe_table import read_table, save
+from nca_interp.analysis.stimuli import NotApplicable, Subject, natural, repeated_tokens
+from nca_interp.analysis.streams import dyck, nca_frames
 from nca_interp.analysis.subject import open_rows
 from nca_interp.base import UserError
 from nca_interp.config import ModelConfig
@@ -20,7 +22,7 @@ from nca_interp.data.specs import DyckSpec, NcaSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
-from nca_interp.store import RunDir
+from nca_interp.store import RunDir, checkpoint_hash
 
 CONFIG = ModelConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=24, n_ctx=64)
 
@@ -75,9 +77,9 @@ def _write_broken(folder: Path) -> None:
 
 
 def test_all_probes_of_an_nca_checkpoint(study):
-    frame = analyze_checkpoint(_run(study).checkpoint(7))
+    frame = analyze(_run(study).checkpoint(7))
     assert list(frame.columns) == COLUMNS
-    assert frame.attrs == {"problems": [], "skipped": []}
+    assert frame.attrs["problems"] == frame.attrs["skipped"] == []
     assert frame[["run", "regime", "domain", "seed", "stage", "step", "tokens"]].drop_duplicates().values.tolist() == [
         ["ppt.nca.s0", "nca", "", 0, "ppt", 7, 70]
     ]
@@ -85,14 +87,14 @@ def test_all_probes_of_an_nca_checkpoint(study):
     heads = frame[frame["head"].notna()].groupby("probe").size()
     assert heads.eq(4).all()
     assert (frame.unit[frame.probe == "induction"] == "attention mass, period 16").all()  # 16 patch tokens exist
-    again = analyze_checkpoint(_run(study).checkpoint(7))
+    again = analyze(_run(study).checkpoint(7))
     pd.testing.assert_frame_equal(frame, again)
 
 
 def test_a_broken_probe_is_named_with_file_and_line_while_the_others_finish(study, tmp_path):
     folder = tmp_path / "own"
     _write_broken(folder)
-    frame = analyze_checkpoint(_run(study).checkpoint(0), probes_folder=folder)
+    frame = analyze(_run(study).checkpoint(0), probes_folder=folder)
     problems = frame.attrs["problems"]
     for name, (_, line, message) in BROKEN.items():
         told = [p for p in problems if f"{name}.py:" in p]
@@ -113,7 +115,7 @@ def test_a_probe_that_fails_on_real_weights_only_is_named(study, tmp_path):
     lines = GOOD.splitlines()
     lines[-1] = "    return attention.offset(2).mean() / (1.0 if attention.n_heads == 1 else 0.0)"
     (folder / "two_back.py").write_text("\n".join(lines))
-    frame = analyze_checkpoint(_run(study).checkpoint(0), probes_folder=folder)
+    frame = analyze(_run(study).checkpoint(0), probes_folder=folder)
     assert len(frame.attrs["problems"]) == 1
     assert "two_back.py" in frame.attrs["problems"][0]
     assert "two_back" not in set(frame.probe)
@@ -122,11 +124,11 @@ def test_a_probe_that_fails_on_real_weights_only_is_named(study, tmp_path):
 def test_unknown_probe_and_missing_folder(study, tmp_path):
     checkpoint = _run(study).checkpoint(0)
     with pytest.raises(UserError, match="did you mean 'induction'"):
-        analyze_checkpoint(checkpoint, probes=["inductoin"])
+        analyze(checkpoint, probes=["inductoin"])
     with pytest.raises(UserError, match="no such folder"):
-        analyze_checkpoint(checkpoint, probes_folder=tmp_path / "nowhere")
+        analyze(checkpoint, probes_folder=tmp_path / "nowhere")
     with pytest.raises(UserError, match="no such checkpoint"):
-        analyze_checkpoint(tmp_path / "nowhere")
+        analyze(tmp_path / "nowhere")
 
 
 def test_done_work_is_skipped_and_a_changed_probe_alone_is_measured_again(study, tmp_path, monkeypatch):
@@ -205,24 +207,33 @@ def test_problems_and_skips_are_remembered(study, tmp_path):
     assert header["stimuli"]["two_back"] == {"kind": "RepeatedTokens", "sequences": 16, "period": 16, "repeats": 2}
 
 
-def test_nca_probes_do_not_apply_to_other_vocabularies(tmp_path):
+def test_streams_are_laid_over_other_vocabularies(tmp_path):
     meta = write_tokens(tmp_path / "dyck", DyckSpec(k=40, max_depth=4), n_train=4, n_val=40, seq_len=64, seed=0)
     build(CONFIG, meta.vocab_size, 0, "ppt").save_pretrained(tmp_path / "model")
-    frame = analyze_checkpoint(tmp_path / "model", tokens_dir=tmp_path / "dyck")
-    assert {s.split(":")[0] for s in frame.attrs["skipped"]} == {"nca_grid_time", "nca_stencil", "nca_stencil_excess"}
-    assert {"entropy", "induction"} <= set(frame.probe)
-    with pytest.raises(UserError, match="not an NCA vocabulary"):
-        analyze_checkpoint(tmp_path / "model", tokens_dir=tmp_path / "dyck", probes=["nca_stencil"])
+    frame = analyze(tmp_path / "model", tokens=tmp_path / "dyck")
+    assert frame.attrs["skipped"] == []
+    assert {"entropy", "induction", "nca_stencil", "dyck_opener"} <= set(frame.probe)
+    unit = frame[frame.probe == "nca_stencil"].unit.iloc[0]
+    assert unit == "attention mass, 2 states on 6 x 6 cells, laid over the vocabulary"
+    assert (frame[frame.probe == "dyck_opener"].unit == "attention mass").all()  # its own brackets
     small = build(CONFIG, 20, 0, "ppt")
     small.save_pretrained(tmp_path / "small")
     with pytest.raises(UserError, match="a vocabulary of 80 tokens; the model in .* has 20"):
-        analyze_checkpoint(tmp_path / "small", tokens_dir=tmp_path / "dyck")
+        analyze(tmp_path / "small", tokens=tmp_path / "dyck")
 
 
 def test_a_vocabulary_smaller_than_the_stimulus_needs(tmp_path):
     build(CONFIG, 6, 0, "ppt").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="a vocabulary smaller than the stimulus needs: 6 tokens can be drawn"):
-        analyze_checkpoint(tmp_path)
+        analyze(tmp_path, ["induction"])
+    with pytest.raises(
+        UserError, match="NCA frames need 18 ordinary tokens and a context of 44; this model has 6 and 64"
+    ):
+        analyze(tmp_path, ["nca_stencil"])
+    assert set(analyze(tmp_path).probe) == {"dyck_opener", "dyck_match"}
+    build(CONFIG, 3, 0, "ppt").save_pretrained(tmp_path / "tiny")
+    with pytest.raises(UserError, match="does not apply"):
+        analyze(tmp_path / "tiny")
 
 
 def test_repeated_tokens_are_distinct_reproducible_and_fit():
@@ -259,6 +270,173 @@ def test_natural_and_nca_rows_come_from_the_token_file(study):
     assert np.array_equal(batch.inputs, rows[:5, :64])
     assert np.array_equal(batch.targets, rows[:5, 1:65])
     frames = nca_frames(sequences=3).build(subject)
-    assert frames.frame == (3, 3)
+    assert frames.frame == (3, 3, 0, 1)
     assert (frames.inputs[:, 0] == 16).all()
     assert (frames.inputs[:, frames.frame.tokens - 1] == 17).all()
+
+
+@pytest.mark.parametrize("bos", [None, 7])
+def test_laid_over_streams_keep_their_geometry(bos):
+    """Each patch token becomes one ordinary token; behind a begin-of-sequence token everything moves by one."""
+    subject = Subject("x", 30_000, 400, frozenset({7, 9}), bos)
+    frames, start = nca_frames(sequences=3).build(subject), int(bos is not None)
+    assert frames.inputs.shape == frames.targets.shape == (3, 400)
+    assert frames.frame == (6, 6, start, 1)
+    assert frames.note == "10 states on 12 x 12 cells, laid over the vocabulary"
+    assert np.array_equal(frames.inputs[:, 1:], frames.targets[:, :-1])
+    opens, closes = frames.inputs[:, start::38], frames.inputs[:, start + 37 :: 38]
+    assert len(np.unique(opens)) == len(np.unique(closes)) == 1
+    assert not np.isin(frames.inputs[:, start:], [7, 9]).any()
+    assert (frames.places[:, start::38] == -1).all()
+    assert (frames.places[:, start + 1 : start + 37] >= 0).all()
+    assert np.array_equal(frames.inputs, nca_frames(sequences=3).build(subject).inputs)
+    brackets = dyck(sequences=3).build(subject)
+    assert brackets.inputs.shape == brackets.targets.shape == (3, 400)
+    closing = brackets.opener >= 0
+    row, place = closing.nonzero()
+    pairs = {
+        (int(brackets.inputs[r, brackets.opener[r, p]]), int(brackets.inputs[r, p]))
+        for r, p in zip(row, place, strict=True)
+    }
+    assert len(pairs) == 64
+    assert len({o for o, _ in pairs} | {c for _, c in pairs}) == 128
+    if bos is not None:
+        assert (frames.inputs[:, 0] == bos).all()
+        assert (brackets.inputs[:, 0] == bos).all()
+
+
+def _with_stimulus(folder: Path, body: str) -> Path:
+    folder.mkdir()
+    lines = GOOD.replace("probe, repeated_tokens", "probe").replace("repeated_tokens(period=16)", "Own()").splitlines()
+    own = f"""
+from dataclasses import dataclass
+import numpy as np
+from nca_interp.analysis.stimuli import Batch, Stimulus
+
+@dataclass(frozen=True)
+class Own(Stimulus):
+    def build(self, subject):
+        {body}
+"""
+    (folder / "own.py").write_text("\n".join([*lines[:2], own, *lines[2:], ""]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "return Batch(np.zeros((2, 65), int), np.zeros((2, 64), int))",
+            "65 tokens a sequence; the model's context holds 64",
+        ),
+        ("return Batch(np.full((2, 9), 18), np.zeros((2, 8), int))", "holds tokens 18 to 18; the model knows 0 to 17"),
+        ("return np.zeros((2, 9))", "built a ndarray; legal: a Batch"),
+        ("raise KeyError('x')", "raised KeyError: 'x'"),
+    ],
+)
+def test_a_stimulus_that_the_model_cannot_take_is_named(study, tmp_path, body, message):
+    folder = _with_stimulus(tmp_path / "own", body)
+    with pytest.warns(UserWarning, match="own.py:.*probe two_back"):
+        frame = analyze(_run(study).checkpoint(0), ["two_back", "induction"], probes_folder=folder)
+    assert len(frame.attrs["problems"]) == 1
+    assert message in frame.attrs["problems"][0]
+    assert set(frame.probe) == {"induction"}
+
+
+def test_a_chance_level_that_raises_is_named(study, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    text = GOOD.replace("low=0.0", "reads='heads', chance=lambda s: 1 / 0, low=0.0")
+    (folder / "two_back.py").write_text(text)
+    frame = analyze(_run(study).checkpoint(0), ["two_back", "induction"], probes_folder=folder)
+    assert "two_back.py:4: chance of probe two_back: ZeroDivisionError" in frame.attrs["problems"][0]
+    assert set(frame.probe) == {"induction"}
+
+
+def test_a_checkpoint_that_changes_while_it_is_read(study, monkeypatch):
+    from nca_interp.analysis.measure import Measurer
+
+    checkpoint, real = _run(study).checkpoint(7), Measurer.measure
+
+    def rewritten(self, model, subject):
+        weights = checkpoint / "model.safetensors"
+        weights.write_bytes(weights.read_bytes())
+        return real(self, model, subject)
+
+    monkeypatch.setattr(Measurer, "measure", rewritten)
+    with pytest.raises(UserError, match="changed while it was read; analyse it when it is complete"):
+        analyze(checkpoint, ["induction"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_tables_carry_their_provenance(study, tmp_path, suffix):
+    checkpoint = _run(study).checkpoint(7)
+    frame = analyze(checkpoint, ["induction", "nca_match_frequency"])
+    path = tmp_path / "out" / f"heads{suffix}"
+    assert save(frame, path) == [path, path.with_suffix(".json")]
+    found = read_table(path) if suffix == ".csv" else pd.read_parquet(path)
+    pd.testing.assert_frame_equal(found, frame, check_dtype=suffix == ".csv")
+    attrs = json.loads(path.with_suffix(".json").read_text())
+    if suffix == ".parquet":
+        assert found.attrs == attrs
+    told = attrs["provenance"]
+    assert told["checkpoint_sha256"] == checkpoint_hash(checkpoint)
+    assert told["engine"] == engine_hash()
+    assert told["probes"]["induction"]["file"] == "induction.py"
+    assert told["probes"]["induction"]["stimulus"] == {
+        "kind": "RepeatedTokens",
+        "sequences": 16,
+        "period": 64,
+        "repeats": 2,
+    }
+    assert told["versions"]["torch"]
+    with pytest.raises(UserError, match="unknown kind of table '.xlsx'; legal: .csv, .parquet"):
+        save(frame, tmp_path / "heads.xlsx")
+
+
+def test_the_hash_of_a_checkpoint_of_others_follows_its_weights(tmp_path):
+    hashes = set()
+    for seed in (0, 1, 1):
+        build(CONFIG, 50, seed, "ppt").save_pretrained(tmp_path)
+        hashes.add(analyze(tmp_path, ["induction"]).attrs["provenance"]["checkpoint_sha256"])
+    assert len(hashes) == 2
+
+
+def test_names_of_the_hub(tmp_path, monkeypatch):
+    """A name is downloaded where there is a network, a directory of that name wins, and offline one sentence says so."""
+    import huggingface_hub
+
+    asked = []
+
+    def download(repository, revision, allow_patterns):
+        asked.append((repository, revision))
+        assert not any("bin" in pattern for pattern in allow_patterns)
+        if repository == "some/missing":
+            raise OSError("Name or service not known\nmore")
+        return str(tmp_path / "model")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    build(CONFIG, 50, 0, "ppt").save_pretrained(tmp_path / "model")
+    build(CONFIG, 50, 0, "ppt").save_pretrained(tmp_path / "a" / "folder")
+    assert set(analyze("org/model-1b@step1000", ["induction"]).probe) == {"induction"}
+    analyze("a/folder", ["induction"])
+    assert asked == [("org/model-1b", "step1000")]
+    with pytest.raises(
+        UserError,
+        match="some/missing: no such checkpoint directory, and the Hugging Face hub does not give it \\(Name or service not known\\)",
+    ):
+        analyze("some/missing")
+    with pytest.raises(UserError, match="no such checkpoint directory"):
+        analyze("nowhere")
+
+
+def test_slices_do_not_change_the_scores(study, monkeypatch):
+    from nca_interp.analysis import losses, measure
+
+    checkpoint = _run(study).checkpoint(7)
+    whole = analyze(checkpoint)
+    monkeypatch.setattr(measure, "PASS_TOKENS", 1024)  # every stimulus that compares sequences has fewer
+    monkeypatch.setattr(losses, "LOGIT_ELEMENTS", 1000)
+    sliced = analyze(checkpoint)
+    pd.testing.assert_frame_equal(whole, sliced, rtol=1e-4, atol=1e-5)

@@ -8,10 +8,14 @@ import torch
 
 from nca_interp import discover
 from nca_interp.analysis.attention import Attention
-from nca_interp.analysis.engine import analyze_checkpoint
+from nca_interp.analysis.engine import analyze
 from nca_interp.analysis.geometry import controls, patch_of_target, stencil
-from nca_interp.analysis.stimuli import Frame
-from tests.analysis.models import attention_of, batch_of, planted_gpt2
+from nca_interp.analysis.stimuli import Frame, Subject
+from nca_interp.analysis.streams import nca_frames, openers
+from nca_interp.data.nca import initial_cells, make_rules, rule_keys, simulate, tokens_to_frames, trajectory_keys
+from nca_interp.data.nca_rows import Search, nca_rows
+from nca_interp.data.specs import NcaSpec
+from tests.analysis.models import attention_of, batch_of, planted_gpt2, random_patterns
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +25,7 @@ def probes():
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    frame = analyze_checkpoint(planted_gpt2(tmp_path_factory.mktemp("planted")))
+    frame = analyze(planted_gpt2(tmp_path_factory.mktemp("planted")))
     assert frame.attrs["problems"] == []
     return {(r.probe, r.layer, r.head): r for r in frame.dropna(subset=["head"]).itertuples()}, frame
 
@@ -35,6 +39,13 @@ def test_planted_heads_score_one_and_the_others_chance(planted):
         assert heads[probe, 0, 1].value == pytest.approx(heads[probe, 0, 1].chance, abs=1e-6)
     assert heads["induction", 0, 0].value < 1e-4
     assert heads["duplicate_token", 1, 0].value < 1e-4
+    for repeat in (2, 3, 4):
+        assert heads[f"induction_repeat_{repeat}", 1, 0].value == pytest.approx(1.0, abs=1e-4)
+        uniform = heads[f"induction_repeat_{repeat}", 0, 1]
+        assert uniform.value == pytest.approx(uniform.chance, abs=1e-6)
+    assert heads["offset_peak", 0, 0].value == 1
+    assert heads["offset_peak_mass", 0, 0].value == pytest.approx(1.0, abs=1e-4)
+    assert heads["offset_peak", 1, 0].value == 18, "the period less one"
 
 
 def test_copying_and_anti_copying_heads(planted):
@@ -43,6 +54,10 @@ def test_copying_and_anti_copying_heads(planted):
     assert heads["copying", 1, 1].value == pytest.approx(-1.0, abs=1e-3)
     period = 19
     assert heads["copying", 0, 1].chance == pytest.approx(2 / (period + 1) - 1)
+    assert heads["anti_induction", 1, 1].value == pytest.approx(1.0, abs=1e-3)
+    assert heads["anti_induction", 1, 0].value == pytest.approx(0.0, abs=1e-3)
+    late = 1 / np.arange(period + 2, 2 * period + 2)
+    assert heads["anti_induction", 0, 1].chance == pytest.approx(late.mean() / (period + 1))
     gain = frame[frame.probe == "repeated_token_gain"].iloc[0]
     assert gain.value > 0.5
     assert gain.unit == f"nats per token, period {period}"
@@ -75,41 +90,171 @@ def test_every_attention_probe_on_uniform_attention_has_its_closed_form(probes):
     q = np.arange(length)
     late = q >= period
     repeated = batch_of(np.tile(np.arange(period), (2, 2)), period=period, repeats=2)
+    four = batch_of(np.tile(np.arange(15), (2, 4)), period=15, repeats=4)
     frame = Frame(4, 4)
-    frames = batch_of(np.zeros((2, 72), dtype=np.int64), frame=frame)
+    places = np.full((2, 72), -1)
+    for p in range(72):
+        places[:, p] = -1 if p % 18 in (0, 17) else p % 18  # each patch looks the same in every grid
+    frames = batch_of(np.where(places < 0, 20, places), frame=frame, places=places)
+    opener = np.full((2, 40), -1)
+    opener[:, 7], opener[:, 39] = 2, 0
+    brackets = batch_of(np.zeros((2, 40), dtype=np.int64), opener=opener)
     grid, _, _, is_patch = patch_of_target(frame, 72)
-    causes = (is_patch & (grid >= 1)).nonzero()[0]
+    causes, two = (is_patch & (grid >= 1)).nonzero()[0], (is_patch & (grid >= 2)).nonzero()[0]
+    lookup = [(n, 1 / (k + 1)) for k in causes if (n := (k + 1) // 18 - 1)]
+    older = (18 * (grid[two] - 1) / (two + 1)).mean()
     expected = {
         "induction": (1 / (q[late] + 1)).mean(), "duplicate_token": (1 / (q[late] + 1)).mean(),
         "previous_token": (1 / (q[1:] + 1)).mean(), "self_attention": (1 / (q + 1)).mean(),
-        "first_token": (1 / (q + 1)).mean(), "entropy": 1.0, "distance": 1.0,
+        "first_token": (1 / (q + 1)).mean(), "sink": 0.0, "entropy": 1.0, "distance": 1.0, "variability": 0.0,
+        "offset_peak": 0.0, "offset_peak_mass": (1 / (q + 1)).mean(),
+        **{f"induction_repeat_{r}": ((r - 1) / (np.arange(15 * (r - 1), 15 * r) + 1)).mean() for r in (2, 3, 4)},
+        **{f"locality_{w}": ((w + 1) / (q[w:] + 1)).mean() for w in (1, 4, 16)},
         "nca_grid_time": (1 / (causes + 1)).mean(), "nca_stencil": (9 / (causes + 1)).mean(), "nca_stencil_excess": 0.0,
+        "nca_previous_frame": (18 / (two + 1)).mean(), "nca_older_frames": older,
+        "nca_current_frame": 1 - (18 / (two + 1)).mean() - older,
+        "nca_induction": np.mean([n * share for n, share in lookup]),
+        "nca_induction_stencil": np.mean([n * share for n, share in lookup]),
+        "dyck_opener": (1 / 7 + 1 / 39) / 2, "dyck_match": (1 / 8 + 1 / 40) / 2,
     }  # fmt: skip
     attention = {name for name, p in probes.items() if p.reads == "attention"}
     assert attention == set(expected)
+    kinds = {"RepeatedTokens": repeated, "Natural": repeated, "NcaFrames": frames, "Dyck": brackets}
     for name, value in expected.items():
-        view = Attention.uniform(frames if name.startswith("nca") else repeated)
+        stimulus = four if "repeat_" in name else kinds[probes[name].stimulus.args["kind"]]
+        view = Attention.uniform(stimulus)
         assert probes[name].function(view).numpy() == pytest.approx(np.full((2, 1), value), abs=1e-5), name
 
 
+def _exactly(keys: np.ndarray, stimulus):
+    """Attention spread evenly over keys [batch, query, key], on the first token where there is none."""
+    pattern = torch.from_numpy(keys).float()
+    pattern[..., 0] += ~torch.from_numpy(keys.any(-1))
+    return attention_of((pattern / pattern.sum(-1, keepdim=True))[:, None], stimulus)
+
+
+def test_a_sink_is_a_head_above_three_tenths(probes):
+    stimulus = batch_of(np.tile(np.arange(8), (2, 2)), period=8, repeats=2)
+    for share, expected in ((0.35, 1.0), (0.25, 0.0)):
+        pattern = torch.eye(16)[None, None].repeat(2, 1, 1, 1) * (1 - share)
+        pattern[..., 0] += share
+        assert probes["sink"].function(attention_of(pattern, stimulus)).tolist() == [[expected]] * 2
+
+
+def test_variability_of_position_and_of_content(probes):
+    tokens = batch_of(np.zeros((4, 12), dtype=np.int64))
+    first = torch.zeros(4, 1, 12, 12)
+    first[..., 0] = 1.0
+    assert probes["variability"].function(attention_of(first, tokens)).abs().max() < 1e-6
+    moving = torch.zeros(4, 1, 12, 12)
+    for b in range(4):
+        for q in range(12):
+            moving[b, 0, q, b if q >= 4 else 0] = 1.0  # each row of the batch looks elsewhere in 8 of 12 queries
+    expected = 8 / 12 * (1 - 1 / 4)
+    assert probes["variability"].function(attention_of(moving, tokens))[0, 0].item() == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_dyck_heads(probes):
+    """( [ ] ) { }: brackets whose opener stands right before count for the closing query only."""
+    tokens = np.array([[0, 1, 3 + 1, 3 + 0, 2, 3 + 2, 0, 1, 3 + 1, 3 + 0]])
+    found = openers(tokens, 3)
+    assert found.tolist() == [[-1, -1, 1, 0, -1, 4, -1, -1, 7, 6]]
+    stimulus = batch_of(tokens, opener=found)
+    ahead, at = np.zeros((1, 10, 10), dtype=bool), np.zeros((1, 10, 10), dtype=bool)
+    for close, opener in ((2, 1), (3, 0), (5, 4), (8, 7), (9, 6)):
+        at[0, close, opener] = True
+        ahead[0, close - 1, opener] = True
+    assert probes["dyck_opener"].function(_exactly(ahead, stimulus)).item() == pytest.approx(1.0, abs=1e-5)
+    assert probes["dyck_match"].function(_exactly(at, stimulus)).item() == pytest.approx(1.0, abs=1e-5)
+    assert probes["dyck_match"].function(_exactly(ahead, stimulus)).item() < 0.5
+    previous = np.eye(10, k=-1, dtype=bool)[None]
+    assert probes["dyck_opener"].function(_exactly(previous, stimulus)).item() < 1e-6, "not a matter of distance one"
+    with pytest.raises(IndexError):
+        openers(np.array([[3]]), 3)
+
+
+@pytest.fixture(scope="module")
+def trajectory():
+    """Rows of a rule that repeats itself (two states), with the stimulus the probes get."""
+    spec = NcaSpec(grid=6, n_states=2, band=None)
+    rows = np.concatenate(list(nca_rows(spec, 3, "test", 3, 96, 1, Search()))).astype(np.int64)
+    return spec, nca_frames(sequences=3).build(Subject("x", spec.vocab_size, 95, rows=rows, spec=spec.model_dump()))
+
+
+def test_places_say_what_the_rule_reads(trajectory):
+    """Two patches have the same place exactly if the 4 x 4 cells around them are equal, and then the next patch of the
+    same noiseless rule is too (tau is tiny)."""
+    spec, batch = trajectory
+    windows: dict[int, set[bytes]] = {}
+    successors: dict[tuple[int, int], list[int]] = {}
+    for b, row in enumerate(batch.inputs):
+        cells = tokens_to_frames(spec, row)
+        for t, r, c in np.ndindex(len(cells), 3, 3):
+            rows, columns = [(2 * r + i) % 6 for i in range(-1, 3)], [(2 * c + i) % 6 for i in range(-1, 3)]
+            p = t * 11 + 1 + 3 * r + c
+            windows.setdefault(int(batch.places[b, p]), set()).add(cells[t][np.ix_(rows, columns)].tobytes())
+            if p + 11 < batch.length:
+                successors.setdefault((b, int(batch.places[b, p])), []).append(int(row[p + 11]))
+    assert all(len(seen) == 1 for seen in windows.values())
+    assert len({next(iter(seen)) for seen in windows.values()}) == len(windows)
+    several = [found for found in successors.values() if len(found) > 1]
+    assert len(several) > 10
+    assert np.mean([len(set(found)) == 1 for found in several]) > 0.9
+
+
+@pytest.mark.parametrize("name", ["nca_induction", "nca_induction_stencil"])
+def test_nca_induction_finds_what_followed(probes, trajectory, name):
+    _, batch = trajectory
+    ids = batch.inputs if name == "nca_induction" else batch.places
+    keys = np.zeros((3, batch.length, batch.length), dtype=bool)
+    asked = found = 0
+    for b, q in np.ndindex(3, batch.length):
+        p = q + 1
+        if p % 11 in (0, 10) or p < 11:
+            continue
+        asked += b == 0
+        for earlier in range(11, q + 1):
+            if earlier % 11 not in (0, 10) and ids[b, earlier - 11] == ids[b, p - 11]:
+                keys[b, q, earlier] = True
+        found += b == 0 and keys[b, q].any()
+    score = probes[name].function(_exactly(keys, batch))
+    torch.testing.assert_close(score, torch.ones(3, 1), atol=1e-5, rtol=0)
+    frequency = probes[name.replace("induction", "match_frequency")].function(batch)
+    assert frequency[0].item() == pytest.approx(found / asked)
+    assert probes[name].function(_exactly(np.eye(batch.length, dtype=bool)[None].repeat(3, 0), batch)).max() < 0.9
+
+
+def test_frame_probes_add_up(probes, trajectory):
+    _, batch = trajectory
+    view = attention_of(random_patterns(5, 3, 2, batch.length), batch)
+    total = sum(probes[f"nca_{part}"].function(view) for part in ("current_frame", "previous_frame", "older_frames"))
+    torch.testing.assert_close(total, torch.ones(3, 2), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(6, 6), (4, 4), (3, 5)])
-def test_stencil_offsets_by_brute_force(rows, columns):
-    frame = Frame(rows, columns)
-    length = 4 * frame.tokens
+@pytest.mark.parametrize(("start", "reach"), [(0, 1), (1, 1), (1, 2)])
+def test_stencil_offsets_by_brute_force(rows, columns, start, reach):
+    frame = Frame(rows, columns, start, reach)
+    length = start + 4 * frame.tokens
     place = {
-        (t, r, c): t * frame.tokens + 1 + columns * r + c for t in range(4) for r in range(rows) for c in range(columns)
+        (t, r, c): start + t * frame.tokens + 1 + columns * r + c
+        for t in range(4)
+        for r in range(rows)
+        for c in range(columns)
     }
     expected = np.zeros((length, length), dtype=bool)
     for (t, r, c), p in place.items():
         if t >= 1:
             for (_, r2, c2), k in ((key, k) for key, k in place.items() if key[0] == t - 1):
-                near = min((r - r2) % rows, (r2 - r) % rows) <= 1 and min((c - c2) % columns, (c2 - c) % columns) <= 1
-                expected[p - 1, k] |= near
+                apart = max(min((r - r2) % rows, (r2 - r) % rows), min((c - c2) % columns, (c2 - c) % columns))
+                expected[p - 1, k] |= apart <= reach
     found = stencil(frame, length)
     assert np.array_equal(found, expected)
     assert not np.triu(found, 1).any(), "a cause after its effect"
-    assert set(found.sum(1)) == {0, min(rows, 3) * min(columns, 3)}
-    if (rows, columns) == (6, 6):  # metrics.md, section 8: offset from q, all four wraps
+    assert set(found.sum(1)) == {0, min(rows, 2 * reach + 1) * min(columns, 2 * reach + 1)}
+    if (rows, columns, start, reach) == (6, 6, 0, 1):  # metrics.md, section 8: offset from q, all four wraps
         offsets = np.arange(length)[:, None] - np.arange(length)
         for q in np.flatnonzero(found.any(1)):
             inside = (q + 1) % 38 - 1
@@ -157,8 +302,31 @@ def test_loss_probes_on_known_losses(probes):
     assert probes["in_context_learning"].function(position, natural).tolist() == [500 - 51] * 3
 
 
+def test_the_rule_reads_the_stencil_and_nothing_else():
+    """Flip each cell of a frame: the patches that change one recorded frame later are those whose stencil holds it."""
+    for dt in (1, 3):
+        spec = NcaSpec(grid=12, n_states=3, band=None, tau=0.0, dt=dt)
+        keys = rule_keys(0, "test", np.arange(1))
+        rules, noise = make_rules(spec, keys), trajectory_keys(keys, 0)
+        begin = initial_cells(spec, noise)
+        base = simulate(spec, rules, noise, 2, begin)[0, 1]
+        changed = np.zeros((6, 6, 6, 6), dtype=bool)  # [row, column of the patch, row, column of the flipped patch]
+        for r, c in np.ndindex(12, 12):
+            flipped = begin.copy()
+            flipped[0, r, c] = (flipped[0, r, c] + 1) % 3
+            differs = (simulate(spec, rules, noise, 2, flipped)[0, 1] != base).reshape(6, 2, 6, 2).any((1, 3))
+            changed[:, :, r // 2, c // 2] |= differs
+        frame = Frame(6, 6, reach=-(-dt // spec.patch))
+        causes = stencil(frame, 2 * frame.tokens)
+        for r, c in np.ndindex(6, 6):
+            keys_of_patch = causes[frame.tokens + 6 * r + c, 1:37].reshape(6, 6)
+            assert not (changed[r, c] & ~keys_of_patch).any()
+            if dt == 1:
+                assert changed[r, c][keys_of_patch].mean() > 0.5
+
+
 def test_definitions_say_what_they_measure(probes):
-    assert len(probes) >= 13
+    assert len(probes) >= 30
     for name, probe in probes.items():
         assert len(probe.doc.splitlines()) >= 4, name
         assert "hance" in probe.doc or "0" in probe.doc, name

@@ -1,0 +1,48 @@
+"""The null of every probe: what randomly initialised models of the same architecture score (Dead Salmons, arXiv 2512.18792)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nca_interp.analysis.kernel import FAST
+from nca_interp.analysis.measure import Measured, Measurer
+from nca_interp.analysis.stimuli import Subject
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PERCENTILE = 95
+
+
+def random_models(model: PreTrainedModel, n: int) -> Iterator[PreTrainedModel]:
+    """`n` models of the configuration, device and precision of `model` with freshly drawn weights, one at a time, the
+    same ones in every call."""
+    from transformers import AutoModelForCausalLM
+
+    attention: Any = model.config._attn_implementation
+    for seed in range(n):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            drawn = AutoModelForCausalLM.from_config(
+                model.config, attn_implementation=attention if attention == FAST else "eager", dtype=model.dtype
+            )
+        yield drawn.to(model.device).eval()
+
+
+def add_null(measured: Measured, measurer: Measurer, models: Iterator[PreTrainedModel], subject: Subject) -> None:
+    """Fill in `null_95`, the 95th percentile of a probe over all heads of the models, and `hit`, whether a head of the
+    kind that the probe looks for is above it and above the probe's threshold (None where the probe names no kind)."""
+    values: dict[str, list[float]] = {}
+    for model in models:
+        for row in measurer.measure(model, subject).rows:
+            values.setdefault(row["probe"], []).append(row["value"])
+    for row in measured.rows:
+        drawn, threshold = values.get(row["probe"]), measurer.probes[row["probe"]].hit
+        if drawn:
+            row["null_95"] = float(np.percentile(drawn, PERCENTILE))
+            if threshold is not None:
+                row["hit"] = int(row["value"] > max(threshold, row["null_95"]))

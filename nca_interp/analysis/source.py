@@ -1,0 +1,72 @@
+"""Where a checkpoint comes from: a directory, or a name on the Hugging Face hub; and whether it stayed the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nca_interp.base import UserError, digest
+from nca_interp.store import MANIFEST, checkpoint_hash, sha256_file
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
+"""org/name, or org/name@revision."""
+FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint directory on this machine."""
+
+    directory: Path
+
+    @classmethod
+    def find(cls, checkpoint: Path | str) -> Source:
+        """The directory of that name, or the hub's files of that name (downloaded once into its cache)."""
+        if Path(checkpoint).is_dir() or not HUB_NAME.fullmatch(str(checkpoint)):
+            return cls(Path(checkpoint))
+        return cls(_download(str(checkpoint)))
+
+    def sha256(self) -> str:
+        """Identity of the weights: that of our own manifest, else of the configuration and weight files."""
+        if (self.directory / MANIFEST).is_file():
+            return checkpoint_hash(self.directory)
+        return digest({path.name: sha256_file(path) for path in _files(self.directory)})
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*FILES, "tokenizer.json"]))
+    except Exception as error:  # connection errors of several libraries; what the hub answers for unknown names
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise UserError(
+            f"{name}: no such checkpoint directory, and the Hugging Face hub does not give it ({reason})"
+        ) from None
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for pattern in FILES for path in directory.glob(pattern))
+
+
+@contextmanager
+def unchanged(directory: Path) -> Iterator[None]:
+    """UserError if the checkpoint's files change while the body reads them."""
+    before = _state(directory)
+    try:
+        yield
+    finally:
+        if _state(directory) != before:
+            raise UserError(f"{directory}: the checkpoint changed while it was read; analyse it when it is complete")
+
+
+def _state(directory: Path) -> list[tuple[str, int, int, int]]:
+    state = []
+    for path in _files(directory):
+        stat = path.stat()
+        state.append((path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    return state
