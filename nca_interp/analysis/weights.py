@@ -1,0 +1,89 @@
+"""What training did to each weight matrix: size, spread of its singular values, distance and direction from the start.
+
+All quantities are scale-aware on purpose: pre-pre-training changes the size of weights, and a gain that weights of the
+same size without their structure would bring too is no transfer of structure (arXiv 2606.17945).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from nca_interp.model.llama import kind_of
+
+COLUMNS = ["tensor", "kind", "layer", "norm", "std", "displacement", "effective_rank", "participation", "rank"]
+UPDATES = ["tensor", "kind", "layer", "cosine", "norm_a", "norm_b"]
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Spectrum(NamedTuple):
+    """How many directions a matrix uses, by its singular values s (1 to `rank`; both are 1 for a matrix of rank one)."""
+
+    effective_rank: float
+    """exp of the entropy of s / sum(s) (Roy and Vetterli 2007)."""
+    participation: float
+    """(sum s^2)^2 / sum s^4, the participation ratio of the variance."""
+    rank: int
+    """The most it could be: the smaller side of the matrix."""
+
+
+def spectrum(matrix: torch.Tensor) -> Spectrum:
+    """Spectrum of a matrix [rows, columns], or of centred features; from the smaller Gram matrix, in float64.
+
+    A matrix of zeros has no direction: both measures are 0.
+    """
+    wide = matrix.detach().double()
+    gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
+    squares = torch.linalg.eigvalsh(gram).clamp(min=0.0)
+    # what rounding leaves of zero eigenvalues would count as directions
+    squares = squares[squares > squares.max() * len(squares) * torch.finfo(torch.float64).eps]
+    if not len(squares):
+        return Spectrum(0.0, 0.0, min(wide.shape))
+    share = squares.sqrt() / squares.sqrt().sum()
+    effective = float(torch.exp(-(share * share.log()).sum()))
+    return Spectrum(effective, float(squares.sum() ** 2 / (squares**2).sum()), min(wide.shape))
+
+
+def weight_table(weights: Tensors, initial: Tensors | None = None) -> pd.DataFrame:
+    """One row a tensor: Frobenius norm, standard deviation, spectrum (matrices only), and, where `initial` holds a tensor of
+    the same name and shape, displacement = |W - W0| / |W0| (0: untouched; 1.41: as far as an unrelated draw of the same size).
+    """
+    rows = []
+    for name, value in weights.items():
+        wide = value.detach().double()
+        start = initial.get(name) if initial is not None else None
+        moved = None
+        if start is not None and start.shape == value.shape:
+            moved = float((wide - start.detach().double()).norm() / start.detach().double().norm().clamp(min=1e-30))
+        shape = spectrum(value) if value.ndim == 2 else Spectrum(float("nan"), float("nan"), 0)
+        std = float(wide.std()) if wide.numel() > 1 else float("nan")
+        rows.append([name, kind_of(name), layer_of(name), float(wide.norm()), std, moved, *shape])
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype({"layer": "Int64", "displacement": float})
+
+
+def update_cosines(a: Tensors, a_start: Tensors, b: Tensors, b_start: Tensors) -> pd.DataFrame:
+    """One row a tensor that all four hold in one shape: cosine between the updates a - a_start and b - b_start, and their norms.
+
+    -1 to 1; 0 for unrelated updates (standard deviation 1 / sqrt(elements)); NaN where one of the two did not move.
+    """
+    rows = []
+    for name, value in a.items():
+        others = [t.get(name) for t in (a_start, b, b_start)]
+        if any(t is None or t.shape != value.shape for t in others):
+            continue
+        start, other, other_start = (t.detach().double() for t in others if t is not None)
+        left, right = (value.detach().double() - start).flatten(), (other - other_start).flatten()
+        sizes = float(left.norm()), float(right.norm())
+        cosine = float(left @ right) / (sizes[0] * sizes[1]) if min(sizes) > 0 else float("nan")
+        rows.append([name, kind_of(name), layer_of(name), cosine, *sizes])
+    return pd.DataFrame(rows, columns=UPDATES).astype({"layer": "Int64"})
+
+
+def layer_of(name: str) -> int | None:
+    """Layer number in a parameter's name (`model.layers.3.mlp.up_proj.weight` -> 3); None for the others."""
+    parts = name.split(".")
+    return int(parts[parts.index("layers") + 1]) if "layers" in parts else None
