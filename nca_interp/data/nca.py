@@ -28,7 +28,7 @@ class Rules(NamedTuple):
     table: npt.NDArray[np.float32]
     """[rules, 9 * n_states, hidden]: both linear maps before the ReLU folded into one lookup."""
     readout: npt.NDArray[np.float32]
-    """[rules, hidden, n_states]."""
+    """[rules, groups, hidden, GROUP]: hidden layer to logits, states in groups, padded with zeros."""
 
 
 def score_dtype(spec: NcaSpec) -> np.dtype[Any]:
@@ -131,6 +131,25 @@ def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells
     bias = np.float32(spec.identity_bias)
     advance(table, rules.readout, cells, keys, first, start, spec.dt, frames, spec.tau, bias, work)
     return frames.reshape(len(keys), n_frames, spec.grid, spec.grid)
+
+
+STENCIL = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+"""Places of the 3x3 neighbourhood, row-major, in the order of `Rules.table`."""
+
+
+def rule_logits(spec: NcaSpec, rules: Rules, rule: int, cells: Cells) -> npt.NDArray[np.float64]:
+    """Logits [..., grid, grid, n_states] of the next state of cells[..., grid, grid] under rules[rule], over tau if that is not 0.
+
+    For analysis, in float64; `simulate` computes the same compiled and draws from their softmax.
+    """
+    table = rules.table[rule].astype(np.float64)
+    units = np.zeros((*cells.shape, table.shape[1]))
+    for place, (dy, dx) in enumerate(STENCIL):
+        units += table[place * spec.n_states + np.roll(cells, (-dy, -dx), (-2, -1)).astype(np.int64)]
+    readout = rules.readout[rule].astype(np.float64).swapaxes(0, 1).reshape(table.shape[1], -1)[:, : spec.n_states]
+    logits = np.maximum(units, 0) @ readout
+    logits[np.arange(spec.n_states) == cells[..., None]] += spec.identity_bias
+    return np.asarray(logits / spec.tau if spec.tau else logits)
 
 
 def rule_keys(seed: int, split: str, candidates: npt.ArrayLike) -> U64:

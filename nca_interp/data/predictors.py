@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nca_interp.data.nca import Cells, Rules, make_rules, patch_tokens, simulate
+from nca_interp.data.nca import STENCIL, Cells, Rules, make_rules, patch_tokens, rule_logits, simulate
 from nca_interp.data.rng import U64, bits, stream_key
 from nca_interp.data.specs import NcaSpec
 
@@ -40,7 +40,6 @@ COUNTING = {
     "backoff": ("all", "own", "cross", "stencil"),
 }
 """Contexts of each counting predictor, narrowest first; the widest that was seen decides."""
-STENCIL = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 PARTS = {"own": (4,), "cross": (1, 3, 4, 5, 7), "stencil": tuple(range(9))}
 """Contexts made of the frame before, as positions in STENCIL."""
 
@@ -205,13 +204,7 @@ def _nats(spec: NcaSpec, rules: Rules, before: Cells, after: Cells, hits: Floats
     """Minus the log probability [frame, grid, grid] of `after` given `before` under one rule, one step apart."""
     if spec.tau == 0:
         return np.where(hits > 0, 0.0, np.inf)
-    table, readout = (part[0].astype(np.float64) for part in rules)
-    units = np.zeros((*before.shape, table.shape[1]))
-    for place, (dy, dx) in enumerate(STENCIL):
-        units += table[place * spec.n_states + np.roll(before, (-dy, -dx), (1, 2)).astype(np.int64)]
-    logits = np.maximum(units, 0) @ readout
-    logits[np.arange(spec.n_states) == before[..., None]] += spec.identity_bias
-    logits /= spec.tau
+    logits = rule_logits(spec, rules, 0, before)
     top = logits.max(-1)
     true = np.take_along_axis(logits, after[..., None].astype(np.int64), -1)[..., 0]
     return np.asarray(np.log(np.exp(logits - top[..., None]).sum(-1)) + top - true)
