@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nca_interp.data import dynamics, measures
-from nca_interp.data.dynamics import OWN, ROW, STENCIL
+from nca_interp.data.dynamics import OWN, ROW
 from nca_interp.data.measures import Rows
-from nca_interp.data.nca import Cells
+from nca_interp.data.nca import STENCIL, Cells
 from nca_interp.data.rng import U64
 from nca_interp.data.specs import NcaSpec
 
