@@ -1,6 +1,6 @@
 """Everything the page on one source shows, as tables: examples, measures, bands, mutual information, ranks, predictors.
 
-`inspect` draws and measures; `Tables.write` puts one CSV a table into a folder, which the page is then made from.
+`inspect` measures a sample; `Tables.write` puts one CSV a table into a folder, which the page is then made from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nca_interp.analysis.statistics import Interval, cluster_interval, t_interva
 from nca_interp.base import UserError, digest
 from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
 from nca_interp.data.sample import Sample, Spec, draw
-from nca_interp.data.specs import DyckSpec, NcaSpec
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.store import write_json, write_text
 
 RECORD = "inspect.json"
@@ -68,43 +68,52 @@ def refuse_foreign(folder: Path) -> None:
         raise UserError(f"--out {folder}: not empty and no inspection; choose another folder; nothing was changed")
 
 
+def stored(directory: Path, n: int) -> Sample:
+    """The first `n` training rows of a token directory, as they are stored, with the tokenizer that made them."""
+    from nca_interp.data.sample import of_tokens
+    from nca_interp.data.tokens import TokenFile
+
+    sample = of_tokens(TokenFile.open(directory), "train", n)
+    if not isinstance(sample.spec, TextSpec):
+        return sample
+    from tokenizers import Tokenizer
+
+    return sample._replace(tokenizer=Tokenizer.from_file(str(directory / "tokenizer.json")))
+
+
 def inspect(
-    spec: Spec,
+    sample: Sample,
     *,
-    n: int = 256,
-    length: int = 1024,
-    seed: int = 0,
+    asked: int | None = None,
     dear: bool = False,
     threads: int | None = None,
     say: Say = lambda _: None,
 ) -> Tables:
-    """Draw `n` rows of `length` tokens and measure them; NCA: beside as many rows of unfiltered rules.
+    """Measure a sample (`asked` rows were wanted); NCA: beside as many rows of unfiltered rules.
 
     `dear`: also what takes minutes, the goodness of fit of the power law and the learnability.
-
-    Raises UserError for a band out of reach and a corpus that is too short.
     """
+    sample, spec = named_groups(sample), sample.spec
+    n, length = sample.tokens.shape
     check_sizes(spec, n, length)
-    say(f"drawing {n} rows")
-    sample = named_groups(draw(spec, n=n, length=length, seed=seed, split=SPLIT, threads=threads))
     say("measuring")
     names = choose(sample, None) + [name for name, measure in MEASURES.items() if dear and measure.dear]
     measured = profile(sample, names).assign(sample="drawn")
     frames = {"measures": measured, "information": information(sample)}
     frames["ranks"] = ranks(sample.tokens)
     record: dict[str, Any] = {
-        "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description, "seed": seed,
-        "asked_rows": n, "rows": len(sample.tokens), "length": length, "vocab_size": sample.vocab_size,
-        "groups": len(set(sample.groups)), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
+        "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description,
+        "seed": sample.seed, "split": sample.split, "asked_rows": asked or n, "rows": n, "length": length, "vocab_size": sample.vocab_size,
+        "groups": len(set(sample.groups)), "unit": unit(sample), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
     }  # fmt: skip
     if isinstance(spec, NcaSpec):
         say("scoring unfiltered rules")
         free = unfiltered(spec)
         if free != spec:
             names = [name for name in names if not MEASURES[name].pooled and "mutual" not in name]
-            others = draw(free, n=n, length=length, seed=seed, split=SPLIT, threads=threads)
+            others = draw(free, n=n, length=length, seed=sample.seed, split=SPLIT, threads=threads)
             frames["measures"] = pd.concat([measured, profile(others, names).assign(sample="unfiltered")])
-        frames["candidates"], frames["bands"] = bands(spec, seed, threads)
+        frames["candidates"], frames["bands"] = bands(spec, sample.seed, threads)
         say("predicting frames")
         frames["predictors"], record["oracle"] = predictors(sample)
     say("computing intervals")
@@ -117,6 +126,14 @@ def named_groups(sample: Sample) -> Sample:
     """The sample with groups that fit into a table: a document that is known by its text only gets a hash."""
     names = [g if len(g) <= MAX_NAME and g.isprintable() else f"#{digest(g, 12)}" for g in sample.groups]
     return sample._replace(groups=names)
+
+
+def unit(sample: Sample) -> str:
+    """What a group of rows is."""
+    if isinstance(sample.spec, DyckSpec):
+        return "string"
+    known = sample.texts if isinstance(sample.spec, TextSpec) else sample.candidates
+    return "row" if known is None else "rule" if isinstance(sample.spec, NcaSpec) else "document"
 
 
 def check_sizes(spec: Spec, n: int, length: int) -> None:
@@ -307,7 +324,9 @@ def _affordable(sample: Sample) -> tuple[int, str]:
     spec = sample.spec
     assert isinstance(spec, NcaSpec)
     assert sample.frames is not None
-    if spec.control != "none" or sample.keys is None:
+    if spec.control == "none" and sample.keys is None:
+        return 0, "The oracle is left out: the directory does not say which rules its rows show."
+    if spec.control != "none":
         return 0, f"The oracle is left out: the control {spec.control} destroys what the rule says of a frame."
     if spec.dt == 1:
         return len(sample.tokens), ""

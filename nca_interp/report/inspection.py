@@ -19,8 +19,6 @@ from nca_interp.report.tables import each
 from nca_interp.store import read_json, sha256_file, write_text
 
 FEW_GROUPS = 30
-UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
-"""What one group of rows is."""
 LIMITS = (
     "Every measure depends on the length of a row, the alphabet and the tokenizer: compare sources only where these are the same, or by the measures that are normalised for them.",
     "The intervals speak of other rows of this very source, not of other settings.",
@@ -60,8 +58,8 @@ class Inspection:
 
     @property
     def unit(self) -> str:
-        """What a group of rows is: rule, string or document."""
-        return UNITS[self.record["kind"]]
+        """What a group of rows is: rule, string, document or row."""
+        return str(self.record["unit"])
 
     def mean(self, measure: str) -> float | None:
         """Mean of one measure over the rows, None where it was not measured."""
@@ -105,7 +103,7 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
             ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
             ("Independent", plural(record["groups"], source.unit)),
             ("Vocabulary", f"{whole(record['vocab_size'])} tokens"),
-            ("Seed", str(record["seed"])),
+            ("Seed and split", f"{record['seed']}, {record['split']}"),
         ),
         cautions=tuple(cautions(source)),
         legend=(),

@@ -40,7 +40,7 @@ def examples(source: Inspection) -> list[Item]:
 
 
 def _finding(source: Inspection, example: dict[str, Any]) -> str:
-    group = "" if source.record["kind"] == "dyck" else f", {source.unit} {example['group']}"
+    group = f", {source.unit} {example['group']}" if source.unit in ("rule", "document") else ""
     axis = f": {words(AXIS)} {fixed(example['measures'][AXIS], 2)}" if AXIS in example["measures"] else ""
     return f"{example['level'].capitalize()} complexity{axis} (row {example['row']}{group})."
 
@@ -299,7 +299,7 @@ def predictors(source: Inspection) -> list[Item]:
     known = set(rows["name"][rows.quantity == "cell_nats"])
     noise = "; of the oracle: the noise of the rule" if "oracle" in known else ""
     encoding = (
-        "Mean over rules with its 95 % interval. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
+        f"Mean over rows with its 95 % interval by {source.unit}. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
         "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. oracle: the rule itself, which nothing can beat in the "
         "mean. A model above all the others knows more of the rule than counts of neighbourhoods give. Loss of counting: with half a pseudo-count, an upper bound"
         f"{noise}. {told}"

@@ -12,14 +12,15 @@ from nca_interp.base import UserError
 from nca_interp.data import predictors
 from nca_interp.data.nca_rows import judge
 from nca_interp.data.sample import draw
-from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
+from nca_interp.data.tokens import TokenFile, write_tokens
 
 SMALL = NcaSpec(grid=6, n_states=3, band=(0.2, 0.6), score_frames=6)
 
 
 @pytest.fixture(scope="module")
 def small() -> inspection.Tables:
-    return inspection.inspect(SMALL, n=40, length=110, threads=1)
+    return inspection.inspect(draw(SMALL, n=40, length=110), threads=1)
 
 
 def test_cluster_interval_counts_groups_not_values():
@@ -162,13 +163,13 @@ def test_unfiltered_rules_stand_beside(small):
     assert set(measured["sample"]) == {"drawn", "unfiltered"}
     both = measured[measured.measure == "activity"].groupby("sample").value
     assert (both.count() == 40).all()
-    free = inspection.inspect(inspection.unfiltered(SMALL), n=10, length=60, threads=1).frames["measures"]
+    free = inspection.inspect(draw(inspection.unfiltered(SMALL), n=10, length=60), threads=1).frames["measures"]
     assert set(free["sample"]) == {"drawn"}
 
 
 def test_documents_known_by_their_text_only_get_short_names(tmp_path):
     (tmp_path / "a.txt").write_text("\n\n".join(f"paragraph {i} " + "word " * 900 for i in range(40)))
-    found = inspection.inspect(TextSpec(source=f"files:{tmp_path}/a.txt"), n=8, length=128)
+    found = inspection.inspect(draw(TextSpec(source=f"files:{tmp_path}/a.txt"), n=8, length=128))
     assert found.frames["measures"].group.dropna().map(len).max() <= 13
     example = found.record["examples"][0]
     assert "paragraph" in "".join(example["pieces"]) or "word" in "".join(example["pieces"])
@@ -191,4 +192,22 @@ def test_sizes_that_leave_nothing():
         (1, 20, r"--length: 20; legal: 22 or more \(two frames of 11 tokens\)"),
     ):
         with pytest.raises(UserError, match=message):
-            inspection.inspect(SMALL, n=n, length=length)
+            inspection.check_sizes(SMALL, n, length)
+
+
+def test_a_token_directory_shows_its_own_rows(tmp_path):
+    write_tokens(tmp_path / "nca", SMALL, n_train=9, n_val=2, seq_len=80, seed=3)
+    sample = inspection.stored(tmp_path / "nca", 6)
+    file = TokenFile.open(tmp_path / "nca")
+    assert np.array_equal(sample.tokens, file.train[:6, :80])
+    found = inspection.inspect(sample, asked=6, threads=1)
+    assert (found.record["seed"], found.record["split"], found.record["unit"]) == (3, "train", "rule")
+    oracle = found.frames["predictors"].query("predictor == 'oracle' and quantity == 'cell_accuracy'").value
+    assert oracle.min() > 0.9  # the recorded rules are those of the rows
+
+    (tmp_path / "a.txt").write_text("\n\n".join(f"paragraph {i} " + "some word " * 500 for i in range(60)))
+    spec = TextSpec(source=f"files:{tmp_path}/a.txt", tokenizer=TokenizerSpec(vocab_size=280))
+    write_tokens(tmp_path / "text", spec, n_train=6, n_val=1, seq_len=64, seed=0)
+    found = inspection.inspect(inspection.stored(tmp_path / "text", 6))
+    assert found.record["unit"] == "row"
+    assert "word" in "".join(found.record["examples"][0]["pieces"])
