@@ -208,10 +208,11 @@ def bands(spec: NcaSpec, seed: int, threads: int | None) -> tuple[pd.DataFrame, 
     Rows with `asked` count what the specification accepts, `where` included.
     """
     scores, _ = _judged(spec.model_copy(update={"band": BANDS[0][:1] + BANDS[-1][1:], "where": {}}), seed, threads)
-    _, accepted = _judged(spec, seed, threads)
+    low, high = spec.band or (0.0, math.inf)
+    accepted = _judged(spec, seed, threads)[1] if spec.where else np.flatnonzero((scores >= low) & (scores < high))
     ranges = [(low, high, False, int(((scores >= low) & (scores < high)).sum())) for low, high in BANDS]
     if spec != unfiltered(spec):
-        ranges.append((*(spec.band or (0.0, math.inf)), True, len(accepted)))
+        ranges.append((low, high, True, len(accepted)))
     rows = []
     for low, high, asked, inside in ranges:
         share = wilson(inside, len(scores))

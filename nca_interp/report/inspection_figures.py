@@ -301,7 +301,7 @@ def predictors(source: Inspection) -> list[Item]:
     encoding = (
         f"Mean over rows with its 95 % interval by {source.unit}. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
         "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. oracle: the rule itself, which nothing can beat in the "
-        "mean. A model above all the others knows more of the rule than counts of neighbourhoods give. Loss of counting: with half a pseudo-count, an upper bound"
+        "mean. A model above all the others knows more of the rule than these counts give. Loss of counting: with half a pseudo-count, an upper bound"
         f"{noise}. {told}"
     )
     data = rows.rename(columns={"name": "predictor", "x": "frame"})
