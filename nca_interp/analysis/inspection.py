@@ -348,14 +348,19 @@ def examples(sample: Sample, measured: pd.DataFrame) -> list[dict[str, Any]]:
         index="sequence", columns="measure", values="value", sort=False
     )
     order = wide[AXIS].sort_values(kind="stable").index if AXIS in wide else pd.Index(range(len(sample.tokens)))
-    places = {int(order[round(q * (len(order) - 1))]): level for level, q in EXAMPLES}
+    places: dict[int, str] = {}
+    for level, q in sorted(
+        EXAMPLES, key=lambda e: abs(e[1] - 0.5)
+    ):  # of few rows one is several: then it is the middle
+        places.setdefault(int(order[round(q * (len(order) - 1))]), level)
+    names = [level for level, _ in EXAMPLES]
     return [
         {
             "level": level, "row": row, "group": sample.groups[row],
             "measures": {} if row not in wide.index else wide.loc[row].dropna().astype(float).to_dict(),
             **_drawn(sample, row),
         }
-        for row, level in places.items()
+        for row, level in sorted(places.items(), key=lambda place: names.index(place[1]))
     ]  # fmt: skip
 
 

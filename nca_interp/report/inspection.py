@@ -12,7 +12,7 @@ import pandas as pd
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.method import flat, written
-from nca_interp.report.numbers import DASH, absent, fixed, plain, plural, short, signed, whole
+from nca_interp.report.numbers import DASH, absent, fixed, listing, plain, plural, short, signed, significant, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
 from nca_interp.report.render import render
 from nca_interp.report.tables import each
@@ -97,7 +97,7 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
     record, created = source.record, str(source.record["provenance"]["created"])[:10]
     tokens = record["rows"] * record["length"]
     return Page(
-        title=f"Inspection of {' '.join([record['source'], *record['overrides']])}",
+        title=f"Inspection of {_called(record)}",
         subtitle=f"{record['description'][:1].upper()}{record['description'][1:]}. {created}",
         facts=(
             ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
@@ -115,6 +115,15 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
     )  # fmt: skip
 
 
+def _called(record: dict[str, Any]) -> str:
+    """The source as it was typed, with places to break the line."""
+    words = [
+        record["source"].replace(",", ", ") if record["kind"] != "text" else record["source"],
+        *record["overrides"],
+    ]
+    return " ".join(words)
+
+
 def cautions(source: Inspection) -> Iterator[str]:
     """Warnings that the numbers themselves give rise to, most severe first."""
     record = source.record
@@ -130,8 +139,8 @@ def cautions(source: Inspection) -> Iterator[str]:
     yield from _rare(source)
     if record["kind"] == "nca":
         yield from _nca(source)
-    for row in each(source.summary[source.summary.note != ""]):
-        yield f"{words(row.measure)} is left out: it {row.note}."
+    for note, rows in source.summary[source.summary.note != ""].groupby("note", sort=False):
+        yield f"Left out: {listing(words(m) for m in rows.measure)} ({note})."
 
 
 def _gzip_blind(source: Inspection) -> Iterator[str]:
@@ -183,13 +192,23 @@ def table_of_measures(source: Inspection) -> list[Item]:
     """Every measure with its value, interval, spread, n and definition."""
     body = tuple(
         (
-            words(r.measure), plain(r.value), _between(r.low, r.high), plain(r.sd),
-            DASH if absent(r.q05) else f"{plain(r.q05)} to {plain(r.q95)}", whole(r.n), whole(r.groups), r.unit,
+            words(r.measure), significant(r.value), _between(r.low, r.high), significant(r.sd),
+            DASH if absent(r.q05) else f"{significant(r.q05)} to {significant(r.q95)}", whole(r.n), whole(r.groups), r.unit,
             f"{r.definition}{'; pooled over all rows' if r.pooled else ''}{f' ({r.note})' if r.note else ''}",
         )
         for r in each(source.summary)
     )  # fmt: skip
-    head = ("measure", "value", "95 % interval", "sd", "5 to 95 %", "rows", f"{source.unit}s", "unit", "definition")
+    head = (
+        "measure",
+        "value",
+        "95 % interval",
+        "sd",
+        "5 to 95 %",
+        "rows",
+        "units" if source.unit == "row" else f"{source.unit}s",
+        "unit",
+        "definition",
+    )
     caption = (
         f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit (shares: Wilson); pooled ones with a jackknife "
         "over ten parts of the sample, fits without an interval. sd and the range are those of single rows."
@@ -198,7 +217,7 @@ def table_of_measures(source: Inspection) -> list[Item]:
 
 
 def _between(low: float, high: float) -> str:
-    return DASH if absent(low) or absent(high) else f"[{plain(low)}, {plain(high)}]"
+    return DASH if absent(low) or absent(high) else f"[{significant(low)}, {significant(high)}]"
 
 
 def band_table(source: Inspection) -> list[Item]:
