@@ -35,11 +35,11 @@ def inspect(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Measure a token source and write one HTML page on it: examples, complexity, acceptance, ideal predictors."""
-    import re
+    import shlex
     import time
 
     begin = time.perf_counter()
-    from nca_interp.base import UserError, digest
+    from nca_interp.base import UserError
     from nca_interp.data.sources import parse_source, token_directory
 
     spec, directory = parse_source(source, set_ or []), token_directory(source)
@@ -47,9 +47,8 @@ def inspect(
         raise UserError(
             f"{source}: its rows are shown as they are stored; --set, --length and --seed go with other sources"
         )
-    settings = {"spec": spec.model_dump(mode="json"), "n": n, "length": length, "seed": seed, "dear": dear}
-    slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40] or "source"
-    folder = out or FOLDER / f"{slug}-{digest(settings, 8)}"
+    length, seed = length or 1024, seed or 0
+    folder = out or FOLDER / _name(source, [spec.model_dump(mode="json"), n, length, seed, dear])
 
     from nca_interp.analysis import inspection
     from nca_interp.data.sample import draw
@@ -60,7 +59,6 @@ def inspect(
         print(f"{time.perf_counter() - begin:5.1f} s  {what}", file=sys.stderr, flush=True)
 
     inspection.refuse_foreign(folder)
-    length, seed = length or 1024, seed or 0
     say("reading rows" if directory else "drawing rows")
     if directory:
         sample = inspection.stored(directory, n)
@@ -68,7 +66,7 @@ def inspect(
         inspection.check_sizes(spec, n, length)
         sample = draw(spec, n=n, length=length, seed=seed, split=inspection.SPLIT, threads=threads)
     found = inspection.inspect(sample, asked=n, dear=dear, threads=threads, say=say)
-    made = circumstances(" ".join(["nca-interp", *sys.argv[1:]])) | {"seconds": time.perf_counter() - begin}
+    made = circumstances(shlex.join(["nca-interp", *sys.argv[1:]])) | {"seconds": time.perf_counter() - begin}
     found.record.update(source=source, overrides=set_ or [], name=folder.name, provenance=made)
     found.write(folder)
     page = build_inspection(folder).resolve()
@@ -77,3 +75,13 @@ def inspect(
         import webbrowser
 
         webbrowser.open(page.as_uri())
+
+
+def _name(source: str, settings: list[object]) -> str:
+    """Folder of one source and setting: what was typed, and a hash of what it means."""
+    import re
+
+    from nca_interp.base import digest
+
+    slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40] or "source"
+    return f"{slug}-{digest(settings, 8)}"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nca_interp.analysis import inspection
+from nca_interp.analysis import inspection, inspection_nca
 from nca_interp.analysis.statistics import cluster_interval, t_interval
 from nca_interp.base import UserError
 from nca_interp.data import predictors
@@ -46,7 +46,7 @@ def test_cluster_interval_covers():
 def test_bands_are_shares_of_random_rules(small):
     bands, candidates = small.frames["bands"], small.frames["candidates"]
     usual, asked = bands[~bands.asked], bands[bands.asked]
-    assert usual.inside.sum() == len(candidates) == inspection.CANDIDATES
+    assert usual.inside.sum() == len(candidates) == inspection_nca.CANDIDATES
     assert ((usual.low <= usual.share) & (usual.share <= usual.high)).all()
     assert list(asked.inside) == [candidates.accepted.sum()]
     scores = judge(SMALL.model_copy(update={"band": (0.0, 10.0)}), 0, "inspect", 0, 64).scores
@@ -56,13 +56,13 @@ def test_bands_are_shares_of_random_rules(small):
 
 def test_filters_count_as_asked():
     spec = SMALL.model_copy(update={"where": {"activity": (0.1, 0.5)}})
-    candidates, bands = inspection.bands(spec, 0, 1)
+    candidates, bands = inspection_nca.bands(spec, 0, 1)
     inside = candidates.gzip_ratio.between(0.2, 0.6, inclusive="left")
     assert 0 < candidates.accepted.sum() < inside.sum()
     assert not candidates.accepted[~inside].any()
     assert bands[bands.asked].inside.item() == candidates.accepted.sum()
-    assert inspection.unfiltered(spec) == NcaSpec(grid=6, n_states=3, band=None, score_frames=6)
-    assert not inspection.bands(inspection.unfiltered(spec), 0, 1)[1].asked.any()
+    assert inspection_nca.unfiltered(spec) == NcaSpec(grid=6, n_states=3, band=None, score_frames=6)
+    assert not inspection_nca.bands(inspection_nca.unfiltered(spec), 0, 1)[1].asked.any()
 
 
 @pytest.mark.parametrize(("grid", "patch"), [(12, 2), (6, 1)])
@@ -81,9 +81,9 @@ def test_named_lags_are_what_they_say(grid, patch):
         "same patch, 2 frames before": (-2, 0, 0),
         "same patch, 3 frames before": (-3, 0, 0),
     }
-    found = {name: lag for lag, name in inspection.named_lags(spec).items()}
+    found = {name: lag for lag, name in inspection_nca.named_lags(spec).items()}
     assert found == {name: -(t * frame + side * r + c) for name, (t, r, c) in steps.items()}
-    assert inspection.named_lags(DyckSpec()) == {}
+    assert inspection_nca.named_lags(DyckSpec()) == {}
 
 
 def test_ranks_of_a_planted_power_law():
@@ -142,7 +142,7 @@ def test_predictor_table_is_the_mean_over_rules(small):
 )
 def test_where_the_oracle_is_another(changes, told):
     sample = draw(NcaSpec(grid=6, n_states=3, band=None).model_copy(update=changes), n=12, length=114)
-    table, sentence = inspection.predictors(sample)
+    table, sentence = inspection_nca.predictors(sample)
     assert told in sentence
     assert ("oracle" in set(table.predictor)) == ("left out" not in sentence)
 
@@ -163,7 +163,7 @@ def test_unfiltered_rules_stand_beside(small):
     assert set(measured["sample"]) == {"drawn", "unfiltered"}
     both = measured[measured.measure == "activity"].groupby("sample").value
     assert (both.count() == 40).all()
-    free = inspection.inspect(draw(inspection.unfiltered(SMALL), n=10, length=60), threads=1).frames["measures"]
+    free = inspection.inspect(draw(inspection_nca.unfiltered(SMALL), n=10, length=60), threads=1).frames["measures"]
     assert set(free["sample"]) == {"drawn"}
 
 
