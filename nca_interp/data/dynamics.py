@@ -15,7 +15,7 @@ from nca_interp.data.specs import NcaSpec
 
 Floats = npt.NDArray[np.float64]
 OWN, ROW = ((0, 0),), ((0, -1), (0, 0), (0, 1))
-"""What the next cell is conditioned on: itself, itself and its two row neighbours, all nine; (rows, columns) on the torus."""
+"""What the next cell is conditioned on: itself, itself and its two row neighbours; (rows, columns) on the torus."""
 FLIPS, DAMAGE_STEPS, SLOPE_STEPS = 8, 12, 4
 """Copies with one flipped cell each, steps they are followed, steps of the slope."""
 

@@ -40,7 +40,7 @@ def test_transient_and_period_of_hand_made_trajectories(trajectory, transient, p
 def test_conditional_entropy_by_counting_by_hand(n, seed):
     rng = np.random.default_rng(seed)
     frames = np.minimum(rng.integers(0, n, (1, 4, 4, 4)), rng.integers(0, n, (1, 4, 4, 4))).astype(np.uint8)
-    for context in (dynamics.OWN, dynamics.ROW, dynamics.STENCIL):
+    for context in (dynamics.OWN, dynamics.ROW, nca.STENCIL):
         seen: dict[tuple[int, ...], list[int]] = {}
         for t in range(3):
             for y in range(4):
@@ -62,7 +62,7 @@ def test_stencil_explains_a_cold_rule_and_noise_entropy_is_what_is_left_of_a_war
     for tau in (0.0, 0.3):
         spec = NcaSpec(n_states=2, tau=tau, band=None)
         frames = nca.simulate(spec, nca.make_rules(spec, keys), nca.trajectory_keys(keys, 0), 150)
-        counted = dynamics.cell_conditional_entropies(frames, dynamics.STENCIL)
+        counted = dynamics.cell_conditional_entropies(frames, nca.STENCIL)
         exact = dynamics.noise_entropies(spec, keys, frames)
         if tau == 0:
             assert np.abs(counted.value).max() < 0.02
