@@ -14,8 +14,13 @@ def inspect(source: Inspection) -> Page:
     return inspection.inspection_page(
         source,
         (
-            Section("examples", "Low, middle and high complexity", (*figures.examples(source),)),
-            Section("acceptance", "Which rules the filter takes", (*figures.acceptance(source),)),
+            Section(
+                "examples",
+                "Low, middle and high complexity",
+                (*figures.examples(source),),
+                columns=3 if source.record["kind"] == "nca" else 1,
+            ),
+            Section("acceptance", "How random rules score", (*figures.acceptance(source),)),
             Section("distributions", "How rows differ", (*figures.histograms(source),)),
             Section("information", "How far tokens know of each other", (*figures.information(source),)),
             Section("ranks", "How often tokens occur", (*figures.ranks(source),)),

@@ -1,6 +1,6 @@
 """Everything the page on one source shows, as tables: examples, measures, bands, mutual information, ranks, predictors.
 
-`inspect` draws and measures; `Tables.write` puts one CSV a table into a folder, which the page is then made from.
+`inspect` measures a sample; `Tables.write` puts one CSV a table into a folder, which the page is then made from.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.complexity import MEASURES, choose, pooled, profile
+from nca_interp.analysis.complexity import MEASURES, choose, profile
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
-from nca_interp.base import UserError
-from nca_interp.data.heavy_tail import MIN_KINDS, against_lognormal, power_law
-from nca_interp.data.measures import Floats, Rows, default_lags, mi_decay, mutual_information, rank_slope
+from nca_interp.base import UserError, digest
+from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
 from nca_interp.data.sample import Sample, Spec, draw
-from nca_interp.data.specs import DyckSpec, NcaSpec
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.store import write_json, write_text
 
 RECORD = "inspect.json"
@@ -32,6 +31,8 @@ CANDIDATES = 4096
 AXIS = "gzip_ratio_normalised"
 """Measure by which examples are chosen."""
 EXAMPLES = (("low", 0.05), ("middle", 0.5), ("high", 0.95))
+MAX_NAME = 120
+"""Characters of the longest name of a group."""
 SHOWN_TOKENS = 400
 """Tokens of an example of text or brackets."""
 MAX_RANK = 1000
@@ -40,8 +41,8 @@ MI_ROWS = 128
 """Rows on which mutual information is computed for every lag of the figure."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
-FUTURE_STEPS = 2_000_000
-"""Simulated steps that the oracle may take where frames are several steps apart."""
+FUTURE_CELLS = 100_000_000
+"""Cells that the oracle may simulate where frames are several steps apart: seconds."""
 Say = Callable[[str], None]
 
 
@@ -67,45 +68,72 @@ def refuse_foreign(folder: Path) -> None:
         raise UserError(f"--out {folder}: not empty and no inspection; choose another folder; nothing was changed")
 
 
+def stored(directory: Path, n: int) -> Sample:
+    """The first `n` training rows of a token directory, as they are stored, with the tokenizer that made them."""
+    from nca_interp.data.sample import of_tokens
+    from nca_interp.data.tokens import TokenFile
+
+    sample = of_tokens(TokenFile.open(directory), "train", n)
+    if not isinstance(sample.spec, TextSpec):
+        return sample
+    from tokenizers import Tokenizer
+
+    return sample._replace(tokenizer=Tokenizer.from_file(str(directory / "tokenizer.json")))
+
+
 def inspect(
-    spec: Spec,
+    sample: Sample,
     *,
-    n: int = 256,
-    length: int = 1024,
-    seed: int = 0,
+    asked: int | None = None,
+    dear: bool = False,
     threads: int | None = None,
     say: Say = lambda _: None,
 ) -> Tables:
-    """Draw `n` rows of `length` tokens and measure them; NCA: beside as many rows of unfiltered rules.
+    """Measure a sample (`asked` rows were wanted); NCA: beside as many rows of unfiltered rules.
 
-    Raises UserError for a band out of reach and a corpus that is too short.
+    `dear`: also what takes minutes, the goodness of fit of the power law and the learnability.
     """
+    sample, spec = named_groups(sample), sample.spec
+    n, length = sample.tokens.shape
     check_sizes(spec, n, length)
-    say(f"drawing {n} rows")
-    sample = draw(spec, n=n, length=length, seed=seed, split=SPLIT, threads=threads)
     say("measuring")
-    measured = profile(sample).assign(sample="drawn")
+    names = choose(sample, None) + [name for name, measure in MEASURES.items() if dear and measure.dear]
+    measured = profile(sample, names).assign(sample="drawn")
     frames = {"measures": measured, "information": information(sample)}
-    frames["ranks"], tail = ranks(sample.tokens)
+    frames["ranks"] = ranks(sample.tokens)
     record: dict[str, Any] = {
-        "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description, "seed": seed,
-        "asked_rows": n, "rows": len(sample.tokens), "length": length, "vocab_size": sample.vocab_size,
-        "groups": len(set(sample.groups)), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens), "power_law": tail,
+        "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description,
+        "seed": sample.seed, "split": sample.split, "asked_rows": asked or n, "rows": n, "length": length, "vocab_size": sample.vocab_size,
+        "groups": len(set(sample.groups)), "unit": unit(sample), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
     }  # fmt: skip
     if isinstance(spec, NcaSpec):
         say("scoring unfiltered rules")
         free = unfiltered(spec)
         if free != spec:
-            names = [name for name in choose(sample, None) if not MEASURES[name].pooled and "mutual" not in name]
-            others = draw(free, n=n, length=length, seed=seed, split=SPLIT, threads=threads)
+            names = [name for name in names if not MEASURES[name].pooled and "mutual" not in name]
+            others = draw(free, n=n, length=length, seed=sample.seed, split=SPLIT, threads=threads)
             frames["measures"] = pd.concat([measured, profile(others, names).assign(sample="unfiltered")])
-        frames["candidates"], frames["bands"] = bands(spec, seed, threads)
+        frames["candidates"], frames["bands"] = bands(spec, sample.seed, threads)
         say("predicting frames")
         frames["predictors"], record["oracle"] = predictors(sample)
     say("computing intervals")
     frames["summary"] = summary(sample, measured)
     record["examples"] = examples(sample, measured)
     return Tables(frames, record)
+
+
+def named_groups(sample: Sample) -> Sample:
+    """The sample with groups that fit into a table: a document that is known by its text only gets a hash."""
+    names = [g if len(g) <= MAX_NAME and g.isprintable() else f"#{digest(g, 12)}" for g in sample.groups]
+    return sample._replace(groups=names)
+
+
+def unit(sample: Sample) -> str:
+    """What a group of rows is."""
+    if isinstance(sample.spec, DyckSpec):
+        return "string"
+    known = sample.texts if isinstance(sample.spec, TextSpec) else sample.candidates
+    return "row" if known is None else "rule" if isinstance(sample.spec, NcaSpec) else "document"
 
 
 def check_sizes(spec: Spec, n: int, length: int) -> None:
@@ -127,10 +155,9 @@ def unfiltered(spec: NcaSpec) -> NcaSpec:
 def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
     """A row a measure: definition, unit, n, groups, mean with its 95 % interval, spread, and why there is no value.
 
-    Single rows: t-interval clustered by group. Pooled: jackknife over BLOCKS parts of the groups, except for the fits
-    to mutual information, which have none.
+    Single rows: t-interval clustered by group. Pooled: jackknife over BLOCKS parts of the groups; fits have none.
     """
-    blocks = _blocks(sample)
+    intervals = _jackknifed(sample, measured)
     rows = []
     for name, part in measured.groupby("measure", sort=False):
         measure, known = MEASURES[str(name)], part[part.value.notna()]
@@ -139,11 +166,10 @@ def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
             "n": len(known), "groups": known.group.nunique(), "note": part.note.iloc[0],
         }  # fmt: skip
         if measure.pooled and len(known):
-            row |= {"n": len(sample.tokens), "groups": len(set(sample.groups))}
-            found = _jackknife(sample, str(name), float(known.value.iloc[0]), blocks)
-            row |= found._asdict()
+            row |= {"n": len(sample.tokens), "groups": len(set(sample.groups)), "value": known.value.iloc[0]}
+            row |= intervals[measure.name]._asdict() if measure.name in intervals else {}
         elif len(known):
-            row |= cluster_interval(known.value.to_numpy(), list(known.group))._asdict()
+            row |= _interval(known.value.to_numpy(), list(known.group))._asdict()
             row["sd"] = known.value.std()
             row |= dict(zip(("q05", "q50", "q95"), known.value.quantile([0.05, 0.5, 0.95]), strict=True))
         rows.append(row)
@@ -151,20 +177,29 @@ def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=columns.split())
 
 
-def _blocks(sample: Sample) -> Rows:
-    """Part of BLOCKS that each row belongs to; rows of one group stay together."""
+def _interval(values: Floats, groups: list[str]) -> Interval:
+    """Clustered t-interval of a mean; Wilson's of a share of independent rows, which is no point where all are alike."""
+    if set(values.tolist()) <= {0.0, 1.0} and len(set(groups)) == len(groups):
+        return wilson(int(values.sum()), len(values))
+    return cluster_interval(values, groups)
+
+
+def _jackknifed(sample: Sample, measured: pd.DataFrame) -> dict[str, Interval]:
+    """Intervals of the pooled measures that are no fits, by leaving out each of BLOCKS parts of the groups in turn."""
     owner = np.unique(np.asarray(sample.groups), return_inverse=True)[1]
-    return np.random.default_rng(0).permutation(owner.max() + 1)[owner] % min(BLOCKS, owner.max() + 1)
-
-
-def _jackknife(sample: Sample, name: str, value: float, blocks: Rows) -> Interval:
-    n = int(blocks.max()) + 1
-    if name.startswith("mi_") or n < 3:
-        return Interval(value, np.nan, np.nan)
-    without = [pooled(sample.take(np.flatnonzero(blocks != k)), name) for k in range(n)]
-    found = t_interval(n * value - (n - 1) * np.array(without))
-    half = (found.high - found.low) / 2  # centred on the whole sample: an entropy's bias must not shift it
-    return Interval(value, value - half, value + half)
+    n = min(BLOCKS, int(owner.max()) + 1)
+    block = np.random.default_rng(0).permutation(owner.max() + 1)[owner] % n
+    known = measured[measured.sequence.isna() & measured.value.notna()].set_index("measure").value
+    names = [name for name in known.index if not (MEASURES[name].dear or name.startswith(("mi_", "tail_")))]
+    if n < 3 or not names:
+        return {}
+    without = [profile(sample.take(np.flatnonzero(block != k)), names).set_index("measure").value for k in range(n)]
+    out = {}
+    for name in names:
+        found = t_interval(n * known[name] - (n - 1) * np.array([w[name] for w in without]))
+        half = (found.high - found.low) / 2  # centred on the whole sample: an entropy's bias must not shift it
+        out[name] = Interval(known[name], known[name] - half, known[name] + half)
+    return out
 
 
 def bands(spec: NcaSpec, seed: int, threads: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -206,13 +241,11 @@ def information(sample: Sample) -> pd.DataFrame:
     if length < 4:
         return pd.DataFrame(columns=["lag", "value", "low", "high", "bias", "name", "n"])
     found = mutual_information(rows, lags)
-    decay = mi_decay(found)
     out = []
     for k, lag in enumerate(found.lags):
         mean = cluster_interval(found.value[:, k], sample.groups[: len(rows)])
         out.append({
             "lag": int(lag), **mean._asdict(), "bias": found.bias[:, k].mean(), "name": names.get(int(lag), ""), "n": len(rows),
-            "power_exponent": decay.exponent, "decay_length": decay.length, "preference": decay.preference,
         })  # fmt: skip
     return pd.DataFrame(out)
 
@@ -231,9 +264,9 @@ def named_lags(spec: Spec) -> dict[int, str]:
     return near | {frame: "same patch, 1 frame before"} | {k * frame: f"same patch, {k} frames before" for k in (2, 3)}
 
 
-def ranks(rows: Rows, points: int = 60) -> tuple[pd.DataFrame, dict[str, Any]]:
+def ranks(rows: Rows, points: int = 60) -> pd.DataFrame:
     """Share of all tokens that the r-th most frequent one has, at about `points` ranks evenly spaced in their logarithm,
-    with the line fitted to the first MAX_RANK; and the power law fitted to the counts (empty with too few kinds)."""
+    with the line fitted to the first MAX_RANK."""
     counts = np.sort(np.unique(rows, return_counts=True)[1])[::-1]
     at = np.unique(np.geomspace(1, len(counts), points).round().astype(int))
     table = pd.DataFrame(
@@ -243,10 +276,7 @@ def ranks(rows: Rows, points: int = 60) -> tuple[pd.DataFrame, dict[str, Any]]:
     slope, logs = rank_slope(rows), np.log(np.arange(1, len(head) + 1))
     level = float((np.log(head / rows.size) + slope * logs).mean())
     table["fitted"] = np.where(at <= MAX_RANK, np.exp(level - slope * np.log(at)), np.nan)
-    if len(counts) < MIN_KINDS:
-        return table, {}
-    fit = power_law(counts)
-    return table, fit._asdict() | against_lognormal(counts, fit)._asdict()
+    return table
 
 
 def rare_contexts(rows: Rows) -> dict[str, float]:
@@ -294,11 +324,14 @@ def _affordable(sample: Sample) -> tuple[int, str]:
     spec = sample.spec
     assert isinstance(spec, NcaSpec)
     assert sample.frames is not None
-    if spec.control != "none" or sample.keys is None:
+    if spec.control == "none" and sample.keys is None:
+        return 0, "The oracle is left out: the directory does not say which rules its rows show."
+    if spec.control != "none":
         return 0, f"The oracle is left out: the control {spec.control} destroys what the rule says of a frame."
     if spec.dt == 1:
         return len(sample.tokens), ""
-    rows = min(len(sample.tokens), FUTURE_STEPS // (sample.frames.shape[1] * spec.dt * (FUTURES if spec.tau else 1)))
+    cells = sample.frames[0].size * spec.dt * (FUTURES if spec.tau else 1)
+    rows = min(len(sample.tokens), FUTURE_CELLS // cells)
     if rows < 8:
         return 0, f"The oracle is left out: with {spec.dt} steps between frames it would take too long to simulate."
     guess = f"guesses from {FUTURES} simulated futures" if spec.tau else "simulates"

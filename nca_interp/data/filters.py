@@ -53,7 +53,8 @@ def check_length(spec: NcaSpec) -> None:
         measure = SCORES[name]
         frames = max(measure.min_frames, -(-measure.min_tokens // spec.patches_per_frame))
         if measure.on != "rule" and spec.score_frames < frames:
+            needs = f"{measure.min_frames} frames" if measure.min_frames else f"{measure.min_tokens:,} tokens"
             raise UserError(
                 f"score_frames: {spec.score_frames} frames of {spec.patches_per_frame} patches; where.{name} needs at least "
-                f"{max(measure.min_tokens, frames * spec.patches_per_frame):,} tokens, score_frames {frames} or more"
+                f"{needs}, score_frames {frames} or more"
             )

@@ -46,24 +46,29 @@ class Against(NamedTuple):
     """Two-sided; above 0.1 the sign means nothing."""
 
 
-def power_law(values: npt.ArrayLike) -> PowerLaw:
-    """Fit positive integers, e.g. how often each token occurs. ValueError with fewer than MIN_KINDS of them."""
+def power_law(values: npt.ArrayLike, x_min: int | None = None) -> PowerLaw:
+    """Fit positive integers, e.g. how often each token occurs; x_min is fitted unless given.
+
+    ValueError with fewer than MIN_KINDS of them.
+    """
     x = np.sort(np.asarray(values, dtype=np.int64))
     if len(x) < MIN_KINDS or x[0] < 1:
         raise ValueError(f"values: needs at least {MIN_KINDS} positive counts, has {(x > 0).sum()}")
     kinds, counts = np.unique(x, return_counts=True)
     tails = counts[::-1].cumsum()[::-1]
     cuts = np.flatnonzero(tails >= MIN_TAIL)
+    if x_min is not None:
+        cuts = np.array([np.searchsorted(kinds, x_min)])
     if len(cuts) > MAX_CUTS:
         cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, MAX_CUTS).round().astype(int))]
     sums = (counts * np.log(kinds))[::-1].cumsum()[::-1]
     best: PowerLaw | None = None
     for cut in cuts:
-        x_min, n = int(kinds[cut]), int(tails[cut])
-        alpha = _alpha(x_min, sums[cut] / n)
-        distance = _distance(alpha, x_min, kinds[cut:], counts[cut:])
+        start, n = x_min or int(kinds[cut]), int(tails[cut])
+        alpha = _alpha(start, sums[cut] / n)
+        distance = _distance(alpha, start, kinds[cut:], counts[cut:])
         if best is None or distance < best.ks:
-            best = PowerLaw(alpha, x_min, n, distance)
+            best = PowerLaw(alpha, start, n, distance)
     assert best is not None
     return best
 

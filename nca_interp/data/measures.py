@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +88,7 @@ class LempelZiv(NamedTuple):
     normalised: Floats
     """[n] 0: a constant row, 1: iid uniform tokens of the same length and alphabet."""
     rate: Floats
-    """[n] phrases * ln(length) / length, nats a token: tends to the entropy rate, from above and slowly."""
+    """[n] phrases * ln(length) / length, nats a token: tends to the entropy rate, slowly."""
 
 
 def lempel_ziv(rows: Rows, alphabet: int) -> LempelZiv:
@@ -141,15 +142,25 @@ def mutual_information(
     chosen = default_lags(rows.shape[1]) if lags is None else np.atleast_1d(np.asarray(lags, dtype=np.int64))
     if not 0 < chosen.min() <= chosen.max() < rows.shape[1]:
         raise ValueError(f"lags: {chosen.min()} to {chosen.max()}; legal: 1 to {rows.shape[1] - 1}")
-    dense = np.stack([np.unique(row, return_inverse=True)[1] for row in rows]).astype(np.int64)
+    dense = np.stack([_by_appearance(row) for row in rows])
     kinds = dense.max(axis=1) + 1
     plain, bias, once = (np.zeros((len(rows), len(chosen))) for _ in range(3))
     lagged_information(dense, kinds, chosen, plain)
-    rng = np.random.default_rng(seed)
-    for _ in range(shuffles):
-        lagged_information(rng.permuted(dense, axis=1), kinds, chosen, once)
+    for repeat in range(shuffles):
+        lagged_information(shuffled(dense, seed, repeat), kinds, chosen, once)
         bias += once / shuffles
     return MutualInformation(chosen, plain - bias, bias)
+
+
+def _by_appearance(row: Rows) -> npt.NDArray[np.int64]:
+    """The row with its kinds numbered in the order in which they appear."""
+    _, first, kinds = np.unique(row, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[kinds]
+
+
+def shuffled(rows: Rows, *seed: int) -> Rows:
+    """Each row permuted; by its own content, so that the result does not depend on the rows beside it."""
+    return np.stack([np.random.default_rng([*seed, crc32(row.tobytes())]).permutation(row) for row in rows])
 
 
 class Decay(NamedTuple):

@@ -38,6 +38,10 @@ class Measure(NamedTuple):
     """Fewest tokens (of a row; pooled: of all rows) on which it means something."""
     min_frames: int = 0
     """Fewest whole frames of a row."""
+    min_kinds: int = 0
+    """Fewest different tokens (of all rows)."""
+    dear: bool = False
+    """Takes seconds or more: computed only where it is asked for by name."""
 
 
 class Material(NamedTuple):
@@ -99,8 +103,8 @@ def _gzip(m: Material) -> Values:
     Measure("gzip_ratio_shuffled", "compressed / raw bytes", 0, INF, "gzip ratio after the row's tokens are permuted: where it equals gzip_ratio, that saw nothing of the order", "tokens", min_tokens=64),
 )  # fmt: skip
 def _gzip_shuffled(m: Material) -> Values:
-    shuffled = np.random.default_rng(0).permuted(m.tokens, axis=1)
-    return {"gzip_ratio_shuffled": measures.gzip_rows(shuffled, m.vocab_size, token_dtype(m.vocab_size)).ratio}
+    permuted = measures.shuffled(m.tokens)
+    return {"gzip_ratio_shuffled": measures.gzip_rows(permuted, m.vocab_size, token_dtype(m.vocab_size)).ratio}
 
 
 @_family(
@@ -113,7 +117,7 @@ def _token_entropy(m: Material) -> Values:
 
 @_family(
     Measure("lempel_ziv", "0 constant, 1 iid uniform", 0, 1.2, "Lempel-Ziv 1976 phrases between their floor and their ceiling for this length and alphabet", "tokens", min_tokens=64),
-    Measure("lempel_ziv_rate", "nats per token", 0, INF, "Lempel-Ziv 1976 phrases * ln(n) / n, an entropy rate that is approached slowly and from above", "tokens", min_tokens=64),
+    Measure("lempel_ziv_rate", "nats per token", 0, INF, "Lempel-Ziv 1976 phrases * ln(n) / n, a rough entropy rate: it converges like ln ln n / ln n", "tokens", min_tokens=64),
 )  # fmt: skip
 def _lempel_ziv(m: Material) -> Values:
     found = measures.lempel_ziv(m.tokens, m.vocab_size)

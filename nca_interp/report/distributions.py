@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import altair as alt
@@ -46,14 +47,19 @@ def histogram(
     height: int = 130,
 ) -> alt.LayerChart:
     """Bars of `binned` rows, the parts of `colors` (part -> signal) one over the other; `marks` are dashed vertical lines."""
-    x = alt.X("low:Q", title=x_title, axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=False, nice=False))
+    x = alt.X(
+        "low:Q",
+        title=x_title,
+        axis=alt.Axis(tickCount=4, labelOverlap=True, titleLimit=signal("width")),
+        scale=alt.Scale(zero=False, nice=False),
+    )
     vertical = alt.Y(f"{y}:Q", title=y, stack=None, axis=alt.Axis(tickCount=3, format="%" if y == "share" else "~s"))
     color = alt.Color(
         "part:N", legend=None, scale=alt.Scale(domain=list(colors), range=[{"expr": c} for c in colors.values()])
     )
     tip = ["part:N", *(alt.Tooltip(f"{c}:Q", format=".4~g") for c in ("low", "high", "count", "share"))]
-    bars = alt.Chart(rows).mark_bar(opacity=0.6, aria=False, binSpacing=0)
-    layers: list[Any] = [bars.encode(x, vertical, x2="high:Q", color=color, tooltip=tip)]
+    bars = alt.Chart(rows[rows["count"] > 0]).mark_rect(opacity=0.6, aria=False)
+    layers: list[Any] = [bars.encode(x, vertical, x2="high:Q", y2=alt.Y2Datum(0), color=color, tooltip=tip)]
     if marks:
         frame = pd.DataFrame({"low": marks})
         layers.append(alt.Chart(frame).mark_rule(strokeDash=[3, 3]).encode(x=alt.X("low:Q", title=x_title)))
@@ -87,7 +93,8 @@ def labelled(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, h
 
 
 def against_lag(rows: pd.DataFrame, column: str, y_title: str, labels: pd.DataFrame | None = None) -> alt.LayerChart:
-    """`column` of rows (lag, low, high, ...) against the lag on a logarithmic axis, with interval where it is `value`."""
+    """`column` of rows (lag, low, high, ...) against the lag on a logarithmic axis, with interval where it is `value`; the lags
+    of `labels` are written at their points."""
     x = alt.X(
         "lag:Q", title="lag, tokens", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(tickCount=6, format="~s")
     )
@@ -106,23 +113,31 @@ def against_lag(rows: pd.DataFrame, column: str, y_title: str, labels: pd.DataFr
     layers.append(base.mark_line(strokeWidth=2, color=color).encode(x, y))
     layers.append(base.mark_point(size=24, filled=True, color=color).encode(x, y, tooltip=tip))
     if labels is not None and len(labels):
-        text = alt.Chart(labels).mark_text(align="right", dx=-5, dy=-8, fontSize=11)
-        layers.append(text.encode(x, y, text="name:N"))
+        text = alt.Chart(labels).mark_text(dy=-9, fontSize=11)
+        layers.append(text.encode(x, y, text="lag:Q"))
     return sized(alt.layer(*layers), 240)
+
+
+def _decades(values: pd.Series, title: str, form: str) -> dict[str, Any]:
+    """A logarithmic axis from one power of ten to another."""
+    first, last = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max()) + 1e-9)
+    powers = [10.0**k for k in range(first, last + 1)]
+    scale = alt.Scale(type="log", domain=[powers[0], powers[-1]], nice=False)
+    return {"title": title, "scale": scale, "axis": alt.Axis(values=powers, format=form)}
 
 
 def rank_plot(rows: pd.DataFrame) -> alt.LayerChart:
     """Share against rank on logarithmic axes with the fitted line. `rows`: rank, share, count, fitted."""
-    x = alt.X("rank:Q", title="rank", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(tickCount=6, format="~s"))
-    scale = alt.Scale(type="log", nice=False)
-    axis = alt.Axis(tickCount=5, format="~g")
-    y = alt.Y("share:Q", title="share of all tokens", scale=scale, axis=axis)
+    share = "share of all tokens"
+    x, y = (
+        alt.X("rank:Q", **_decades(rows["rank"], "rank", "~s")),
+        alt.Y("share:Q", **_decades(rows.share, share, "~e")),
+    )
+    fitted = alt.Y("fitted:Q", **_decades(rows.share, share, "~e"))
     tip = ["rank:Q", "count:Q", alt.Tooltip("share:Q", format=".3g"), alt.Tooltip("fitted:Q", format=".3g")]
     line = alt.Chart(rows[rows.fitted.notna()]).mark_line(strokeDash=[5, 3], strokeWidth=1.6, color=signal("mut"))
     points = alt.Chart(rows).mark_point(size=30, filled=True, color=signal(CHOSEN)).encode(x, y, tooltip=tip)
-    return sized(
-        alt.layer(line.encode(x, alt.Y("fitted:Q", title="share of all tokens", scale=scale, axis=axis)), points), 260
-    )
+    return sized(alt.layer(line.encode(x, fitted), points), 260)
 
 
 def depths(rows: pd.DataFrame, k: int) -> alt.LayerChart:
@@ -131,11 +146,17 @@ def depths(rows: pd.DataFrame, k: int) -> alt.LayerChart:
     y = alt.Y("depth:Q", title="depth", axis=alt.Axis(tickCount=4, tickMinStep=1))
     color = alt.Color("type:Q", legend=None, scale=alt.Scale(scheme="turbo", domain=[-1, k]))
     opacity = alt.condition("datum.bracket == 'opens'", alt.value(1), alt.value(0.45))
-    bars = alt.Chart(rows).mark_bar(aria=False, binSpacing=0)
+    bars = alt.Chart(rows).mark_rect(aria=False)
     return sized(
         alt.layer(
             bars.encode(
-                x, y, x2="end:Q", color=color, opacity=opacity, tooltip=["position:Q", "bracket:N", "type:Q", "depth:Q"]
+                x,
+                y,
+                x2="end:Q",
+                y2=alt.Y2Datum(0),
+                color=color,
+                opacity=opacity,
+                tooltip=["position:Q", "bracket:N", "type:Q", "depth:Q"],
             )
         ),
         110,

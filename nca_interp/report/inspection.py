@@ -12,15 +12,13 @@ import pandas as pd
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.method import flat, written
-from nca_interp.report.numbers import DASH, absent, fixed, interval, plain, plural, short, signed, whole
+from nca_interp.report.numbers import DASH, absent, fixed, plain, plural, short, signed, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
 from nca_interp.report.render import render
 from nca_interp.report.tables import each
 from nca_interp.store import read_json, sha256_file, write_text
 
 FEW_GROUPS = 30
-UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
-"""What one group of rows is."""
 LIMITS = (
     "Every measure depends on the length of a row, the alphabet and the tokenizer: compare sources only where these are the same, or by the measures that are normalised for them.",
     "The intervals speak of other rows of this very source, not of other settings.",
@@ -60,8 +58,8 @@ class Inspection:
 
     @property
     def unit(self) -> str:
-        """What a group of rows is: rule, string or document."""
-        return UNITS[self.record["kind"]]
+        """What a group of rows is: rule, string, document or row."""
+        return str(self.record["unit"])
 
     def mean(self, measure: str) -> float | None:
         """Mean of one measure over the rows, None where it was not measured."""
@@ -99,14 +97,13 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
     record, created = source.record, str(source.record["provenance"]["created"])[:10]
     tokens = record["rows"] * record["length"]
     return Page(
-        title=f"What {record['source']} is made of",
-        subtitle=f"Token source, {created}",
+        title=f"Inspection of {' '.join([record['source'], *record['overrides']])}",
+        subtitle=f"{record['description'][:1].upper()}{record['description'][1:]}. {created}",
         facts=(
-            ("Source", record["description"]),
             ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
             ("Independent", plural(record["groups"], source.unit)),
             ("Vocabulary", f"{whole(record['vocab_size'])} tokens"),
-            ("Seed", str(record["seed"])),
+            ("Seed and split", f"{record['seed']}, {record['split']}"),
         ),
         cautions=tuple(cautions(source)),
         legend=(),
@@ -128,7 +125,7 @@ def cautions(source: Inspection) -> Iterator[str]:
     elif record["groups"] < FEW_GROUPS:
         yield f"The rows come from only {plural(record['groups'], source.unit)}, the units that the intervals are made of."
     if "stand-in" in record["description"]:
-        yield f"{record['description'][:1].upper()}{record['description'][1:]}."
+        yield f"The corpus is a {record['description']}."
     yield from _gzip_blind(source)
     yield from _rare(source)
     if record["kind"] == "nca":
@@ -178,25 +175,30 @@ def _nca(source: Inspection) -> Iterator[str]:
 
 def words(measure: str) -> str:
     """A measure's name as it is written in a sentence."""
-    return str(measure).replace("_", " ")
+    text = measure.replace("_", " ")
+    return text.replace("lempel ziv", "Lempel-Ziv").replace("zipf", "Zipf").replace("mi ", "MI ")
 
 
 def table_of_measures(source: Inspection) -> list[Item]:
     """Every measure with its value, interval, spread, n and definition."""
     body = tuple(
         (
-            words(r.measure), fixed(r.value), interval(r.low, r.high, sign=False), fixed(r.sd),
-            DASH if absent(r.q05) else f"{fixed(r.q05, 2)} to {fixed(r.q95, 2)}", whole(r.n), whole(r.groups), r.unit,
+            words(r.measure), plain(r.value), _between(r.low, r.high), plain(r.sd),
+            DASH if absent(r.q05) else f"{plain(r.q05)} to {plain(r.q95)}", whole(r.n), whole(r.groups), r.unit,
             f"{r.definition}{'; pooled over all rows' if r.pooled else ''}{f' ({r.note})' if r.note else ''}",
         )
         for r in each(source.summary)
     )  # fmt: skip
     head = ("measure", "value", "95 % interval", "sd", "5 to 95 %", "rows", f"{source.unit}s", "unit", "definition")
     caption = (
-        f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit; pooled ones by a jackknife over ten "
-        "parts of the sample, without an interval where the value is a fit. sd and the range are those of single rows."
+        f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit (shares: Wilson); pooled ones with a jackknife "
+        "over ten parts of the sample, fits without an interval. sd and the range are those of single rows."
     )
-    return [Table(head, body, caption, frozenset(range(1, 7)), "tab-measures")]
+    return [Table(head, body, caption, frozenset(range(1, 7)), "tab-inspected")]
+
+
+def _between(low: float, high: float) -> str:
+    return DASH if absent(low) or absent(high) else f"[{plain(low)}, {plain(high)}]"
 
 
 def band_table(source: Inspection) -> list[Item]:
@@ -216,7 +218,7 @@ def band_table(source: Inspection) -> list[Item]:
 
 
 def _range(row: Any, spec: dict[str, Any]) -> str:
-    text = f"{row.band_low:g} to {row.band_high:g}"
+    text = f"[{row.band_low:g}, {row.band_high:g})"
     if row.band_low == 0:
         text = f"below {row.band_high:g}"
     elif row.band_high >= 10:
@@ -224,7 +226,7 @@ def _range(row: Any, spec: dict[str, Any]) -> str:
     if not row.asked:
         return text
     asked = [text] if spec["band"] is not None else []
-    asked += [f"{words(name)} {low:g} to {high:g}" for name, (low, high) in spec["where"].items()]
+    asked += [f"{words(name)} [{low:g}, {high:g})" for name, (low, high) in spec["where"].items()]
     return f"asked for: {', '.join(asked)}"
 
 

@@ -9,13 +9,14 @@ import pandas as pd
 
 from nca_interp.report import distributions as charts
 from nca_interp.report.inspection import Inspection, band_table, words
-from nca_interp.report.numbers import absent, fixed, interval, listing, plural, short, signed, whole
+from nca_interp.report.numbers import absent, fixed, interval, listing, p_value, plural, short, signed, whole
 from nca_interp.report.page import Chart, Figure, Item, Note, Widget
 from nca_interp.report.sources import frame_tokens, player
 from nca_interp.report.tables import each
 
+AXIS = "gzip_ratio_normalised"
+"""Measure by which the examples were chosen."""
 TOLD = (
-    "gzip_ratio_normalised",
     "lempel_ziv",
     "token_entropy",
     "mutual_information",
@@ -25,6 +26,8 @@ TOLD = (
 )
 """Measures written beside an example."""
 PREDICTORS = ("copy", "mode", "cell-mode", "lookup", "backoff", "oracle")
+STEEPEST = 7.9
+"""Exponents above this are those of a search that ran to its end."""
 LEVELS = (4.0, 6.0, 8.0, 10.0)
 """Bits of surprise at which the shade of a token deepens."""
 QUANTITIES = {"cell_accuracy": "share of cells", "patch_accuracy": "share of tokens", "cell_nats": "nats a cell"}
@@ -36,15 +39,16 @@ def examples(source: Inspection) -> list[Item]:
     return [draw(source, example) for example in source.record["examples"]]
 
 
-def _told(source: Inspection, example: dict[str, Any]) -> str:
+def _finding(source: Inspection, example: dict[str, Any]) -> str:
+    group = f", {source.unit} {example['group']}" if source.unit in ("rule", "document") else ""
+    axis = f": {words(AXIS)} {fixed(example['measures'][AXIS], 2)}" if AXIS in example["measures"] else ""
+    return f"{example['level'].capitalize()} complexity{axis} (row {example['row']}{group})."
+
+
+def _told(example: dict[str, Any]) -> str:
     values = [f"{words(m)} {fixed(example['measures'][m], 2)}" for m in TOLD if m in example["measures"]]
-    what = {"nca": f"rule {example['group']}", "dyck": "", "text": f"document {example['group']!r:.60}"}[
-        source.record["kind"]
-    ]
-    where = f" ({what})" if what else ""
-    return (
-        f"{example['level'].capitalize()} complexity, row {example['row']}{where}: {', '.join(values) or 'no measure'}."
-    )
+    told = listing(values)
+    return f"{told[:1].upper()}{told[1:]}. " if values else ""
 
 
 def _trajectory(source: Inspection, example: dict[str, Any]) -> Figure:
@@ -58,7 +62,12 @@ def _trajectory(source: Inspection, example: dict[str, Any]) -> Figure:
     widget = player(frames, example["tokens"], spec["n_states"], spec["patch"], f"{example['level']} complexity")
     name = f"fig-example-{example['level']}"
     return Figure(
-        name, _told(source, example), encoding, frame_tokens(example["tokens"]), widget=widget, swatches=False
+        name,
+        _finding(source, example),
+        _told(example) + encoding,
+        frame_tokens(example["tokens"]),
+        widget=widget,
+        swatches=False,
     )
 
 
@@ -77,8 +86,8 @@ def _brackets(source: Inspection, example: dict[str, Any]) -> Figure:
     name = f"fig-example-{example['level']}"
     return Figure(
         name,
-        _told(source, example),
-        encoding,
+        _finding(source, example),
+        _told(example) + encoding,
         data,
         (Chart(chart, f"Bracket depth, {example['level']} complexity"),),
         columns=1,
@@ -98,8 +107,8 @@ def _text(source: Inspection, example: dict[str, Any]) -> Figure:
     data = pd.DataFrame({"token": example["tokens"], "text": example["pieces"], "bits": example["bits"]})
     return Figure(
         f"fig-example-{example['level']}",
-        _told(source, example),
-        encoding,
+        _finding(source, example),
+        _told(example) + encoding,
         data,
         widget=Widget("text", {"tokens": tokens}),
     )
@@ -117,14 +126,15 @@ def acceptance(source: Inspection) -> list[Item]:
     data = charts.binned(rows.gzip_ratio, accepted.map(names), edges)
     data["share"] = data["count"] / len(rows)
     colors = {names[False]: charts.PLAIN, names[True]: charts.CHOSEN} if filtered else {names[True]: charts.PLAIN}
-    title = f"gzip ratio of the patch tokens of {source.spec['score_frames']} frames, as the filter scores it"
+    title = "gzip ratio, as the filter scores it"
     chart = charts.histogram(data, title, colors, y="count", marks=[0.2, 0.3, 0.4, 0.5, 1.0], height=220)
     quantiles = rows.gzip_ratio.quantile([0.05, 0.5, 0.95])
     finding = f"Of {whole(len(rows))} random rules 90 % score between {fixed(quantiles[0.05], 2)} and {fixed(quantiles[0.95], 2)}, half of them below {fixed(quantiles[0.5], 2)}."
     if filtered:
         finding += f" The filter accepts {100 * accepted.mean():.1f} %."
-    encoding = "Bars: number of rules; dashed: edges of the usual bands." + (
-        " Blue: accepted; grey: not." if filtered else ""
+    encoding = (
+        f"Bars: number of rules by the gzip ratio of the patch tokens of their first {source.spec['score_frames']} frames; dashed: edges of the usual bands."
+        + (" Blue: accepted; grey: not." if filtered else "")
     )
     return [
         Figure("fig-acceptance", finding, encoding, data, (Chart(chart, "Gzip ratios of random rules"),), columns=1),
@@ -177,56 +187,60 @@ def information(source: Inspection) -> list[Item]:
     rows = source.table("information")
     if rows.empty:
         return []
-    first, bias = next(each(rows)), rows.bias
-    beyond = rows[rows.lag > 1]
-    near = rows[
-        (rows.name != "")
-        & (rows.value > rows.value.shift(1, fill_value=-np.inf))
-        & (rows.value > rows.value.shift(-1, fill_value=-np.inf))
-    ]
-    peaks = near[near.low > 0]
+    first, bias, beyond = next(each(rows)), rows.bias, rows[rows.lag > 1]
+    above = [rows.value > rows.value.shift(step, fill_value=-np.inf) for step in (1, -1)]
+    peaks = rows[(rows.lag > 1) & (rows["name"] != "") & (rows.low > 0) & above[0] & above[1]]
     finding = f"Neighbouring tokens share {fixed(first.value)} nats {interval(first.low, first.high, sign=False)}."
     if len(beyond):
         top = next(each(beyond.sort_values("value", ascending=False)))
         named = f" ({top.name})" if top.name else ""
         finding += f" Beyond lag 1 the most is {fixed(top.value)} nats at lag {top.lag}{named}."
-    if len(peaks):
-        finding += f" Peaks that geometry explains: {listing(f'lag {r.lag}, {r.name}' for r in each(peaks))}."
-    law = (
-        f"a power law (exponent {fixed(first.power_exponent, 2)})"
-        if first.preference > 0
-        else f"an exponential (length {short(first.decay_length)} tokens)"
-    )
     encoding = (
-        f"Left: mean over {plural(int(first.n), 'row')} of the mutual information of two tokens of one row, shaded: 95 % interval by {source.unit}. Right: the bias that was taken "
-        f"off, the mean over shuffled rows, {fixed(bias.min(), 2)} to {fixed(bias.max(), 2)} nats. Of a power law and an exponential, {law} fits better "
-        f"(AIC lower by {short(abs(first.preference))})."
+        f"Left: mean over {plural(int(first.n), 'row')} of the mutual information of two tokens of one row, shaded: 95 % interval by {source.unit}. Right: the "
+        f"bias that was taken off, the mean over shuffled rows, {fixed(bias.min(), 2)} to {fixed(bias.max(), 2)} nats.{_law(source)}"
     )
+    if (rows.high < 0).any():
+        encoding += (
+            " Below zero the correction is too large: shuffling spreads out tokens that cluster, which adds bias."
+        )
+    if len(peaks):
+        encoding += f" Peaks where the grid puts them: {listing(f'{r.lag} ({r.name})' for r in each(peaks))}."
     views = (
         Chart(
             charts.against_lag(rows, "value", "nats", peaks),
             "Mutual information against lag",
             "mutual information, bias taken off",
         ),
-        Chart(charts.against_lag(rows, "bias", "nats"), "Shuffle bias against lag", "bias"),
+        Chart(charts.against_lag(rows, "bias", "nats"), "Shuffle bias against lag", "shuffle bias"),
     )
-    return [
-        Figure("fig-information", finding, encoding, rows[["lag", "name", "value", "low", "high", "bias", "n"]], views)
-    ]
+    return [Figure("fig-information", finding, encoding, rows, views)]
+
+
+def _law(source: Inspection) -> str:
+    exponent, preference = source.mean("mi_exponent"), source.mean("mi_power_preference")
+    if exponent is None or preference is None:
+        return ""
+    length = source.mean("mi_length")
+    better = (
+        f"the power law (exponent {fixed(exponent, 2)})"
+        if preference > 0
+        else f"the exponential (length {short(length)} tokens)"
+    )
+    return (
+        f" Of a power law and an exponential fitted to all rows at lags up to a quarter of a row, {better} fits better "
+        f"(AIC lower by {short(abs(preference))})."
+    )
 
 
 def ranks(source: Inspection) -> list[Item]:
     """Rank and frequency of tokens, with the fitted line and the power law of the counts."""
-    rows, tail = source.table("ranks"), source.record["power_law"]
+    rows = source.table("ranks")
     first, exponent = next(each(rows)), source.mean("zipf_exponent")
     finding = f"{whole(first.kinds)} of {whole(source.record['vocab_size'])} tokens occur; the most frequent makes up {100 * first.share:.2g} % of all."
     if exponent is not None:
-        finding += f" Frequency falls with rank as rank^{signed(-exponent, 2)} (language: about {signed(-1, 0)})."
-    encoding = "Points: share of all tokens of the r-th most frequent one; dashed: line fitted to ranks 1 to 1,000."
-    if tail:
-        encoding += f" {_tail(tail)}"
-    else:
-        encoding += " Too few kinds of tokens occur for a power-law fit (at least 50)."
+        finding += f" Frequency falls as rank to the power {signed(-exponent, 2)} (language: about {signed(-1, 0)})."
+    encoding = f"Points: share of all tokens of the r-th most frequent one; dashed: line fitted to ranks 1 to {whole(min(first.kinds, 1000))}."
+    encoding += _tail(source)
     return [
         Figure(
             "fig-ranks",
@@ -239,16 +253,22 @@ def ranks(source: Inspection) -> list[Item]:
     ]
 
 
-def _tail(tail: dict[str, Any]) -> str:
-    better = "the power law" if tail["ratio"] > 0 else "the lognormal"
-    decided = f"{better} fits better (Vuong's ratio {signed(tail['ratio'], 1)}, p {fixed(tail['p'], 3)})"
-    if tail["p"] > 0.1:
-        decided = (
-            f"neither fits better than the other (Vuong's ratio {signed(tail['ratio'], 1)}, p {fixed(tail['p'], 2)})"
-        )
+def _tail(source: Inspection) -> str:
+    found = {name: source.mean(f"tail_{name}") for name in ("exponent", "start", "distance", "against_lognormal", "p")}
+    alpha, ratio = found["exponent"], found["against_lognormal"]
+    if alpha is None or ratio is None:
+        return ""
+    if alpha > STEEPEST:
+        return f" The counts have no heavy tail: the exponent of a discrete power law runs to the end of its range ({fixed(alpha, 1)})."
+    decided = (
+        "neither fits better"
+        if abs(ratio) < 1.64
+        else f"{'the power law' if ratio > 0 else 'the lognormal'} fits better"
+    )
+    p = "" if found["p"] is None else f" Goodness of fit of the power law: p {p_value(found['p'])}."
     return (
-        f"Discrete power law of the counts (Clauset, Shalizi, Newman 2009): exponent {fixed(tail['alpha'], 2)} from {whole(tail['x_min'])} occurrences up "
-        f"({plural(tail['n_tail'], 'kind')} of token), distance {fixed(tail['ks'], 3)}; against a lognormal {decided}."
+        f" Discrete power law of the counts (Clauset, Shalizi, Newman 2009): exponent {fixed(alpha, 2)} from {whole(found['start'])} occurrences up, "
+        f"distance {fixed(found['distance'])}; of it and a lognormal {decided} (Vuong's statistic {signed(ratio, 1)}).{p}"
     )
 
 
@@ -268,18 +288,21 @@ def predictors(source: Inspection) -> list[Item]:
             quantity
         ]
         if len(part):
-            views.append(Chart(charts.labelled(part, names, "frame", unit), f"Ideal predictors: {title}", title))
+            views.append(
+                Chart(charts.labelled(part, names, "frames seen before", unit), f"Ideal predictors: {title}", title)
+            )
     last = rows[(rows.x == rows.x.max()) & (rows.quantity == "cell_accuracy")].set_index("name").value
     cover = rows[(rows.x == rows.x.max()) & (rows.quantity == "coverage") & (rows.name == "lookup")].value
-    finding = (
-        f"At frame {int(rows.x.max())}, share of cells predicted: {listing(f'{n} {fixed(last[n], 2)}' for n in names)}."
-    )
+    finding = f"Share of the cells predicted after {plural(int(rows.x.max()), 'frame')}: {listing(f'{n} {fixed(last[n], 2)}' for n in names)}."
     if len(cover):
-        finding += f" {100 * cover.iloc[0]:.0f} % of the 3 × 3 neighbourhoods were seen before."
+        finding += f" By then {100 * cover.iloc[0]:.0f} % of the 3 × 3 neighbourhoods were seen before."
+    known = set(rows["name"][rows.quantity == "cell_nats"])
+    noise = "; of the oracle: the noise of the rule" if "oracle" in known else ""
     encoding = (
-        "Mean over rules with its 95 % interval. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
-        "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. oracle: the rule itself. A model above backoff has more than "
-        f"counts of neighbourhoods; in the mean none can be above the oracle. Loss: counting with half a pseudo-count, an upper bound; the oracle's is the rule's noise. {told}"
+        f"Mean over rows with its 95 % interval by {source.unit}. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
+        "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. oracle: the rule itself, which nothing can beat in the "
+        "mean. A model above all the others knows more of the rule than counts of neighbourhoods give. Loss of counting: with half a pseudo-count, an upper bound"
+        f"{noise}. {told}"
     )
     data = rows.rename(columns={"name": "predictor", "x": "frame"})
-    return [Figure("fig-predictors", finding, encoding.strip(), data, tuple(views), columns=3 if len(views) > 2 else 2)]
+    return [Figure("fig-predictors", finding, encoding.strip(), data, tuple(views))]

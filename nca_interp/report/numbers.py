@@ -16,8 +16,8 @@ def absent(value: Any) -> bool:
 
 
 def fixed(value: Any, digits: int = 3) -> str:
-    """A fixed number of decimals: `3.854`."""
-    return DASH if absent(value) else f"{float(value):.{digits}f}".replace("-", MINUS)
+    """A fixed number of decimals: `3.854`; what rounds to zero has no sign."""
+    return DASH if absent(value) else f"{float(value):z.{digits}f}".replace("-", MINUS)
 
 
 def signed(value: Any, digits: int = 3) -> str:

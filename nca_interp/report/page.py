@@ -125,6 +125,8 @@ class Section:
     title: str
     items: tuple[Item, ...]
     intro: str = ""
+    columns: int = 1
+    """Items side by side on a wide screen."""
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nca_interp.analysis.complexity import summaries
+from nca_interp.analysis.complexity import MEASURES, choose, profile, summaries
+from nca_interp.base import UserError
 from nca_interp.data.measures import conditional_entropy, entropy
 from nca_interp.data.nca import frames_to_tokens
-from nca_interp.data.sample import Sample
-from nca_interp.data.specs import DyckSpec, NcaSpec
+from nca_interp.data.sample import Sample, draw
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 
 
 def _sample(rows: np.ndarray, vocab: int, spec=None, frames=None) -> Sample:
@@ -22,10 +24,13 @@ def _sample(rows: np.ndarray, vocab: int, spec=None, frames=None) -> Sample:
 
 
 def _measure(rows: np.ndarray, vocab: int, spec=None, frames=None) -> dict[str, float]:
-    sample = _sample(rows, vocab, spec, frames)
-    found = summaries(sample, sample)
+    found = summaries(_sample(rows, vocab, spec, frames), _sample(rows, vocab, spec, frames))
     assert len({m.measure for m in found}) == len(found)
     return {m.measure: m.value for m in found}
+
+
+def _one(rows: np.ndarray, vocab: int, name: str) -> float:
+    return float(profile(_sample(rows, vocab), [name]).value.mean())
 
 
 def test_constant_and_uniform_sources_are_the_ends_of_the_scale():
@@ -53,7 +58,7 @@ def test_gzip_does_not_see_the_order_of_unlike_tokens_but_entropy_does():
 def test_zipf_exponent_of_a_power_law_is_recovered():
     weights = 1 / np.arange(1, 201) ** 1.2
     rows = np.random.default_rng(0).choice(200, (2000, 257), p=weights / weights.sum())
-    assert _measure(rows, 200)["zipf_exponent"] == pytest.approx(1.2, abs=0.05)
+    assert _one(rows, 200, "zipf_exponent") == pytest.approx(1.2, abs=0.05)
 
 
 @settings(max_examples=30, deadline=None)
@@ -81,3 +86,57 @@ def test_change_rate_of_planted_frames():
         found = _measure(rows, spec.vocab_size, spec, frames)
         assert found["activity"] == rate
         assert found["own_cell_entropy"] == pytest.approx(0.0, abs=0.02)
+
+
+def test_every_measure_lies_in_its_range_on_every_kind_of_source():
+    sources = [
+        NcaSpec(grid=6, n_states=4, band=None), NcaSpec(grid=6, n_states=4, control="unigram"), DyckSpec(k=30),
+        TextSpec(source="arithmetic:", tokenizer=TokenizerSpec(vocab_size=300), max_bytes=100_000),
+    ]  # fmt: skip
+    for spec in sources:
+        sample = draw(spec, n=24, length=440)
+        table = profile(sample)
+        assert set(table.measure) == set(choose(sample, None))
+        for name, values in table.groupby("measure").value:
+            measure = MEASURES[name]
+            assert len(values) == (1 if measure.pooled else 24)
+            assert values.dropna().between(measure.low - 0.02, measure.high).all(), name
+        rows = table[table.measure == "gzip_ratio"]
+        assert rows.sequence.tolist() == list(range(24))
+        assert rows.group.tolist() == sample.groups
+        missing = table[table.value.isna() & (table.note == "")].measure.unique()
+        assert set(missing) <= {"transient", "period"}  # censored
+
+
+def test_what_is_too_short_says_what_it_needs():
+    sample = draw(DyckSpec(k=4), n=4, length=100)
+    table = profile(sample).set_index("measure")
+    assert table.note["mutual_information"].unique().tolist() == ["needs at least 256 tokens a row, has 100"]
+    assert table.note["mi_exponent"] == "needs at least 4,096 tokens in all, has 400"
+    assert table.value["gzip_ratio"].notna().all()
+    many = draw(DyckSpec(k=4), n=40, length=300)
+    assert profile(many, ["tail_exponent"]).note[0] == "needs at least 50 different tokens, has 8"
+    assert profile(many, ["learnability"]).note[0].startswith("needs at least 103,200 tokens")
+    short = draw(NcaSpec(band=None), n=4, length=70)
+    assert profile(short, ["activity"]).note[0] == "needs at least 2 whole frames a row, has 1"
+
+
+def test_wrong_measures_are_refused():
+    sample = draw(DyckSpec(k=4), n=4, length=100)
+    with pytest.raises(UserError, match="measures: 'damag' is unknown; did you mean 'damage'"):
+        profile(sample, ["damag"])
+    with pytest.raises(
+        UserError, match="measures: activity is measured on the cells of an NCA; this source is nested Dyck"
+    ):
+        profile(sample, ["activity"])
+    with pytest.raises(UserError, match="measures: damage is measured on the rule of a row"):
+        profile(draw(NcaSpec(control="unigram"), n=2, length=100), ["damage"])
+
+
+def test_a_bootstrap_row_is_measured_as_itself():
+    sample = draw(NcaSpec(grid=6, n_states=4, band=None), n=10, length=400)
+    names = [name for name in choose(sample, None) if not MEASURES[name].pooled]
+    plain, taken = profile(sample, names), profile(sample.take([7, 2, 7]), names)
+    wide = plain.pivot(index="sequence", columns="measure", values="value")
+    again = taken.pivot(index="sequence", columns="measure", values="value")
+    pd.testing.assert_frame_equal(again, wide.loc[[7, 2, 7]].set_index(again.index))
