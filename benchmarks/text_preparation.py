@@ -1,6 +1,6 @@
 """Text preparation end to end beside `tokenizers` alone on the same documents and cores, and where the time goes.
 
-`python benchmarks/text_preparation.py [--mb 300] [--peer-mb 100] [--vocab 16384] [--threads N] [--form jsonl]`
+`python benchmarks/text_preparation.py [--mb 300] [--vocab 16384] [--threads N] [--form jsonl]`
 The corpus is made of the site corpora, repeated with a number in front of every document so that none is a duplicate.
 """
 
@@ -10,7 +10,6 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,41 +75,58 @@ def write_corpus(folder: Path, size: int, form: str) -> None:
         path.write_bytes(gzip.compress(data, 4) if form.endswith(".gz") else data)
 
 
-class Rate(NamedTuple):
-    """MB of text a second, by the clock and by processor seconds (all cores together; firm where the machine is busy)."""
+class Peer:
+    """encode_batch_fast on all cores for a sample of the documents in memory, its answers thrown away."""
 
-    clock: float
-    processor: float
+    def __init__(self, tokenizer: Tokenizer, texts: list[str], threads: int) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
+        self.tokenizer = tokenizer
+        self.batches = cycle([texts[at : at + 1000] for at in range(0, len(texts), 1000)])
+        self.bytes, self.seconds = 0, 0.0
+
+    def run(self, seconds: float) -> None:
+        """Encode batches for about so long."""
+        until = self.seconds + seconds
+        while self.seconds < until:
+            batch = next(self.batches)
+            begin = time.perf_counter()
+            self.tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            self.seconds += time.perf_counter() - begin
+            self.bytes += sum(len(t.encode()) for t in batch)
 
 
-def peer_rate(tokenizer: Tokenizer, size: int, step: int, threads: int) -> Rate:
-    """encode_batch_fast on all cores for every `step`-th document, in memory, its answers thrown away."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
-    stream, spent, done, processor = islice(documents(size), 0, None, step), 0.0, 0, 0.0
-    while batch := list(islice(stream, 1000)):
-        done += sum(len(t.encode()) for t in batch)
-        begin, cpu = time.perf_counter(), time.process_time()
-        tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        spent, processor = spent + time.perf_counter() - begin, processor + time.process_time() - cpu
-    return Rate(done / spent / 1e6, done / processor / 1e6)
+class Measured(NamedTuple):
+    """A preparation that was paused while the peer ran."""
+
+    seconds: float
+    own: int
+    """Largest resident bytes of the process."""
+    together: int
+    """Of it and its children."""
 
 
-def peak_memory(process: subprocess.Popen[bytes]) -> tuple[int, int]:
-    """Largest resident bytes of a process, and of it with its children, until it ends."""
-    own = together = 0
+def take_turns(command: list[str], peer: Peer, slice_seconds: float = 3.0) -> Measured:
+    """Run a command and the peer in turn, so that both meet the same noise of the machine."""
+    process = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    seconds, own, together = 0.0, 0, 0
     while process.poll() is None:
-        with suppress(psutil.Error):
-            parent = psutil.Process(process.pid)
-            now, others = parent.memory_info().rss, [p.memory_info().rss for p in parent.children(recursive=True)]
-            own, together = max(own, now), max(together, now + sum(others))
-        time.sleep(0.1)
-    return own, together
-
-
-def processor_seconds() -> float:
-    """Of the children that have ended, and of their children."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+        begin = time.perf_counter()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(slice_seconds)
+        seconds += time.perf_counter() - begin
+        if process.poll() is None:
+            with suppress(psutil.Error):
+                parent = psutil.Process(process.pid)
+                everyone = [parent, *parent.children(recursive=True)]
+                sizes = [p.memory_info().rss for p in everyone]
+                own, together = max(own, sizes[0]), max(together, sum(sizes))
+                for one in everyone:
+                    one.suspend()
+                peer.run(slice_seconds)
+                for one in everyone:
+                    one.resume()
+    assert process.returncode == 0
+    return Measured(seconds, own, together)
 
 
 def stages(tokenizer: Tokenizer, end: int) -> None:
@@ -147,38 +163,31 @@ def main() -> None:
     """Print rates, their ratio, memory and shares."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mb", type=int, default=300)
-    parser.add_argument("--peer-mb", type=int, default=100)
     parser.add_argument("--vocab", type=int, default=16_384)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--form", choices=("jsonl", "jsonl.gz", "parquet"), default="jsonl")
     args = parser.parse_args()
-    step = max(round(2 * args.mb / args.peer_mb), 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpus(folder, args.mb * 1_000_000, args.form)
         tokenizer, end = make_tokenizer(TokenizerSpec(vocab_size=args.vocab), islice(documents(8_000_000), None))
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder / "tokenizer")
         stages(tokenizer, end)
-        peers = [peer_rate(tokenizer, args.mb * 1_000_000, step, args.threads)]
+        sample = list(islice(documents(args.mb * 1_000_000), 0, None, 8))
+        peer = Peer(tokenizer, sample, args.threads)
         command = [
             sys.executable, "-m", "nca_interp", "data", "prepare", f"files:{folder}/*.{args.form}", "--out", f"{folder}/out",
             "--tokenizer", f"{folder}/tokenizer", "--val-tokens", "1B", "--threads", str(args.threads),
         ]  # fmt: skip
-        begin, used = time.perf_counter(), processor_seconds()
-        process = subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-        own, together = peak_memory(process)
-        seconds, used = time.perf_counter() - begin, processor_seconds() - used
+        found = take_turns(command, peer)
         meta = TokenFile.open(folder / "out").meta
-        peers.append(peer_rate(tokenizer, args.mb * 1_000_000, step, args.threads))
-    found, peer = meta.provenance, Rate(*np.mean(peers, axis=0))
-    rate, processor = found["bytes"] / seconds / 1e6, found["bytes"] / used / 1e6
-    tokens = (meta.n_train + meta.n_val) * (meta.seq_len + 1)
+    text, alone = meta.provenance["bytes"] / 1e6, peer.bytes / peer.seconds / 1e6
+    tokens = (meta.n_train + meta.n_val) * (meta.seq_len + 1) / 1e6
     print(
-        f"\n{args.form}, {found['bytes'] / 1e6:.0f} MB, {found['documents']:,} documents, {tokens / 1e6:.0f} M tokens, "
-        f"{args.threads} cores: {seconds:.1f} s, {rate:.2f} MB/s, {tokens / seconds / 1e6:.2f} M tokens/s\n"
-        f"tokenizers alone before and after: {peers[0].clock:.2f}, {peers[1].clock:.2f} MB/s; ratio {rate / peer.clock:.2f}\n"
-        f"by processor seconds: {processor:.2f} MB/s, tokenizers alone {peer.processor:.2f}; ratio {processor / peer.processor:.2f}\n"
-        f"peak resident memory: {own / 2**20:.0f} MiB the process itself, {together / 2**20:.0f} MiB with its workers"
+        f"{args.form}, {text:.0f} MB, {meta.provenance['documents']:,} documents, {tokens:.0f} M tokens, {args.threads} cores: "
+        f"{found.seconds:.1f} s, {text / found.seconds:.2f} MB/s, {tokens / found.seconds:.2f} M tokens/s\n"
+        f"tokenizers alone, in turn with it: {alone:.2f} MB/s over {peer.seconds:.0f} s; ratio {text / found.seconds / alone:.2f}\n"
+        f"peak resident memory: {found.own / 2**20:.0f} MiB the process itself, {found.together / 2**20:.0f} MiB with its workers"
     )
 
 
