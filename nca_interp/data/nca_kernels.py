@@ -43,6 +43,14 @@ inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """For what only compiled code calls: it is kept in its caller's cache."""
 
 
+def outer(function: Any) -> Any:
+    """For what Python calls: cached beside the package or in the user's cache, not at all where neither can be written."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+
+
 @inner
 def mix(x: Any) -> Any:
     """`rng.mix` on one uint64."""
@@ -295,7 +303,7 @@ def _follow_some(rule, noise, indices, near, count, following, size, drawn, lane
         following[size + near[i]] = drawn[i]
 
 
-@njit(nogil=True, cache=True)
+@outer
 def advance(table, readout, states, keys, first_step, start, every, frames, tau, bias, work):
     """frames[sim, f] = the state start + f * every steps after states[sim].
 
