@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nca_interp.data.nca_kernels import inner, outer
+from nca_interp.data.compiled import inner, outer
 from nca_interp.data.nca_vectors import lowest_bit
 
 MAX_BYTES = 16_000

@@ -120,7 +120,8 @@ def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells
 
     With `after`, trajectories continue from their recorded frame number `done`, which comes first in the result.
     """
-    from nca_interp.data.nca_kernels import advance, work_space
+    from nca_interp.data.nca_kernels import advance
+    from nca_interp.data.nca_work import work_space
 
     states = initial_cells(spec, mix(keys)) if after is None else np.ascontiguousarray(after)
     frames = np.empty((len(keys), n_frames, spec.grid**2), np.uint8)

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from nca_interp.data.nca_kernels import inner, mix, outer
+from nca_interp.data.compiled import inner, outer
+from nca_interp.data.nca_kernels import mix
 from nca_interp.data.nca_vectors import GROUP
 from nca_interp.data.rng import GOLDEN
 

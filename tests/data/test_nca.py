@@ -19,7 +19,7 @@ from scipy import stats
 
 from nca_interp.base import UserError
 from nca_interp.data import nca, nca_rows
-from nca_interp.data.nca_kernels import work_space
+from nca_interp.data.nca_work import work_space
 from nca_interp.data.rng import bits, mix
 from nca_interp.data.specs import NcaSpec
 from nca_interp.data.tokens import GENERATOR_VERSION
