@@ -68,22 +68,26 @@ def _neighbours(state, size, left, right):
 
 
 @inner
+def _index_pairs(state, left, right, row, n, width, cell, indices, i):
+    """indices[term, i] of one cell: where the rows of its pairs (in the order of PAIRS) and its own row begin."""
+    here, down = cell + row, cell + row + row
+    indices[0, i] = (n * left[cell] + state[cell]) * width
+    indices[1, i] = (n * right[cell] + right[here]) * width
+    indices[2, i] = (n * state[down] + right[down]) * width
+    indices[3, i] = (n * left[here] + left[down]) * width
+    indices[4, i] = state[here] * width
+
+
+@inner
 def _index(state, left, right, size, rule, indices):
     """indices[term, cell]: where the terms of a cell begin in their part of `rows`."""
     n, width, row = U(rule.n), U(rule.readout.shape[1]), U(size)
     if rule.pairs:
         for i in range(size * size):
-            up, here = U(i), U(i) + row
-            down = here + row
-            indices[0, i] = (n * left[up] + state[up]) * width
-            indices[1, i] = (n * right[up] + right[here]) * width
-            indices[2, i] = (n * state[down] + right[down]) * width
-            indices[3, i] = (n * left[here] + left[down]) * width
-            indices[4, i] = state[here] * width
+            _index_pairs(state, left, right, row, n, width, U(i), indices, U(i))
         return
     for i in range(size * size):
-        up, here = U(i), U(i) + row
-        down = here + row
+        up, here, down = U(i), U(i) + row, U(i) + row + row
         indices[0, i], indices[1, i], indices[2, i] = left[up] * width, state[up] * width, right[up] * width
         indices[3, i], indices[4, i], indices[5, i] = right[here] * width, state[down] * width, right[down] * width
         indices[6, i], indices[7, i], indices[8, i] = left[here] * width, left[down] * width, state[here] * width
@@ -182,17 +186,6 @@ def _look_up(state, left, right, codes, size, n, best_of, following, near):
     return found
 
 
-@inner
-def _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes):
-    """`_follow` for the first `count` cells of `near` only."""
-    for i in range(count):
-        for term in range(len(indices)):
-            indices[term, i] = indices[term, near[i]]
-    _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
-    for i in range(count):
-        following[size + near[i]] = drawn[i]
-
-
 @outer
 def advance(table, readout, states, keys, first_step, start, every, frames, tau, bias, work):
     """frames[sim, f] = the state start + f * every steps after states[sim].
@@ -225,13 +218,16 @@ def advance(table, readout, states, keys, first_step, start, every, frames, tau,
                 stream = keys[sim] + U(GOLDEN) * (U(first_step + number - 1) * U(n_cells) + U(1))
                 noise = Noise(stream, False, tau, limit, sure, step)
                 _neighbours(state, size, left, right)
-                count = _look_up(state, left, right, codes, size, n, best_of, following, near) if known else n_cells
-                if count:
+                if known:
+                    count = _look_up(state, left, right, codes, size, n, best_of, following, near)
+                    for i in range(count):
+                        _index_pairs(state, left, right, U(size), U(n), U(width), U(near[i]), indices, U(i))
+                    _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
+                    for i in range(count):
+                        following[size + near[i]] = drawn[i]
+                else:
                     _index(state, left, right, size, rule, indices)
-                if not known:
                     _follow(rule, noise, indices, cells, n_cells, following, size, lanes)
-                elif count:
-                    _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes)
                 state, following = following, state
             if number >= start and (number - start) % every == 0:
                 for c in range(n_cells):
