@@ -177,11 +177,12 @@ def _look_up(state, left, right, codes, size, n, best_of, following, near):
     found, n1, n2, n3, n6, row = 0, U(n), U(n * n), U(n * n * n), U(n * n * n) * U(n * n * n), U(size)
     for i in range((size + 2) * size):
         codes[i] = left[i] + n1 * state[i] + n2 * right[i]
-    for c in range(size * size):
-        i = U(c)
-        best = best_of[codes[i] + n3 * codes[i + row] + n6 * codes[i + row + row]]
-        following[i + row] = best
-        near[found] = c
+    for i in range(size * size):
+        codes[i] += n3 * codes[U(i) + row] + n6 * codes[U(i) + row + row]
+    for i in range(size * size):
+        best = best_of[codes[i]]
+        following[U(i) + row] = best
+        near[found] = i
         found += best == NEAR
     return found
 
@@ -222,7 +223,8 @@ def advance(table, readout, states, keys, first_step, start, every, frames, tau,
                     count = _look_up(state, left, right, codes, size, n, best_of, following, near)
                     for i in range(count):
                         _index_pairs(state, left, right, U(size), U(n), U(width), U(near[i]), indices, U(i))
-                    _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
+                    if count:
+                        _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
                     for i in range(count):
                         following[size + near[i]] = drawn[i]
                 else:
