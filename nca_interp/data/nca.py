@@ -26,9 +26,9 @@ class Rules(NamedTuple):
     """Weights of some candidates, in the form `nca_kernels.advance` takes."""
 
     table: npt.NDArray[np.float32]
-    """[rules, 9 * n_states, hidden]: both linear maps before the ReLU folded into one lookup."""
+    """[rules, 9 * n_states, hidden]: both linear maps before the ReLU folded into one lookup, hidden padded to LANES."""
     readout: npt.NDArray[np.float32]
-    """[rules, hidden, n_states]."""
+    """[rules, groups, hidden, GROUP]: state s is column s % GROUP of group s // GROUP."""
 
 
 def score_dtype(spec: NcaSpec) -> np.dtype[Any]:
