@@ -125,12 +125,8 @@ def _follow(rule, noise, indices, cells, count, following, first, scratch):
     """
     hidden, logits, zero, gap, _, _ = scratch
     rows, readout, n, pairs, bias = rule
-    w, p, stride, states = (
-        U(readout.shape[1]),
-        U(n) * U(readout.shape[1]),
-        U(indices.shape[1]),
-        readout.shape[0] * GROUP,
-    )
+    w, p = U(readout.shape[1]), U(n) * U(readout.shape[1])
+    stride, states = U(indices.shape[1]), readout.shape[0] * GROUP
     for batch in range(0, count, BATCH * LANES):
         blocks, source, own = min(BATCH, (count - batch + LANES - 1) // LANES), zero, len(indices) - 1
         if bias != 0:
