@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from nca_interp.data.nca_kernels import inner
+from nca_interp.data.compiled import inner, outer
 from nca_interp.data.nca_vectors import lowest_bit
 
 MAX_BYTES = 16_000
@@ -280,7 +279,7 @@ def work_space(n_bytes: int) -> Work:
     return Work(*chains, literals, distances, lengths, tuple(bits), tree)
 
 
-@njit(nogil=True, cache=True)
+@outer
 def gzip_lengths(rows, out, work):
     """out[row] = len(gzip.compress(rows[row], 9)) of uint8 rows of 1 to MAX_BYTES bytes."""
     n, tree = rows.shape[1], work.tree

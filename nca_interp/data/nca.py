@@ -26,9 +26,9 @@ class Rules(NamedTuple):
     """Weights of some candidates, in the form `nca_kernels.advance` takes."""
 
     table: npt.NDArray[np.float32]
-    """[rules, 9 * n_states, hidden]: both linear maps before the ReLU folded into one lookup."""
+    """[rules, 9 * n_states, hidden]: both linear maps before the ReLU folded into one lookup, hidden padded to LANES."""
     readout: npt.NDArray[np.float32]
-    """[rules, groups, hidden, GROUP]: hidden layer to logits, states in groups, padded with zeros."""
+    """[rules, groups, hidden, GROUP]: state s is column s % GROUP of group s // GROUP."""
 
 
 def score_dtype(spec: NcaSpec) -> np.dtype[Any]:
@@ -120,7 +120,8 @@ def simulate(spec: NcaSpec, rules: Rules, keys: U64, n_frames: int, after: Cells
 
     With `after`, trajectories continue from their recorded frame number `done`, which comes first in the result.
     """
-    from nca_interp.data.nca_kernels import advance, work_space
+    from nca_interp.data.nca_kernels import advance
+    from nca_interp.data.nca_work import work_space
 
     states = initial_cells(spec, mix(keys)) if after is None else np.ascontiguousarray(after)
     frames = np.empty((len(keys), n_frames, spec.grid**2), np.uint8)

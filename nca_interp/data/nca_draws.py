@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from nca_interp.data.nca_kernels import inner, mix
+from nca_interp.data.compiled import inner, outer
+from nca_interp.data.nca_kernels import mix
 from nca_interp.data.nca_vectors import GROUP
 from nca_interp.data.rng import GOLDEN
 
@@ -31,7 +31,7 @@ def _draw_weights(key, first, quantiles, scale, out):
         out[i] = np.float32((low + (high - low) * (position - np.float64(cell))) * scale)
 
 
-@njit(nogil=True, cache=True)
+@outer
 def draw_rules(keys, quantiles, scales, wrapped, conv, up, out, table, readout):
     """Draw the kernels of every rule and fold them: table[rule, 9 * n, width], readout[rule, groups, width, GROUP], zeroed.
 
@@ -61,7 +61,7 @@ def draw_rules(keys, quantiles, scales, wrapped, conv, up, out, table, readout):
                 readout[rule, k // GROUP, j, k % GROUP] = out[j, k]
 
 
-@njit(nogil=True, cache=True)
+@outer
 def draw_cells(keys, n, skewed, states):
     """First states [keys, grid, grid]: uniform, or iid from the softmax of n N(0,1) logits a key (`skewed`)."""
     levels = np.empty(n, np.float64)
@@ -84,7 +84,7 @@ def draw_cells(keys, n, skewed, states):
             cells[i] = state
 
 
-@njit(nogil=True, cache=True)
+@outer
 def fill_tokens(frames, patch, n, tokens, margin):
     """tokens[sim, frame, margin + patch number] of frames[sim, frame, grid, grid]: sum of cell_j * n**j, j row-major."""
     blocks = frames.shape[2] // patch

@@ -9,15 +9,14 @@ drawn only where it can decide.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import njit
 
+from nca_interp.data.compiled import inner, outer
 from nca_interp.data.nca_vectors import (
     GROUP,
     LANES,
-    LOWEST,
     add_logits,
     add_rows,
     best_two,
@@ -26,21 +25,12 @@ from nca_interp.data.nca_vectors import (
     lowest_bit,
     undecided,
 )
+from nca_interp.data.nca_work import BATCH, PAIRS, Noise, Rule
 from nca_interp.data.rng import GOLDEN
 
-PAIR_STATES = 24
-"""Largest alphabet whose pairs are tabulated: 4 * n**2 rows of 64 bytes, 147 kB."""
-BATCH = 3
-"""Blocks that go through each stage of a step together."""
-TABLE_STATES = 3
-"""Largest alphabet whose neighbourhoods may all be tabulated: n**9 bytes."""
-PAIRS = ((0, 1), (2, 5), (7, 8), (3, 6))
-"""Neighbours (row-major, 4 the centre) whose rows are added first; then these sums in this order, then the centre's row."""
 NEAR = np.uint8(255)
 """Entry of that table where the noise may decide."""
 U = np.uint64
-inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""For what only compiled code calls: it is kept in its caller's cache."""
 
 
 @inner
@@ -49,98 +39,6 @@ def mix(x: Any) -> Any:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-class Rule(NamedTuple):
-    """One rule as the step needs it."""
-
-    rows: Any
-    """Flat float32: rows of pairs of states and of the centre, or of single states."""
-    readout: Any
-    """[groups, width, GROUP] float32."""
-    n: Any
-    pairs: Any
-    """Whether `rows` are those of pairs."""
-    bias: Any
-
-
-class Noise(NamedTuple):
-    """Noise of one step."""
-
-    stream: Any
-    """Cell c has the random number u of word mix(stream + GOLDEN * c)."""
-    hold: Any
-    """Nothing is drawn, near ties become NEAR."""
-    tau: Any
-    limit: Any
-    """Leads below this are near ties, which the noise may decide; 0: none are."""
-    sure: Any
-    step: Any
-    """With u < 1 - 2**-b, a lead above sure + step * b wins: the others together weigh less than 1 - u of the best."""
-
-
-class Lanes(NamedTuple):
-    """Work space of one block."""
-
-    hidden: Any
-    """[BATCH * LANES units, LANES cells]."""
-    logits: Any
-    """[BATCH * states, LANES cells], states padded to whole groups."""
-    start: Any
-    """Like logits: what their sums start from, 0 or LOWEST for padding."""
-    gap: Any
-    states: Any
-    weights: Any
-
-
-class Work(NamedTuple):
-    """Work space of one call of `advance`, made by `work_space`: allocating in Python keeps the compiled code small."""
-
-    lanes: Any
-    rows: Any
-    """Rows of pairs of states; empty without pairs."""
-    state: Any
-    """[(grid + 2) * grid]: in the first row the grid's last one, and so on; `following`, `left`, `right`, `codes` alike."""
-    following: Any
-    left: Any
-    right: Any
-    codes: Any
-    indices: Any
-    """[5 or 9 terms, cells]: where in `rows` the terms of a cell begin."""
-    cells: Any
-    near: Any
-    drawn: Any
-    all_indices: Any
-    """Like `indices` for the cells of all neighbourhoods; empty where they are not tabulated."""
-    best_of: Any
-
-
-def _aligned(*shape: int) -> Any:
-    """float32 zeros that begin at a multiple of 64 bytes: a vector load across two cache lines costs twice."""
-    raw = np.zeros(math.prod(shape) + LANES, np.float32)
-    skip = -(raw.ctypes.data // 4) % LANES
-    return raw[skip : skip + math.prod(shape)].reshape(shape)
-
-
-def work_space(n: int, width: int, size: int, n_steps: int) -> Work:
-    """For rules of n states and `width` hidden units on size**2 cells; all neighbourhoods are tabulated where it pays."""
-    cells, length, states = size * size, (size + 2) * size, -(-n // GROUP) * GROUP
-    pairs = n <= PAIR_STATES
-    known = n**9 if n <= TABLE_STATES and 2 * n**9 < cells * n_steps else 0
-    start = _aligned(BATCH * states, LANES)
-    start.reshape(BATCH, states, LANES)[:, n:] = LOWEST
-    digits = np.arange(known)[:, None] // n ** np.arange(9) % n
-    terms = [n * digits[:, a] + digits[:, b] for a, b in PAIRS] + [digits[:, 4]]
-    all_indices = np.zeros((len(PAIRS) + 1, known + LANES), np.uint32)
-    all_indices[:, :known] = np.multiply(terms, width)
-    bytes_, words = [np.zeros(length + LANES, np.uint8) for _ in range(4)], np.zeros(length + LANES, np.uint32)
-    hidden, logits = _aligned(BATCH * LANES, LANES), _aligned(BATCH * states, LANES)
-    return Work(
-        Lanes(hidden, logits, start, _aligned(LANES), np.empty(n + 1, np.int64), np.empty(n)),
-        _aligned((4 * n * n + n) * width * pairs), *bytes_, words, np.zeros((5 if pairs else 9, cells + LANES), np.uint32),
-        np.arange(max(cells, known) + LANES), np.zeros(cells + LANES, np.int64), np.empty(cells + LANES, np.uint8),
-        all_indices, np.empty(known + LANES, np.uint8),
-    )  # fmt: skip
 
 
 @inner
@@ -170,22 +68,26 @@ def _neighbours(state, size, left, right):
 
 
 @inner
+def _index_pairs(state, left, right, row, n, width, cell, indices, i):
+    """indices[term, i] of one cell: where the rows of its pairs (in the order of PAIRS) and its own row begin."""
+    here, down = cell + row, cell + row + row
+    indices[0, i] = (n * left[cell] + state[cell]) * width
+    indices[1, i] = (n * right[cell] + right[here]) * width
+    indices[2, i] = (n * state[down] + right[down]) * width
+    indices[3, i] = (n * left[here] + left[down]) * width
+    indices[4, i] = state[here] * width
+
+
+@inner
 def _index(state, left, right, size, rule, indices):
     """indices[term, cell]: where the terms of a cell begin in their part of `rows`."""
     n, width, row = U(rule.n), U(rule.readout.shape[1]), U(size)
     if rule.pairs:
         for i in range(size * size):
-            up, here = U(i), U(i) + row
-            down = here + row
-            indices[0, i] = (n * left[up] + state[up]) * width
-            indices[1, i] = (n * right[up] + right[here]) * width
-            indices[2, i] = (n * state[down] + right[down]) * width
-            indices[3, i] = (n * left[here] + left[down]) * width
-            indices[4, i] = state[here] * width
+            _index_pairs(state, left, right, row, n, width, U(i), indices, U(i))
         return
     for i in range(size * size):
-        up, here = U(i), U(i) + row
-        down = here + row
+        up, here, down = U(i), U(i) + row, U(i) + row + row
         indices[0, i], indices[1, i], indices[2, i] = left[up] * width, state[up] * width, right[up] * width
         indices[3, i], indices[4, i], indices[5, i] = right[here] * width, state[down] * width, right[down] * width
         indices[6, i], indices[7, i], indices[8, i] = left[here] * width, left[down] * width, state[here] * width
@@ -223,12 +125,8 @@ def _follow(rule, noise, indices, cells, count, following, first, scratch):
     """
     hidden, logits, zero, gap, _, _ = scratch
     rows, readout, n, pairs, bias = rule
-    w, p, stride, states = (
-        U(readout.shape[1]),
-        U(n) * U(readout.shape[1]),
-        U(indices.shape[1]),
-        readout.shape[0] * GROUP,
-    )
+    w, p = U(readout.shape[1]), U(n) * U(readout.shape[1])
+    stride, states = U(indices.shape[1]), readout.shape[0] * GROUP
     for batch in range(0, count, BATCH * LANES):
         blocks, source, own = min(BATCH, (count - batch + LANES - 1) // LANES), zero, len(indices) - 1
         if bias != 0:
@@ -275,27 +173,17 @@ def _look_up(state, left, right, codes, size, n, best_of, following, near):
     found, n1, n2, n3, n6, row = 0, U(n), U(n * n), U(n * n * n), U(n * n * n) * U(n * n * n), U(size)
     for i in range((size + 2) * size):
         codes[i] = left[i] + n1 * state[i] + n2 * right[i]
-    for c in range(size * size):
-        i = U(c)
-        best = best_of[codes[i] + n3 * codes[i + row] + n6 * codes[i + row + row]]
-        following[i + row] = best
-        near[found] = c
+    for i in range(size * size):
+        codes[i] += n3 * codes[U(i) + row] + n6 * codes[U(i) + row + row]
+    for i in range(size * size):
+        best = best_of[codes[i]]
+        following[U(i) + row] = best
+        near[found] = i
         found += best == NEAR
     return found
 
 
-@inner
-def _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes):
-    """`_follow` for the first `count` cells of `near` only."""
-    for i in range(count):
-        for term in range(len(indices)):
-            indices[term, i] = indices[term, near[i]]
-    _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
-    for i in range(count):
-        following[size + near[i]] = drawn[i]
-
-
-@njit(nogil=True, cache=True)
+@outer
 def advance(table, readout, states, keys, first_step, start, every, frames, tau, bias, work):
     """frames[sim, f] = the state start + f * every steps after states[sim].
 
@@ -304,7 +192,7 @@ def advance(table, readout, states, keys, first_step, start, every, frames, tau,
     states   [sims, cells] uint8; keys [sims] uint64: noise of a cell is word step * cells + cell of that stream,
              steps counted from `first_step`
     frames   [sims, n_frames, cells] uint8, written
-    work     of `work_space`
+    work     `nca_work.Work`
     """
     lanes, rows, state, following, left, right, codes, indices, cells, near, drawn, all_indices, best_of = work
     n, width, n_cells = len(lanes.weights), readout.shape[2], states.shape[1]
@@ -327,13 +215,17 @@ def advance(table, readout, states, keys, first_step, start, every, frames, tau,
                 stream = keys[sim] + U(GOLDEN) * (U(first_step + number - 1) * U(n_cells) + U(1))
                 noise = Noise(stream, False, tau, limit, sure, step)
                 _neighbours(state, size, left, right)
-                count = _look_up(state, left, right, codes, size, n, best_of, following, near) if known else n_cells
-                if count:
+                if known:
+                    count = _look_up(state, left, right, codes, size, n, best_of, following, near)
+                    for i in range(count):
+                        _index_pairs(state, left, right, U(size), U(n), U(width), U(near[i]), indices, U(i))
+                    if count:
+                        _follow(rule, noise, indices, near, count, drawn, np.int64(0), lanes)
+                    for i in range(count):
+                        following[size + near[i]] = drawn[i]
+                else:
                     _index(state, left, right, size, rule, indices)
-                if not known:
                     _follow(rule, noise, indices, cells, n_cells, following, size, lanes)
-                elif count:
-                    _follow_some(rule, noise, indices, near, count, following, size, drawn, lanes)
                 state, following = following, state
             if number >= start and (number - start) % every == 0:
                 for c in range(n_cells):

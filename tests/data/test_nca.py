@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
+import platform
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +19,13 @@ from scipy import stats
 
 from nca_interp.base import UserError
 from nca_interp.data import nca, nca_rows
-from nca_interp.data.nca_kernels import work_space
+from nca_interp.data.nca_work import work_space
 from nca_interp.data.rng import bits, mix
 from nca_interp.data.specs import NcaSpec
 from nca_interp.data.tokens import GENERATOR_VERSION
 from tests.data import reference
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"grid": 4, "n_states": 3, "burn_in": 2, "band": None}
 
 
@@ -139,19 +144,41 @@ def test_rows_are_the_same_in_another_process():
     assert other == hashlib.sha256(rows(NcaSpec(), 70).tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("spec", "digest"),
-    [
-        (NcaSpec(), "c34b50811fee52e2"),
-        (NcaSpec(variant="release", tau=1e-4), "c45e016f873f5b31"),
-        (NcaSpec(n_states=2, band=(0.1, 0.5), tau=0.02), "f143bbc11d08fb00"),
-    ],
-    ids=["paper", "release", "2 states"],
-)
-def test_tokens_are_those_of_this_generator_version(spec, digest):
+PINNED = [
+    (NcaSpec(), "c34b50811fee52e2"),
+    (NcaSpec(variant="release", tau=1e-4), "c45e016f873f5b31"),
+    (NcaSpec(n_states=2, band=(0.1, 0.5), tau=0.02), "f143bbc11d08fb00"),
+]
+
+
+def digest(spec: NcaSpec) -> str:
+    return hashlib.sha256(rows(spec, 50).tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("spec", "expected"), PINNED, ids=["paper", "release", "2 states"])
+def test_tokens_are_those_of_this_generator_version(spec, expected):
     """A change here changes every token file: GENERATOR_VERSION must change with it."""
     assert GENERATOR_VERSION == "2"
-    assert hashlib.sha256(rows(spec, 50).tobytes()).hexdigest()[:16] == digest
+    assert digest(spec) == expected
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="asks LLVM for another x86-64 machine")
+def test_tokens_are_the_same_without_avx_and_where_nothing_can_be_cached(tmp_path):
+    """In a copy of the package whose cache folders cannot be made, compiled for a machine with neither AVX nor FMA."""
+    for name in ("nca_interp", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "out"))
+    (tmp_path / "nca_interp/data/__pycache__").touch()
+    (tmp_path / "home").touch()
+    code = "from tests.data import test_nca as t; print([t.digest(spec) for spec, _ in t.PINNED])"
+    nowhere = {
+        "HOME": str(tmp_path / "home/x"),
+        "XDG_CACHE_HOME": str(tmp_path / "home/y"),
+        "PYTHONPATH": str(tmp_path),
+    }
+    other = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
+    env = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"} | nowhere | other
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == str([expected for _, expected in PINNED]), done.stderr
 
 
 @settings(deadline=None, max_examples=40)
