@@ -2,8 +2,8 @@
 
 `python benchmarks/complexity_axis.py [--rules 3000] [--set variant='"release"' tau=1e-4] [--csv FILE]` prints, for the
 measures as filters see them: quantiles, test-retest reliability (a second trajectory of the same rules), the Spearman
-matrix over all rules and inside the gzip band [0.5, 1.0), the pairs that can be crossed, and how many rules lie in each
-cell of gzip x damage.
+matrix over all rules and inside the band, the pairs that can be crossed, and how many rules lie in each cell of
+gzip x damage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nca_interp.data.filters import rule_scores
 from nca_interp.data.nca import gzip_scores, make_rules, rule_keys, simulate, trajectory_keys
 from nca_interp.data.specs import RULE_MEASURES, NcaSpec
 
-CENSORED = ("transient", "period", "recurs", "gzip_ratio")
+CENSORED = ("transient", "period", "recurs", "gzip_ratio", "lempel_ziv_rate")
 """Left out of the matrix: defined for few rules, or the same as another but for its scale."""
 RELIABLE, DISTINCT = 0.7, 0.7
 """A pair can be crossed if both measures repeat at least this well and their |rho| is below this, over all rules and in the band."""
@@ -46,11 +46,10 @@ def show(title: str, table: pd.DataFrame) -> None:
 
 
 def cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Share of the rules inside the band in each third of the gzip score (rows) and range of damage (columns)."""
-    band = table[(table.band_score >= 0.5) & (table.band_score < 1)]
-    rows = pd.qcut(band.band_score, 3)
-    columns = pd.cut(band.damage, [-1, 0.25, 0.5, 0.75, 0.9, 9], labels=["< .25", ".25-.5", ".5-.75", ".75-.9", "> .9"])
-    return pd.crosstab(rows, columns, normalize="all")
+    """Share of all rules in each range of the gzip score (rows) and of damage (columns)."""
+    rows = pd.cut(table.band_score, [0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 2.0], right=False)
+    columns = pd.cut(table.damage, [0, 0.25, 0.5, 0.75, 0.9, 9], right=False)
+    return pd.crosstab(rows, columns, normalize="all", dropna=False) * 100
 
 
 def main() -> None:
@@ -71,10 +70,11 @@ def main() -> None:
     facts["defined"] = first.notna().mean()
     show("Quantiles, Spearman of two trajectories of one rule, share of rules where it is defined", facts)
     kept = first.drop(columns=[c for c in CENSORED if c in first])
-    inside = (first.band_score >= 0.5) & (first.band_score < 1)
+    low, high = spec.band or (0.0, 10.0)
+    inside = (first.band_score >= low) & (first.band_score < high)
     everywhere, banded = kept.corr("spearman"), kept[inside].corr("spearman")
     show("Spearman, all rules", everywhere)
-    show(f"Spearman, band [0.5, 1.0), {inside.mean():.0%} of the rules", banded)
+    show(f"Spearman, band [{low:g}, {high:g}), {inside.mean():.0%} of the rules", banded)
     good = [c for c in kept if facts["retest rho"][c] >= RELIABLE and c != "band_score"]
     print(f"\nPairs to cross (both retest >= {RELIABLE}, |rho| < {DISTINCT} over all rules and in the band):")
     for i, one in enumerate(good):
@@ -82,7 +82,7 @@ def main() -> None:
             a, b = everywhere.loc[one, other], banded.loc[one, other]
             if max(abs(a), abs(b)) < DISTINCT:
                 print(f"  {one} x {other}: {a:.2f} / {b:.2f}")
-    show("Share of the band's rules by third of its gzip score and damage", cells(first))
+    show("Percent of all rules by gzip score and damage", cells(first))
     if args.csv:
         first.to_csv(args.csv, index=False)
 

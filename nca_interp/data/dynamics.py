@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nca_interp.data.measures import entropy
-from nca_interp.data.nca import Cells, draw_weights, fold_wrapped, make_rules, simulate, trajectory_keys
+from nca_interp.data.nca import Cells, make_rules, simulate, trajectory_keys
 from nca_interp.data.rng import U64, below, mix
 from nca_interp.data.specs import NcaSpec
 
 Floats = npt.NDArray[np.float64]
 OWN, ROW, STENCIL = [(0, 0)], [(0, -1), (0, 0), (0, 1)], [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 """What the next cell is conditioned on: itself, itself and its two row neighbours, all nine; (rows, columns) on the torus."""
-FLIPS, DAMAGE_STEPS, SLOPE_STEPS = 4, 12, 4
+FLIPS, DAMAGE_STEPS, SLOPE_STEPS = 8, 12, 4
 """Copies with one flipped cell each, steps they are followed, steps of the slope."""
 
 
@@ -153,14 +153,12 @@ def noise_entropies(spec: NcaSpec, keys: U64, frames: Cells) -> Floats:
     """
     if spec.tau == 0:
         return np.zeros(len(frames))
-    conv, up, out = draw_weights(spec, keys)
-    if spec.variant == "release":
-        conv = fold_wrapped(conv)
+    rules = make_rules(spec, keys)
     entropies = np.empty(len(frames))
     for i, trajectory in enumerate(frames):
         around = np.stack([np.roll(trajectory, (-y, -x), axis=(1, 2)) for y, x in STENCIL], axis=-1).reshape(-1, 9)
-        seen = conv[i][np.arange(9), around.astype(np.int64)].sum(axis=1)
-        logits = (np.maximum(seen @ up[i], 0) @ out[i]).astype(np.float64)
+        hidden = rules.table[i][around + spec.n_states * np.arange(9)].sum(axis=1)
+        logits = (np.maximum(hidden, 0) @ rules.readout[i]).astype(np.float64)
         logits[np.arange(len(logits)), trajectory.ravel()] += spec.identity_bias
         logits = (logits - logits.max(axis=1, keepdims=True)) / spec.tau
         weights = np.exp(logits)

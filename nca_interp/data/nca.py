@@ -106,21 +106,16 @@ def draw_weights(spec: NcaSpec, keys: U64) -> tuple[npt.NDArray[np.float32], ...
     return conv, up, out
 
 
-def fold_wrapped(conv: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`release` kernels [rules, 9, n + 2, channels] with the wrapped inputs added to the states they repeat: [rules, 9, n, channels]."""
-    folded = conv[:, :, 1:-1].copy()
-    folded[:, :, -1] += conv[:, :, 0]
-    folded[:, :, 0] += conv[:, :, -1]
-    return folded
-
-
 def make_rules(spec: NcaSpec, keys: U64) -> Rules:
     """The rules of `keys`, folded and padded for the kernel; float32, summed in the order of the channels."""
     from nca_interp.data.nca_kernels import BLOCK
 
     conv, up, out = draw_weights(spec, keys)
     if spec.variant == "release":
-        conv = fold_wrapped(conv)
+        first, last = conv[:, :, 0], conv[:, :, -1]
+        conv = conv[:, :, 1:-1].copy()
+        conv[:, :, -1] += first
+        conv[:, :, 0] += last
     n, h = spec.n_states, spec.hidden
     table = np.zeros((len(keys), 9 * n, -(-h // BLOCK) * BLOCK), np.float32)
     flat = conv.reshape(len(keys), 9 * n, spec.channels)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nca_interp.base import Frozen
+from nca_interp.base import Frozen, canonical_json
 
 MAX_VOCAB = 2**22
 """Largest vocabulary a token file can hold; up to 2**16 tokens are stored as uint16, above as uint32."""
@@ -67,6 +67,9 @@ class NcaSpec(Frozen):
     control: Literal["none", "shuffle_tokens", "shuffle_frames", "unigram"] = "none"
     """Null models: a row's patch tokens permuted (delimiters stay); its whole frames permuted; unigram: iid patch tokens
     of the frequencies that the source has over all its rules, so that no row has a rule."""
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(self))  # `where` is a mapping, which the generated hash refuses
 
     @property
     def patches_per_frame(self) -> int:

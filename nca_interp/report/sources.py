@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from nca_interp.report import effects
-from nca_interp.report.numbers import DASH, fixed, listing, plain, plural, signed
+from nca_interp.report.numbers import DASH, fixed, plain, plural, signed
 from nca_interp.report.outcome import NATS, missing
 from nca_interp.report.page import Chart, Figure, Item, Table, Widget
 from nca_interp.report.raster import SPRITE_COLUMNS, sprite_png, state_colors
@@ -116,20 +114,21 @@ def complexity(tables: Tables) -> list[Item]:
 
 
 def measure_table(tables: Tables) -> list[Item]:
-    """All measures of all sources and corpora, a row each."""
+    """Every source and corpus in a column, what was asked for and all its measures in rows."""
     rows = tables.complexity
     if rows.empty:
         return []
-    measures = list(rows.measure.unique())
-    wide = rows.pivot_table(index=["source", "label"], columns="measure", values="value", sort=False, aggfunc="mean")
-    facts = rows.drop_duplicates(["source", "label"]).set_index(["source", "label"])
-    body = []
-    for key, values in zip(wide.index, wide.to_dict("records"), strict=True):
-        fact: Any = facts.loc[key]
-        band = DASH if pd.isna(fact.band_low) else f"{plain(fact.band_low)} to {plain(fact.band_high)}"
-        body.append(
-            (str(fact.name[1]), fact.kind, plain(fact.n_states), band, *(fixed(values.get(m)) for m in measures))
-        )
-    head = ("source", "kind", "states", "band asked for", *(m.replace("_", " ") for m in measures))
-    caption = f"Complexity of every source and corpus: {listing(m.replace('_', ' ') for m in measures)}."
+    facts = rows.drop_duplicates(["source", "label"])
+    keys = list(zip(facts.source, facts.label, strict=True))
+    bands = [DASH if pd.isna(f.band_low) else f"{plain(f.band_low)} to {plain(f.band_high)}" for f in each(facts)]
+    body: list[tuple[str, ...]] = [
+        ("kind", "", *facts.kind),
+        ("states", "", *(plain(n) for n in facts.n_states)),
+        ("gzip band asked for", "compressed / raw bytes", *bands),
+    ]
+    for (measure, unit), part in rows.groupby(["measure", "unit"], sort=False, dropna=False):
+        values = part.groupby(["source", "label"]).value.mean()
+        body.append((str(measure).replace("_", " "), plain(unit), *(fixed(values.get(key)) for key in keys)))
+    head = ("measure", "unit", *(str(label) for _, label in keys))
+    caption = "Complexity of every source and corpus; docs/measures.md defines each measure."
     return [Table(head, tuple(body), caption, frozenset(range(2, len(head))), "tab-measures")]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nca_interp.analysis.complexity import profile
+from nca_interp.analysis.complexity import MEASURES, profile
 from nca_interp.base import UserError
 from nca_interp.data import nca, nca_rows
 from nca_interp.data.dynamics import damage
@@ -18,6 +20,8 @@ from nca_interp.data.sample import draw, of_tokens
 from nca_interp.data.scores import SCORES
 from nca_interp.data.specs import RULE_MEASURES, NcaSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.discover import find
+from nca_interp.overrides import with_overrides
 
 SMALL = {"grid": 6, "n_states": 4}
 SPLITS = ("train", "val", "new", "inspect", "unigram pool")
@@ -93,7 +97,7 @@ def test_filters_out_of_reach_stop_with_what_can_be_reached(monkeypatch):
     message = r"band: \[0, 0\.2\) and where\.damage: .* and where\.activity: .* are out of reach together: 0 of 5\d\d .*activity of the \d+ that came to it: min 0"
     with pytest.raises(UserError, match=message):
         rows(crossed, 1)
-    with pytest.raises(UserError, match=r"where.damage: \[5, 6\) is out of reach.*damage of the .*max [01]\."):
+    with pytest.raises(UserError, match=r"where.damage: \[5, 6\) is out of reach.*damage of the .*max [0-3]\."):
         rows(NcaSpec(**SMALL, band=None, where={"damage": (5, 6)}), 1)
 
 
@@ -202,3 +206,15 @@ def test_damage_filter_crosses_gzip():
         assert damage(sample.spec, sample.keys).spread.mean() == pytest.approx(found.damage)
         means.append(found.gzip_ratio)
     assert abs(means[0] - means[1]) < 0.35
+
+
+def test_a_filter_is_set_from_the_command_line():
+    study = with_overrides(find("runs", "smoke").value(), ["regimes.nca.source.where.damage=[0.0, 0.5]"])
+    assert study.regime("nca").source.where == {"damage": (0.0, 0.5)}
+    with pytest.raises(UserError, match="unknown measure 'damaged'; did you mean 'damage'"):
+        with_overrides(find("runs", "smoke").value(), ["regimes.nca.source.where.damaged=[0.0, 0.5]"])
+
+
+def test_every_measure_is_documented(root):
+    words = set(re.findall(r"\w+", (root / "docs" / "measures.md").read_text()))
+    assert set(MEASURES) <= words
