@@ -42,8 +42,8 @@ MI_ROWS = 128
 """Rows on which mutual information is computed for every lag of the figure."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
-FUTURE_STEPS = 2_000_000
-"""Simulated steps that the oracle may take where frames are several steps apart."""
+FUTURE_CELLS = 100_000_000
+"""Cells that the oracle may simulate where frames are several steps apart: seconds."""
 Say = Callable[[str], None]
 
 
@@ -152,12 +152,19 @@ def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
             row |= {"n": len(sample.tokens), "groups": len(set(sample.groups)), "value": known.value.iloc[0]}
             row |= intervals[measure.name]._asdict() if measure.name in intervals else {}
         elif len(known):
-            row |= cluster_interval(known.value.to_numpy(), list(known.group))._asdict()
+            row |= _interval(known.value.to_numpy(), list(known.group))._asdict()
             row["sd"] = known.value.std()
             row |= dict(zip(("q05", "q50", "q95"), known.value.quantile([0.05, 0.5, 0.95]), strict=True))
         rows.append(row)
     columns = "measure unit definition reads pooled n groups value low high sd q05 q50 q95 note"
     return pd.DataFrame(rows).reindex(columns=columns.split())
+
+
+def _interval(values: Floats, groups: list[str]) -> Interval:
+    """Clustered t-interval of a mean; Wilson's of a share of independent rows, which is no point where all are alike."""
+    if set(values.tolist()) <= {0.0, 1.0} and len(set(groups)) == len(groups):
+        return wilson(int(values.sum()), len(values))
+    return cluster_interval(values, groups)
 
 
 def _jackknifed(sample: Sample, measured: pd.DataFrame) -> dict[str, Interval]:
@@ -304,7 +311,8 @@ def _affordable(sample: Sample) -> tuple[int, str]:
         return 0, f"The oracle is left out: the control {spec.control} destroys what the rule says of a frame."
     if spec.dt == 1:
         return len(sample.tokens), ""
-    rows = min(len(sample.tokens), FUTURE_STEPS // (sample.frames.shape[1] * spec.dt * (FUTURES if spec.tau else 1)))
+    cells = sample.frames[0].size * spec.dt * (FUTURES if spec.tau else 1)
+    rows = min(len(sample.tokens), FUTURE_CELLS // cells)
     if rows < 8:
         return 0, f"The oracle is left out: with {spec.dt} steps between frames it would take too long to simulate."
     guess = f"guesses from {FUTURES} simulated futures" if spec.tau else "simulates"

@@ -48,7 +48,10 @@ def histogram(
 ) -> alt.LayerChart:
     """Bars of `binned` rows, the parts of `colors` (part -> signal) one over the other; `marks` are dashed vertical lines."""
     x = alt.X(
-        "low:Q", title=x_title, axis=alt.Axis(tickCount=4, labelOverlap=True), scale=alt.Scale(zero=False, nice=False)
+        "low:Q",
+        title=x_title,
+        axis=alt.Axis(tickCount=4, labelOverlap=True, titleLimit=signal("width")),
+        scale=alt.Scale(zero=False, nice=False),
     )
     vertical = alt.Y(f"{y}:Q", title=y, stack=None, axis=alt.Axis(tickCount=3, format="%" if y == "share" else "~s"))
     color = alt.Color(

@@ -12,7 +12,7 @@ import pandas as pd
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.method import flat, written
-from nca_interp.report.numbers import DASH, absent, fixed, interval, plain, plural, short, signed, whole
+from nca_interp.report.numbers import DASH, absent, fixed, plain, plural, short, signed, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
 from nca_interp.report.render import render
 from nca_interp.report.tables import each
@@ -127,7 +127,7 @@ def cautions(source: Inspection) -> Iterator[str]:
     elif record["groups"] < FEW_GROUPS:
         yield f"The rows come from only {plural(record['groups'], source.unit)}, the units that the intervals are made of."
     if "stand-in" in record["description"]:
-        yield f"{record['description'][:1].upper()}{record['description'][1:]}."
+        yield f"The corpus is a {record['description']}."
     yield from _gzip_blind(source)
     yield from _rare(source)
     if record["kind"] == "nca":
@@ -185,18 +185,22 @@ def table_of_measures(source: Inspection) -> list[Item]:
     """Every measure with its value, interval, spread, n and definition."""
     body = tuple(
         (
-            words(r.measure), fixed(r.value), interval(r.low, r.high, sign=False), fixed(r.sd),
-            DASH if absent(r.q05) else f"{fixed(r.q05, 2)} to {fixed(r.q95, 2)}", whole(r.n), whole(r.groups), r.unit,
+            words(r.measure), plain(r.value), _between(r.low, r.high), plain(r.sd),
+            DASH if absent(r.q05) else f"{plain(r.q05)} to {plain(r.q95)}", whole(r.n), whole(r.groups), r.unit,
             f"{r.definition}{'; pooled over all rows' if r.pooled else ''}{f' ({r.note})' if r.note else ''}",
         )
         for r in each(source.summary)
     )  # fmt: skip
     head = ("measure", "value", "95 % interval", "sd", "5 to 95 %", "rows", f"{source.unit}s", "unit", "definition")
     caption = (
-        f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit; pooled ones by a jackknife over ten "
-        "parts of the sample, without an interval where the value is a fit. sd and the range are those of single rows."
+        f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit (shares: Wilson); pooled ones with a jackknife "
+        "over ten parts of the sample, fits without an interval. sd and the range are those of single rows."
     )
     return [Table(head, body, caption, frozenset(range(1, 7)), "tab-inspected")]
+
+
+def _between(low: float, high: float) -> str:
+    return DASH if absent(low) or absent(high) else f"[{plain(low)}, {plain(high)}]"
 
 
 def band_table(source: Inspection) -> list[Item]:

@@ -199,6 +199,10 @@ def information(source: Inspection) -> list[Item]:
         f"Left: mean over {plural(int(first.n), 'row')} of the mutual information of two tokens of one row, shaded: 95 % interval by {source.unit}. Right: the "
         f"bias that was taken off, the mean over shuffled rows, {fixed(bias.min(), 2)} to {fixed(bias.max(), 2)} nats.{_law(source)}"
     )
+    if (rows.high < 0).any():
+        encoding += (
+            " Below zero the correction is too large: shuffling spreads out tokens that cluster, which adds bias."
+        )
     if len(peaks):
         encoding += f" Peaks where the grid puts them: {listing(f'{r.lag} ({r.name})' for r in each(peaks))}."
     views = (
@@ -292,10 +296,13 @@ def predictors(source: Inspection) -> list[Item]:
     finding = f"Share of the cells predicted after {plural(int(rows.x.max()), 'frame')}: {listing(f'{n} {fixed(last[n], 2)}' for n in names)}."
     if len(cover):
         finding += f" By then {100 * cover.iloc[0]:.0f} % of the 3 × 3 neighbourhoods were seen before."
+    known = set(rows["name"][rows.quantity == "cell_nats"])
+    noise = "; of the oracle: the noise of the rule" if "oracle" in known else ""
     encoding = (
         "Mean over rules with its 95 % interval. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
-        "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. oracle: the rule itself. A model above backoff has more than "
-        f"counts of neighbourhoods; in the mean none can be above the oracle. Loss: counting with half a pseudo-count, an upper bound; the oracle's is the rule's noise. {told}"
+        "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. oracle: the rule itself, which nothing can beat in the "
+        "mean. A model above all the others knows more of the rule than counts of neighbourhoods give. Loss of counting: with half a pseudo-count, an upper bound"
+        f"{noise}. {told}"
     )
     data = rows.rename(columns={"name": "predictor", "x": "frame"})
     return [Figure("fig-predictors", finding, encoding.strip(), data, tuple(views))]

@@ -1,0 +1,194 @@
+"""What the page on a source is made of: acceptance, lags, ranks, rare contexts, examples, intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nca_interp.analysis import inspection
+from nca_interp.analysis.statistics import cluster_interval, t_interval
+from nca_interp.base import UserError
+from nca_interp.data import predictors
+from nca_interp.data.nca_rows import judge
+from nca_interp.data.sample import draw
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+
+SMALL = NcaSpec(grid=6, n_states=3, band=(0.2, 0.6), score_frames=6)
+
+
+@pytest.fixture(scope="module")
+def small() -> inspection.Tables:
+    return inspection.inspect(SMALL, n=40, length=110, threads=1)
+
+
+def test_cluster_interval_counts_groups_not_values():
+    values = np.random.default_rng(0).normal(size=20)
+    assert cluster_interval(values, [str(i) for i in range(20)]) == pytest.approx(t_interval(values))
+    twice = cluster_interval(np.repeat(values, 2), [str(i // 2) for i in range(40)])
+    assert twice == pytest.approx(t_interval(values))
+    assert np.isnan(cluster_interval(values, ["one"] * 20).low)
+
+
+def test_cluster_interval_covers():
+    """95 % intervals of clustered values hold the truth in about 95 % of draws; taken as independent they do not."""
+    rng, groups = np.random.default_rng(1), np.repeat(np.arange(15), 8)
+    held = naive = 0
+    for _ in range(400):
+        values = np.repeat(rng.normal(size=15), 8) + 0.3 * rng.normal(size=120)
+        held += (i := cluster_interval(values, [str(g) for g in groups])).low < 0 < i.high
+        naive += (i := t_interval(values)).low < 0 < i.high
+    assert 0.91 < held / 400 < 0.98
+    assert naive / 400 < 0.75
+
+
+def test_bands_are_shares_of_random_rules(small):
+    bands, candidates = small.frames["bands"], small.frames["candidates"]
+    usual, asked = bands[~bands.asked], bands[bands.asked]
+    assert usual.inside.sum() == len(candidates) == inspection.CANDIDATES
+    assert ((usual.low <= usual.share) & (usual.share <= usual.high)).all()
+    assert list(asked.inside) == [candidates.accepted.sum()]
+    scores = judge(SMALL.model_copy(update={"band": (0.0, 10.0)}), 0, "inspect", 0, 64).scores
+    assert list(candidates.gzip_ratio[:64]) == list(scores)
+    assert list(candidates.accepted[:64]) == [0.2 <= s < 0.6 for s in scores]
+
+
+def test_filters_count_as_asked():
+    spec = SMALL.model_copy(update={"where": {"activity": (0.1, 0.5)}})
+    candidates, bands = inspection.bands(spec, 0, 1)
+    inside = candidates.gzip_ratio.between(0.2, 0.6, inclusive="left")
+    assert 0 < candidates.accepted.sum() < inside.sum()
+    assert not candidates.accepted[~inside].any()
+    assert bands[bands.asked].inside.item() == candidates.accepted.sum()
+    assert inspection.unfiltered(spec) == NcaSpec(grid=6, n_states=3, band=None, score_frames=6)
+    assert not inspection.bands(inspection.unfiltered(spec), 0, 1)[1].asked.any()
+
+
+@pytest.mark.parametrize(("grid", "patch"), [(12, 2), (6, 1)])
+def test_named_lags_are_what_they_say(grid, patch):
+    """Against positions of patches in a row: frame t, row r, column c stands at t * tokens_per_frame + 1 + side * r + c."""
+    spec = NcaSpec(grid=grid, patch=patch, n_states=3)
+    side, frame = grid // patch, spec.tokens_per_frame
+    steps = {
+        "patch to the left": (0, 0, -1),
+        "row above": (0, -1, 0),
+        "patch below, frame before": (-1, 1, 0),
+        "patch above, frame before": (-1, -1, 0),
+        "right, frame before": (-1, 0, 1),
+        "left, frame before": (-1, 0, -1),
+        "same patch, 1 frame before": (-1, 0, 0),
+        "same patch, 2 frames before": (-2, 0, 0),
+        "same patch, 3 frames before": (-3, 0, 0),
+    }
+    found = {name: lag for lag, name in inspection.named_lags(spec).items()}
+    assert found == {name: -(t * frame + side * r + c) for name, (t, r, c) in steps.items()}
+    assert inspection.named_lags(DyckSpec()) == {}
+
+
+def test_ranks_of_a_planted_power_law():
+    counts = np.rint(1e5 / np.arange(1, 401)).astype(int)
+    table = inspection.ranks(np.repeat(np.arange(400), counts)[None])
+    assert table["rank"].iloc[[0, -1]].tolist() == [1, 400]
+    assert table["count"].iloc[0] == 100_000
+    assert table.fitted.to_numpy() == pytest.approx(table.share.to_numpy(), rel=0.02)
+
+
+def test_rare_contexts():
+    assert inspection.rare_contexts(np.arange(20).reshape(2, 10)) == {
+        "conditional_entropy": 1.0,
+        "conditional_entropy_2": 1.0,
+    }
+    assert inspection.rare_contexts(np.zeros((2, 10), int)) == {
+        "conditional_entropy": 0.0,
+        "conditional_entropy_2": 0.0,
+    }
+    assert inspection.rare_contexts(np.array([[1, 1, 1, 2, 3]]))["conditional_entropy"] == 1 / 4  # contexts 1 1 1 2
+
+
+def test_examples_lie_at_the_quantiles(small):
+    measured = small.frames["measures"]
+    axis = (
+        measured[(measured.measure == inspection.AXIS) & (measured["sample"] == "drawn")].value.sort_values().to_numpy()
+    )
+    assert [e["level"] for e in small.record["examples"]] == ["low", "middle", "high"]
+    for example, (_, q) in zip(small.record["examples"], inspection.EXAMPLES, strict=True):
+        assert example["measures"][inspection.AXIS] == axis[round(q * (len(axis) - 1))]
+        frames = draw(SMALL, n=40, length=110).frames[example["row"]]
+        assert np.array_equal(example["frames"], frames)
+
+
+def test_predictor_table_is_the_mean_over_rules(small):
+    sample = draw(SMALL, n=40, length=110)
+    rows = small.frames["predictors"].set_index(["predictor", "frame", "quantity"])
+    lookup = predictors.counting(SMALL, sample.frames)["lookup"]
+    known = predictors.oracle(SMALL, sample.frames, sample.keys)
+    for frame in range(1, sample.frames.shape[1]):
+        interval = t_interval(lookup.cell_accuracy[:, frame])
+        assert tuple(rows.loc[("lookup", frame, "cell_accuracy")][["value", "low", "high"]]) == pytest.approx(interval)
+        assert rows.loc[("oracle", frame, "cell_nats")].value == pytest.approx(known.cell_nats[:, frame].mean())
+    assert small.record["oracle"] == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"control": "shuffle_frames"}, "The oracle is left out: the control shuffle_frames"),
+        ({"control": "unigram"}, "The oracle is left out: the control unigram"),
+        ({"dt": 3}, "guesses from 32 simulated futures, here on 12 rows"),
+        ({"dt": 3, "tau": 0.0}, "the oracle simulates"),
+        ({"dt": 1000, "grid": 12}, "too long to simulate"),
+    ],
+)
+def test_where_the_oracle_is_another(changes, told):
+    sample = draw(NcaSpec(grid=6, n_states=3, band=None).model_copy(update=changes), n=12, length=114)
+    table, sentence = inspection.predictors(sample)
+    assert told in sentence
+    assert ("oracle" in set(table.predictor)) == ("left out" not in sentence)
+
+
+def test_summary_says_what_is_missing_and_how_sure_the_rest_is(small):
+    rows = small.frames["summary"].set_index("measure")
+    assert rows.loc["mutual_information"].note.startswith("needs at least 256 tokens")
+    assert np.isnan(rows.loc["mutual_information"].value)
+    for name in ("gzip_ratio", "activity", "unigram_entropy", "conditional_entropy"):
+        row = rows.loc[name]
+        assert row.low < row.value < row.high
+        assert row.n == row.groups == 40
+    assert rows.loc["recurs"].low < rows.loc["recurs"].high  # a share of 0 or 1 is not certain
+
+
+def test_unfiltered_rules_stand_beside(small):
+    measured = small.frames["measures"]
+    assert set(measured["sample"]) == {"drawn", "unfiltered"}
+    both = measured[measured.measure == "activity"].groupby("sample").value
+    assert (both.count() == 40).all()
+    free = inspection.inspect(inspection.unfiltered(SMALL), n=10, length=60, threads=1).frames["measures"]
+    assert set(free["sample"]) == {"drawn"}
+
+
+def test_documents_known_by_their_text_only_get_short_names(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"paragraph {i} " + "word " * 900 for i in range(40)))
+    found = inspection.inspect(TextSpec(source=f"files:{tmp_path}/a.txt"), n=8, length=128)
+    assert found.frames["measures"].group.dropna().map(len).max() <= 13
+    example = found.record["examples"][0]
+    assert "paragraph" in "".join(example["pieces"]) or "word" in "".join(example["pieces"])
+    assert all(b >= 0 for b in example["bits"])
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path, small):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not empty and no inspection"):
+        small.write(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    small.write(tmp_path / "new")
+    small.write(tmp_path / "new")  # its own kind is replaced
+    assert len(pd.read_csv(tmp_path / "new" / "tables" / "measures.csv")) == len(small.frames["measures"])
+
+
+def test_sizes_that_leave_nothing():
+    for n, length, message in (
+        (0, 100, "--n: 0; legal: 1 or more"),
+        (1, 20, r"--length: 20; legal: 22 or more \(two frames of 11 tokens\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            inspection.inspect(SMALL, n=n, length=length)
