@@ -155,7 +155,7 @@ def _show(found: Found) -> None:
         console,
         "Under other ways of measuring",
         ("changed", "nearest cell", "distance"),
-        [(r.changed, r.cell, f"{r.distance:.3f}") for r in each(found.frames["readings"])],
+        [(r.changed.replace("_", " "), r.cell, f"{r.distance:.3f}") for r in each(found.frames["readings"])],
     )
     for text in (
         record["sentence"],
@@ -165,7 +165,7 @@ def _show(found: Found) -> None:
     ):
         if text:
             console.print(f"{text}\n")
-    console.print(record["regimes"])
+    print(record["regimes"])
 
 
 def _number(value: float, form: str = ".3f") -> str:
@@ -173,9 +173,10 @@ def _number(value: float, form: str = ".3f") -> str:
 
 
 def _table(console: Any, title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in head:
         table.add_column(name)
     for row in rows:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nca_interp.analysis.footing import LENGTHS, Footing, rows_of, vectors
-from nca_interp.analysis.match_distance import Source, check
+from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check
 from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.match_grid import Report, load_grid, make_cells
 from nca_interp.analysis.match_recipe import recipe, regimes
@@ -74,12 +74,14 @@ def run(
 def _other(
     spec: Spec, cells: list[Any], footing: Footing, n: int, seed: int, report: Report, threads: int | None
 ) -> Source | None:
-    """The source on the other footing; None where the corpus is too short for a row of it."""
+    """The source on the other footing; None where the corpus is too short for it."""
     try:
         rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
     except UserError as error:
         if "too short" not in str(error):
             raise
+        return None
+    if len(set(rows.groups)) < MIN_GROUPS:
         return None
     return Source(rows, vectors(rows), load_grid(cells, footing, report, threads))
 
@@ -134,13 +136,13 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
 def sentence(found: Match) -> str:
     """The recommendation in one sentence, with what is sure of it and what is not."""
     names = {"level": "complexity", "n_states": "states", "dt": "dT"}
-    clear = [f"{names[s.setting]} {s.value}" for s in found.settings if s.verdict == "clear"]
-    open_ = [f"{names[s.setting]} {s.value}" for s in found.settings if s.verdict == "inconclusive"]
+    told: dict[str, list[str]] = {"clear": [], "inconclusive": [], "not varied": []}
+    for s in found.settings:
+        told[s.verdict].append(f"{names.get(s.setting, s.setting)} {s.value}")
     spec = found.nearest.spec
     band = "no band" if spec.band is None else f"band ({spec.band[0]:g}, {spec.band[1]:g})"
-    said = f"Nearest: n_states={spec.n_states}, {band}, dt={spec.dt}"
-    parts = [f"{word}: {', '.join(part)}" for word, part in (("clear", clear), ("inconclusive", open_)) if part]
-    return f"{'; '.join([said, *parts])}."
+    parts = [f"{word}: {', '.join(part)}" for word, part in told.items() if part]
+    return f"Nearest: n_states={spec.n_states}, {band}, dt={spec.dt}; {'; '.join(parts)}."
 
 
 def cautions(found: Match) -> list[str]:
@@ -155,7 +157,7 @@ def cautions(found: Match) -> list[str]:
             f"{found.own_spread:.2f} from their mean; {worst} lies {abs(gap[worst]):.2f} {side} it."
         )
     if len(found.tied) > 1:
-        out.append(f"{len(found.tied)} cells cannot be told apart on this sample: {', '.join(found.tied)}.")
+        out.append(f"{len(found.tied)} cells cannot be told apart on this sample: {'; '.join(found.tied)}.")
     unsure = [s for s in found.settings if s.verdict == "inconclusive"]
     for s in unsure:
         out.append(
