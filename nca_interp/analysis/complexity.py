@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.learnability import Budget, learnability
+from nca_interp.analysis.learnability import Budget, learnability, shortage
 from nca_interp.base import UserError
 from nca_interp.config import suggest
 from nca_interp.data import heavy_tail
@@ -155,6 +155,8 @@ def _lacks(sample: Sample, measure: Measure) -> str:
 
 def _too_short(sample: Sample, measure: Measure) -> str:
     n, length = sample.tokens.shape
+    if measure.on == "model":
+        return shortage(sample, Budget())
     have, where = (n * length, "in all") if measure.pooled else (length, "a row")
     if have < measure.min_tokens:
         return f"needs at least {measure.min_tokens:,} tokens {where}, has {have:,}"

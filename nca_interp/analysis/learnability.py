@@ -58,6 +58,8 @@ def learnability(sample: Sample, budget: Budget | None = None, seed: int = 0) ->
     machine. UserError if the sample is shorter than the budget.
     """
     budget = budget or Budget()
+    if lack := shortage(sample, budget):
+        raise UserError(f"learnability: {lack}")
     windows = _windows(sample.tokens, budget, seed)
     everything = np.random.default_rng([seed, 1]).permutation(windows.ravel()).reshape(windows.shape)
     curves = [_curve(w, sample.vocab_size, budget, seed) for w in (windows, everything)]
@@ -66,16 +68,23 @@ def learnability(sample: Sample, budget: Budget | None = None, seed: int = 0) ->
     return Learnability(areas[0] - areas[1], ends[0], ends[1] - ends[0], *curves)
 
 
+def shortage(sample: Sample, budget: Budget) -> str:
+    """What the sample lacks, or nothing."""
+    width, needed = budget.n_ctx + 1, budget.steps * budget.batch
+    n, length = sample.tokens.shape
+    if (have := length // width * n) >= needed:
+        return ""
+    return (
+        f"needs at least {needed:,} windows of {width} tokens from within rows, has {have:,} "
+        f"({n:,} rows of {length:,} tokens)"
+    )
+
+
 def _windows(tokens: npt.NDArray[np.uint32], budget: Budget, seed: int) -> npt.NDArray[np.int64]:
     """[steps, batch, n_ctx + 1], each from within one row."""
     width = budget.n_ctx + 1
     each = tokens.shape[1] // width
     needed = budget.steps * budget.batch
-    if each * len(tokens) < needed:
-        raise UserError(
-            f"learnability: needs at least {needed:,} windows of {width} tokens from within rows, the sample has "
-            f"{each * len(tokens):,} ({len(tokens):,} rows of {tokens.shape[1]:,} tokens)"
-        )
     cut = tokens[:, : each * width].reshape(-1, width).astype(np.int64)
     order = np.random.default_rng([seed, 0]).permutation(len(cut))[:needed]
     return cut[order].reshape(budget.steps, budget.batch, width)

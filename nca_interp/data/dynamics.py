@@ -154,11 +154,15 @@ def noise_entropies(spec: NcaSpec, keys: U64, frames: Cells) -> Floats:
     if spec.tau == 0:
         return np.zeros(len(frames))
     rules = make_rules(spec, keys)
+    n, width = spec.n_states, rules.table.shape[-1]
+    # the kernel may keep the readout in groups of states, [rules, groups, width, states]
+    groups = rules.readout.reshape(len(keys), -1, width, rules.readout.shape[-1])
+    readout = groups.swapaxes(1, 2).reshape(len(keys), width, -1)[..., :n]
     entropies = np.empty(len(frames))
     for i, trajectory in enumerate(frames):
         around = np.stack([np.roll(trajectory, (-y, -x), axis=(1, 2)) for y, x in STENCIL], axis=-1).reshape(-1, 9)
-        hidden = rules.table[i][around + spec.n_states * np.arange(9)].sum(axis=1)
-        logits = (np.maximum(hidden, 0) @ rules.readout[i]).astype(np.float64)
+        hidden = rules.table[i][around + n * np.arange(9)].sum(axis=1)
+        logits = (np.maximum(hidden, 0) @ readout[i]).astype(np.float64)
         logits[np.arange(len(logits)), trajectory.ravel()] += spec.identity_bias
         logits = (logits - logits.max(axis=1, keepdims=True)) / spec.tau
         weights = np.exp(logits)

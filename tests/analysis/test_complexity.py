@@ -116,7 +116,7 @@ def test_what_is_too_short_says_what_it_needs():
     assert table.value["gzip_ratio"].notna().all()
     many = draw(DyckSpec(k=4), n=40, length=300)
     assert profile(many, ["tail_exponent"]).note[0] == "needs at least 50 different tokens, has 8"
-    assert profile(many, ["learnability"]).note[0].startswith("needs at least 103,200 tokens")
+    assert profile(many, ["learnability"]).note[0].startswith("needs at least 800 windows of 129 tokens")
     short = draw(NcaSpec(band=None), n=4, length=70)
     assert profile(short, ["activity"]).note[0] == "needs at least 2 whole frames a row, has 1"
 

@@ -41,5 +41,5 @@ def test_the_same_seed_gives_the_same_curve():
 
 
 def test_a_short_sample_is_refused():
-    with pytest.raises(UserError, match="needs at least 480 windows of 33 tokens from within rows, the sample has 15"):
+    with pytest.raises(UserError, match="needs at least 480 windows of 33 tokens from within rows, has 15"):
         learnability(sample(np.zeros((1, 500))), SMALL)
