@@ -25,8 +25,8 @@ def inspect(
         list[str] | None, typer.Option("--set", help="Change one field of the source: field=value (repeatable).")
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="Rows.")] = 256,
-    length: Annotated[int, typer.Option(min=2, help="Tokens a row.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 0,
+    length: Annotated[int | None, typer.Option(min=2, help="Tokens a row; default 1024.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the rows; default 0.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/out/inspect/<source>-<hash>.")] = None,
     dear: Annotated[
         bool, typer.Option("--all", help="Also the measures that take minutes: learnability, goodness of fit.")
@@ -35,29 +35,38 @@ def inspect(
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Measure a token source and write one HTML page on it: examples, complexity, acceptance, ideal predictors."""
-    import re
+    import shlex
     import time
 
     begin = time.perf_counter()
-    from nca_interp.base import digest
-    from nca_interp.data.sources import parse_source
+    from nca_interp.base import UserError
+    from nca_interp.data.sources import parse_source, token_directory
 
-    spec = parse_source(source, set_ or [])
-    settings = {"spec": spec.model_dump(mode="json"), "n": n, "length": length, "seed": seed, "dear": dear}
-    slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40] or "source"
-    folder = out or FOLDER / f"{slug}-{digest(settings, 8)}"
+    spec, directory = parse_source(source, set_ or []), token_directory(source)
+    if directory and (set_ or length is not None or seed is not None):
+        raise UserError(
+            f"{source}: its rows are shown as they are stored; --set, --length and --seed go with other sources"
+        )
+    length, seed = length or 1024, seed or 0
+    folder = out or FOLDER / folder_name(source, [spec.model_dump(mode="json"), n, length, seed, dear])
 
-    from nca_interp.analysis.inspection import inspect as measure
-    from nca_interp.analysis.inspection import refuse_foreign
+    from nca_interp.analysis import inspection
+    from nca_interp.data.sample import draw
     from nca_interp.machine import circumstances
     from nca_interp.report.inspection import build_inspection
 
-    refuse_foreign(folder)
-    found = measure(
-        spec, n=n, length=length, seed=seed, dear=dear, threads=threads,
-        say=lambda what: print(f"{time.perf_counter() - begin:5.1f} s  {what}", file=sys.stderr, flush=True),
-    )  # fmt: skip
-    made = circumstances(" ".join(["nca-interp", *sys.argv[1:]])) | {"seconds": time.perf_counter() - begin}
+    def say(what: str) -> None:
+        print(f"{time.perf_counter() - begin:5.1f} s  {what}", file=sys.stderr, flush=True)
+
+    inspection.refuse_foreign(folder)
+    say("reading rows" if directory else "drawing rows")
+    if directory:
+        sample = inspection.stored(directory, n)
+    else:
+        inspection.check_sizes(spec, n, length)
+        sample = draw(spec, n=n, length=length, seed=seed, split=inspection.SPLIT, threads=threads)
+    found = inspection.inspect(sample, asked=n, dear=dear, threads=threads, say=say)
+    made = circumstances(shlex.join(["nca-interp", *sys.argv[1:]])) | {"seconds": time.perf_counter() - begin}
     found.record.update(source=source, overrides=set_ or [], name=folder.name, provenance=made)
     found.write(folder)
     page = build_inspection(folder).resolve()
@@ -66,3 +75,13 @@ def inspect(
         import webbrowser
 
         webbrowser.open(page.as_uri())
+
+
+def folder_name(source: str, settings: list[object]) -> str:
+    """Folder of one source and setting: what was typed, and a hash of what it means."""
+    import re
+
+    from nca_interp.base import digest
+
+    slug = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:40] or "source"
+    return f"{slug}-{digest(settings, 8)}"

@@ -39,7 +39,7 @@ def test_help_answers_at_once(tmp_path):
     assert heavy <= 1
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "analyze", "report", "view", "match", "list", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "train", "analyze", "report", "view", "match", "list", "doctor", "data"])
 def test_every_command_has_help(command):
     result = call(command, "--help")
     assert result.returncode == 0
@@ -48,7 +48,7 @@ def test_every_command_has_help(command):
 
 def test_list_shows_recipes_probes_and_reports():
     out = call("list").stdout
-    for name in ("smoke", "demo", "laptop", "gpu", "paper", "induction", "nca-stencil", "study"):
+    for name in ("smoke", "demo", "laptop", "gpu", "paper", "induction", "nca-stencil", "study", "inspect"):
         assert name in out.replace("nca_stencil", "nca-stencil"), name
 
 

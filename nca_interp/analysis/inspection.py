@@ -1,11 +1,10 @@
 """Everything the page on one source shows, as tables: examples, measures, bands, mutual information, ranks, predictors.
 
-`inspect` draws and measures; `Tables.write` puts one CSV a table into a folder, which the page is then made from.
+`inspect` measures a sample; `Tables.write` puts one CSV a table into a folder, which the page is then made from.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,20 +14,15 @@ import pandas as pd
 
 from nca_interp import store
 from nca_interp.analysis.complexity import MEASURES, choose, profile
+from nca_interp.analysis.inspection_nca import SPLIT, bands, named_lags, predictors, unfiltered
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
 from nca_interp.base import UserError, digest
 from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
 from nca_interp.data.sample import Sample, Spec, draw
-from nca_interp.data.specs import DyckSpec, NcaSpec
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.store import write_json, write_text
 
 RECORD = "inspect.json"
-SPLIT = "inspect"
-"""Name of the split whose rules and strings are shown: no set that is trained on shares them."""
-BANDS = ((0.0, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 1.0), (1.0, 10.0))
-"""Ranges of the gzip ratio whose acceptance is told: arXiv 2603.10055's, and what lies beside them."""
-CANDIDATES = 4096
-"""Random rules that are scored to tell acceptance."""
 AXIS = "gzip_ratio_normalised"
 """Measure by which examples are chosen."""
 EXAMPLES = (("low", 0.05), ("middle", 0.5), ("high", 0.95))
@@ -42,8 +36,6 @@ MI_ROWS = 128
 """Rows on which mutual information is computed for every lag of the figure."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
-FUTURE_CELLS = 100_000_000
-"""Cells that the oracle may simulate where frames are several steps apart: seconds."""
 Say = Callable[[str], None]
 
 
@@ -68,43 +60,52 @@ def refuse_foreign(folder: Path) -> None:
     store.refuse_foreign(folder, RECORD, "inspection")
 
 
+def stored(directory: Path, n: int) -> Sample:
+    """The first `n` training rows of a token directory, as they are stored, with the tokenizer that made them."""
+    from nca_interp.data.sample import of_tokens
+    from nca_interp.data.tokens import TokenFile
+
+    sample = of_tokens(TokenFile.open(directory), "train", n)
+    if not isinstance(sample.spec, TextSpec):
+        return sample
+    from tokenizers import Tokenizer
+
+    return sample._replace(tokenizer=Tokenizer.from_file(str(directory / "tokenizer.json")))
+
+
 def inspect(
-    spec: Spec,
+    sample: Sample,
     *,
-    n: int = 256,
-    length: int = 1024,
-    seed: int = 0,
+    asked: int | None = None,
     dear: bool = False,
     threads: int | None = None,
     say: Say = lambda _: None,
 ) -> Tables:
-    """Draw `n` rows of `length` tokens and measure them; NCA: beside as many rows of unfiltered rules.
+    """Measure a sample (`asked` rows were wanted); NCA: beside as many rows of unfiltered rules.
 
     `dear`: also what takes minutes, the goodness of fit of the power law and the learnability.
-
-    Raises UserError for a band out of reach and a corpus that is too short.
     """
+    sample, spec = named_groups(sample), sample.spec
+    n, length = sample.tokens.shape
     check_sizes(spec, n, length)
-    say(f"drawing {n} rows")
-    sample = named_groups(draw(spec, n=n, length=length, seed=seed, split=SPLIT, threads=threads))
     say("measuring")
     names = choose(sample, None) + [name for name, measure in MEASURES.items() if dear and measure.dear]
     measured = profile(sample, names).assign(sample="drawn")
     frames = {"measures": measured, "information": information(sample)}
     frames["ranks"] = ranks(sample.tokens)
     record: dict[str, Any] = {
-        "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description, "seed": seed,
-        "asked_rows": n, "rows": len(sample.tokens), "length": length, "vocab_size": sample.vocab_size,
-        "groups": len(set(sample.groups)), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
+        "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description,
+        "seed": sample.seed, "split": sample.split, "asked_rows": asked or n, "rows": n, "length": length, "vocab_size": sample.vocab_size,
+        "groups": len(set(sample.groups)), "unit": unit(sample), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
     }  # fmt: skip
     if isinstance(spec, NcaSpec):
         say("scoring unfiltered rules")
         free = unfiltered(spec)
         if free != spec:
             names = [name for name in names if not MEASURES[name].pooled and "mutual" not in name]
-            others = draw(free, n=n, length=length, seed=seed, split=SPLIT, threads=threads)
+            others = draw(free, n=n, length=length, seed=sample.seed, split=SPLIT, threads=threads)
             frames["measures"] = pd.concat([measured, profile(others, names).assign(sample="unfiltered")])
-        frames["candidates"], frames["bands"] = bands(spec, seed, threads)
+        frames["candidates"], frames["bands"] = bands(spec, sample.seed, threads)
         say("predicting frames")
         frames["predictors"], record["oracle"] = predictors(sample)
     say("computing intervals")
@@ -119,6 +120,14 @@ def named_groups(sample: Sample) -> Sample:
     return sample._replace(groups=names)
 
 
+def unit(sample: Sample) -> str:
+    """What a group of rows is."""
+    if isinstance(sample.spec, DyckSpec):
+        return "string"
+    known = sample.texts if isinstance(sample.spec, TextSpec) else sample.candidates
+    return "row" if known is None else "rule" if isinstance(sample.spec, NcaSpec) else "document"
+
+
 def check_sizes(spec: Spec, n: int, length: int) -> None:
     """UserError for sizes that leave nothing to measure."""
     if n < 1:
@@ -128,11 +137,6 @@ def check_sizes(spec: Spec, n: int, length: int) -> None:
         least, why = 2 * spec.tokens_per_frame, f" (two frames of {spec.tokens_per_frame:,} tokens)"
     if length < least:
         raise UserError(f"--length: {length:,}; legal: {least:,} or more{why}")
-
-
-def unfiltered(spec: NcaSpec) -> NcaSpec:
-    """The same source without any condition on its rules."""
-    return spec.model_copy(update={"band": None, "where": {}})
 
 
 def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
@@ -185,37 +189,6 @@ def _jackknifed(sample: Sample, measured: pd.DataFrame) -> dict[str, Interval]:
     return out
 
 
-def bands(spec: NcaSpec, seed: int, threads: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gzip ratios of CANDIDATES random rules as the filter scores them, and the share in each of BANDS.
-
-    Rows with `asked` count what the specification accepts, `where` included.
-    """
-    scores, _ = _judged(spec.model_copy(update={"band": BANDS[0][:1] + BANDS[-1][1:], "where": {}}), seed, threads)
-    _, accepted = _judged(spec, seed, threads)
-    ranges = [(low, high, False, int(((scores >= low) & (scores < high)).sum())) for low, high in BANDS]
-    if spec != unfiltered(spec):
-        ranges.append((*(spec.band or (0.0, math.inf)), True, len(accepted)))
-    rows = []
-    for low, high, asked, inside in ranges:
-        share = wilson(inside, len(scores))
-        rows.append({
-            "band_low": low, "band_high": high, "asked": asked, "inside": inside, "n": len(scores),
-            "share": share.value, "low": share.low, "high": share.high,
-        })  # fmt: skip
-    candidates = pd.DataFrame({"candidate": range(len(scores)), "gzip_ratio": scores})
-    return candidates.assign(accepted=candidates.candidate.isin(accepted)), pd.DataFrame(rows)
-
-
-def _judged(spec: NcaSpec, seed: int, threads: int | None) -> tuple[Floats, Rows]:
-    """Scores of the first CANDIDATES rules (none without a band), and the numbers of those accepted."""
-    from nca_interp.data.nca_rows import CHUNK, in_order, judge
-
-    chunks = list(
-        in_order(lambda first: judge(spec, seed, SPLIT, first, CHUNK), iter(range(0, CANDIDATES, CHUNK)), threads)
-    )
-    return np.concatenate([c.scores for c in chunks]), np.concatenate([c.candidates for c in chunks])
-
-
 def information(sample: Sample) -> pd.DataFrame:
     """Mutual information against lag: mean over rows with its interval, the shuffle bias that was taken off, name of the lag."""
     rows, names = sample.tokens[:MI_ROWS], named_lags(sample.spec)
@@ -231,20 +204,6 @@ def information(sample: Sample) -> pd.DataFrame:
             "lag": int(lag), **mean._asdict(), "bias": found.bias[:, k].mean(), "name": names.get(int(lag), ""), "n": len(rows),
         })  # fmt: skip
     return pd.DataFrame(out)
-
-
-def named_lags(spec: Spec) -> dict[int, str]:
-    """Lags at which an NCA's geometry ties tokens together: neighbours of a patch, and frames."""
-    if not isinstance(spec, NcaSpec):
-        return {}
-    side, frame = spec.grid // spec.patch, spec.tokens_per_frame
-    near = {
-        frame - side: "patch below, frame before",
-        frame - 1: "right, frame before",
-        frame + 1: "left, frame before",
-    }
-    near |= {frame + side: "patch above, frame before", side: "row above", 1: "patch to the left"}
-    return near | {frame: "same patch, 1 frame before"} | {k * frame: f"same patch, {k} frames before" for k in (2, 3)}
 
 
 def ranks(rows: Rows, points: int = 60) -> pd.DataFrame:
@@ -275,67 +234,25 @@ def rare_contexts(rows: Rows) -> dict[str, float]:
     return out
 
 
-def predictors(sample: Sample) -> tuple[pd.DataFrame, str]:
-    """What the ideal predictors reach at each frame, mean over rules with its interval; and a sentence on the oracle."""
-    from nca_interp.data.predictors import counting, oracle
-
-    spec, frames = sample.spec, sample.frames
-    assert isinstance(spec, NcaSpec)
-    columns = ["predictor", "frame", "quantity", "value", "low", "high", "n"]
-    if frames is None or frames.shape[1] < 2:
-        return pd.DataFrame(columns=columns), "A row holds less than two whole frames, so no frame can be predicted."
-    found = counting(spec, frames)
-    rows, told = _affordable(sample)
-    if rows:
-        assert sample.keys is not None
-        found["oracle"] = oracle(spec, frames[:rows], sample.keys[:rows])
-    out = []
-    for name, score in found.items():
-        for quantity, values in score._asdict().items():
-            groups = sample.groups[: len(values)]
-            for frame in range(1, values.shape[1]):
-                if np.isfinite(values[:, frame]).all():
-                    mean = cluster_interval(values[:, frame], groups)
-                    out.append((name, frame, quantity, *mean, len(values)))
-    return pd.DataFrame(out, columns=columns), told
-
-
-def _affordable(sample: Sample) -> tuple[int, str]:
-    """Rows that the oracle is computed on, and a sentence where that is not simply all of them."""
-    from nca_interp.data.predictors import FUTURES
-
-    spec = sample.spec
-    assert isinstance(spec, NcaSpec)
-    assert sample.frames is not None
-    if spec.control != "none" or sample.keys is None:
-        return 0, f"The oracle is left out: the control {spec.control} destroys what the rule says of a frame."
-    if spec.dt == 1:
-        return len(sample.tokens), ""
-    cells = sample.frames[0].size * spec.dt * (FUTURES if spec.tau else 1)
-    rows = min(len(sample.tokens), FUTURE_CELLS // cells)
-    if rows < 8:
-        return 0, f"The oracle is left out: with {spec.dt} steps between frames it would take too long to simulate."
-    guess = f"guesses from {FUTURES} simulated futures" if spec.tau else "simulates"
-    return (
-        rows,
-        f"With {spec.dt} steps between frames the oracle {guess}, here on {rows} rows; it errs a little more than the best guess.",
-    )
-
-
 def examples(sample: Sample, measured: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows at low, middle and high complexity (quantiles of AXIS; without it the first rows), ready to be drawn."""
     wide = measured[measured.sequence.notna()].pivot_table(
         index="sequence", columns="measure", values="value", sort=False
     )
     order = wide[AXIS].sort_values(kind="stable").index if AXIS in wide else pd.Index(range(len(sample.tokens)))
-    places = {int(order[round(q * (len(order) - 1))]): level for level, q in EXAMPLES}
+    places: dict[int, str] = {}
+    for level, q in sorted(
+        EXAMPLES, key=lambda e: abs(e[1] - 0.5)
+    ):  # of few rows one is several: then it is the middle
+        places.setdefault(int(order[round(q * (len(order) - 1))]), level)
+    names = [level for level, _ in EXAMPLES]
     return [
         {
             "level": level, "row": row, "group": sample.groups[row],
             "measures": {} if row not in wide.index else wide.loc[row].dropna().astype(float).to_dict(),
             **_drawn(sample, row),
         }
-        for row, level in places.items()
+        for row, level in sorted(places.items(), key=lambda place: names.index(place[1]))
     ]  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from nca_interp.data.specs import TextSpec
 from nca_interp.store import write_json, write_text
 
 RECORD = "match.json"
+UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
+"""What a group of rows is."""
 SAMPLE_SPLIT = "match-corpus"
 """Split of a synthetic source that is matched: none of its rules is in the grid."""
 
@@ -112,6 +114,7 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
         "rows": found.n_rows,
         "row_length": LENGTHS[found.footing],
         "groups": found.n_groups,
+        "unit": UNITS[spec.kind],
         "alphabet_in_use": found.alphabet,
         "recommended": nearest.spec.model_dump(mode="json"),
         "cell": nearest.name,

@@ -37,6 +37,12 @@ def parse_source(text: str, overrides: Iterable[str] = ()) -> Spec:
     return with_overrides(_named(text.strip()), overrides)
 
 
+def token_directory(text: str) -> Path | None:
+    """The token directory that `text` names, if it is one."""
+    path = Path(text.strip()).expanduser()
+    return path if text.strip() and (path / "meta.json").is_file() else None
+
+
 def _named(text: str) -> Spec:
     scheme, colon, rest = text.partition(":")
     if scheme in SYNTHETIC:

@@ -12,15 +12,13 @@ import pandas as pd
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.method import flat, written
-from nca_interp.report.numbers import DASH, absent, fixed, plain, plural, short, signed, whole
+from nca_interp.report.numbers import DASH, absent, fixed, listing, plain, plural, short, signed, significant, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
 from nca_interp.report.render import render
 from nca_interp.report.tables import each
 from nca_interp.store import read_json, sha256_file, write_text
 
 FEW_GROUPS = 30
-UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
-"""What one group of rows is."""
 LIMITS = (
     "Every measure depends on the length of a row, the alphabet and the tokenizer: compare sources only where these are the same, or by the measures that are normalised for them.",
     "The intervals speak of other rows of this very source, not of other settings.",
@@ -60,8 +58,8 @@ class Inspection:
 
     @property
     def unit(self) -> str:
-        """What a group of rows is: rule, string or document."""
-        return UNITS[self.record["kind"]]
+        """What a group of rows is: rule, string, document or row."""
+        return str(self.record["unit"])
 
     def mean(self, measure: str) -> float | None:
         """Mean of one measure over the rows, None where it was not measured."""
@@ -99,13 +97,13 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
     record, created = source.record, str(source.record["provenance"]["created"])[:10]
     tokens = record["rows"] * record["length"]
     return Page(
-        title=f"Inspection of {' '.join([record['source'], *record['overrides']])}",
+        title=f"Inspection of {_called(record)}",
         subtitle=f"{record['description'][:1].upper()}{record['description'][1:]}. {created}",
         facts=(
             ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
             ("Independent", plural(record["groups"], source.unit)),
             ("Vocabulary", f"{whole(record['vocab_size'])} tokens"),
-            ("Seed", str(record["seed"])),
+            ("Seed and split", f"{record['seed']}, {record['split']}"),
         ),
         cautions=tuple(cautions(source)),
         legend=(),
@@ -115,6 +113,15 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
             **{k: v for k, v in record.items() if k != "examples"},
         },
     )  # fmt: skip
+
+
+def _called(record: dict[str, Any]) -> str:
+    """The source as it was typed, with places to break the line."""
+    words = [
+        record["source"].replace(",", ", ") if record["kind"] != "text" else record["source"],
+        *record["overrides"],
+    ]
+    return " ".join(words)
 
 
 def cautions(source: Inspection) -> Iterator[str]:
@@ -132,8 +139,8 @@ def cautions(source: Inspection) -> Iterator[str]:
     yield from _rare(source)
     if record["kind"] == "nca":
         yield from _nca(source)
-    for row in each(source.summary[source.summary.note != ""]):
-        yield f"{words(row.measure)} is left out: it {row.note}."
+    for note, rows in source.summary[source.summary.note != ""].groupby("note", sort=False):
+        yield f"Left out: {listing(words(m) for m in rows.measure)} ({note})."
 
 
 def _gzip_blind(source: Inspection) -> Iterator[str]:
@@ -185,13 +192,23 @@ def table_of_measures(source: Inspection) -> list[Item]:
     """Every measure with its value, interval, spread, n and definition."""
     body = tuple(
         (
-            words(r.measure), plain(r.value), _between(r.low, r.high), plain(r.sd),
-            DASH if absent(r.q05) else f"{plain(r.q05)} to {plain(r.q95)}", whole(r.n), whole(r.groups), r.unit,
+            words(r.measure), significant(r.value), _between(r.low, r.high), significant(r.sd),
+            DASH if absent(r.q05) else f"{significant(r.q05)} to {significant(r.q95)}", whole(r.n), whole(r.groups), r.unit,
             f"{r.definition}{'; pooled over all rows' if r.pooled else ''}{f' ({r.note})' if r.note else ''}",
         )
         for r in each(source.summary)
     )  # fmt: skip
-    head = ("measure", "value", "95 % interval", "sd", "5 to 95 %", "rows", f"{source.unit}s", "unit", "definition")
+    head = (
+        "measure",
+        "value",
+        "95 % interval",
+        "sd",
+        "5 to 95 %",
+        "rows",
+        "units" if source.unit == "row" else f"{source.unit}s",
+        "unit",
+        "definition",
+    )
     caption = (
         f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit (shares: Wilson); pooled ones with a jackknife "
         "over ten parts of the sample, fits without an interval. sd and the range are those of single rows."
@@ -200,7 +217,7 @@ def table_of_measures(source: Inspection) -> list[Item]:
 
 
 def _between(low: float, high: float) -> str:
-    return DASH if absent(low) or absent(high) else f"[{plain(low)}, {plain(high)}]"
+    return DASH if absent(low) or absent(high) else f"[{significant(low)}, {significant(high)}]"
 
 
 def band_table(source: Inspection) -> list[Item]:

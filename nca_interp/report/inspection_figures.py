@@ -28,6 +28,7 @@ TOLD = (
 PREDICTORS = ("copy", "mode", "cell-mode", "lookup", "backoff", "oracle")
 STEEPEST = 7.9
 """Exponents above this are those of a search that ran to its end."""
+FEW_ROWS = 5
 LEVELS = (4.0, 6.0, 8.0, 10.0)
 """Bits of surprise at which the shade of a token deepens."""
 QUANTITIES = {"cell_accuracy": "share of cells", "patch_accuracy": "share of tokens", "cell_nats": "nats a cell"}
@@ -40,7 +41,7 @@ def examples(source: Inspection) -> list[Item]:
 
 
 def _finding(source: Inspection, example: dict[str, Any]) -> str:
-    group = "" if source.record["kind"] == "dyck" else f", {source.unit} {example['group']}"
+    group = f", {source.unit} {example['group']}" if source.unit in ("rule", "document") else ""
     axis = f": {words(AXIS)} {fixed(example['measures'][AXIS], 2)}" if AXIS in example["measures"] else ""
     return f"{example['level'].capitalize()} complexity{axis} (row {example['row']}{group})."
 
@@ -148,6 +149,14 @@ def histograms(source: Inspection) -> list[Item]:
     rows = rows[rows.sequence.notna() & rows.value.notna()]
     both = {"unfiltered": charts.PLAIN, "drawn": charts.CHOSEN}
     colors = {name: color for name, color in both.items() if name in set(rows["sample"])}
+    n = len(set(rows[rows["sample"] == "drawn"].sequence))
+    if 0 < n < FEW_ROWS:
+        return [
+            Note(
+                f"{plural(n, 'row')} say nothing of a distribution: no histograms (at least {FEW_ROWS} rows).",
+                quiet=True,
+            )
+        ]
     views, parts = [], []
     for name, part in rows.groupby("measure", sort=False):
         data = charts.binned(part.value, part["sample"], charts.even_edges(part.value))
@@ -162,7 +171,6 @@ def histograms(source: Inspection) -> list[Item]:
         parts.append(data.assign(measure=name))
     if not views:
         return [Note("No measure of single rows could be computed; the table below says why.", quiet=True)]
-    n = len(set(rows[rows["sample"] == "drawn"].sequence))
     beside = (
         " Grey: as many rows of random rules without any filter, for the measures that are cheap enough."
         if len(colors) > 1
@@ -190,7 +198,8 @@ def information(source: Inspection) -> list[Item]:
     first, bias, beyond = next(each(rows)), rows.bias, rows[rows.lag > 1]
     above = [rows.value > rows.value.shift(step, fill_value=-np.inf) for step in (1, -1)]
     peaks = rows[(rows.lag > 1) & (rows["name"] != "") & (rows.low > 0) & above[0] & above[1]]
-    finding = f"Neighbouring tokens share {fixed(first.value)} nats {interval(first.low, first.high, sign=False)}."
+    sure = "" if absent(first.low) else f" {interval(first.low, first.high, sign=False)}"
+    finding = f"Neighbouring tokens share {fixed(first.value)} nats{sure}."
     if len(beyond):
         top = next(each(beyond.sort_values("value", ascending=False)))
         named = f" ({top.name})" if top.name else ""
@@ -297,11 +306,12 @@ def predictors(source: Inspection) -> list[Item]:
     if len(cover):
         finding += f" By then {100 * cover.iloc[0]:.0f} % of the 3 × 3 neighbourhoods were seen before."
     known = set(rows["name"][rows.quantity == "cell_nats"])
+    rule = "oracle: the rule itself, which nothing can beat in the mean. A model above all the others knows more of the rule than these counts give. "
     noise = "; of the oracle: the noise of the rule" if "oracle" in known else ""
     encoding = (
-        "Mean over rules with its 95 % interval. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
-        "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. oracle: the rule itself, which nothing can beat in the "
-        "mean. A model above all the others knows more of the rule than counts of neighbourhoods give. Loss of counting: with half a pseudo-count, an upper bound"
+        f"Mean over rows with its 95 % interval by {source.unit}. copy: the frame before. mode: the most frequent state so far. cell-mode: that of the same cell. lookup: what followed "
+        "the same 3 × 3 neighbourhood, else mode. backoff: the same with the cross and the cell alone before mode. "
+        f"{rule if 'oracle' in names else ''}Loss of counting: with half a pseudo-count, an upper bound"
         f"{noise}. {told}"
     )
     data = rows.rename(columns={"name": "predictor", "x": "frame"})

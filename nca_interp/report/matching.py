@@ -11,7 +11,7 @@ import pandas as pd
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.charts import signal, sized
-from nca_interp.report.inspection import UNITS, words
+from nca_interp.report.inspection import words
 from nca_interp.report.method import flat, written
 from nca_interp.report.numbers import fixed, interval, plural, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Page, Section, Table, Verdict, VerdictBox
@@ -48,7 +48,7 @@ class MatchFolder:
     @property
     def unit(self) -> str:
         """What a group of rows is: rule, string or document."""
-        return UNITS[self.record["spec"]["kind"]]
+        return str(self.record["unit"])
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every table."""

@@ -80,6 +80,15 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def significant(value: Any, digits: int = 3) -> str:
+    """So many significant digits without a power of ten: `0.00241`, `17.8`, `3,821`."""
+    if absent(value) or float(value) == 0:
+        return DASH if absent(value) else "0"
+    places = digits - 1 - math.floor(math.log10(abs(float(value))))
+    text = f"{float(value):,.{max(places, 0)}f}"
+    return text.replace("-", MINUS)
+
+
 def plural(count: int, noun: str) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

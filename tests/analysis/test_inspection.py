@@ -6,20 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nca_interp.analysis import inspection
+from nca_interp.analysis import inspection, inspection_nca
 from nca_interp.analysis.statistics import cluster_interval, t_interval
 from nca_interp.base import UserError
 from nca_interp.data import predictors
 from nca_interp.data.nca_rows import judge
 from nca_interp.data.sample import draw
-from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
+from nca_interp.data.tokens import TokenFile, write_tokens
 
 SMALL = NcaSpec(grid=6, n_states=3, band=(0.2, 0.6), score_frames=6)
 
 
 @pytest.fixture(scope="module")
 def small() -> inspection.Tables:
-    return inspection.inspect(SMALL, n=40, length=110, threads=1)
+    return inspection.inspect(draw(SMALL, n=40, length=110), threads=1)
 
 
 def test_cluster_interval_counts_groups_not_values():
@@ -45,7 +46,7 @@ def test_cluster_interval_covers():
 def test_bands_are_shares_of_random_rules(small):
     bands, candidates = small.frames["bands"], small.frames["candidates"]
     usual, asked = bands[~bands.asked], bands[bands.asked]
-    assert usual.inside.sum() == len(candidates) == inspection.CANDIDATES
+    assert usual.inside.sum() == len(candidates) == inspection_nca.CANDIDATES
     assert ((usual.low <= usual.share) & (usual.share <= usual.high)).all()
     assert list(asked.inside) == [candidates.accepted.sum()]
     scores = judge(SMALL.model_copy(update={"band": (0.0, 10.0)}), 0, "inspect", 0, 64).scores
@@ -55,13 +56,13 @@ def test_bands_are_shares_of_random_rules(small):
 
 def test_filters_count_as_asked():
     spec = SMALL.model_copy(update={"where": {"activity": (0.1, 0.5)}})
-    candidates, bands = inspection.bands(spec, 0, 1)
+    candidates, bands = inspection_nca.bands(spec, 0, 1)
     inside = candidates.gzip_ratio.between(0.2, 0.6, inclusive="left")
     assert 0 < candidates.accepted.sum() < inside.sum()
     assert not candidates.accepted[~inside].any()
     assert bands[bands.asked].inside.item() == candidates.accepted.sum()
-    assert inspection.unfiltered(spec) == NcaSpec(grid=6, n_states=3, band=None, score_frames=6)
-    assert not inspection.bands(inspection.unfiltered(spec), 0, 1)[1].asked.any()
+    assert inspection_nca.unfiltered(spec) == NcaSpec(grid=6, n_states=3, band=None, score_frames=6)
+    assert not inspection_nca.bands(inspection_nca.unfiltered(spec), 0, 1)[1].asked.any()
 
 
 @pytest.mark.parametrize(("grid", "patch"), [(12, 2), (6, 1)])
@@ -80,9 +81,9 @@ def test_named_lags_are_what_they_say(grid, patch):
         "same patch, 2 frames before": (-2, 0, 0),
         "same patch, 3 frames before": (-3, 0, 0),
     }
-    found = {name: lag for lag, name in inspection.named_lags(spec).items()}
+    found = {name: lag for lag, name in inspection_nca.named_lags(spec).items()}
     assert found == {name: -(t * frame + side * r + c) for name, (t, r, c) in steps.items()}
-    assert inspection.named_lags(DyckSpec()) == {}
+    assert inspection_nca.named_lags(DyckSpec()) == {}
 
 
 def test_ranks_of_a_planted_power_law():
@@ -141,7 +142,7 @@ def test_predictor_table_is_the_mean_over_rules(small):
 )
 def test_where_the_oracle_is_another(changes, told):
     sample = draw(NcaSpec(grid=6, n_states=3, band=None).model_copy(update=changes), n=12, length=114)
-    table, sentence = inspection.predictors(sample)
+    table, sentence = inspection_nca.predictors(sample)
     assert told in sentence
     assert ("oracle" in set(table.predictor)) == ("left out" not in sentence)
 
@@ -162,13 +163,13 @@ def test_unfiltered_rules_stand_beside(small):
     assert set(measured["sample"]) == {"drawn", "unfiltered"}
     both = measured[measured.measure == "activity"].groupby("sample").value
     assert (both.count() == 40).all()
-    free = inspection.inspect(inspection.unfiltered(SMALL), n=10, length=60, threads=1).frames["measures"]
+    free = inspection.inspect(draw(inspection_nca.unfiltered(SMALL), n=10, length=60), threads=1).frames["measures"]
     assert set(free["sample"]) == {"drawn"}
 
 
 def test_documents_known_by_their_text_only_get_short_names(tmp_path):
     (tmp_path / "a.txt").write_text("\n\n".join(f"paragraph {i} " + "word " * 900 for i in range(40)))
-    found = inspection.inspect(TextSpec(source=f"files:{tmp_path}/a.txt"), n=8, length=128)
+    found = inspection.inspect(draw(TextSpec(source=f"files:{tmp_path}/a.txt"), n=8, length=128))
     assert found.frames["measures"].group.dropna().map(len).max() <= 13
     example = found.record["examples"][0]
     assert "paragraph" in "".join(example["pieces"]) or "word" in "".join(example["pieces"])
@@ -191,4 +192,22 @@ def test_sizes_that_leave_nothing():
         (1, 20, r"--length: 20; legal: 22 or more \(two frames of 11 tokens\)"),
     ):
         with pytest.raises(UserError, match=message):
-            inspection.inspect(SMALL, n=n, length=length)
+            inspection.check_sizes(SMALL, n, length)
+
+
+def test_a_token_directory_shows_its_own_rows(tmp_path):
+    write_tokens(tmp_path / "nca", SMALL, n_train=9, n_val=2, seq_len=80, seed=3)
+    sample = inspection.stored(tmp_path / "nca", 6)
+    file = TokenFile.open(tmp_path / "nca")
+    assert np.array_equal(sample.tokens, file.train[:6, :80])
+    found = inspection.inspect(sample, asked=6, threads=1)
+    assert (found.record["seed"], found.record["split"], found.record["unit"]) == (3, "train", "rule")
+    oracle = found.frames["predictors"].query("predictor == 'oracle' and quantity == 'cell_accuracy'").value
+    assert oracle.min() > 0.9  # the recorded rules are those of the rows
+
+    (tmp_path / "a.txt").write_text("\n\n".join(f"paragraph {i} " + "some word " * 500 for i in range(60)))
+    spec = TextSpec(source=f"files:{tmp_path}/a.txt", tokenizer=TokenizerSpec(vocab_size=280))
+    write_tokens(tmp_path / "text", spec, n_train=6, n_val=1, seq_len=64, seed=0)
+    found = inspection.inspect(inspection.stored(tmp_path / "text", 6))
+    assert found.record["unit"] == "row"
+    assert "word" in "".join(found.record["examples"][0]["pieces"])
