@@ -176,8 +176,8 @@ def rests_on(evidence: Any) -> str:
     if evidence is None:
         return f"{HYPOTHESIS} is assumed, not shown; no study of ours is at hand."
     end = {
-        "yes": "That supports using it here.",
-        "no": "That speaks against using it here.",
+        "yes": "That supports using it, as far as the domains of that study are like this corpus.",
+        "no": "That speaks against using it, as far as the domains of that study are like this corpus.",
         "inconclusive": "Treat the recommendation as a starting point to be tested, not as a result.",
     }[evidence.supports]
     return f"{HYPOTHESIS}. It is assumed here. {evidence.sentence} {end}"
