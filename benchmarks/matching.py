@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.footing import Footing, column_means, rows_of, vectors
-from nca_interp.analysis.match_distance import Source, distances
+from nca_interp.analysis.footing import NAMES, Footing, column_means, matched, rows_of, vectors
+from nca_interp.analysis.match_distance import Source, check, distances
 from nca_interp.analysis.match_grid import Grid, load_grid, make_cells
 from nca_interp.analysis.matching import AXES, match
 from nca_interp.base import UserError
@@ -40,14 +40,16 @@ def quiet(what: str, done: float) -> None:
 def planted(footing: Footing) -> None:
     """Confusion tables: what cell is found for corpora that are cells."""
     grid = load_grid(make_cells(), footing, quiet)
-    rows = []
-    for cell in grid.cells:
+    rows, points, true = [], [], []
+    for i, cell in enumerate(grid.cells):
         drawn = rows_of(cell.spec, footing, PER_CELL, split="planted")
         values = vectors(drawn)
         order = np.random.default_rng(0).permutation(PER_CELL)
         for draw in range(DRAWS):
             pick = order[draw * ROWS : (draw + 1) * ROWS]
             part = drawn._replace(symbols=drawn.symbols[pick], groups=[drawn.groups[i] for i in pick])
+            points.append(column_means(values[pick]))
+            true.append(i)
             found = match(cell.name, Source(part, values[pick], grid), None, resamples=500)
             rows.append({
                 "cell": cell.name, "found": found.nearest.name, "within": cell.name in found.tied, "tied": len(found.tied),
@@ -67,9 +69,37 @@ def planted(footing: Footing) -> None:
         print(
             f"{axis:9} right {right.mean():.2f}; held by 95 % of the resamples in {sure.mean():.2f}, then right {right[sure].mean():.2f}"
         )
+    _sets(grid, np.array(points), np.array(true))
     for axis in AXES:
         print(f"\nrows: true {axis}; columns: found; share of corpora")
         print(pd.crosstab(table[f"true {axis}"], table[axis], normalize="index").round(2).to_string())
+
+
+def _sets(grid: Grid, points: np.ndarray, true: np.ndarray) -> None:
+    """Recovery by the point estimate alone, for other measures and distances."""
+    best = [NAMES[i] for i in matched(grid.footing)]
+    sets = [
+        best,
+        *([*best, extra] for extra in NAMES if extra not in best),
+        ["gzip"],
+        ["gzip", "lempel_ziv"],
+        ["gzip", "entropy"],
+    ]
+    rows = []
+    for names in sets:
+        columns = [NAMES.index(name) for name in names]
+        if np.isnan(points[:, columns]).any() or np.isnan(grid.mean[:, columns]).any():
+            continue
+        for kind in ("absolute", "rms", "whitened"):
+            found = distances(points, grid, columns, kind).argmin(axis=1)  # type: ignore[arg-type]
+            same = {axis: np.array([str(getattr(c.spec, axis, c.level)) for c in grid.cells]) for axis in AXES}
+            right = {axis: float((v[found] == v[true]).mean()) for axis, v in same.items()}
+            rows.append(
+                {"measures": ", ".join(names), "distance": kind, "cell": float((found == true).mean()), **right}
+            )
+    print(
+        f"\nshare of corpora found right by other measures and distances\n{pd.DataFrame(rows).round(2).to_string(index=False)}"
+    )
 
 
 def _letters(rng: np.random.Generator, alphabet: str, weights: np.ndarray | None = None) -> Iterator[str]:
@@ -170,13 +200,17 @@ def texts() -> None:
             spec = _spec(Path(where), name, documents())
             main = _source(spec, grids["symbols"])
             assert main is not None
-            found = match(name, main, _source(spec, grids["tokens"]))
-            point = column_means(main.values)
+            other = _source(spec, grids["tokens"])
+            found = match(name, main, other)
+            point = dict(zip(NAMES, column_means(main.values), strict=True))
+            read = np.full(len(NAMES), np.nan) if other is None else column_means(other.values)
             rows.append({
-                "text": name, "known": known, "gzip": point[0], "LZ": point[1], "H1": point[2], "nearest": found.nearest.name,
+                "text": name, "known": known, "gzip": point["gzip"], "LZ": point["lempel_ziv"], "H1": point["conditional_entropy"],
+                "H0": point["entropy"], "MI": point["mutual_information"], "nearest": found.nearest.name,
                 "distance": found.distance, "own": found.own_spread, "tied": len(found.tied),
                 **{s.setting: f"{s.verdict[:5]} {s.agree}/{s.readings}" for s in found.settings},
                 "tokens": next((r.cell.name for r in found.readings if r.reading == "tokens"), "-"),
+                "gzip t.": read[NAMES.index("gzip")], "H0 t.": read[NAMES.index("entropy")],
             })  # fmt: skip
             print(rows[-1], flush=True)
     print(pd.DataFrame(rows).round(2).to_string(index=False))
@@ -185,6 +219,7 @@ def texts() -> None:
 def _source(spec: TextSpec, grid: Grid) -> Source | None:
     try:
         rows = rows_of(spec, grid.footing, PER_CELL)
+        check(rows, spec.source)
     except UserError:
         return None
     return Source(rows, vectors(rows), grid)

@@ -51,7 +51,7 @@ def inspect(
             f"{source}: its rows are shown as they are stored; --set, --length and --seed go with other sources"
         )
     length, seed = length or 1024, seed or 0
-    folder = out or FOLDER / _name(source, [spec.model_dump(mode="json"), n, length, seed, dear])
+    folder = out or FOLDER / folder_name(source, [spec.model_dump(mode="json"), n, length, seed, dear])
 
     from nca_interp.analysis import inspection
     from nca_interp.data.sample import draw
@@ -109,7 +109,7 @@ def prepare(
         raise typer.Exit(130) from None
 
 
-def _name(source: str, settings: list[object]) -> str:
+def folder_name(source: str, settings: list[object]) -> str:
     """Folder of one source and setting: what was typed, and a hash of what it means."""
     import re
 

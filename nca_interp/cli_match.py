@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from nca_interp.cli_data import folder_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,15 +55,15 @@ def match(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default one a core.")] = None,
 ) -> None:
     """Find the NCA settings whose complexity is nearest to a corpus, and say how sure that is and what it rests on."""
-    from nca_interp.base import UserError, digest
+    from nca_interp.base import UserError
     from nca_interp.config import suggest
     from nca_interp.data.sources import parse_source
 
     if footing not in ("symbols", "tokens"):
         raise UserError(f"--footing: {footing!r} is unknown{suggest(footing, ('symbols', 'tokens'))}")
     spec = parse_source(corpus, set_ or [])
-    asked = {"spec": spec.model_dump(mode="json"), "grid": grid or [], "footing": footing, "rows": rows, "seed": seed}
-    folder = out or FOLDER / f"{_slug(corpus)}-{digest(asked, 8)}"
+    asked = [spec.model_dump(mode="json"), grid or [], footing, rows, seed, str(study)]
+    folder = out or FOLDER / folder_name(corpus, asked)
 
     from nca_interp.analysis.match_run import RECORD, run
     from nca_interp.machine import circumstances
@@ -68,7 +71,7 @@ def match(
     from nca_interp.store import refuse_foreign, write_text
 
     refuse_foreign(folder, RECORD, "match")
-    command = " ".join(["nca-interp", *sys.argv[1:]])
+    command = shlex.join(["nca-interp", *sys.argv[1:]])
     with _progress() as report:
         found = run(
             corpus, spec, axes=grid or [], n=rows, seed=seed, footing=footing, study=study, command=command,  # type: ignore[arg-type]
@@ -90,12 +93,6 @@ def match(
         f"page: {page.resolve()}\ntables: {folder / 'tables'}\nrecipe: {recipe or folder / 'recipe.py'}",
         file=sys.stderr,
     )
-
-
-def _slug(text: str) -> str:
-    import re
-
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "corpus"
 
 
 @contextmanager
@@ -124,13 +121,12 @@ def _show(found: Found) -> None:
     """Tables and sentences on the terminal."""
     from rich.console import Console
 
-    from nca_interp.report.inspection import UNITS
     from nca_interp.report.tables import each
 
     record, console = found.record, Console(highlight=False, markup=False)
     console.print(
         f"{record['source']}: {record['description']}\n{record['rows']} rows of {record['row_length']:,} {record['footing']} from "
-        f"{record['groups']} {UNITS[record['spec']['kind']]}s, {record['alphabet_in_use']} symbols in use\n"
+        f"{record['groups']} {record['unit']}s, {record['alphabet_in_use']} symbols in use\n"
     )
     coordinates = found.frames["coordinates"]
     _table(console, "Complexity", ("measure", "corpus", "95 % interval", "nearest cell", "difference", "counts"), [
@@ -155,7 +151,7 @@ def _show(found: Found) -> None:
         console,
         "Under other ways of measuring",
         ("changed", "nearest cell", "distance"),
-        [(r.changed, r.cell, f"{r.distance:.3f}") for r in each(found.frames["readings"])],
+        [(r.changed.replace("_", " "), r.cell, f"{r.distance:.3f}") for r in each(found.frames["readings"])],
     )
     for text in (
         record["sentence"],
@@ -165,7 +161,7 @@ def _show(found: Found) -> None:
     ):
         if text:
             console.print(f"{text}\n")
-    console.print(record["regimes"])
+    print(record["regimes"])
 
 
 def _number(value: float, form: str = ".3f") -> str:
@@ -173,9 +169,10 @@ def _number(value: float, form: str = ".3f") -> str:
 
 
 def _table(console: Any, title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in head:
         table.add_column(name)
     for row in rows:

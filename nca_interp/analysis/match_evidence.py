@@ -165,5 +165,5 @@ def _correlation(domain: str, pairs: pd.DataFrame, complexity: pd.DataFrame) -> 
     supports = "yes" if low > 0 else "no" if high < 0 else "inconclusive"
     return Correlation(
         supports,
-        f"{domain}: rank correlation of distance and loss {mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {len(rho)} seeds",
+        f"{domain}: rank correlation of distance and loss {mean:+.2f}, 95 % interval {max(low, -1):+.2f} to {min(high, 1):+.2f}, {len(rho)} seeds",
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from nca_interp.analysis.match_grid import Cell
 from nca_interp.analysis.matching import Match
 from nca_interp.data.specs import NcaSpec, TextSpec
 
@@ -9,44 +12,42 @@ SHOWN = ("n_states", "band", "dt")
 
 
 def regimes(match: Match) -> str:
-    """Python source of two regimes: the nearest cell, and the farthest one as the control that the hypothesis needs."""
-    far = match.ordered[-1]
+    """Python source of the regimes MATCHED, the nearest cell, and OTHERS, the same automata in every other band: the
+    controls without which nothing says that matching matters."""
+    others = "".join(
+        f'    Regime(name="{_name(cell)}", label="NCA, {_quoted(cell.name)}", source={_source(cell.spec)}, role="complexity"),\n'
+        for cell in controls(match)
+    )
     return f"""from nca_interp.config import Regime
 from nca_interp.data.specs import NcaSpec
 
-# nearest to {_comment(match.label)}: distance {match.distance:.2f}; cannot be told apart from it: {len(match.tied) - 1} other cells
-MATCHED = Regime(
-    name="nca-matched",
-    label="NCA, {_comment(match.nearest.name)}",
-    source={_source(match.nearest.spec)},
-)
-# farthest on the grid: distance {match.cells.distance.iloc[-1]:.2f}
-MISMATCHED = Regime(
-    name="nca-mismatched",
-    label="NCA, {_comment(far.name)}",
-    source={_source(far.spec)},
-    role="complexity",
-)
+# nearest to {_quoted(match.label)}
+MATCHED = Regime(name="nca-matched", label="NCA, {_quoted(match.nearest.name)}", source={_source(match.nearest.spec)})
+# the same automata in other bands: without them nothing says that matching matters
+OTHERS = (
+{others})
 """
 
 
+def controls(match: Match) -> list[Cell]:
+    """The cells of the grid that differ from the nearest in the band alone; else the farthest one."""
+    mine = match.nearest.spec
+    same = [c for c in match.ordered[1:] if c.spec.model_copy(update={"band": mine.band}) == mine]
+    return sorted(same, key=lambda c: c.spec.band or (0.0, 0.0)) or list(match.ordered[1:][-1:])
+
+
 def recipe(match: Match, spec: TextSpec | None, command: str) -> str:
-    """Python source of a recipe file for `runs/`: the laptop study with these two regimes and scratch, on the corpus
-    itself where it is a text."""
-    domains = ""
+    """Python source of a recipe file for `runs/`: the laptop study with scratch and these regimes, on the corpus itself
+    where it is a text. Analysed, it is a study for `--study`."""
+    imports, specs, domain, change = "Regime, Study", "NcaSpec", "", ""
     if spec is not None:
+        imports, specs = "Domain, Regime, Study", "NcaSpec, TextSpec"
+        change = ', "domains": (corpus,)'
         fields = spec.model_dump(mode="json", exclude_defaults=True)
-        domains = f"""
-    corpus = Domain(
-        name="corpus",
-        label={match.label!r},
-        source=TextSpec.model_validate({fields!r}),
-    )"""
-    imports = "Domain, Regime, Study" if spec is not None else "Regime, Study"
-    specs = "NcaSpec, TextSpec" if spec is not None else "NcaSpec"
-    body = regimes(match).split("\n\n", 1)[1]
-    change = '"domains": (corpus,), ' if spec is not None else ""
-    return f'''"""Does the complexity of the automata matter here? Matched by: {_comment(command)}"""
+        domain = f"""
+    corpus = Domain(name="corpus", label={match.label!r}, source=TextSpec.model_validate({fields!r}))"""
+    body = regimes(match).partition("\n\n")[2]
+    return f'''"""Does it matter that the automata are as complex as the corpus? Made by: {_quoted(command)}"""
 
 from nca_interp.config import {imports}
 from nca_interp.data.specs import {specs}
@@ -56,11 +57,15 @@ from nca_interp.discover import find, run
 
 @run
 def matched() -> Study:
-    """The laptop study with a matched and a mismatched NCA regime."""
-    base: Study = find("runs", "laptop").value(){domains}
-    regimes = (Regime(name="scratch", label="scratch"), MATCHED, MISMATCHED)
-    return base.model_copy(update={{"name": "matched", "title": "A matched and a mismatched NCA", {change}"regimes": regimes}})
+    """The laptop study with NCA of the matched and of every other band."""
+    base: Study = find("runs", "laptop").value(){domain}
+    regimes = (Regime(name="scratch", label="scratch"), MATCHED, *OTHERS)
+    return base.model_copy(update={{"name": "matched", "title": "NCA in matched and other bands", "regimes": regimes{change}}})
 '''
+
+
+def _name(cell: Cell) -> str:
+    return f"nca-{re.sub('[^a-z0-9]+', '-', cell.level.lower()).strip('-')}"
 
 
 def _source(spec: NcaSpec) -> str:
@@ -69,6 +74,6 @@ def _source(spec: NcaSpec) -> str:
     return f"NcaSpec({', '.join(f'{key}={value!r}' for key, value in told.items())})"
 
 
-def _comment(text: str) -> str:
-    """Text that can stand in a comment or a string of double quotes."""
-    return "".join(c if c.isprintable() and c not in '"\\\\' else " " for c in text)
+def _quoted(text: str) -> str:
+    """Text that can stand in a comment, a docstring or a string of double quotes."""
+    return "".join(c if c.isprintable() and c not in '"\\' else " " for c in text)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nca_interp.analysis.footing import LENGTHS, Footing, rows_of, vectors
-from nca_interp.analysis.match_distance import Source, check
+from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check
 from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.match_grid import Report, load_grid, make_cells
 from nca_interp.analysis.match_recipe import recipe, regimes
@@ -20,6 +20,8 @@ from nca_interp.data.specs import TextSpec
 from nca_interp.store import write_json, write_text
 
 RECORD = "match.json"
+UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
+"""What a group of rows is."""
 SAMPLE_SPLIT = "match-corpus"
 """Split of a synthetic source that is matched: none of its rules is in the grid."""
 
@@ -74,12 +76,14 @@ def run(
 def _other(
     spec: Spec, cells: list[Any], footing: Footing, n: int, seed: int, report: Report, threads: int | None
 ) -> Source | None:
-    """The source on the other footing; None where the corpus is too short for a row of it."""
+    """The source on the other footing; None where the corpus is too short for it."""
     try:
         rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
     except UserError as error:
         if "too short" not in str(error):
             raise
+        return None
+    if len(set(rows.groups)) < MIN_GROUPS:
         return None
     return Source(rows, vectors(rows), load_grid(cells, footing, report, threads))
 
@@ -110,6 +114,7 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
         "rows": found.n_rows,
         "row_length": LENGTHS[found.footing],
         "groups": found.n_groups,
+        "unit": UNITS[spec.kind],
         "alphabet_in_use": found.alphabet,
         "recommended": nearest.spec.model_dump(mode="json"),
         "cell": nearest.name,
@@ -134,13 +139,13 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
 def sentence(found: Match) -> str:
     """The recommendation in one sentence, with what is sure of it and what is not."""
     names = {"level": "complexity", "n_states": "states", "dt": "dT"}
-    clear = [f"{names[s.setting]} {s.value}" for s in found.settings if s.verdict == "clear"]
-    open_ = [f"{names[s.setting]} {s.value}" for s in found.settings if s.verdict == "inconclusive"]
+    told: dict[str, list[str]] = {"clear": [], "inconclusive": [], "not varied": []}
+    for s in found.settings:
+        told[s.verdict].append(f"{names.get(s.setting, s.setting)} {s.value}")
     spec = found.nearest.spec
     band = "no band" if spec.band is None else f"band ({spec.band[0]:g}, {spec.band[1]:g})"
-    said = f"Nearest: n_states={spec.n_states}, {band}, dt={spec.dt}"
-    parts = [f"{word}: {', '.join(part)}" for word, part in (("clear", clear), ("inconclusive", open_)) if part]
-    return f"{'; '.join([said, *parts])}."
+    parts = [f"{word}: {', '.join(part)}" for word, part in told.items() if part]
+    return f"Nearest: n_states={spec.n_states}, {band}, dt={spec.dt}; {'; '.join(parts)}."
 
 
 def cautions(found: Match) -> list[str]:
@@ -155,7 +160,7 @@ def cautions(found: Match) -> list[str]:
             f"{found.own_spread:.2f} from their mean; {worst} lies {abs(gap[worst]):.2f} {side} it."
         )
     if len(found.tied) > 1:
-        out.append(f"{len(found.tied)} cells cannot be told apart on this sample: {', '.join(found.tied)}.")
+        out.append(f"{len(found.tied)} cells cannot be told apart on this sample: {'; '.join(found.tied)}.")
     unsure = [s for s in found.settings if s.verdict == "inconclusive"]
     for s in unsure:
         out.append(
@@ -171,8 +176,8 @@ def rests_on(evidence: Any) -> str:
     if evidence is None:
         return f"{HYPOTHESIS} is assumed, not shown; no study of ours is at hand."
     end = {
-        "yes": "That supports using it here.",
-        "no": "That speaks against using it here.",
+        "yes": "That supports using it, as far as the domains of that study are like this corpus.",
+        "no": "That speaks against using it, as far as the domains of that study are like this corpus.",
         "inconclusive": "Treat the recommendation as a starting point to be tested, not as a result.",
     }[evidence.supports]
     return f"{HYPOTHESIS}. It is assumed here. {evidence.sentence} {end}"

@@ -21,7 +21,7 @@ from nca_interp.analysis.footing import (
     vectors,
 )
 from nca_interp.analysis.match_distance import Kind, Source, distances, redrawn_cells, resampled_means
-from nca_interp.analysis.match_grid import Cell, Grid
+from nca_interp.analysis.match_grid import FIELDS, Cell, Grid
 from nca_interp.base import UserError
 
 Verdict = Literal["clear", "inconclusive", "not varied"]
@@ -32,6 +32,7 @@ RIVAL = 0.05
 AGREE = 2 / 3
 """Share of the readings that must agree before a setting is called clear."""
 AXES = ("level", "n_states", "dt")
+"""Settings that are always judged; others where the grid varies them."""
 CELLS = [
     "cell", "n_states", "level", "band_low", "band_high", "dt", "distance", "low", "high", "share", "rank", "rank_low",
     "rank_high", "tied", "acceptance",
@@ -128,13 +129,15 @@ def match(label: str, main: Source, other: Source | None, *, resamples: int = RE
     best = int(found.argmin())
     cells = _cells(grid, found, spread, best)
     readings = tuple(_readings(main, other, point))
+    ordered = tuple(grid.cells[i] for i in found.argsort(kind="stable"))
+    tied = [cell for cell, on in zip(ordered, cells.tied, strict=True) if on]
     z = np.diag(grid.cov[best])[columns] / np.diag(grid.reference)[columns]
     return Match(
         label=label, footing=grid.footing, alphabet=main.rows.alphabet, n_rows=len(main.values),
         n_groups=len(set(main.rows.groups)), description=main.rows.sample.description,
-        ordered=tuple(grid.cells[i] for i in found.argsort(kind="stable")), own_spread=float(math.sqrt(2 / math.pi) * np.sqrt(z).mean()),
+        ordered=ordered, own_spread=float(math.sqrt(2 / math.pi) * np.sqrt(z).mean()),
         coordinates=_coordinates(main, point, means, best), cells=cells, readings=readings,
-        settings=tuple(_setting(axis, grid, spread, cells, best, readings) for axis in AXES),
+        settings=tuple(_setting(axis, grid, spread, tied, best, readings) for axis in _axes(grid)),
         unreachable=tuple(grid.unreachable), notes=tuple(_notes(main, other)), resamples=resamples, seed=seed,
     )  # fmt: skip
 
@@ -218,14 +221,14 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
         yield reading("rms", "root mean square instead of mean absolute difference", main, point, columns, "rms")
         yield reading("whitened", "differences in units of their joint covariance", main, point, columns, "whitened")
         for i in columns:
-            yield reading(f"without {NAMES[i]}", "one measure less", main, point, [c for c in columns if c != i])
+            yield reading(f"without {NAMES[i]}", f"without {NAMES[i]}", main, point, [c for c in columns if c != i])
     extra = [i for i in range(len(NAMES)) if not math.isnan(point[i]) and not np.isnan(grid.mean[:, i]).any()]
     if extra != columns:
-        yield reading("all measures", "the measures that are only shown count as well", main, point, extra)
+        yield reading("all measures", "the measures that are shown only count too", main, point, extra)
 
 
 def _setting(
-    axis: str, grid: Grid, spread: Floats, cells: pd.DataFrame, best: int, readings: tuple[Reading, ...]
+    axis: str, grid: Grid, spread: Floats, tied_cells: list[Cell], best: int, readings: tuple[Reading, ...]
 ) -> Setting:
     """Clear: the same value in nearly all resamples, in most readings, and on the other footing."""
     values = np.array([_value(cell, axis) for cell in grid.cells])
@@ -235,10 +238,16 @@ def _setting(
     agree = told.count(mine)
     footings = [_value(r.cell, axis) for r in readings if r.reading in LENGTHS]
     sure = share >= LEVEL and agree >= AGREE * len(told) and all(v == mine for v in footings)
-    tied = [str(v) for v in cells[cells.tied][axis]]
+    tied = [_value(cell, axis) for cell in tied_cells]
     others = tuple(v for v in dict.fromkeys([*tied, *told]) if v != mine)
     verdict: Verdict = "not varied" if len(set(values)) == 1 else "clear" if sure else "inconclusive"
     return Setting(axis, mine, verdict, share, agree, len(told), others)
+
+
+def _axes(grid: Grid) -> list[str]:
+    """The settings that are judged."""
+    fields = [f for f in FIELDS if f not in ("band", *AXES)]
+    return [*AXES, *(f for f in fields if len({getattr(cell.spec, f) for cell in grid.cells}) > 1)]
 
 
 def _value(cell: Cell, axis: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.charts import signal, sized
-from nca_interp.report.inspection import UNITS, words
+from nca_interp.report.inspection import words
 from nca_interp.report.method import flat, written
 from nca_interp.report.numbers import fixed, interval, plural, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Page, Section, Table, Verdict, VerdictBox
@@ -48,7 +48,7 @@ class MatchFolder:
     @property
     def unit(self) -> str:
         """What a group of rows is: rule, string or document."""
-        return UNITS[self.record["spec"]["kind"]]
+        return str(self.record["unit"])
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every table."""
@@ -107,13 +107,12 @@ def settings(source: MatchFolder) -> list[Item]:
     verdicts = tuple(
         Verdict(
             group="",
-            comparison=f"{SETTINGS[row.setting]}: {row.value}",
-            verdict="equivalent" if row.verdict == "clear" else "inconclusive",
+            comparison=f"{SETTINGS.get(row.setting, row.setting)}: {row.value}",
+            verdict=row.verdict,
             sentence=f"Also possible: {row.others}." if row.others else "",
             cells=(
                 ("of resamples", f"{100 * row.share:.0f} %"),
                 ("of readings", f"{row.agree} of {row.readings}"),
-                ("verdict", row.verdict),
             ),
         )
         for row in each(source.table("settings"))
@@ -248,7 +247,7 @@ def measures(source: MatchFolder) -> list[Item]:
 
 def readings(source: MatchFolder) -> list[Item]:
     """The nearest cell under every other way of measuring."""
-    rows = tuple((r.changed, r.cell, fixed(r.distance)) for r in each(source.table("readings")))
+    rows = tuple((words(r.changed), r.cell, fixed(r.distance)) for r in each(source.table("readings")))
     caption = "One thing changed at a time. Distances of different readings are not on one scale."
     return [Table(("changed", "nearest cell", "distance"), rows, caption, frozenset({2}), "tab-readings")]
 

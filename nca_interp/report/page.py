@@ -82,9 +82,9 @@ class Verdict:
 
     @property
     def tone(self) -> str:
-        """Style of the badge: better, worse, equivalent, inconclusive or none."""
+        """Style of the badge: better, worse, equivalent, inconclusive, clear or none."""
         word = self.verdict.split(" ")[0].strip("(").lower()
-        return word if word in ("better", "worse", "equivalent", "inconclusive") else "none"
+        return word if word in ("better", "worse", "equivalent", "inconclusive", "clear") else "none"
 
 
 @dataclass(frozen=True)

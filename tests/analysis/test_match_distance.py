@@ -213,6 +213,14 @@ def test_the_order_of_the_grid_does_not_matter():
     np.testing.assert_array_equal(a.cells.distance, b.cells.distance)
 
 
+def test_every_field_that_the_grid_varies_is_a_setting():
+    grid = ladder()
+    cells = [c._replace(spec=c.spec.model_copy(update={"tau": 1e-3 * (1 + i % 2)})) for i, c in enumerate(grid.cells)]
+    found = match("tau", source(grid._replace(cells=cells), grid.mean[1]), None)
+    assert [(s.setting, s.value) for s in found.settings][3:] == [("tau", "0.002")]
+    assert found.settings[3].verdict == "clear"
+
+
 def test_a_measure_that_does_not_exist_is_left_out_and_named():
     grid = ladder()
     main = source(grid, grid.mean[2])
