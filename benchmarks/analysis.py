@@ -1,7 +1,7 @@
 """What the probes cost: all of them on all heads of one checkpoint, against TransformerLens and against a bare forward pass.
 
 `python benchmarks/analysis.py [--sizes 256x4,512x4,...] [--threads N] [--repeat N]`; a size is n_ctx x layers. Random
-Llamas are made on the spot (d_model 256, 8 heads, 4096 tokens). Every column is measured in the same process, in turn,
+Llamas are made on the spot (d_model 256, 8 heads, 4096 tokens). Every stimulus has `--sequences` sequences. Every column is measured in the same process, in turn,
 best of `--repeat`; peak memory each in a process of its own, above what the opened model takes.
 
 probes        every built-in probe (copying and losses included), as `nca_interp.analyze` runs them
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,9 @@ CACHE_BYTES = 2**30
 def make_model(directory: Path, n_ctx: int, layers: int) -> Path:
     """A random Llama checkpoint."""
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -140,11 +144,20 @@ def detect(bridge: Any, batch: Batch) -> None:
                 detect_head(shim, sequence[None], f"{kind}_head")  # type: ignore[arg-type]
 
 
-def variants(directory: Path, n_ctx: int, only: str | None = None) -> dict[str, Callable[[], Any]]:
+def definitions_with(sequences: int) -> dict[str, discover.Definition]:
+    """The built-in probes, each on as many sequences."""
+    found = {}
+    for name, definition in discover.load("probes").items():
+        stimulus = replace(definition.value.stimulus, sequences=sequences)
+        found[name] = replace(definition, value=replace(definition.value, stimulus=stimulus))
+    return found
+
+
+def variants(directory: Path, n_ctx: int, sequences: int, only: str | None = None) -> dict[str, Callable[[], Any]]:
     """What is timed, by name."""
     from nca_interp.model.checkpoint import load_model
 
-    definitions, subject = discover.load("probes"), subject_of(n_ctx)
+    definitions, subject = definitions_with(sequences), subject_of(n_ctx)
     measurer = Measurer(definitions)
     three = measurer.only(set(THREE))
     work = stimuli_of(measurer, subject)
@@ -166,7 +179,6 @@ def timed(functions: dict[str, Callable[[], Any]], repeat: int) -> dict[str, flo
     """Best wall seconds of each; all of them in turn, so that a disturbance of the machine hits all."""
     best = dict.fromkeys(functions, float("inf"))
     functions["probes"]()  # stimuli, chance levels
-    functions["detect_head"]()
     for _ in range(repeat):
         for name, function in functions.items():
             begin = time.perf_counter()
@@ -175,10 +187,15 @@ def timed(functions: dict[str, Callable[[], Any]], repeat: int) -> dict[str, flo
     return best
 
 
-def peak(directory: Path, n_ctx: int, name: str, threads: int) -> float:
+def peak(directory: Path, n_ctx: int, name: str, args: argparse.Namespace) -> float:
     """MiB that one variant takes above the opened model, in a process of its own."""
     command = [sys.executable, __file__, "--peak", name, "--directory", str(directory), "--sizes", f"{n_ctx}x1"]
-    done = subprocess.run([*command, "--threads", str(threads)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*command, "--threads", str(args.threads), "--sequences", str(args.sequences)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -193,6 +210,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="256x4,512x4,1024x4,256x24,2048x4")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
@@ -200,7 +218,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     sizes = [tuple(int(n) for n in size.split("x")) for size in args.sizes.split(",")]
     if args.peak:
-        (function,) = variants(args.directory, sizes[0][0], args.peak).values()
+        (function,) = variants(args.directory, sizes[0][0], args.sequences, args.peak).values()
         before = used("VmRSS")
         function()
         print(json.dumps((used("VmHWM") - before) / 1024))
@@ -212,8 +230,8 @@ def main() -> None:
     for n_ctx, layers in sizes:
         with tempfile.TemporaryDirectory() as folder:
             directory = make_model(Path(folder), n_ctx, layers)
-            t = timed(variants(directory, n_ctx), args.repeat)
-            m = {} if args.no_memory else {n: peak(directory, n_ctx, n, args.threads) for n in ("probes", "cache")}
+            t = timed(variants(directory, n_ctx, args.sequences), args.repeat)
+            m = {} if args.no_memory else {n: peak(directory, n_ctx, n, args) for n in ("probes", "cache")}
         memory = [f"{m['probes']:.0f}", f"{m['cache'] / m['probes']:.1f}x"] if m else ["", ""]
         print(
             f"| {n_ctx} x {layers} | {t['bare']:.2f} | {t['probes']:.2f} | {t['probes'] / t['bare']:.2f}x | "

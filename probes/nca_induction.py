@@ -10,7 +10,6 @@ such a p'; low where patches hardly repeat, and then the scores rest on few quer
 """
 
 import numpy as np
-import torch
 
 from nca_interp import nca_frames, probe
 from nca_interp.analysis.geometry import next_patch, patch_of_target
@@ -37,7 +36,7 @@ def frequency(ids, stimulus):
         shares.append(
             ((known[place] == at_query[queries]) & (at_query[queries] >= 0) & (first[place] <= queries)).mean()
         )
-    return torch.tensor(shares)
+    return np.array(shares)
 
 
 @probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0, hit=0.3)

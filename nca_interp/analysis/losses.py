@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -14,22 +15,20 @@ LOGIT_ELEMENTS = 2**24
 
 
 class _Given(torch.nn.Module):
-    """Stands in for a backbone and returns hidden states."""
+    """Stands in for a backbone and returns what that returned, with other hidden states."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Any) -> None:
         super().__init__()
-        self.hidden = torch.empty(0)
+        self.output = copy(output)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
+        return self.output
 
 
 @contextmanager
-def _without_backbone(model: Any) -> Iterator[_Given]:
+def _without_backbone(model: Any, output: Any) -> Iterator[_Given]:
     """`model` with its backbone replaced, so that calling it applies the head alone, as its family does."""
-    name, backbone, given = model.base_model_prefix, model.base_model, _Given()
+    name, backbone, given = model.base_model_prefix, model.base_model, _Given(output)
     setattr(model, name, given)
     try:
         yield given
@@ -37,16 +36,16 @@ def _without_backbone(model: Any) -> Iterator[_Given]:
         setattr(model, name, backbone)
 
 
-def token_losses(model: Any, hidden: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Loss in nats [batch, position], fp32, of targets [batch, <= position] given the backbone's last hidden states."""
+def token_losses(model: Any, output: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Loss in nats [batch, position], fp32, of targets [batch, <= position] given what the backbone returned."""
     n, step = targets.shape[1], max(1, LOGIT_ELEMENTS // model.config.get_text_config().vocab_size)
     # the head treats every position alike: all of them as one long sequence, in pieces
-    hidden, ids = hidden[:, :n].flatten(0, 1), inputs[:, :n].flatten()
+    hidden, ids = output.last_hidden_state[:, :n].flatten(0, 1), inputs[:, :n].flatten()
     losses = torch.empty(targets.numel(), dtype=torch.float32, device=targets.device)
-    with torch.inference_mode(), _without_backbone(model) as given:
+    with torch.inference_mode(), _without_backbone(model, output) as given:
         for start in range(0, len(losses), step):
             part = slice(start, start + step)
-            given.hidden = hidden[None, part]
+            given.output.last_hidden_state = hidden[None, part]
             logits = model(input_ids=ids[None, part], use_cache=False).logits[0].float()
             losses[part] = F.cross_entropy(logits, targets.flatten()[part], reduction="none")
     return losses.view(targets.shape)

@@ -226,6 +226,7 @@ class Measurer:
         except Exception as error:  # a user's file may raise anything
             result.problems[name] = f"{self._where(name, error)}: probe {name}: {type(error).__name__}: {error}"
             return None
+        value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         problem = _fault(value, shape, probe, nan)
         if problem is not None:
             result.problems[name] = f"{self._where(name)}: probe {name} returned {problem}"
@@ -300,7 +301,7 @@ def _forward(
     if not loss:
         return torch.empty(0)
     targets = torch.from_numpy(np.asarray(part.targets, dtype=np.int64)).to(model.device)
-    return token_losses(model, out[0], tokens, targets).cpu()
+    return token_losses(model, out, tokens, targets).cpu()
 
 
 def _slices(batch: Batch) -> list[Batch]:

@@ -91,9 +91,9 @@ def test_losses_are_those_of_the_whole_model(case):
     tokens, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
     with torch.inference_mode():
         logits = model(tokens).logits
-        hidden = model.base_model(tokens)[0]
+        output = model.base_model(tokens)
     expected = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
-    torch.testing.assert_close(token_losses(model, hidden, tokens, targets), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(token_losses(model, output, tokens, targets), expected, atol=2e-5, rtol=1e-4)
     assert model(tokens).logits.equal(logits), "the backbone is back in its place"
     stored = case.frame[case.frame.probe == "repeated_token_gain"].iloc[0]
     assert stored.n == 16
@@ -237,7 +237,7 @@ def test_random_weights_score_chance(tmp_path, probes):
     assert set(frame[frame.hit.notna()].probe) == kinds
     assert heads.null_95.notna().all()
     assert (heads.hit.dropna() == 0).all()
-    again = analyze(tmp_path, ["induction"], random=5)
+    again = analyze(tmp_path, ["induction"], tokens=tmp_path / "tokens" / "t", random=5)
     pd.testing.assert_series_equal(
         again.null_95, frame[frame.probe == "induction"].null_95.reset_index(drop=True), rtol=1e-5
     )

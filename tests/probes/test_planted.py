@@ -222,7 +222,7 @@ def test_nca_induction_finds_what_followed(probes, trajectory, name):
     score = probes[name].function(_exactly(keys, batch))
     torch.testing.assert_close(score, torch.ones(3, 1), atol=1e-5, rtol=0)
     frequency = probes[name.replace("induction", "match_frequency")].function(batch)
-    assert frequency[0].item() == pytest.approx(found / asked)
+    assert frequency[0] == pytest.approx(found / asked)
     assert probes[name].function(_exactly(np.eye(batch.length, dtype=bool)[None].repeat(3, 0), batch)).max() < 0.9
 
 
@@ -303,26 +303,25 @@ def test_loss_probes_on_known_losses(probes):
 
 
 def test_the_rule_reads_the_stencil_and_nothing_else():
-    """Flip each cell of a frame: the patches that change one recorded frame later are those whose stencil holds it."""
+    """Flip each cell of a frame under six rules: only patches whose stencil holds it change one recorded frame later, and
+    nearly all of them do under some rule."""
     for dt in (1, 3):
         spec = NcaSpec(grid=12, n_states=3, band=None, tau=0.0, dt=dt)
-        keys = rule_keys(0, "test", np.arange(1))
+        keys = rule_keys(0, "test", np.arange(6))
         rules, noise = make_rules(spec, keys), trajectory_keys(keys, 0)
         begin = initial_cells(spec, noise)
-        base = simulate(spec, rules, noise, 2, begin)[0, 1]
+        base = simulate(spec, rules, noise, 2, begin)[:, 1]
         changed = np.zeros((6, 6, 6, 6), dtype=bool)  # [row, column of the patch, row, column of the flipped patch]
         for r, c in np.ndindex(12, 12):
             flipped = begin.copy()
-            flipped[0, r, c] = (flipped[0, r, c] + 1) % 3
-            differs = (simulate(spec, rules, noise, 2, flipped)[0, 1] != base).reshape(6, 2, 6, 2).any((1, 3))
-            changed[:, :, r // 2, c // 2] |= differs
+            flipped[:, r, c] = (flipped[:, r, c] + 1) % 3
+            differs = simulate(spec, rules, noise, 2, flipped)[:, 1] != base
+            changed[:, :, r // 2, c // 2] |= differs.any(0).reshape(6, 2, 6, 2).any((1, 3))
         frame = Frame(6, 6, reach=-(-dt // spec.patch))
         causes = stencil(frame, 2 * frame.tokens)
-        for r, c in np.ndindex(6, 6):
-            keys_of_patch = causes[frame.tokens + 6 * r + c, 1:37].reshape(6, 6)
-            assert not (changed[r, c] & ~keys_of_patch).any()
-            if dt == 1:
-                assert changed[r, c][keys_of_patch].mean() > 0.5
+        parents = np.stack([causes[frame.tokens + i, 1:37].reshape(6, 6) for i in range(36)]).reshape(6, 6, 6, 6)
+        assert not (changed & ~parents).any()
+        assert changed[parents].mean() > (0.8 if dt == 1 else 0.5)
 
 
 def test_definitions_say_what_they_measure(probes):
