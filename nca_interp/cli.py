@@ -139,6 +139,23 @@ def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "d
         webbrowser.open(path.resolve().as_uri())
 
 
+@app.command()
+def watch(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print it once as JSON.")] = False,
+) -> None:
+    """Show the state of every run of a study while other processes train it. Reads only."""
+    from contextlib import suppress
+
+    from rich.console import Console
+
+    from nca_interp import watch as watching
+
+    with suppress(KeyboardInterrupt):
+        watching.watch(study, Console(), once, json)
+
+
 @app.command("list")
 def list_(probes: Probes = None) -> None:
     """List runs, probes and reports, the user's own included."""
@@ -213,8 +230,7 @@ def _run(folder: Path, study: Study, plan: Plan, workers: int | None, threads: i
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from nca_interp.engine.runner import run_inline
 
-        run_inline(directory, plan, lambda what, job, message: print(what, job.id, flush=True))
-        return 0
+        return _finish(run_inline(directory, plan, lambda what, job, message: print(what, job.id, flush=True)), resume)
     return _finish(_follow(directory, plan, workers, threads, None), resume)
 
 

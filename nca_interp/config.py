@@ -112,6 +112,13 @@ class StageConfig(Frozen):
     checkpoint_every: int = Field(default=1000, ge=1)
     """Steps between checkpoints once the powers of two are further apart than this; also between resume states."""
 
+    state_steps: tuple[int, ...] = ()
+    """Steps whose whole state (weights and AdamW moments, 12 bytes a parameter) is kept; else only the newest two are."""
+
+    def saves_state(self, step: int) -> bool:
+        """Whether the run can be resumed from `step`: every `checkpoint_every` and the asked steps; the last is the end."""
+        return step in self.state_steps or (step < self.steps and step % self.checkpoint_every == 0)
+
     def checkpoint_steps(self) -> list[int]:
         """Steps after which a checkpoint is written, ascending, 0 (initial weights) and `steps` included."""
         if self.checkpoints == "ends":
@@ -126,6 +133,8 @@ class StageConfig(Frozen):
     def _splits(self) -> StageConfig:
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(f"micro_batch: {self.micro_batch} does not divide batch_size {self.batch_size}")
+        if beyond := [step for step in self.state_steps if not 1 <= step <= self.steps]:
+            raise ValueError(f"state_steps: {beyond[0]}; legal: 1 to {self.steps} (steps)")
         if self.horizon is not None and self.horizon < self.steps:
             raise ValueError(f"horizon: {self.horizon} is shorter than steps {self.steps}")
         return self

@@ -8,10 +8,10 @@ however it is split over processes and micro-batches.
 from __future__ import annotations
 
 import json
+import logging
 import math
-import shutil
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,13 +25,14 @@ from nca_interp.data.tokens import TokenFile
 from nca_interp.model.checkpoint import load_model, save_model
 from nca_interp.model.llama import build
 from nca_interp.model.swap import swap
-from nca_interp.store import RunDir, StudyDir, write_json, write_text
+from nca_interp.store import RunDir, StudyDir, damage, write_json, write_text
 from nca_interp.train.batches import batch_rows, learning_rate
-from nca_interp.train.guard import claim, locked, signals
+from nca_interp.train.guard import claim, claim_inputs, locked, signals
 from nca_interp.train.run import RunConfig
 from nca_interp.train.state import load_state, save_state
 
 IGNORE = -100
+logger = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -79,18 +80,20 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
     with locked(run):
         claim(run, config)
         status = run.status()
-        if status["state"] == "done" and run.checkpoint(config.config.steps).is_dir():
+        if status["state"] == "done" and (final := run.checkpoint(config.config.steps)).is_dir():
+            if problem := damage(final, quick=True):
+                raise UserError(f"{final}: damaged, {problem}; delete this folder, and the run is trained again")
             return status
         run.sweep()
         with signals() as received:
             loop = _set_up(study, run, config)
             try:
                 _run(loop, received)
-            except Diverged as error:
-                run.set_status("diverged", loop.step, message=str(error))
-                raise
             except (RunFailed, RuntimeError) as error:
-                run.set_status("failed", loop.step, message=str(error))
+                with suppress(RunFailed):  # a full disk does not take the status either
+                    run.set_status(
+                        "diverged" if isinstance(error, Diverged) else "failed", loop.step, message=str(error)
+                    )
                 raise
         if loop.main:
             if config.stage == "ft":
@@ -98,7 +101,7 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
 
                 write_json(run.result, exact_match(loop.raw_model, study.path / config.tokens))
             run.set_status("done", loop.step)
-            shutil.rmtree(run.state, ignore_errors=True)  # a finished run is never resumed; its last checkpoint stays
+            run.prune_states(loop.step, 0, config.config.state_steps)  # a finished run is never resumed
         return run.status()
 
 
@@ -120,6 +123,7 @@ def _set_up(study: StudyDir, run: RunDir, config: RunConfig) -> Loop:
             f"(batch_size {stage.batch_size}); a longer corpus or a smaller batch is needed"
         )
     model, log = initial_model(study, config, tokens.meta.vocab_size)
+    claim_inputs(study, run, config, tokens.meta)
     if log and accelerator.is_main_process:
         write_json(run.path / "swap.json", log)
     decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -129,10 +133,10 @@ def _set_up(study: StudyDir, run: RunDir, config: RunConfig) -> Loop:
     optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=stage.betas, eps=stage.eps, fused=fused)
     model, optimizer = accelerator.prepare(model, optimizer)
     loop = Loop(study, run, config, accelerator, tokens, model, optimizer)
-    loop.step, problem = load_state(run.state, loop.raw_model, optimizer.optimizer)
-    if problem:
-        run.set_status("running", 0, message=f"the saved state was damaged ({problem}); started again from step 0")
+    loop.step, problems = load_state(run, loop.raw_model, optimizer.optimizer)
     if accelerator.is_main_process:
+        for problem in problems:
+            logger.warning("%s; %s continues from step %d", problem, config.id, loop.step)
         _truncate_metrics(run, loop.step)
     return loop
 
@@ -142,10 +146,10 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> tuple[
     if config.parent is None:
         return build(config.model, vocab_size, config.seeds.init, config.embedding_stream), []
     parent = study.run(config.parent)
-    steps = parent.steps()
-    if not steps or parent.status()["state"] != "done":
+    status = parent.status()
+    if status["state"] != "done":
         raise RunFailed(f"{config.id}: its parent run {config.parent} is not finished")
-    model = load_model(parent.checkpoint(steps[-1]))
+    model = load_model(parent.checkpoint(status["step"]))
     if config.stage == "ft":
         return model.train(), []
     model, log = swap(model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to)
@@ -179,9 +183,8 @@ def _run(loop: Loop, received: list[int]) -> None:
         if loop.step in checkpoints:
             _checkpoint(loop)
         stop = _agreed_signal(loop, received)
-        due = stop or (loop.step % stage.checkpoint_every == 0 and loop.step < stage.steps)
-        if due and loop.main:
-            save_state(loop.run.state, loop.raw_model, loop.optimizer.optimizer, loop.step)
+        if loop.main and (stop or stage.saves_state(loop.step)):
+            save_state(loop.run, loop.raw_model, loop.optimizer.optimizer, loop.step, stage.state_steps)
         if stop and loop.step < stage.steps:
             if loop.main:
                 loop.run.set_status("stopped", loop.step, signal=stop)
@@ -295,8 +298,7 @@ def _log(loop: Loop, loss: float | None, grad_norm: float | None) -> None:
         "tokens_per_second": round(per_step / (now - loop.clock), 1) if loop.step else None,
     }
     loop.clock = now
-    with open(loop.run.metrics, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    loop.run.append_metrics(row)
 
 
 def _checkpoint(loop: Loop) -> None:
