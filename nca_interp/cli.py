@@ -212,7 +212,7 @@ def _run(folder: Path, study: Study, plan: Plan, workers: int | None, threads: i
     import shutil
 
     from nca_interp import machine
-    from nca_interp.engine.plan import disk_bytes
+    from nca_interp.engine.cost import disk_cost, size
     from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir
 
@@ -225,8 +225,8 @@ def _run(folder: Path, study: Study, plan: Plan, workers: int | None, threads: i
         machine.provenance(" ".join(["nca-interp", *sys.argv[1:]]), precision, workers, threads),
     )
     free = shutil.disk_usage(folder).free
-    if fresh and disk_bytes(plan) > free:
-        raise RunFailed(f"{folder}: the plan needs {disk_bytes(plan) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    if fresh and (needed := disk_cost(plan, workers).peak) > free:
+        raise RunFailed(f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run)")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from nca_interp.engine.runner import run_inline
 

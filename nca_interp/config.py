@@ -45,6 +45,8 @@ class ModelConfig(Frozen):
     """Standard deviation of every freshly drawn matrix of the body."""
     embed_std: float = Field(default=0.02, gt=0, le=1)
     """Standard deviation of freshly drawn embeddings (the released code uses 1.0; arXiv 2603.10055 code, models.py)."""
+    unembed_std: float | None = Field(default=None, gt=0, le=1)
+    """Standard deviation of a freshly drawn unembedding that is not tied; null: `embed_std`."""
 
     @model_validator(mode="after")
     def _heads(self) -> ModelConfig:
@@ -98,13 +100,19 @@ class StageConfig(Frozen):
     horizon: int | None = Field(default=None, ge=1)
     """Steps the schedule is computed for (null: `steps`); longer than `steps` stops in mid-schedule, as the released code does."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
-    """AdamW decay of matrices; norms are not decayed."""
+    """AdamW decay of matrices; norms only with `decay_norms`."""
+    decay_norms: bool = False
+    """Whether norm gains are decayed as well (the published code decays every parameter)."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW moments' decay."""
     eps: float = Field(default=1e-8, gt=0)
     """AdamW epsilon."""
     clip: float | None = Field(default=1.0, gt=0)
     """Global gradient norm is clipped to this; null: not at all."""
+    vocab_rows: int | None = Field(default=None, ge=1)
+    """Rows of embedding and unembedding where the vocabulary has fewer (the published code: 64,000); null: exact."""
+    first_frame_targets: bool = False
+    """Whether the first frame of an NCA row is predicted too, though its rule cannot be known yet."""
     eval_every: int = Field(default=100, ge=1)
     """Steps between validations; step 0 and the last step are always validated."""
     checkpoints: Literal["log", "ends"] = "log"

@@ -65,6 +65,11 @@ class Loop:
         return self.accelerator.is_main_process
 
     @property
+    def prefix(self) -> int:
+        """The first this many tokens of a row are no targets."""
+        return 0 if self.config.config.first_frame_targets else self.tokens.meta.unsupervised_prefix
+
+    @property
     def raw_model(self) -> Any:
         """The Hugging Face model inside the accelerate wrapper."""
         return self.accelerator.unwrap_model(self.model)
@@ -122,12 +127,12 @@ def _set_up(study: StudyDir, run: RunDir, config: RunConfig) -> Loop:
             f"{config.tokens}: {len(tokens.train)} training rows of {config.model.n_ctx} tokens are fewer than one batch "
             f"(batch_size {stage.batch_size}); a longer corpus or a smaller batch is needed"
         )
-    model, log = initial_model(study, config, tokens.meta.vocab_size)
+    model, log = initial_model(study, config, max(tokens.meta.vocab_size, stage.vocab_rows or 0))
     claim_inputs(study, run, config, tokens.meta)
     if log and accelerator.is_main_process:
         write_json(run.path / "swap.json", log)
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    gains = [p for p in model.parameters() if p.ndim < 2]
+    decayed = [p for p in model.parameters() if p.ndim >= 2 or stage.decay_norms]
+    gains = [p for p in model.parameters() if p.ndim < 2 and not stage.decay_norms]
     groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": gains, "weight_decay": 0.0}]
     fused = accelerator.device.type in ("cpu", "cuda")
     optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=stage.betas, eps=stage.eps, fused=fused)
@@ -246,7 +251,7 @@ def _my_batch(loop: Loop) -> tuple[torch.Tensor, torch.Tensor]:
     mine = rows[accelerator.process_index * share :][:share]
     mask = loop.tokens.train_mask
     x, y = to_tensors(
-        loop.tokens.train[mine], loop.tokens.meta.unsupervised_prefix, None if mask is None else mask[mine]
+        loop.tokens.train[mine], loop.prefix, None if mask is None else mask[mine]
     )
     return x.to(accelerator.device), y.to(accelerator.device)
 
@@ -272,7 +277,7 @@ def _validate(loop: Loop) -> None:
     mine = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
     for start in range(0, len(mine), micro):
         index = mine[start : start + micro]
-        x, y = to_tensors(rows[index], meta.unsupervised_prefix, None if mask is None else mask[index])
+        x, y = to_tensors(rows[index], loop.prefix, None if mask is None else mask[index])
         nll = _nll_sum(loop.raw_model, x.to(accelerator.device), y.to(accelerator.device))
         sums += torch.tensor([float(nll), float((y != IGNORE).sum())], dtype=torch.float64)
     loop.model.train()

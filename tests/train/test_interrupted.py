@@ -5,17 +5,19 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 
 import pytest
 
 from nca_interp.base import Busy, RunFailed, UserError
+from nca_interp.data.tokens import write_tokens
 from nca_interp.store import StudyDir, damage, read_json, sha256_file, write_json
 from nca_interp.train.guard import locked
 from nca_interp.train.loop import train
 
-from .conftest import make_run
+from .conftest import SPEC, make_run
 from .killing import KILLED, Trap, start
 
 EXACT = ("step", "tokens", "loss", "val_loss", "val_bpb", "grad_norm", "lr")
@@ -115,17 +117,27 @@ def test_a_signal_finishes_the_step_saves_and_says_so(study, number):
     assert damage(directory.state(status["step"])) is None
 
 
-def stopped_run(study, **changes):
-    """A run of 24 steps, stopped after step 15 with resumable states of steps 10 and 15; and its undisturbed outcome."""
-    run = make_run(steps=24, checkpoint_every=5, **changes)
-    other = StudyDir(study.path.with_name("undisturbed"))
-    shutil.copytree(study.path, other.path)
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """A run of 24 steps, killed after step 16 with resumable states of steps 10 and 15; and its undisturbed outcome."""
+    study, other = (StudyDir(tmp_path_factory.mktemp("stopped") / name) for name in ("study", "undisturbed"))
+    run = make_run(steps=24, checkpoint_every=5)
+    for directory in (study, other):
+        write_tokens(directory.tokens / "dyck", SPEC, n_train=40, n_val=8, seq_len=32, seed=0)
     train(other, run)
-    process = start(study, [run], Trap("line", 18))  # the row of step 17
+    process = start(study, [run], Trap("line", 18))  # the line of step 17
     process.join(120)
     assert process.exitcode == KILLED
     assert study.run(run.id).state_steps() == [10, 15]
-    return run, outcome(other, [run])
+    return study, run, outcome(other, [run])
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path):
+    """A copy of it that may be hurt: study, run, expected outcome."""
+    study, run, expected = stopped_once
+    shutil.copytree(study.path, tmp_path / "study")
+    return StudyDir(tmp_path / "study"), run, expected
 
 
 def flip(path):
@@ -137,10 +149,10 @@ def flip(path):
 
 @pytest.mark.parametrize("hurt", [flip, lambda p: p.write_bytes(b"half"), lambda p: p.unlink()])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"])
-def test_a_damaged_state_is_named_and_the_one_before_is_used(study, caplog, monkeypatch, name, hurt):
+def test_a_damaged_state_is_named_and_the_one_before_is_used(stopped, caplog, monkeypatch, name, hurt):
     import nca_interp.train.loop as loop
 
-    run, expected = stopped_run(study)
+    study, run, expected = stopped
     hurt(study.run(run.id).state(15) / name)
     begun = []
     monkeypatch.setattr(loop, "_run", lambda a, b, real=loop._run: (begun.append(a.step), real(a, b)))
@@ -152,8 +164,8 @@ def test_a_damaged_state_is_named_and_the_one_before_is_used(study, caplog, monk
     assert outcome(study, [run]) == expected
 
 
-def test_with_every_state_damaged_it_starts_again(study, caplog):
-    run, expected = stopped_run(study)
+def test_with_every_state_damaged_it_starts_again(stopped, caplog):
+    study, run, expected = stopped
     for step in (10, 15):
         flip(study.run(run.id).state(step) / "optimizer.safetensors")
     train(study, run)
@@ -204,12 +216,8 @@ def test_a_second_process_leaves_with_a_clear_message(study):
         assert directory.is_live()
 
 
-def test_tokens_changed_after_the_run_began_are_refused(study):
-    from nca_interp.data.tokens import write_tokens
-
-    from .conftest import SPEC
-
-    run, expected = stopped_run(study)
+def test_tokens_changed_after_the_run_began_are_refused(stopped):
+    study, run, expected = stopped
     tokens = study.path / run.tokens
     original = tokens.with_name("original")
     tokens.rename(original)
@@ -236,8 +244,8 @@ def test_a_parent_changed_after_the_run_began_is_refused(study):
         train(study, child)
 
 
-def test_a_configuration_of_an_earlier_version_is_completed_with_defaults(study):
-    run, expected = stopped_run(study)
+def test_a_configuration_of_an_earlier_version_is_completed_with_defaults(stopped):
+    study, run, expected = stopped
     path = study.run(run.id).config
     saved = read_json(path)
     del saved["config"]["state_steps"]
@@ -246,8 +254,8 @@ def test_a_configuration_of_an_earlier_version_is_completed_with_defaults(study)
     assert outcome(study, [run]) == expected
 
 
-def test_a_clock_that_jumps_changes_nothing(study, monkeypatch):
-    run, expected = stopped_run(study)
+def test_a_clock_that_jumps_changes_nothing(stopped, monkeypatch):
+    study, run, expected = stopped
     chance = random.Random(0)
     monkeypatch.setattr(time, "time", lambda: chance.choice([0.0, 4e9, -1e6]))
     train(study, run)
@@ -255,6 +263,38 @@ def test_a_clock_that_jumps_changes_nothing(study, monkeypatch):
     assert outcome(study, [run]) == expected
     rates = [row["tokens_per_second"] for row in study.run(run.id).read_metrics()[1:]]
     assert all(rate > 0 for rate in rates)
+
+
+def test_a_real_file_system_that_is_full_loses_nothing(study):
+    """A tmpfs of 700 kB, too small for the run; then enlarged."""
+    run = make_run(steps=24, checkpoint_every=3)
+    train(study, run)
+    expected = outcome(study, [run])
+    small = study.path.with_name("small")
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", small], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        full = StudyDir(small / "study")
+        shutil.copytree(study.tokens, full.tokens)
+        with pytest.raises(RunFailed, match=r"cannot write .*; everything written before is intact"):
+            train(full, run)
+        directory = full.run(run.id)
+        kept = directory.steps()
+        assert kept
+        assert all(damage(directory.checkpoint(step)) is None for step in kept)
+        assert not list(directory.path.rglob(".tmp-*"))
+        subprocess.run(["mount", "-o", "remount,size=50m", small], check=True)
+        train(full, run)
+        assert outcome(full, [run]) == expected
+        subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+        with pytest.raises(
+            RunFailed, match=r"cannot write .*Read-only file system; everything written before is intact"
+        ):
+            train(full, make_run(id="another"))
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 @pytest.mark.parametrize("nth", range(1, 30, 4))
