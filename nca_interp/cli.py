@@ -193,16 +193,11 @@ def _plan(
     name: str, regime: str | None, domain: str | None, seed: int | None, overrides: list[str] | None, *, analyze: bool
 ) -> tuple[Study, Plan]:
     from nca_interp import discover
-    from nca_interp.config import Study
     from nca_interp.engine.plan import make_plan
     from nca_interp.machine import resolve_precision
-    from nca_interp.overrides import with_overrides
+    from nca_interp.overrides import call_recipe
 
-    definition = discover.find("runs", name)
-    study = definition.value()
-    if not isinstance(study, Study):
-        raise UserError(f"{definition.path}: {name} returned {type(study).__name__}, expected a Study")
-    study = with_overrides(study, overrides or [])
+    study = call_recipe(discover.find("runs", name).value, overrides or [])
     return study, make_plan(study, resolve_precision(study.precision), regime, domain, seed, analyze)
 
 

@@ -12,7 +12,6 @@ from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
-
 GPT2_VOCAB = 50_257
 """What a named Hugging Face tokenizer is taken to have before it is loaded."""
 

@@ -250,9 +250,7 @@ def _my_batch(loop: Loop) -> tuple[torch.Tensor, torch.Tensor]:
     share = config.config.batch_size // accelerator.num_processes
     mine = rows[accelerator.process_index * share :][:share]
     mask = loop.tokens.train_mask
-    x, y = to_tensors(
-        loop.tokens.train[mine], loop.prefix, None if mask is None else mask[mine]
-    )
+    x, y = to_tensors(loop.tokens.train[mine], loop.prefix, None if mask is None else mask[mine])
     return x.to(accelerator.device), y.to(accelerator.device)
 
 
