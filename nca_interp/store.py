@@ -69,6 +69,12 @@ class RunDir:
         """Steps with a committed checkpoint, ascending."""
         return _steps(self.checkpoints)
 
+    def damaged_checkpoints(self, last: int) -> Iterator[str]:
+        """One sentence for each checkpoint up to step `last` that lacks a file or a part of one (sizes are compared only)."""
+        for step in self.steps():
+            if step <= last and (problem := damage(self.checkpoint(step), quick=True)):
+                yield f"{self.checkpoint(step)} is damaged: {problem}"
+
     def state(self, step: int) -> Path:
         """Directory of the resumable state after `step` steps."""
         return self.states / f"{STEP}{step:08d}"

@@ -24,6 +24,12 @@ from nca_interp.engine.plan import Job, Plan
 from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE, work
 from nca_interp.store import StudyDir
 
+PRELOAD = {
+    "tokens": ["nca_interp.data.tokens"],
+    "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
+    "analyze": ["nca_interp.analysis.engine", "transformer_lens.model_bridge.sources"],
+}
+"""What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
 RETRY_SECONDS = 2.0
 """Until a job that another process was doing is tried again."""
 Event = Callable[[str, Job, str], None]
@@ -75,7 +81,7 @@ def run_plan(
     resting: dict[str, float] = {}  # jobs that another process does -> monotonic time of the next try
     live: dict[str, _Worker] = {}
     slots = list(range(workers))
-    context = _fork_server(threads)
+    context = _fork_server(plan, threads)
     with _collect_signals() as received:
         while live or (todo and not received):
             for worker in list(live.values()):
@@ -207,13 +213,15 @@ def _record(outcome: Outcome, worker: _Worker, on_event: Event) -> None:
     on_event(state, job, message)
 
 
-def _fork_server(threads: int) -> multiprocessing.context.ForkServerContext:
+def _fork_server(plan: Plan, threads: int) -> multiprocessing.context.ForkServerContext:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nca_interp.engine.preload"])
+    context.set_forkserver_preload(
+        [module for kind in sorted({job.kind for job in plan.jobs}) for module in PRELOAD[kind]]
+    )
     return context
 
 

@@ -188,6 +188,14 @@ def test_a_damaged_checkpoint_of_a_finished_run_is_named(study):
     assert train(study, child)["state"] == "done"
 
 
+def test_a_damaged_checkpoint_of_an_unfinished_run_is_named(stopped, caplog):
+    study, run, _ = stopped
+    (study.run(run.id).checkpoint(4) / "model.safetensors").write_bytes(b"half")
+    train(study, run)
+    assert "checkpoints/step-00000004 is damaged: model.safetensors has 4 bytes instead of" in caplog.text
+    assert "continues from" not in caplog.text
+
+
 def test_asked_states_stay_and_others_go(study):
     run = make_run(steps=12, checkpoint_every=5, state_steps=(3, 12))
     train(study, run)

@@ -155,3 +155,42 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(study, monkeypat
     monkeypatch.undo()
     train(study, run)
     assert directory.steps() == [0, 1, 2, 4, 5, 10, 12]
+
+
+def test_rows_beyond_the_vocabulary_are_allocated(study):
+    train(study, make_run(vocab_rows=100))
+    assert load_model(study.run("ppt.dyck.s0").checkpoint(12)).config.vocab_size == 100
+
+
+def test_norm_gains_are_decayed_only_when_asked(study):
+    gains = []
+    for name, decay in (("a", False), ("b", True)):
+        train(study, make_run(id=name, decay_norms=decay, weight_decay=0.5, lr=1e-6, warmup=0.0, schedule="constant"))
+        weights = load_file(study.run(name).checkpoint(12) / "model.safetensors")
+        gains.append(weights["model.norm.weight"].double().mean().item())
+    assert gains[1] - gains[0] == pytest.approx((1 - 1e-6 * 0.5) ** 12 - 1, rel=0.05)
+
+
+def test_the_first_frame_is_a_target_only_when_asked(tmp_path):
+    from nca_interp.data.specs import NcaSpec
+    from nca_interp.data.tokens import write_tokens
+    from nca_interp.store import StudyDir
+
+    study = StudyDir(tmp_path / "nca")
+    spec = NcaSpec(grid=6, n_states=2, band=None)
+    write_tokens(study.path / "tokens/nca", spec, n_train=16, n_val=8, seq_len=32, seed=0)
+    losses = {}
+    for name, asked in (("a", False), ("b", True)):
+        run = make_run(
+            id=name, tokens="tokens/nca", source=spec.model_dump(mode="json"), steps=1, first_frame_targets=asked
+        )
+        train(study, run)
+        model = load_model(study.run(name).checkpoint(0))
+        rows = torch.tensor(np.fromfile(study.path / "tokens/nca/val.bin", "<u2").reshape(8, 33).astype(np.int64))
+        nll = torch.nn.functional.cross_entropy(
+            model(rows[:, :-1]).logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none"
+        ).reshape(8, 32)
+        first = 1 if asked else spec.tokens_per_frame
+        losses[name] = nll[:, first - 1 :].mean().item()
+        assert study.run(name).read_metrics()[0]["val_loss"] == pytest.approx(losses[name], rel=1e-5)
+    assert losses["a"] != pytest.approx(losses["b"], rel=1e-6)
