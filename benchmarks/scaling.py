@@ -1,6 +1,6 @@
-"""What each preset needs, from tiny to the paper's 1.6B parameters x 9B tokens: the tables of docs/scaling.md.
+"""What each preset needs, from tiny to the paper's 1.6B parameters x 9B tokens: writes the tables of docs/scaling.md.
 
-`python benchmarks/scaling.py` prints the tables from the formulas of `--dry-run` and the last measurement;
+`python benchmarks/scaling.py` makes them from the formulas of `--dry-run` and the last measurement (scaling.json beside it);
 `python benchmarks/scaling.py --measure tiny mini small 50m` trains a few steps of each first (1 thread, fp32).
 """
 
@@ -24,6 +24,7 @@ from nca_interp.model.presets import PRESETS
 from nca_interp.train.run import RunConfig
 
 MEASURED = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 GPU_PEAK, GPU_UTILISATION = 989e12, 0.40
 """An H100 or H200 (SXM): stated dense bf16 peak, and the share of it that is assumed. Unmeasured."""
 
@@ -60,7 +61,7 @@ def recipe(preset: str) -> Study:
 
 def needs() -> str:
     """One NCA pre-pre-training and its pre-training on web text, as `train RECIPE --regime nca --domain web --seed 0`."""
-    measured = json.loads(MEASURED.read_text())["presets"] if MEASURED.exists() else {}
+    measured = json.loads(MEASURED.read_text())["presets"]
     rows = [
         "| preset | budget of | parameters | tokens, both stages | FLOPs | memory | a checkpoint | a state | disk, end / peak | hours, 1 CPU thread | hours, 1 H100 (unmeasured) |",
         "|" + "---|" * 11,
@@ -102,6 +103,15 @@ def checks() -> str:
     return f"{found['conditions']}\n\n" + "\n".join(rows)
 
 
+def filled(page: str) -> str:
+    """The page with both tables put between their marks."""
+    for mark, table in (("needs", needs()), ("checks", checks())):
+        before, _, rest = page.partition(f"<!-- {mark} -->")
+        _, _, after = rest.partition(f"<!-- end of {mark} -->")
+        page = f"{before}<!-- {mark} -->\n{table}\n<!-- end of {mark} -->{after}"
+    return page
+
+
 def measure(preset: str) -> dict[str, Any]:
     """Train a few real steps in a process of its own; returns rate and peak memory beyond the bare process."""
     done = subprocess.run([sys.executable, __file__, "--here", preset], stdout=subprocess.PIPE, text=True, check=True)
@@ -131,10 +141,9 @@ def train_here(preset: str) -> dict[str, Any]:
         write_tokens(
             study.tokens / "dyck", spec, n_train=shape.rows * shape.steps, n_val=1, seq_len=model.n_ctx, seed=0
         )
-        train(
-            study,
-            run.model_copy(update={"id": "warm", "model": PRESETS["tiny"].model_copy(update={"n_ctx": model.n_ctx})}),
-        )
+        small = model.model_copy(update={"n_layers": 1, "d_model": 16, "n_heads": 2, "d_mlp": 16})
+        first = stage.model_copy(update={"batch_size": 1, "steps": 1})  # imports and caches that every process has
+        train(study, run.model_copy(update={"id": "first", "model": small, "config": first}))
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         before = _kilobytes("VmRSS") * 1024
         train(study, run)
@@ -172,7 +181,8 @@ def main() -> None:
         found = {preset: measure(preset) for preset in args.measure}
         conditions = f"{machine.cpu_name()}, 1 thread, fp32, torch {torch.__version__}."
         MEASURED.write_text(json.dumps({"conditions": conditions, "presets": found}, indent=1) + "\n")
-    print(needs(), checks() if MEASURED.exists() else "", sep="\n\n")
+    PAGE.write_text(filled(PAGE.read_text()))
+    print(needs(), checks(), sep="\n\n")
 
 
 if __name__ == "__main__":

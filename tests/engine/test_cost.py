@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 from collections import namedtuple
 
 import pytest
@@ -69,3 +71,12 @@ def test_sizes_are_read_at_a_glance():
         "56.0 GB",
         "1.2 TB",
     ]
+
+
+def test_the_scaling_page_is_that_of_the_benchmark(root):
+    spec = importlib.util.spec_from_file_location("scaling", root / "benchmarks" / "scaling.py")
+    scaling = importlib.util.module_from_spec(spec)
+    sys.modules["scaling"] = scaling
+    spec.loader.exec_module(scaling)
+    page = scaling.PAGE.read_text()
+    assert scaling.filled(page) == page, "run: python benchmarks/scaling.py"

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from nca_interp.store import StudyDir
+from nca_interp.files import held
+from nca_interp.store import StudyDir, write_json
 from tests.test_cli import CLI, call
 
 
@@ -35,35 +36,33 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-def test_a_second_command_waits_and_takes_over(tmp_path):
-    """Started twice: one trains, the other waits; after Ctrl-C on the first, the second ends the study."""
+def test_a_command_waits_takes_over_and_is_interrupted(tmp_path):
+    """While another process holds the run it waits; then it trains; Ctrl-C saves, and says how to go on."""
     arguments = ["train", "smoke", "--regime", "nca", "--domain", "web", "--seed", 0, "--out", tmp_path / "s"]
-    changes = ["--set", "ppt.steps=1500", "--set", "ppt.checkpoints=ends", "--set", "pt.checkpoints=ends"]
     study = StudyDir(tmp_path / "s")
-    first = launch(*arguments, *changes, cwd=tmp_path)
-    parent = study.run("ppt.nca.s0")
-    wait_for(lambda: len(parent.read_metrics()) > 3, first)
-    second = launch(*arguments, *changes, cwd=tmp_path)
-    waiting = second.stderr.readline()
-    while "waiting:" not in waiting:
-        assert waiting, second.communicate()
-        waiting = second.stderr.readline()
-    assert f"process {parent.status()['pid']} on" in waiting
+    run = study.run("ppt.nca.s0")
+    process = launch(*arguments, "--set", "ppt.steps=100000", "--set", "ppt.checkpoints=ends", cwd=tmp_path)
+    wait_for(study.config.exists, process)
+    with held(run.lock, lambda: "busy"):
+        write_json(run.status_file, {"state": "running", "step": 0, "pid": 7, "host": "elsewhere", "time": 0})
+        said = ""
+        while "waiting:" not in said:
+            said = process.stderr.readline()
+            assert said, process.communicate()
+        assert "process 7 on elsewhere is training this run" in said
+        assert run.read_metrics() == []
+    wait_for(lambda: len(run.read_metrics()) > 3, process)
     shown = json.loads(call("watch", study.path, "--json", cwd=tmp_path).stdout)
     states = {row["run"]: row["state"] for row in shown["runs"]}
     assert (states["ppt.nca.s0"], states["pt.nca.web.s0"]) == ("running", "not begun")
-    first.send_signal(signal.SIGINT)
-    _, errors = first.communicate(timeout=60)
-    assert first.returncode == 130
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
     assert "stopped; everything is saved, continue with: nca-interp train smoke --regime nca" in errors
-    stopped_at = parent.state_steps()[-1]
-    _, errors = second.communicate(timeout=200)
-    assert second.returncode == 0, errors
-    assert parent.status()["step"] == 1500 > stopped_at
-    assert [row["step"] for row in parent.read_metrics()] == list(range(1501))
+    assert run.status()["state"] == "stopped"
+    assert run.state_steps()[-1] == run.status()["step"] == run.read_metrics()[-1]["step"]
     once = call("watch", study.path, "--once", cwd=tmp_path).stdout
-    assert "2 of 32 runs done" in once
-    assert "running" not in once
+    assert "0 of 32 runs done, 1 stopped" in once
 
 
 def test_a_file_system_of_50_mb_that_fills_up(tmp_path):
@@ -89,8 +88,9 @@ def test_a_file_system_of_50_mb_that_fills_up(tmp_path):
         assert "Traceback" not in errors
         assert not list(small.rglob(".tmp-*"))
         ballast.unlink()
-        again = call(*arguments, *changes, cwd=tmp_path)
-        assert again.returncode == 0, again.stderr
+        both = [launch(*arguments, *changes, cwd=tmp_path) for _ in range(2)]  # at once: they share the work
+        errors = [again.communicate(timeout=200)[1] for again in both]
+        assert [again.returncode for again in both] == [0, 0], errors
         assert [row["step"] for row in run.read_metrics()] == list(range(301))
         assert run.steps()[-1] == 300
         assert not run.states.exists()
