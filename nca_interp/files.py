@@ -30,16 +30,17 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically (temporary file beside it, fsync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        with disk_errors(path), open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -109,12 +110,11 @@ def is_held(lock: Path) -> bool | None:
 
 def commit_dir(final: Path, write: Callable[[Path], None]) -> Path:
     """Run `write(temporary_directory)`; afterwards `final` exists complete with a SHA-256 manifest, or not at all."""
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with disk_errors(final):
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             write(temporary)
             files = sorted(p for p in temporary.rglob("*") if p.is_file())
             listing = {

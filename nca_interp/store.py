@@ -33,13 +33,15 @@ from nca_interp.files import checkpoint_hash as checkpoint_hash
 from nca_interp.files import commit_dir as commit_dir
 from nca_interp.files import damage as damage
 from nca_interp.files import disk_errors as disk_errors
-from nca_interp.files import is_held, sweep, sync
+from nca_interp.files import held, is_held, sweep, sync
 from nca_interp.files import read_json as read_json
 from nca_interp.files import sha256_file as sha256_file
 from nca_interp.files import write_json as write_json
 from nca_interp.files import write_text as write_text
 
-STEP = "step-"
+STEP, LOCK = "step-", ".study.lock"
+SHOWN = 12
+"""Differences between two configurations that a message lists before it counts the rest."""
 
 
 class RunDir:
@@ -192,20 +194,27 @@ class StudyDir:
 
     def claim(self, study: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write study.json, or check that the folder belongs to the same study; another one is refused, key by key."""
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
         if self.config.exists():
-            found = list(differences(self.read_config(), study))
-            if found:
-                shown = "\n".join(f"  {line}" for line in found[:12])
-                raise UserError(
-                    f"{self.path}: this folder belongs to another configuration:\n{shown}\n"
-                    "choose another --out, or delete the folder; nothing was changed"
-                )
+            self._same(study)
             return
-        if any(not p.name.startswith(".tmp-") for p in self.path.iterdir()):
+        foreign = self.path.is_dir() and any(not p.name.startswith((".tmp-", LOCK)) for p in self.path.iterdir())
+        if foreign and not self.config.exists():  # another process may have claimed it just now
             raise UserError(f"{self.path}: not empty and not a study; choose another --out; nothing was changed")
-        write_json(self.config, {"study": study, "provenance": provenance})
+        with held(self.path / LOCK, lambda: f"{self.path}: another process is claiming this folder", patience=30):
+            if self.config.exists():
+                self._same(study)
+            else:
+                write_json(self.config, {"study": study, "provenance": provenance})
+
+    def _same(self, study: dict[str, Any]) -> None:
+        if found := list(differences(self.read_config(), study)):
+            shown = [f"  {line}" for line in found[:SHOWN]]
+            if len(found) > SHOWN:
+                shown.append(f"  and {len(found) - SHOWN} more")
+            raise UserError(
+                f"{self.path}: this folder belongs to another configuration:\n" + "\n".join(shown) + "\n"
+                "choose another --out, or delete the folder; nothing was changed"
+            )
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
