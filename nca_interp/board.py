@@ -28,6 +28,7 @@ BYTES_A_ROW = 1024
 """Generous length of a metrics line."""
 RATE_ROWS = 20
 """Steps over which a run's rate is the median."""
+STAGE_ORDER = {stage: index for index, stage in enumerate(STAGE_LABELS)}
 STYLES = {"running": "bold", "done": "green", "stopped": "yellow", "failed": "red", "diverged": "red", "blocked": "red"}
 
 
@@ -200,7 +201,7 @@ def _regime_table(board: Board) -> Table:
     cells: dict[tuple[str, Any], list[RunRow]] = defaultdict(list)
     for row in board.rows:
         cells[row.regime, (row.stage, row.domain)].append(row)
-    table = Table("regime", title="runs done, mean final validation loss (nats a token)", title_justify="left")
+    table = Table("regime", title="runs done, mean final loss", title_justify="left")
     for stage, domain in columns:
         label = (
             STAGE_LABELS[stage] if domain is None else domain if stage == "pt" else f"{domain} {STAGE_LABELS[stage]}"
@@ -209,9 +210,6 @@ def _regime_table(board: Board) -> Table:
     for regime in dict.fromkeys(row.regime for row in board.rows):
         table.add_row(regime, *(_cell(cells[regime, column]) for column in columns))
     return table
-
-
-STAGE_ORDER = {stage: index for index, stage in enumerate(STAGE_LABELS)}
 
 
 def _cell(rows: list[RunRow]) -> Text:
