@@ -75,7 +75,7 @@ class RunDir:
         """One sentence for each checkpoint up to step `last` that lacks a file or a part of one (sizes are compared only)."""
         for step in self.steps():
             if step <= last and (problem := damage(self.checkpoint(step), quick=True)):
-                yield f"{self.checkpoint(step)} is damaged: {problem}"
+                yield f"{self.checkpoint(step)} is damaged: {problem}; only a new run in place of {self.path} makes it again"
 
     def state(self, step: int) -> Path:
         """Directory of the resumable state after `step` steps."""

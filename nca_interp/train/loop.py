@@ -142,8 +142,6 @@ def _set_up(study: StudyDir, run: RunDir, config: RunConfig) -> Loop:
     if accelerator.is_main_process:
         for problem in problems:
             logger.warning("%s; %s continues from step %d", problem, config.id, loop.step)
-        for problem in run.damaged_checkpoints(loop.step):
-            logger.warning("%s; delete %s to train this run again", problem, run.path)
         _truncate_metrics(run, loop.step)
     return loop
 

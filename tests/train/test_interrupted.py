@@ -193,7 +193,7 @@ def test_a_damaged_checkpoint_of_an_unfinished_run_is_named(stopped, caplog):
     (study.run(run.id).checkpoint(4) / "model.safetensors").write_bytes(b"half")
     train(study, run)
     assert "checkpoints/step-00000004 is damaged: model.safetensors has 4 bytes instead of" in caplog.text
-    assert "continues from" not in caplog.text
+    assert f"{run.id} continues from step 15" in caplog.text
 
 
 def test_asked_states_stay_and_others_go(study):
