@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nca_interp.base import Frozen, UserError
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
@@ -87,8 +87,11 @@ class StageConfig(Frozen):
     """Optimiser steps."""
     batch_size: int = Field(ge=1, le=1_048_576)
     """Sequences a step, over all processes."""
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Sequences a forward pass on one process (gradient accumulation); null means all at once. Changes memory, not the result."""
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """Sequences a forward pass on one process (gradient accumulation); null: all at once; auto: as many as memory holds. Changes
+    memory, not the result."""
+    gradient_checkpointing: bool = False
+    """Compute the activations inside each block again in the backward pass: less memory, about a third more time, the same result."""
     lr: float = Field(gt=0, le=10)
     """Peak learning rate."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -109,6 +112,12 @@ class StageConfig(Frozen):
     """AdamW epsilon."""
     clip: float | None = Field(default=1.0, gt=0)
     """Global gradient norm is clipped to this; null: not at all."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is not finite ends the run as diverged, or its step is skipped (the weights stay as they are)."""
+    spike_threshold: float | None = Field(default=1.0, gt=0)
+    """A loss this many nats a token above the median of the 32 steps before is counted as a spike; null: none is."""
+    on_spike: Literal["count", "skip"] = "count"
+    """Whether the step of a spike is also skipped."""
     vocab_rows: int | None = Field(default=None, ge=1)
     """Rows of embedding and unembedding where the vocabulary has fewer (the published code: 64,000); null: exact."""
     first_frame_targets: bool = False
@@ -137,9 +146,21 @@ class StageConfig(Frozen):
             step *= 2
         return sorted(powers | set(range(self.checkpoint_every, self.steps, self.checkpoint_every)) | {self.steps})
 
+    @property
+    def rows_at_once(self) -> int:
+        """Sequences a forward pass as far as the configuration says; with "auto" at most this many."""
+        return self.micro_batch if isinstance(self.micro_batch, int) else self.batch_size
+
+    @field_validator("warmup", mode="before")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and value >= 1:
+            raise ValueError(f"{value} is more warm-up than steps; it is a share of the steps, 0 to less than 1")
+        return value
+
     @model_validator(mode="after")
     def _splits(self) -> StageConfig:
-        if self.micro_batch and self.batch_size % self.micro_batch:
+        if self.batch_size % self.rows_at_once:
             raise ValueError(f"micro_batch: {self.micro_batch} does not divide batch_size {self.batch_size}")
         if beyond := [step for step in self.state_steps if not 1 <= step <= self.steps]:
             raise ValueError(f"state_steps: {beyond[0]}; legal: 1 to {self.steps} (steps)")
@@ -220,6 +241,8 @@ class Study(Frozen):
     """Fine-tuning on question-answer pairs; null: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: autocast of matrix products. auto: bf16 where the hardware multiplies bf16 natively, else fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the blocks. auto: for runs long enough to pay for it, where there is a compiler; changes the last bits."""
     val_rows: int = Field(default=256, ge=1)
     """Rows in the validation split of every token file; all of them are evaluated each time, the same for every regime."""
     margin: float = Field(default=0.01, gt=0)

@@ -11,6 +11,7 @@ runs/out/<study>/
     checkpoints/step-00000100/  a Hugging Face directory + provenance.json + MANIFEST.json
     state/step-00000100/        a resumable state (weights, AdamW moments, step): the newest two, and those asked for
     inputs.json                 SHA-256 of the tokens and the parent's weights that the run began with
+    micro_batch.json            sequences a forward pass, where the run was to find that out
     probes/step-00000100.csv    measurements of that checkpoint
   tables/*.csv                  tidy tables of the study
   report.html
@@ -55,6 +56,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.states = path / "state"
         self.inputs = path / "inputs.json"
+        self.micro_batch = path / "micro_batch.json"
         self.lock = path / "run.lock"
         self.result = path / "result.json"
 

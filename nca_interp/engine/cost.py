@@ -71,7 +71,7 @@ def run_cost(run: RunConfig) -> RunCost:
     parameters = run.model.n_params(vocab(run))
     return RunCost(
         parameters=parameters,
-        memory=memory(run.model, vocab(run), run.config.micro_batch or run.config.batch_size, run.precision),
+        memory=memory(run.model, vocab(run), run.config.rows_at_once, run.precision),
         checkpoint=parameters * CHECKPOINT_BYTES + CHECKPOINT_FILES,
         checkpoints=len(run.config.checkpoint_steps()),
         state=parameters * STATE_BYTES + CHECKPOINT_FILES,

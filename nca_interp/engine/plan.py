@@ -160,6 +160,7 @@ class _Builder:
             keep=regime.keep if stage == "pt" else MODULES,
             reinit_to=regime.reinit_to,
             precision=self.precision,
+            compile=self.study.compile,
         )
         needs = [f"tokens:{tokens}"] + ([f"train:{parent}"] if parent else [])
         flops = config.steps * config.batch_size * self.study.model.n_ctx * self.study.model.flops_per_token(vocab(run))

@@ -19,7 +19,8 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
     """softmax(q k^T / sqrt(d_head), causal) v; all [batch, position, head, d_head], the result too."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return _attention(q, k, v)
-    out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return out.transpose(1, 2)
 
 

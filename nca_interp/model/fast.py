@@ -48,17 +48,17 @@ def fast_forward(
 
 
 def _check(model: LlamaForCausalLM) -> None:
-    config = model.config
-    assert config.model_type == "llama", config.model_type
-    assert config.hidden_act == "silu", config.hidden_act
-    assert not (config.attention_bias or config.mlp_bias or config.attention_dropout), config
-    assert config.num_key_value_heads == config.num_attention_heads, config
+    config: Any = model.config
+    wanted = {
+        "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
+        "attention_dropout": 0.0, "num_key_value_heads": config.num_attention_heads,
+    }  # fmt: skip
+    for name, value in wanted.items():
+        assert getattr(config, name) == value, (name, getattr(config, name))
     assert config.rope_parameters["rope_type"] == "default", config.rope_parameters
 
 
-def _forward(
-    model: LlamaForCausalLM, dtype: torch.dtype, inputs: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
+def _forward(model: LlamaForCausalLM, dtype: torch.dtype, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Summed loss of `targets` [batch, position] after `inputs` [batch, position]."""
     x = model.model.embed_tokens(inputs)
     position = torch.arange(inputs.shape[1], device=inputs.device, dtype=torch.float32)
@@ -74,7 +74,7 @@ def _run_block(
     layer: Any, block: Callable[..., torch.Tensor], checkpointing: bool, dtype: torch.dtype, *arguments: torch.Tensor
 ) -> torch.Tensor:
     if checkpointing and torch.is_grad_enabled():
-        return checkpoint(block, layer, dtype, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+        return checkpoint(block, layer, dtype, *arguments, use_reentrant=False)
     return block(layer, dtype, *arguments)
 
 

@@ -22,7 +22,7 @@ def linear_nll_sum(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Te
     `hidden` [tokens, d_model] in the precision of the products, `weight` [vocabulary, d_model] in fp32 or the same,
     `targets` [tokens]. Gradients are computed with the loss, a chunk of rows at a time, so backward can run once.
     """
-    return _LinearNll.apply(hidden, weight, targets, torch.is_grad_enabled())  # type: ignore[no-any-return]
+    return _LinearNll.apply(hidden, weight, targets, torch.is_grad_enabled())
 
 
 class _LinearNll(torch.autograd.Function):

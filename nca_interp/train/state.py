@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nca_interp.store import RunDir, commit_dir, damage, read_json, write_json
+from nca_interp.train.parallel import like, whole
 
 KEPT = 2
 """Newest states that are kept while a run lasts; one more exists while it is written."""
@@ -28,22 +29,32 @@ class Resumed(NamedTuple):
 
 
 def save_state(
-    run: RunDir, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, keep: Iterable[int] = ()
+    run: RunDir,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    keep: Iterable[int] = (),
+    write: bool = True,
 ) -> None:
-    """Commit the state after `step` steps; then remove all but the newest `KEPT` and those of the steps in `keep`."""
-    weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    """Commit the state after `step` steps; then remove all but the newest `KEPT` and those of the steps in `keep`.
+
+    Where tensors are sharded every process has to call this; one of them, with `write`, writes.
+    """
+    weights = {name: whole(p.detach()).cpu().contiguous() for name, p in model.named_parameters()}
     moments: dict[str, torch.Tensor] = {}
     for name, state in _optimizer_states(model, optimizer):
         for key, value in state.items():
-            moments[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+            moments[f"{name}|{key}"] = whole(torch.as_tensor(value).detach()).cpu().contiguous()
+    if not write:
+        return
 
-    def write(temporary: Path) -> None:
+    def fill(temporary: Path) -> None:
         save_file(weights, temporary / "model.safetensors")
         save_file(moments, temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {"step": step})
 
     run.sync_metrics()
-    commit_dir(run.state(step), write)
+    commit_dir(run.state(step), fill)
     run.prune_states(step, KEPT, keep)
 
 
@@ -66,13 +77,14 @@ def _restore(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in weights.items():
-            parameters[name].copy_(value)
+            parameters[name].copy_(like(value, parameters[name]))
     states: dict[str, dict[str, Any]] = {}
     for key, value in moments.items():
         name, _, field = key.rpartition("|")
         # AdamW keeps its step count on the CPU as float32 unless fused on an accelerator
-        device = parameters[name].device if value.ndim else _step_device(parameters[name], optimizer)
-        states.setdefault(name, {})[field] = value.to(device)
+        parameter = parameters[name]
+        placed = like(value, parameter) if value.ndim else value.to(_step_device(parameter, optimizer))
+        states.setdefault(name, {})[field] = placed
     for name, state in states.items():
         optimizer.state[parameters[name]] = state
 

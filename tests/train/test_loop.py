@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from nca_interp.base import RunFailed, UserError
 from nca_interp.model.checkpoint import load_model
 from nca_interp.model.llama import kind_of
+from nca_interp.model.loss import IGNORE
 from nca_interp.store import damage, read_json
-from nca_interp.train.loop import IGNORE, Diverged, to_tensors, train
+from nca_interp.train.batches import to_tensors
+from nca_interp.train.loop import Diverged, train
 
 from .conftest import make_run, spawn
 
