@@ -31,6 +31,7 @@ Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads a job.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Probes = Annotated[Path | None, typer.Option(help="Folder with further probe files.")]
 
 
@@ -76,8 +77,14 @@ def train(
     out: Out = None,
     workers: Workers = None,
     threads: Threads = 1,
+    device: Device = "auto",
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also report to tensorboard, wandb or trackio (repeatable).")
+    ] = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Under several processes: shard the model (FSDP2).")] = False,
 ) -> None:
     """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
+    _execute_on(device, track or [], shard)
     study, plan = _plan(run, regime, domain, seed, set_, analyze=False)
     folder = out or OUT / study.name
     if dry_run:
@@ -187,6 +194,25 @@ def doctor() -> None:
         print(f"{name:24} {version}")
     if "missing" in machine.package_versions().values():
         raise RunFailed("packages are missing; install with: pip install -c constraints.txt -e .")
+
+
+def _execute_on(device: str, track: list[str], shard: bool) -> None:
+    """Settle how runs are computed, for this process and its workers, before anything touches a device."""
+    import os
+
+    from nca_interp.machine import refuse_lost_processes, use_device
+
+    refuse_lost_processes()
+    use_device(device)
+    if track:
+        from nca_interp.train.track import TRACK, check
+
+        check(track)
+        os.environ[TRACK] = ",".join(track)
+    if shard:
+        from nca_interp.train.parallel import SHARD
+
+        os.environ[SHARD] = "true"
 
 
 def _plan(

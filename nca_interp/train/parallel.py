@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nca_interp.base import UserError
+from nca_interp.machine import refuse_lost_processes, torchrun
 
 SHARD = "ACCELERATE_USE_FSDP"
 """What `accelerate launch --use_fsdp` sets."""
@@ -36,7 +37,7 @@ def start() -> tuple[Accelerator, bool]:
     `accelerate launch --use_fsdp` or `--shard` asks for FSDP2. It is applied here through torch, on every device alike;
     accelerate leaves it out on CPUs without a word. Raises UserError for a launch that lost its processes.
     """
-    _refuse_lost_processes()
+    refuse_lost_processes()
     sharded = os.environ.pop(SHARD, "false").lower() in ("true", "1")
     try:
         accelerator = Accelerator(mixed_precision="no")  # the forward pass has its own precision
@@ -44,26 +45,8 @@ def start() -> tuple[Accelerator, bool]:
         if sharded:
             os.environ[SHARD] = "true"
     if sharded and accelerator.num_processes == 1:
-        raise UserError(f"--shard: there is one process; start several: {_torchrun(2)}")
+        raise UserError(f"--shard: there is one process; start several: {torchrun(2)}")
     return accelerator, sharded
-
-
-def _refuse_lost_processes() -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process and leaves only the address of the others."""
-    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
-    joined = any(
-        name in os.environ for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-    )
-    if by_accelerate and "MASTER_ADDR" in os.environ and not joined:
-        raise UserError(
-            "accelerate launch was asked for several processes and has started one (it does so with --cpu); start them with: "
-            + _torchrun(2)
-        )
-
-
-def _torchrun(n: int) -> str:
-    cpu = "" if torch.cuda.is_available() else "ACCELERATE_USE_CPU=true "
-    return f"{cpu}torchrun --standalone --nproc_per_node {n} -m nca_interp train ..."
 
 
 def shard(model: Any, device: torch.device) -> None:
@@ -85,6 +68,12 @@ def synchronised(accelerator: Accelerator, model: Any, last: bool) -> Iterator[N
     else:
         with accelerator.no_sync(model):
             yield
+
+
+def reshard(model: Any) -> None:
+    """Let go of the weights that a forward pass without a backward pass has gathered; the optimiser knows only the shards."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
 
 
 def whole(tensor: Any) -> Any:

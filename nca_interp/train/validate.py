@@ -10,6 +10,7 @@ import torch
 from nca_interp.model.loss import IGNORE
 from nca_interp.train.batches import to_tensors
 from nca_interp.train.held import Loop
+from nca_interp.train.parallel import reshard
 
 
 @torch.no_grad()
@@ -30,6 +31,7 @@ def validate(loop: Loop) -> dict[str, float | None]:
             y.fill_(IGNORE)
         nll = loop.raw_model(x.to(accelerator.device), y.to(accelerator.device))
         sums += torch.stack([nll.double(), (y != IGNORE).sum().to(nll.device).double()]).to(sums.device)
+    reshard(loop.raw_model)
     total = accelerator.reduce(sums, "sum")
     loss = float(total[0] / total[1])
     return {"val_loss": loss, "val_bpb": loss / math.log(2) / meta.bytes_per_token if meta.bytes_per_token else None}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.model.checkpoint import load_model
@@ -19,7 +17,7 @@ from nca_interp.store import damage, read_json
 from nca_interp.train.batches import to_tensors
 from nca_interp.train.loop import Diverged, train
 
-from .conftest import make_run, spawn
+from .conftest import make_run
 
 
 def test_a_run_leaves_what_it_promises(study):
@@ -56,29 +54,6 @@ def test_another_configuration_is_refused(study):
         UserError, match=r"another configuration:\n  config.lr: there 0.003, asked for 0.0001\nnothing was changed"
     ):
         train(study, make_run(lr=1e-4))
-
-
-@pytest.mark.parametrize("micro", [1, 2, 4])
-def test_accumulation_does_not_change_the_result(study, micro):
-    whole, split = make_run(id="a"), make_run(id="b", micro_batch=micro)
-    train(study, whole)
-    train(study, split)
-    losses = [[r["loss"] for r in study.run(i).read_metrics()] for i in "ab"]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-
-
-def test_two_processes_equal_one(study):
-    one, two = make_run(id="one"), make_run(id="two")
-    assert spawn(study, one).wait() == 0
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    process = spawn(study, two, *launcher, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
-    assert process.wait(120) == 0, process.stderr.read()
-    a, b = (study.run(i).read_metrics() for i in ("one", "two"))
-    np.testing.assert_allclose([r["loss"] for r in a], [r["loss"] for r in b], rtol=1e-5)
-    np.testing.assert_allclose([r["grad_norm"] for r in a[1:]], [r["grad_norm"] for r in b[1:]], rtol=1e-4)
-    weights = [load_file(study.run(i).checkpoint(12) / "model.safetensors") for i in ("one", "two")]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_loss_that_becomes_nan_is_reported_as_diverged(study):
