@@ -19,7 +19,7 @@ import torch
 from tests.test_cli import CLI, call
 
 NUMBERS = ("metrics", "probes", "contrasts", "pairs", "complexity", "reasoning", "speedup")
-CLOCK = ["tokens_per_second"]
+CLOCK = ["tokens_per_second", "loader_share"]
 TWO = ["--set", "regimes.c4.runs={web=1}", "--set", "regimes.dyck.runs={web=1}"]
 
 
