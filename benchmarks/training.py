@@ -8,6 +8,7 @@ Loops, each in a process of its own, all on the same LlamaForCausalLM with the s
   Trainer          Hugging Face Trainer, its defaults, the same precision
   published        habits of the published code: additive mask tensor, AdamW not fused, loss over all logits;
                    `published, 64,000 rows` also allocates a head of 64,000 rows, as it does
+`a CPU s`: tokens a second of processor time, which other work on the machine disturbs least (with --threads 1).
 MFU: model FLOPs (6 x parameters in products + causal attention) over the best rate of a square matrix product here.
 """
 
@@ -92,14 +93,14 @@ def _compare(args: argparse.Namespace, name: str, peak: float) -> None:
                     first = found.get(loop, result)["first"]
                     found[loop] = {**result, "first": max(first, result["first"])}
     print(
-        f"{'loop':24} {'tokens/s':>9} {'ours/it':>8} {'MFU':>6} {'peak GB':>8} {'first step s':>13} {'data':>7} {'loss':>7}"
+        f"{'loop':24} {'tokens/s':>9} {'a CPU s':>8} {'ours/it':>8} {'MFU':>6} {'peak GB':>8} {'first step s':>13} {'data':>7} {'loss':>7}"
     )
     for loop, r in found.items():
         ratio = found["ours"]["rate"] / r["rate"] if "ours" in found else float("nan")
         mfu = r["rate"] * size.model.flops_per_token(size.vocab) / peak
         share = f"{r['share']:.2%}" if r["share"] is not None else ""
         print(
-            f"{loop:24} {r['rate']:9,.0f} {ratio:8.2f} {mfu:6.1%} {r['memory'] / 1e9:8.2f} {r['first']:13.1f} {share:>7} {r['loss']:7.4f}"
+            f"{loop:24} {r['rate']:9,.0f} {r['cpu']:8,.0f} {ratio:8.2f} {mfu:6.1%} {r['memory'] / 1e9:8.2f} {r['first']:13.1f} {share:>7} {r['loss']:7.4f}"
         )
 
 
@@ -167,7 +168,7 @@ class Clock:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.begin, self.steps = args, time.perf_counter(), 0
-        self.first = self.start = 0.0
+        self.first = self.start = self.cpu_start = self.seconds = self.cpu = 0.0
 
     def tick(self) -> bool:
         """After each step; whether to go on."""
@@ -177,9 +178,10 @@ class Clock:
         if self.steps == 1:
             self.first = now - self.begin
         if self.steps == 1 + WARM_UP:
-            self.start = now
+            self.start, self.cpu_start = now, time.process_time()
         timed = self.steps - 1 - WARM_UP
-        self.seconds = (now - self.start) / timed if timed > 0 else 0.0
+        if timed > 0:
+            self.seconds, self.cpu = (now - self.start) / timed, (time.process_time() - self.cpu_start) / timed
         return timed < 3 or now - self.start < self.args.seconds
 
 
@@ -200,8 +202,19 @@ def _one(args: argparse.Namespace, name: str, loop: str, folder: str) -> None:
         if args.device == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    rate = size.batch * size.model.n_ctx / clock.seconds
-    print(json.dumps({"rate": rate, "first": clock.first, "memory": memory, "share": share, "loss": loss}))
+    tokens = size.batch * size.model.n_ctx
+    print(
+        json.dumps(
+            {
+                "rate": tokens / clock.seconds,
+                "cpu": tokens / clock.cpu,
+                "first": clock.first,
+                "memory": memory,
+                "share": share,
+                "loss": loss,
+            }
+        )
+    )
 
 
 class _Enough(Exception):

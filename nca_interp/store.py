@@ -14,6 +14,7 @@ runs/out/<study>/
     micro_batch.json            sequences a forward pass, where the run was to find that out
     probes/step-00000100.csv    measurements of that checkpoint
   tables/*.csv                  tidy tables of the study
+  tensorboard/<run>/            events, where they were asked for
   report.html
 """
 
@@ -160,6 +161,7 @@ class StudyDir:
         self.tokens = path / "tokens"
         self.runs = path / "runs"
         self.tables = path / "tables"
+        self.tensorboard = path / "tensorboard"
         self.report = path / "report.html"
 
     @classmethod

@@ -56,7 +56,7 @@ def trackers(study: StudyDir, config: RunConfig, main: bool) -> Iterator[list[An
 def _open(kind: Any, name: str, study: StudyDir, config: RunConfig) -> Any:
     project = study.path.resolve().name
     if name == "tensorboard":
-        tracker = kind(config.id, study.path / "tensorboard")
+        tracker = kind(config.id, study.tensorboard)
     elif name == "wandb":
         tracker = kind(project, name=config.id, id=f"{project}-{config.id}", resume="allow", dir=study.path)
     else:

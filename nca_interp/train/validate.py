@@ -20,7 +20,7 @@ def validate(loop: Loop) -> dict[str, float | None]:
     rows, mask, micro = loop.tokens.val, loop.tokens.val_mask, loop.execution.micro_batch
     world = loop.execution.processes
     mine = np.arange(accelerator.process_index, len(rows), world)
-    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device if accelerator.device.type != "mps" else "cpu")
+    sums = torch.zeros(2, dtype=torch.float64)
     # sharded weights are gathered by all processes together, so all of them call the model equally often
     for start in range(0, -(-len(rows) // world), micro):
         index = mine[start : start + micro]
@@ -30,8 +30,8 @@ def validate(loop: Loop) -> dict[str, float | None]:
         if not real:
             y.fill_(IGNORE)
         nll = loop.raw_model(x.to(accelerator.device), y.to(accelerator.device))
-        sums += torch.stack([nll.double(), (y != IGNORE).sum().to(nll.device).double()]).to(sums.device)
+        sums += torch.tensor([float(nll), float((y != IGNORE).sum())], dtype=torch.float64)
     reshard(loop.raw_model)
-    total = accelerator.reduce(sums, "sum")
+    total = sums if world == 1 else accelerator.reduce(sums.to(accelerator.device), "sum")
     loss = float(total[0] / total[1])
     return {"val_loss": loss, "val_bpb": loss / math.log(2) / meta.bytes_per_token if meta.bytes_per_token else None}

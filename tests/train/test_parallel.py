@@ -42,12 +42,10 @@ def split(tmp_path_factory):
         make_run(id="sharded", **common, state_steps=(20,)),
         make_run(id="sharded-checkpointing", micro_batch=2, gradient_checkpointing=True, **common),
     ]
-    processes = [
-        spawn(study, one),
-        spawn(study, two, *TORCHRUN, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
-        spawn(study, sharded, *TORCHRUN, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", ACCELERATE_USE_FSDP="true"),
-    ]
-    for process in processes:
+    store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    launches = ((one, [], {}), (two, TORCHRUN, store), (sharded, TORCHRUN, {**store, "ACCELERATE_USE_FSDP": "true"}))
+    for runs, launcher, environment in launches:
+        process = spawn(study, runs, *launcher, **environment)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     return study
