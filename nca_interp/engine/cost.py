@@ -84,15 +84,24 @@ def memory(model: ModelConfig, vocab_size: int, micro_batch: int, precision: str
 
     Activations a token and layer, in numbers: both norms keep their input and their normalised input (4 d_model, always
     fp32), the projections their inputs (2 d_model), attention q, k, v and its output twice (5 n_heads d_head), the MLP
-    gate, silu(gate), up and their product (4 d_mlp); for the whole model 3 d_model, and the logits, their log-softmax
-    and its gradient (3 vocabulary, fp32). bf16 halves what is not marked fp32 and adds a bf16 copy of the matrices.
+    gate, silu(gate), up and their product (4 d_mlp); for the whole model 3 d_model. The logits of the rows that the loss takes
+    at a time: fp32 and twice in the precision. bf16 halves what is not marked fp32 and adds a bf16 copy of the matrices.
     """
+    from nca_interp.model.loss import LOGITS, MIN_ROWS
+
     width = 2 if precision == "bf16" else 4
     d, heads = model.d_model, model.n_heads * model.head_width
     layer = 4 * 4 * d + width * (2 * d + 5 * heads + 4 * model.d_mlp)
-    token = model.n_layers * layer + 4 * 3 * d + 4 * 3 * vocab_size
+    token = model.n_layers * layer + 4 * 3 * d
+    rows = min(micro_batch * model.n_ctx, max(MIN_ROWS, LOGITS["cpu"] // vocab_size))
+    logits = rows * vocab_size * (4.0 + 2 * width)
     parameters = model.n_params(vocab_size)
-    return 16.0 * parameters + (2.0 * parameters if precision == "bf16" else 0.0) + micro_batch * model.n_ctx * token
+    return (
+        16.0 * parameters
+        + (2.0 * parameters if precision == "bf16" else 0.0)
+        + micro_batch * model.n_ctx * token
+        + logits
+    )
 
 
 def disk_cost(plan: Plan, workers: int) -> DiskCost:

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.model.checkpoint import load_model

@@ -152,6 +152,12 @@ def test_every_regime_is_validated_on_the_same_rows(study, monkeypatch):
     assert len(seen["a"]) == 16
 
 
+def test_sharding_one_process_is_refused(study, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=r"--shard: there is one process; start several: .*torchrun"):
+        train(study, make_run())
+
+
 @pytest.mark.parametrize("micro", [3, 5])
 def test_a_split_that_does_not_come_out_even_is_refused(study, micro):
     run = make_run(batch_size=8)
