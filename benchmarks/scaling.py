@@ -69,7 +69,8 @@ def needs() -> str:
     for preset in SHAPES:
         precision = "bf16" if preset not in ("tiny", "mini", "small") else "fp32"
         plan = make_plan(recipe(preset), precision, "nca", "web", 0, analyze=False)  # type: ignore[arg-type]
-        costs, disk = [run_cost(run) for run in plan.runs], disk_cost(plan, 1)
+        device = "cuda" if precision == "bf16" else "cpu"
+        costs, disk = [run_cost(run, device) for run in plan.runs], disk_cost(plan, 1)
         tokens = [run.config.steps * run.config.batch_size * run.model.n_ctx for run in plan.runs]
         flops = sum(job.flops for job in plan.jobs)
         rate = measured.get(preset, {}).get("flops_per_second")

@@ -129,6 +129,13 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def device_type() -> str:
+    """Where runs are computed: cuda, or cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def device_name() -> str:
     """The accelerator, or the processor where there is none."""
     import torch

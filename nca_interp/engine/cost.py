@@ -66,12 +66,14 @@ class DiskCost(NamedTuple):
         return self.tokens + self.runs + self.extra
 
 
-def run_cost(run: RunConfig) -> RunCost:
-    """What one run needs."""
+def run_cost(run: RunConfig, device: str = "cpu") -> RunCost:
+    """What one run needs; `device` ("cpu" or "cuda") decides how many logits exist at a time."""
     parameters = run.model.n_params(vocab(run))
     return RunCost(
         parameters=parameters,
-        memory=memory(run.model, vocab(run), run.config.rows_at_once, run.precision),
+        memory=memory(
+            run.model, vocab(run), run.config.rows_at_once, run.precision, device, run.config.gradient_checkpointing
+        ),
         checkpoint=parameters * CHECKPOINT_BYTES + CHECKPOINT_FILES,
         checkpoints=len(run.config.checkpoint_steps()),
         state=parameters * STATE_BYTES + CHECKPOINT_FILES,
@@ -79,29 +81,27 @@ def run_cost(run: RunConfig) -> RunCost:
     )
 
 
-def memory(model: ModelConfig, vocab_size: int, micro_batch: int, precision: str) -> float:
-    """Bytes of training on one device: weights 4, gradients 4, AdamW 8 a parameter, and activations kept for backward.
+def memory(
+    model: ModelConfig, vocab_size: int, rows: int, precision: str, device: str = "cpu", checkpointing: bool = False
+) -> float:
+    """Bytes of the tensors when `rows` sequences are trained at a time on one device (unsharded).
 
-    Activations a token and layer, in numbers: both norms keep their input and their normalised input (4 d_model, always
-    fp32), the projections their inputs (2 d_model), attention q, k, v and its output twice (5 n_heads d_head), the MLP
-    gate, silu(gate), up and their product (4 d_mlp); for the whole model 3 d_model. The logits of the rows that the loss takes
-    at a time: fp32 and twice in the precision. bf16 halves what is not marked fp32 and adds a bf16 copy of the matrices.
+    A parameter: weight, gradient and two AdamW moments in fp32, 16 bytes; bf16 adds a copy of the matrices, 2 bytes.
+    A token and layer, kept for the backward pass: both norms their input and their normalised input (4 d_model, always
+    fp32), the projections their inputs (2 d_model), attention q, k, v and its output (4 n_heads d_head), the MLP gate,
+    silu(gate), up and their product (4 d_mlp); bf16 halves what is not marked fp32. With gradient checkpointing, that of
+    one layer, and of the others their fp32 input. The loss: the logits of the rows that it takes at a time, in the
+    precision and as fp32 softmax and error, and the last hidden state four times.
     """
     from nca_interp.model.loss import LOGITS, MIN_ROWS
 
     width = 2 if precision == "bf16" else 4
-    d, heads = model.d_model, model.n_heads * model.head_width
-    layer = 4 * 4 * d + width * (2 * d + 5 * heads + 4 * model.d_mlp)
-    token = model.n_layers * layer + 4 * 3 * d
-    rows = min(micro_batch * model.n_ctx, max(MIN_ROWS, LOGITS["cpu"] // vocab_size))
-    logits = rows * vocab_size * (4.0 + 2 * width)
-    parameters = model.n_params(vocab_size)
-    return (
-        16.0 * parameters
-        + (2.0 * parameters if precision == "bf16" else 0.0)
-        + micro_batch * model.n_ctx * token
-        + logits
-    )
+    d, heads, tokens = model.d_model, model.n_heads * model.head_width, rows * model.n_ctx
+    layer = 4 * 4 * d + width * (2 * d + 4 * heads + 4 * model.d_mlp)
+    layers = layer + 4 * d * (model.n_layers - 1) if checkpointing else layer * model.n_layers
+    at_a_time = min(tokens, max(MIN_ROWS, LOGITS[device] // vocab_size))
+    loss = at_a_time * vocab_size * (4 + 2 * width) + tokens * d * (8 + 2 * width)
+    return (18.0 if precision == "bf16" else 16.0) * model.n_params(vocab_size) + tokens * layers + loss
 
 
 def disk_cost(plan: Plan, workers: int) -> DiskCost:
@@ -126,7 +126,7 @@ def print_plan(plan: Plan, folder: Path, workers: int | None, threads: int) -> N
     shape = f"{model.n_layers} layers, d_model {model.d_model}, {model.n_heads} heads, d_mlp {model.d_mlp}, n_ctx {model.n_ctx}"
     print(f"model       {shape}: {model.n_params_body:,} parameters without embeddings")
     flops = {job.payload.id: job.flops for job in plan.jobs if job.kind == "train"}  # type: ignore[union-attr]
-    costs = {run.id: run_cost(run) for run in runs}
+    costs = {run.id: run_cost(run, machine.device_type()) for run in runs}
     print(f"{'run':36} {'steps':>9} {'tokens':>14} {'parameters':>13} {'FLOPs':>9} {'memory':>8} {'checkpoints':>14}")
     for run in runs:
         cost, tokens = costs[run.id], run.config.steps * run.config.batch_size * model.n_ctx
