@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from nca_interp.errors import Busy as Busy
 from nca_interp.errors import RunFailed as RunFailed
 from nca_interp.errors import UserError as UserError
 

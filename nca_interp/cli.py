@@ -35,6 +35,7 @@ Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads a job.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Probes = Annotated[Path | None, typer.Option(help="Folder with further probe files.")]
 
 
@@ -80,8 +81,14 @@ def train(
     out: Out = None,
     workers: Workers = None,
     threads: Threads = 1,
+    device: Device = "auto",
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also report to tensorboard, wandb or trackio (repeatable).")
+    ] = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Under several processes: shard the model (FSDP2).")] = False,
 ) -> None:
     """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
+    _execute_on(device, track or [], shard)
     study, plan = _plan(run, regime, domain, seed, set_, analyze=False)
     folder = out or OUT / study.name
     if dry_run:
@@ -158,6 +165,23 @@ def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "d
         webbrowser.open(path.resolve().as_uri())
 
 
+@app.command()
+def watch(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print it once as JSON.")] = False,
+) -> None:
+    """Show the state of every run of a study while other processes train it. Reads only."""
+    from contextlib import suppress
+
+    from rich.console import Console
+
+    from nca_interp import watch as watching
+
+    with suppress(KeyboardInterrupt):
+        watching.watch(study, Console(), once, json)
+
+
 @app.command("list")
 def list_(
     probes: Probes = None,
@@ -201,20 +225,34 @@ def doctor() -> None:
         raise RunFailed("packages are missing; install with: pip install -c constraints.txt -e .")
 
 
+def _execute_on(device: str, track: list[str], shard: bool) -> None:
+    """Settle how runs are computed, for this process and its workers, before anything touches a device."""
+    import os
+
+    from nca_interp.machine import refuse_lost_processes, use_device
+
+    refuse_lost_processes()
+    use_device(device)
+    if track:
+        from nca_interp.train.track import TRACK, check
+
+        check(track)
+        os.environ[TRACK] = ",".join(track)
+    if shard:
+        from nca_interp.train.parallel import SHARD
+
+        os.environ[SHARD] = "true"
+
+
 def _plan(
     name: str, regime: str | None, domain: str | None, seed: int | None, overrides: list[str] | None, *, analyze: bool
 ) -> tuple[Study, Plan]:
     from nca_interp import discover
-    from nca_interp.config import Study
     from nca_interp.engine.plan import make_plan
     from nca_interp.machine import resolve_precision
-    from nca_interp.overrides import with_overrides
+    from nca_interp.overrides import call_recipe
 
-    definition = discover.find("runs", name)
-    study = definition.value()
-    if not isinstance(study, Study):
-        raise UserError(f"{definition.path}: {name} returned {type(study).__name__}, expected a Study")
-    study = with_overrides(study, overrides or [])
+    study = call_recipe(discover.find("runs", name).value, overrides or [])
     return study, make_plan(study, resolve_precision(study.precision), regime, domain, seed, analyze)
 
 
@@ -224,7 +262,7 @@ def _run(folder: Path, study: Study, plan: Plan, workers: int | None, threads: i
     import shutil
 
     from nca_interp import machine
-    from nca_interp.engine.plan import disk_bytes
+    from nca_interp.engine.cost import disk_cost, size
     from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir
 
@@ -237,13 +275,12 @@ def _run(folder: Path, study: Study, plan: Plan, workers: int | None, threads: i
         machine.provenance(" ".join(["nca-interp", *sys.argv[1:]]), precision, workers, threads),
     )
     free = shutil.disk_usage(folder).free
-    if fresh and disk_bytes(plan) > free:
-        raise RunFailed(f"{folder}: the plan needs {disk_bytes(plan) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    if fresh and (needed := disk_cost(plan, workers).peak) > free:
+        raise RunFailed(f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run)")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from nca_interp.engine.runner import run_inline
 
-        run_inline(directory, plan, lambda what, job, message: print(what, job.id, flush=True))
-        return 0
+        return _finish(run_inline(directory, plan, lambda what, job, message: print(what, job.id, flush=True)), resume)
     return _finish(_follow(directory, plan, workers, threads, None), resume)
 
 

@@ -44,8 +44,10 @@ def define(kind: Kind, name: str, value: Any) -> None:
     _collected.append((kind, name, value))
 
 
-def run(function: Callable[[], Study]) -> Callable[[], Study]:
-    """Mark a function of a file in `runs/` as a recipe: `nca-interp train NAME`, underscores as hyphens."""
+def run(function: Callable[..., Study]) -> Callable[..., Study]:
+    """Mark a function of a file in `runs/` as a recipe: `nca-interp train NAME`, underscores as hyphens.
+
+    It takes nothing, or configuration models with defaults, whose fields `--set NAME.field=value` changes."""
     define("runs", function.__name__.replace("_", "-"), function)
     return function
 

@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class RunFailed(RuntimeError):
     """A run that started and could not finish (diverged, disk full): exit code 1."""
+
+
+class Busy(RunFailed):
+    """Another process is doing this very work; it can be waited for."""

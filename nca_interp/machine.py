@@ -11,6 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from nca_interp.base import UserError
+from nca_interp.config import suggest
+
 PACKAGES = (
     "torch", "transformers", "transformer-lens", "accelerate", "numpy", "scipy", "pandas", "statsmodels", "numba",
     "tokenizers", "datasets", "safetensors", "altair", "vl-convert-python", "pydantic", "typer", "rich", "jinja2",
@@ -25,6 +28,52 @@ def native_bf16() -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def use_device(asked: str) -> None:
+    """Make this process and those it starts compute on "cpu", "cuda" or "mps"; "auto": an accelerator where there is one.
+
+    Call before anything touches a device. Raises UserError where the asked device is absent.
+    """
+    import torch
+
+    if asked == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return
+    present = {"auto": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked not in present:
+        raise UserError(
+            f"--device {asked}: unknown{suggest(asked, ['auto', 'cpu', *[d for d in present if d != 'auto']])}"
+        )
+    if not present[asked]:
+        here = ["auto", "cpu", *[d for d in ("cuda", "mps") if present[d]]]
+        built = (
+            "" if asked != "cuda" or torch.version.cuda else f", and torch {torch.__version__} is built without CUDA"
+        )
+        raise UserError(f"--device {asked}: there is no such device here{built}; legal here: {', '.join(here)}")
+
+
+def refuse_lost_processes() -> None:
+    """UserError where a launcher was asked for several processes and started one.
+
+    `accelerate launch --cpu --num_processes 2` does so without a word; it leaves only the address of the others.
+    """
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    joined = any(name in os.environ for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
+    if by_accelerate and "MASTER_ADDR" in os.environ and not joined:
+        raise UserError(
+            "accelerate launch was asked for several processes and has started one (it does so with --cpu); "
+            f"start them with: {torchrun(2)}"
+        )
+
+
+def torchrun(n: int) -> str:
+    """The command that starts `n` processes on this machine."""
+    import torch
+
+    cpu = "" if torch.cuda.is_available() else "ACCELERATE_USE_CPU=true "
+    return f"{cpu}torchrun --standalone --nproc_per_node {n} -m nca_interp train ..."
 
 
 def resolve_precision(asked: str) -> Literal["fp32", "bf16"]:
@@ -78,6 +127,13 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def device_type() -> str:
+    """Where runs are computed: cuda, or cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_name() -> str:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from nca_interp.base import UserError
-from nca_interp.config import suggest
+from nca_interp.config import Study, suggest
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def call_recipe(recipe: Callable[..., Study], overrides: Iterable[str]) -> Study:
+    """The study of a recipe with `a.b=value` overrides applied.
+
+    A recipe may take configuration models with defaults, such as the switches of `paper`; overrides that begin with the
+    name of one are applied to it before the recipe is called, all others to the study it returns.
+    """
+    defaults = {name: parameter.default for name, parameter in inspect.signature(recipe).parameters.items()}
+    arguments = {name: default.model_dump(mode="json") for name, default in defaults.items()}
+    rest = []
+    for override in overrides:
+        key, value = _split(override)
+        if key.split(".")[0] in arguments:
+            _assign(arguments, key, value)
+        else:
+            rest.append(override)
+    study = recipe(**{name: parse(type(defaults[name]), values) for name, values in arguments.items()})
+    if not isinstance(study, Study):
+        raise UserError(f"{recipe.__name__}: returned {type(study).__name__}, expected a Study")
+    return with_overrides(study, rest)
 
 
 def with_overrides(model: M, overrides: Iterable[str]) -> M:
@@ -22,11 +44,15 @@ def with_overrides(model: M, overrides: Iterable[str]) -> M:
     """
     data = model.model_dump(mode="json")
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise UserError(f"--set {override}: expected key=value")
-        _assign(data, key.strip(), _toml_value(text.strip()))
+        _assign(data, *_split(override))
     return parse(type(model), data)
+
+
+def _split(override: str) -> tuple[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise UserError(f"--set {override}: expected key=value")
+    return key.strip(), _toml_value(text.strip())
 
 
 def _toml_value(text: str) -> Any:

@@ -6,144 +6,45 @@ runs/out/<study>/
   runs/<run>/                   one training stage of one regime, domain and seed
     run.json                    its whole configuration
     metrics.jsonl               one line a logged step
-    status.json                 running | done | stopped | diverged | failed, with step and time
+    status.json                 running | done | stopped | diverged | failed, with step, process and time
+    run.lock                    held by the process that trains the run
     checkpoints/step-00000100/  a Hugging Face directory + provenance.json + MANIFEST.json
-    state/                      the newest resumable state (weights, AdamW moments, step)
+    state/step-00000100/        a resumable state (weights, AdamW moments, step): the newest two, and those asked for
+    inputs.json                 SHA-256 of the tokens and the parent's weights that the run began with
+    micro_batch.json            sequences a forward pass, where the run was to find that out
     probes/step-00000100.csv    measurements of that checkpoint
   tables/*.csv                  tidy tables of the study
+  tensorboard/<run>/            events, where they were asked for
   report.html
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nca_interp.base import RunFailed, UserError
+from nca_interp.base import UserError
+from nca_interp.files import MANIFEST as MANIFEST
+from nca_interp.files import checkpoint_hash as checkpoint_hash
+from nca_interp.files import commit_dir as commit_dir
+from nca_interp.files import damage as damage
+from nca_interp.files import disk_errors as disk_errors
+from nca_interp.files import held, is_held, sweep, sync
+from nca_interp.files import read_json as read_json
+from nca_interp.files import refuse_foreign as refuse_foreign
+from nca_interp.files import sha256_file as sha256_file
+from nca_interp.files import write_json as write_json
+from nca_interp.files import write_text as write_text
 
-MANIFEST = "MANIFEST.json"
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; the file is complete or the old one is untouched."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically (temporary file beside it, fsync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        with disk_errors(path), open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> Any:
-    """Parsed JSON; UserError naming the file if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
-
-
-def refuse_foreign(folder: Path, record: str, what: str) -> None:
-    """UserError if `folder` is there and is no `what`, known by its file `record`: writing would replace other files."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / record).is_file())):
-        raise UserError(f"--out {folder}: not empty and no {what}; choose another folder; nothing was changed")
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into RunFailed with one sentence; what was complete before stays."""
-    try:
-        yield
-    except OSError as error:
-        raise RunFailed(
-            f"cannot write {path}: {error.strerror or error}; everything written before is intact"
-        ) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # how safetensors reports a full disk
-            raise
-        raise RunFailed(f"cannot write {path}: {error}; everything written before is intact") from error
-
-
-def commit_dir(final: Path, write: Callable[[Path], None]) -> Path:
-    """Run `write(temporary_directory)`; afterwards `final` exists complete with a SHA-256 manifest, or not at all."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with disk_errors(final):
-            temporary.mkdir()
-            write(temporary)
-            files = sorted(p for p in temporary.rglob("*") if p.is_file())
-            listing = {
-                str(p.relative_to(temporary)): {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files
-            }
-            (temporary / MANIFEST).write_text(json.dumps(listing, indent=1, sort_keys=True))
-            for path in [*files, temporary / MANIFEST, temporary]:
-                _fsync(path)
-            if final.exists():
-                old = final.with_name(f".tmp-old-{final.name}-{os.getpid()}")
-                os.rename(final, old)
-                os.rename(temporary, final)
-                shutil.rmtree(old)
-            else:
-                os.rename(temporary, final)
-            _fsync(final.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return final
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def damage(directory: Path) -> str | None:
-    """What is wrong with a committed directory (missing, truncated or altered file), or None if it is whole."""
-    try:
-        listing = json.loads((directory / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        return f"no readable {MANIFEST} ({error})"
-    for name, entry in listing.items():
-        path = directory / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != entry["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {entry['bytes']}"
-        if sha256_file(path) != entry["sha256"]:
-            return f"{name} was altered (SHA-256 differs)"
-    return None
-
-
-def checkpoint_hash(directory: Path) -> str:
-    """Identity of a committed checkpoint: SHA-256 of its manifest."""
-    return sha256_file(directory / MANIFEST)
+STEP, LOCK = "step-", ".study.lock"
+SHOWN = 12
+"""Differences between two configurations that a message lists before it counts the rest."""
 
 
 class RunDir:
@@ -155,7 +56,9 @@ class RunDir:
         self.metrics = path / "metrics.jsonl"
         self.status_file = path / "status.json"
         self.checkpoints = path / "checkpoints"
-        self.state = path / "state"
+        self.states = path / "state"
+        self.inputs = path / "inputs.json"
+        self.micro_batch = path / "micro_batch.json"
         self.lock = path / "run.lock"
         self.result = path / "result.json"
 
@@ -166,11 +69,34 @@ class RunDir:
 
     def checkpoint(self, step: int) -> Path:
         """Directory of the checkpoint after `step` steps."""
-        return self.checkpoints / f"step-{step:08d}"
+        return self.checkpoints / f"{STEP}{step:08d}"
 
     def steps(self) -> list[int]:
         """Steps with a committed checkpoint, ascending."""
-        return sorted(int(p.name.removeprefix("step-")) for p in self.checkpoints.glob("step-*"))
+        return _steps(self.checkpoints)
+
+    def damaged_checkpoints(self, last: int) -> Iterator[str]:
+        """One sentence for each checkpoint up to step `last` that lacks a file or a part of one (sizes are compared only)."""
+        for step in self.steps():
+            if step <= last and (problem := damage(self.checkpoint(step), quick=True)):
+                yield f"{self.checkpoint(step)} is damaged: {problem}; only a new run in place of {self.path} makes it again"
+
+    def state(self, step: int) -> Path:
+        """Directory of the resumable state after `step` steps."""
+        return self.states / f"{STEP}{step:08d}"
+
+    def state_steps(self) -> list[int]:
+        """Steps with a resumable state, ascending (whole or not)."""
+        return _steps(self.states)
+
+    def prune_states(self, last: int, newest: int, keep: Iterable[int] = ()) -> None:
+        """Of the resumable states up to step `last`, keep the `newest` and those of the steps in `keep`; remove all others."""
+        steps = [step for step in self.state_steps() if step <= last]
+        kept = {*steps[len(steps) - newest :], *(step for step in keep if step <= last)}
+        for step in set(self.state_steps()) - kept:
+            shutil.rmtree(self.state(step), ignore_errors=True)
+        if self.states.is_dir() and not any(self.states.iterdir()):
+            self.states.rmdir()
 
     def probes(self, step: int) -> Path:
         """Measurements of one checkpoint."""
@@ -181,23 +107,50 @@ class RunDir:
         return read_json(self.status_file) if self.status_file.exists() else {"state": "new", "step": 0}
 
     def set_status(self, state: str, step: int, **extra: Any) -> None:
-        """Record the run's state atomically."""
-        write_json(
-            self.status_file, {"state": state, "step": step, "time": round(time.time(), 1), "pid": os.getpid(), **extra}
-        )
+        """Record the run's state atomically, with this process and the wall clock (for reading only)."""
+        who = {"pid": os.getpid(), "host": platform.node(), "time": round(time.time(), 1)}
+        write_json(self.status_file, {"state": state, "step": step, **who, **extra})
+
+    def holder(self) -> str:
+        """Who trains the run, as far as its status says."""
+        status = self.status()
+        return f"process {status['pid']} on {status['host']}" if "host" in status else "another process"
+
+    def is_live(self) -> bool | None:
+        """Whether a process trains the run now, by its lock; None where the file system cannot say."""
+        return is_held(self.lock)
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with disk_errors(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def sync_metrics(self) -> None:
+        """Bring metrics.jsonl onto the disk, so that no state is ever ahead of its metrics."""
+        if self.metrics.exists():
+            sync(self.metrics)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl; an incomplete last line (a kill while writing) is left out."""
+        """Rows of metrics.jsonl; an incomplete last line (a kill while writing) is left out. UserError names a bad line."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        rows = []
+        for number, line in enumerate(self.metrics.read_text().splitlines(keepends=True), 1):
+            if line.endswith("\n"):
+                try:
+                    rows.append(json.loads(line))
+                except ValueError as error:
+                    raise UserError(f"{self.metrics}, line {number}: not readable as JSON ({error})") from None
+        return rows
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written (call only while holding the run's lock)."""
-        for parent in (self.path, self.checkpoints):
-            for left in parent.glob(".tmp-*"):
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        for parent in (self.path, self.checkpoints, self.states):
+            sweep(parent)
+
+
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(p.name.removeprefix(STEP)) for p in folder.glob(f"{STEP}*"))
 
 
 class StudyDir:
@@ -209,8 +162,8 @@ class StudyDir:
         self.tokens = path / "tokens"
         self.runs = path / "runs"
         self.tables = path / "tables"
+        self.tensorboard = path / "tensorboard"
         self.report = path / "report.html"
-        self.lock = path / "study.lock"
 
     @classmethod
     def open(cls, path: Path) -> StudyDir:
@@ -223,6 +176,10 @@ class StudyDir:
     def run(self, run_id: str) -> RunDir:
         """The directory of one run (it need not exist yet)."""
         return RunDir(self.runs / run_id)
+
+    def token_lock(self, name: str) -> Path:
+        """Lock of the process that writes the token directory `name`."""
+        return self.tokens / f".{name}.lock"
 
     def all_runs(self) -> list[RunDir]:
         """Runs that have begun, by name."""
@@ -242,19 +199,27 @@ class StudyDir:
 
     def claim(self, study: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write study.json, or check that the folder belongs to the same study; another one is refused, key by key."""
-        self.path.mkdir(parents=True, exist_ok=True)
         if self.config.exists():
-            found = list(differences(self.read_config(), study))
-            if found:
-                shown = "\n".join(f"  {line}" for line in found[:12])
-                raise UserError(
-                    f"{self.path}: this folder belongs to another configuration:\n{shown}\n"
-                    "choose another --out, or delete the folder; nothing was changed"
-                )
+            self._same(study)
             return
-        if any(self.path.iterdir()) and not {p.name for p in self.path.iterdir()} <= {self.lock.name}:
+        foreign = self.path.is_dir() and any(not p.name.startswith((".tmp-", LOCK)) for p in self.path.iterdir())
+        if foreign and not self.config.exists():  # another process may have claimed it just now
             raise UserError(f"{self.path}: not empty and not a study; choose another --out; nothing was changed")
-        write_json(self.config, {"study": study, "provenance": provenance})
+        with held(self.path / LOCK, lambda: f"{self.path}: another process is claiming this folder", patience=30):
+            if self.config.exists():
+                self._same(study)
+            else:
+                write_json(self.config, {"study": study, "provenance": provenance})
+
+    def _same(self, study: dict[str, Any]) -> None:
+        if found := list(differences(self.read_config(), study)):
+            shown = [f"  {line}" for line in found[:SHOWN]]
+            if len(found) > SHOWN:
+                shown.append(f"  and {len(found) - SHOWN} more")
+            raise UserError(
+                f"{self.path}: this folder belongs to another configuration:\n" + "\n".join(shown) + "\n"
+                "choose another --out, or delete the folder; nothing was changed"
+            )
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

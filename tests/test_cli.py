@@ -79,6 +79,11 @@ def test_dry_run_of_one_run_has_only_what_it_needs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("train", "smoke", "--device", "cpuu"), "--device cpuu: unknown; did you mean 'cpu'?"),
+        (
+            ("train", "smoke", "--track", "tensorbord"),
+            "--track tensorbord: unknown tracker; did you mean 'tensorboard'?",
+        ),
         (["train", "smok"], "unknown run 'smok'; did you mean 'smoke'"),
         (["train", "smoke", "--regime", "nac"], "unknown regime 'nac'; did you mean 'nca'"),
         (["train", "smoke", "--domain", "wab"], "unknown domain 'wab'; did you mean 'web'"),

@@ -49,6 +49,8 @@ def test_override_by_name_and_type(study):
         ("regimes.nca.source.kind=life", "life"),
         ("domains.web.source.source=site:poems", "source: 'site:poems' is unknown; legal"),
         ("pt.micro_batch=3", "micro_batch: 3 does not divide batch_size 4"),
+        ("pt.warmup=100", "pt.warmup: 100 is more warm-up than steps; it is a share of the steps, 0 to less than 1"),
+        ("pt.on_nonfinite=ignore", "pt.on_nonfinite: Input should be 'stop' or 'skip'"),
         ("steps", "expected key=value"),
         ("regimes.nca.runs.webb=1", "unknown key 'webb'|unknown domain 'webb'|runs"),
     ],

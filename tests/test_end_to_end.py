@@ -19,8 +19,13 @@ import torch
 from tests.test_cli import CLI, call
 
 NUMBERS = ("metrics", "probes", "contrasts", "pairs", "complexity", "reasoning", "speedup")
-CLOCK = ["tokens_per_second"]
-TWO = ["--set", "regimes.c4.runs={web=1}", "--set", "regimes.dyck.runs={web=1}"]
+CLOCK = ["tokens_per_second", "loader_share"]
+# fp32 on every machine: transformers alone is to agree to five digits
+TWO = [
+    part
+    for setting in ("regimes.c4.runs={web=1}", "regimes.dyck.runs={web=1}", "precision=fp32")
+    for part in ("--set", setting)
+]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nca_interp.base import RunFailed, UserError
+from nca_interp.base import Busy, RunFailed, UserError
 from nca_interp.store import StudyDir, commit_dir, damage, read_json, write_json, write_text
 
 
@@ -79,3 +79,46 @@ def test_an_incomplete_last_metrics_line_is_left_out(tmp_path):
     run = StudyDir(tmp_path).run("r")
     write_text(run.metrics, '{"step": 0}\n{"step": 1}\n{"st')
     assert [row["step"] for row in run.read_metrics()] == [0, 1]
+
+
+def test_a_folder_can_be_claimed_by_many_at_once(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    study = {"name": "a", "values": list(range(20))}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: StudyDir(tmp_path / "s").claim(study, {"command": str(i)}), range(40)))
+    assert StudyDir(tmp_path / "s").read_config() == study
+    with pytest.raises(UserError, match="  and 3 more\nchoose another --out"):
+        StudyDir(tmp_path / "s").claim({f"k{i}": 0 for i in range(13)}, {})
+
+
+def test_a_claim_that_was_killed_half_way_can_be_repeated(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".tmp-study.json-99").write_text("half")
+    StudyDir(tmp_path / "s").claim({"name": "a"}, {})
+    assert StudyDir(tmp_path / "s").read_config() == {"name": "a"}
+
+
+def test_a_lock_shows_who_holds_it_and_dies_with_its_process(tmp_path):
+    import multiprocessing
+    import time
+
+    from nca_interp.files import held, is_held
+
+    def hold(lock):
+        with held(lock, lambda: ""):
+            time.sleep(60)
+
+    lock = tmp_path / "x.lock"
+    assert is_held(lock) is False
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(lock,))
+    process.start()
+    while not is_held(lock):
+        time.sleep(0.01)
+    with pytest.raises(Busy, match="process 7 has it"), held(lock, lambda: "process 7 has it", patience=0.05):
+        pass
+    process.kill()
+    process.join()
+    assert is_held(lock) is False
+    with held(lock, lambda: ""):
+        assert is_held(lock) is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ RUNS = [
     "description",
     "flops",
     "tokens_per_second",
+    "loader_share",
+    "spikes",
+    "nonfinite",
+    "skipped",
     "precision",
     "checkpoint_sha256",
 ]
@@ -57,8 +62,15 @@ METRICS = [
     "val_loss",
     "val_bpb",
     "grad_norm",
+    "grad_norm_embed",
+    "grad_norm_attn",
+    "grad_norm_mlp",
+    "grad_norm_norm",
     "lr",
     "tokens_per_second",
+    "loader_share",
+    "event",
+    "skipped",
 ]
 COMPLEXITY = [
     "source",
@@ -118,7 +130,7 @@ def _names(study: Study) -> set[str]:
 
 def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
     config, ppt = run.config, ppt_of(run, by_id)
-    speeds = [row["tokens_per_second"] for row in run.rows if row.get("tokens_per_second")]
+    events = Counter(row.get("event") for row in run.rows)
     return {
         **run.identity,
         "label": config.label,
@@ -132,10 +144,19 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
         "source": Path(config.tokens).name,
         "description": run.meta.description,
         "flops": run.flops,
-        "tokens_per_second": float(np.median(speeds)) if speeds else None,
+        "tokens_per_second": _median(run, "tokens_per_second"),
+        "loader_share": _median(run, "loader_share"),
+        "spikes": events["spike"],
+        "nonfinite": events["nonfinite"],
+        "skipped": sum(bool(row.get("skipped")) for row in run.rows),
         "precision": config.precision,
         "checkpoint_sha256": weights_hash(run.dir),
     }
+
+
+def _median(run: Run, column: str) -> float | None:
+    values = [row[column] for row in run.rows if row.get(column) is not None]
+    return float(np.median(values)) if values else None
 
 
 def _final(runs: list[Run]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nca_interp.base import RunFailed
 from nca_interp.engine.plan import Job, TokensJob
+from nca_interp.files import damage, held, sweep
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
@@ -14,7 +15,10 @@ def execute(study_path: Path, job: Job, probes: Path | None) -> None:
     """Do one job in this process. Raises UserError, RunFailed or train.loop.Stopped as its part of the work does."""
     study = StudyDir(study_path)
     if isinstance(job.payload, TokensJob):
-        write_token_files(study, job.payload)
+        path = study.path / job.payload.path
+        with held(study.token_lock(path.name), lambda: f"{path}: another process is writing these tokens"):
+            sweep(path.parent, path.name)
+            write_token_files(study, job.payload)
     elif job.kind == "train":
         from nca_interp.train.loop import train
 
@@ -53,5 +57,6 @@ def is_done(study: StudyDir, job: Job) -> bool:
     if job.kind == "train":
         run = study.run(job.payload.id)
         same = run.config.is_file() and RunConfig.model_validate(read_json(run.config)) == job.payload
-        return same and run.status()["state"] == "done" and run.checkpoint(job.payload.config.steps).is_dir()
+        final = run.checkpoint(job.payload.config.steps)
+        return same and run.status()["state"] == "done" and damage(final, quick=True) is None
     return False  # cheap to ask the analysis itself, which compares hashes

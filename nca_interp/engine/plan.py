@@ -12,7 +12,8 @@ from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
-BYTES_PER_PARAMETER = 4
+GPT2_VOCAB = 50_257
+"""What a named Hugging Face tokenizer is taken to have before it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ class _Builder:
             keep=regime.keep if stage == "pt" else MODULES,
             reinit_to=regime.reinit_to,
             precision=self.precision,
+            compile=self.study.compile,
         )
         needs = [f"tokens:{tokens}"] + ([f"train:{parent}"] if parent else [])
         flops = config.steps * config.batch_size * self.study.model.n_ctx * self.study.model.flops_per_token(vocab(run))
@@ -167,28 +169,18 @@ class _Builder:
 
 
 def vocab(run: RunConfig) -> int:
-    """Vocabulary size as far as it is known before the token file exists (a trained BPE may end up smaller)."""
-    source = run.source
-    if source["kind"] == "nca":
+    """Rows of the run's embedding, as far as known before the token file exists (a trained BPE may end up smaller)."""
+    return max(spec_vocab(run.source), run.config.vocab_rows or 0)
+
+
+def spec_vocab(source: dict[str, Any]) -> int:
+    """Tokens of a source's vocabulary; of question-answer pairs, which use their domain's, 0."""
+    if source.get("kind") == "nca":
         return source["n_states"] ** (source["patch"] ** 2) + 2
-    if source["kind"] == "dyck":
+    if source.get("kind") == "dyck":
         return 2 * source["k"]
-    return source["tokenizer"]["vocab_size"]
-
-
-def disk_bytes(plan: Plan) -> int:
-    """Bytes that the plan's token files and checkpoints take: fp32 weights a checkpoint, and one AdamW state a worker."""
-    total = 0
-    largest = 0
-    for job in plan.jobs:
-        if isinstance(job.payload, TokensJob):
-            total += (job.payload.n_train + job.payload.n_val) * (job.payload.seq_len + 1) * 2
-        elif job.kind == "train":
-            run = job.payload
-            size = run.model.n_params(vocab(run)) * BYTES_PER_PARAMETER
-            total += size * len(run.config.checkpoint_steps())
-            largest = max(largest, size)
-    return total + 2 * 3 * largest
+    tokenizer = source.get("tokenizer", {"kind": "bpe", "vocab_size": 0})
+    return GPT2_VOCAB if tokenizer["kind"] == "hf" else tokenizer["vocab_size"]
 
 
 def analysis_plan(study: StudyDir) -> Plan:

@@ -1,31 +1,39 @@
 """Run a plan on this machine: one worker process per core (or GPU), each job in a fresh fork of a warm server.
 
 The fork server has imported torch and transformers once, so a job starts in milliseconds and a crash takes nothing
-with it. Workers talk to the parent through the files they write anyway; the parent only watches.
+with it. Several such commands, on this machine or on others that see the same folder, share one study: every job is
+guarded by a file lock, and what another process is doing is waited for.
 """
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
-from nca_interp.base import RunFailed, UserError
 from nca_interp.engine.jobs import execute, is_done
 from nca_interp.engine.plan import Job, Plan
-from nca_interp.store import StudyDir, write_text
+from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE, work
+from nca_interp.store import StudyDir
 
-EXIT_USAGE, EXIT_FAILED, EXIT_STOPPED = 2, 1, 130
+PRELOAD = {
+    "tokens": ["nca_interp.data.tokens"],
+    "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
+    "analyze": ["nca_interp.analysis.engine", "transformer_lens.model_bridge.sources"],
+}
+"""What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
+RETRY_SECONDS = 2.0
+"""Until a job that another process was doing is tried again."""
 Event = Callable[[str, Job, str], None]
-"""Called with (what, job, message); what is start, done, skipped, failed, stopped or blocked."""
+"""Called with (what, job, message); what is start, done, skipped, failed, stopped, blocked, waiting or note."""
 
 
 @dataclass
@@ -41,6 +49,14 @@ class Outcome:
     def failed(self) -> list[str]:
         """Ids of the jobs that failed themselves (not those blocked by them)."""
         return [job for job, state in self.states.items() if state == "failed"]
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    job: Job
+    slot: int
+    messages: Connection
+    errors: list[str]
 
 
 def default_workers() -> int:
@@ -62,33 +78,35 @@ def run_plan(
     """
     outcome = Outcome()
     todo = {job.id: job for job in plan.jobs}
-    live: dict[str, tuple[BaseProcess, Job, int]] = {}
+    resting: dict[str, float] = {}  # jobs that another process does -> monotonic time of the next try
+    live: dict[str, _Worker] = {}
     slots = list(range(workers))
-    logs = study.path / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    context = _fork_server(threads)
+    context = _fork_server(plan, threads)
     with _collect_signals() as received:
         while live or (todo and not received):
-            for job_id, (process, job, slot) in list(live.items()):
-                if process.exitcode is not None:
-                    del live[job_id]
-                    slots.append(slot)
-                    _record(outcome, job, process.exitcode, logs, on_event)
-            if received and not outcome.stopped:
-                outcome.stopped = received[0]
-                for process, _, _ in live.values():
-                    process.terminate()
-            if len(received) > 1:
-                for process, _, _ in live.values():
-                    process.kill()
-            while slots and not received and (ready := _next(todo, outcome, study, on_event)):
-                slot = slots.pop(0)
-                worker = context.Process(target=_work, args=(study.path, ready, probes, slot, os.getpid()), daemon=True)
-                worker.start()
-                live[ready.id] = (worker, ready, slot)
-                on_event("start", ready, "")
-            on_tick([job for _, job, _ in live.values()])
-            time.sleep(0.1 if live else 0.0)
+            for worker in list(live.values()):
+                _listen(worker, on_event)
+                if worker.process.exitcode is None:
+                    continue
+                _listen(worker, on_event)
+                worker.messages.close()
+                del live[worker.job.id]
+                slots.append(worker.slot)
+                if worker.process.exitcode == EXIT_BUSY and not received:
+                    todo[worker.job.id] = worker.job
+                    if worker.job.id not in resting:
+                        on_event("waiting", worker.job, "\n".join(worker.errors))
+                    resting[worker.job.id] = time.monotonic() + RETRY_SECONDS
+                else:
+                    _record(outcome, worker, on_event)
+            if received:
+                _stop(outcome, live, received)
+            while slots and not received and (job := _next(todo, resting, outcome, study, on_event)):
+                live[job.id] = _start(context, study, job, probes, slots.pop(0))
+                if job.id not in resting:
+                    on_event("start", job, "")
+            on_tick([worker.job for worker in live.values()])
+            time.sleep(0.1 if live or todo else 0.0)
     return outcome
 
 
@@ -98,12 +116,18 @@ def run_inline(study: StudyDir, plan: Plan, on_event: Event, probes: Path | None
     import torch.distributed as dist
     from accelerate import PartialState
 
+    from nca_interp.train.loop import Stopped
+
     state = PartialState()
     outcome = Outcome()
     for job in plan.jobs:
         on_event("start", job, "")
-        if job.kind == "train" or state.is_main_process:
-            execute(study.path, job, probes)
+        try:
+            if job.kind == "train" or state.is_main_process:
+                execute(study.path, job, probes)
+        except Stopped as stopped:
+            outcome.stopped, outcome.states[job.id] = stopped.signal, "stopped"
+            return outcome
         if dist.is_initialized():
             dist.barrier()
         outcome.states[job.id] = "done"
@@ -111,8 +135,44 @@ def run_inline(study: StudyDir, plan: Plan, on_event: Event, probes: Path | None
     return outcome
 
 
-def _next(todo: dict[str, Job], outcome: Outcome, study: StudyDir, on_event: Event) -> Job | None:
+def _start(
+    context: multiprocessing.context.ForkServerContext, study: StudyDir, job: Job, probes: Path | None, slot: int
+) -> _Worker:
+    messages, sender = context.Pipe(duplex=False)
+    arguments = (study.path, job, probes, slot, os.getpid(), sender)
+    process = context.Process(target=work, args=arguments, daemon=True)
+    process.start()
+    sender.close()
+    return _Worker(process, job, slot, messages, [])
+
+
+def _listen(worker: _Worker, on_event: Event) -> None:
+    """Take what the worker said: notes are passed on, errors kept until it has ended."""
+    with suppress(EOFError, OSError):
+        while worker.messages.poll():
+            kind, _, text = worker.messages.recv_bytes().decode().partition(":")
+            if kind == "error":
+                worker.errors.append(text)
+            else:
+                on_event("note", worker.job, text)
+
+
+def _stop(outcome: Outcome, live: dict[str, _Worker], received: list[int]) -> None:
+    """After the first signal every worker is asked once to stop; after the second it is killed."""
+    if not outcome.stopped:
+        outcome.stopped = received[0]
+        for worker in live.values():
+            worker.process.terminate()
+    if len(received) > 1:
+        for worker in live.values():
+            worker.process.kill()
+
+
+def _next(
+    todo: dict[str, Job], resting: dict[str, float], outcome: Outcome, study: StudyDir, on_event: Event
+) -> Job | None:
     """Take the next ready job: finished ones are skipped, those whose needs failed are blocked. Long jobs first."""
+    now = time.monotonic()
     changed = True
     while changed:
         changed = False
@@ -121,90 +181,48 @@ def _next(todo: dict[str, Job], outcome: Outcome, study: StudyDir, on_event: Eve
             if any(state in ("failed", "blocked", "stopped") for state in states):
                 outcome.states[job.id] = "blocked"
                 on_event("blocked", job, "")
-            elif all(state == "done" for state in states) and is_done(study, job):
+            elif all(state == "done" for state in states) and now >= resting.get(job.id, 0.0) and is_done(study, job):
                 outcome.states[job.id] = "done"
                 on_event("skipped", job, "")
             else:
                 continue
             del todo[job.id]
             changed = True
-    ready = [j for j in todo.values() if all(outcome.states.get(need) == "done" for need in j.needs)]
+    ready = [
+        job for job in todo.values()
+        if now >= resting.get(job.id, 0.0) and all(outcome.states.get(need) == "done" for need in job.needs)
+    ]  # fmt: skip
     if not ready:
         return None
-    return todo.pop(max(ready, key=lambda j: (j.kind == "tokens", j.kind == "train", j.flops)).id)
+    # what nobody else is doing comes first
+    best = max(ready, key=lambda j: (j.id not in resting, j.kind == "tokens", j.kind == "train", j.flops))
+    return todo.pop(best.id)
 
 
-def _record(outcome: Outcome, job: Job, code: int | None, logs: Path, on_event: Event) -> None:
+def _record(outcome: Outcome, worker: _Worker, on_event: Event) -> None:
+    code, job = worker.process.exitcode, worker.job
     state = "done" if code == 0 else "stopped" if code in (EXIT_STOPPED, 143, -signal.SIGTERM) else "failed"
+    if code == EXIT_BUSY:
+        state = "stopped"
     outcome.states[job.id] = state
     message = ""
     if state == "failed":
-        log = _log_file(logs, job)
-        message = log.read_text().strip() if log.exists() else f"the worker died (exit code {code})"
+        message = "\n".join(worker.errors) or f"the worker died (exit code {code})"
         outcome.messages[job.id] = message
         outcome.usage_error |= code == EXIT_USAGE
     on_event(state, job, message)
 
 
-def _log_file(logs: Path, job: Job) -> Path:
-    return logs / f"{job.id.replace('/', '_').replace(':', '_')}.error.txt"
-
-
-def _fork_server(threads: int) -> multiprocessing.context.ForkServerContext:
+def _fork_server(plan: Plan, threads: int) -> multiprocessing.context.ForkServerContext:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nca_interp.engine.preload"])
+    context.set_forkserver_preload(
+        [module for kind in sorted({job.kind for job in plan.jobs}) for module in PRELOAD[kind]]
+    )
     return context
-
-
-def _work(study: Path, job: Job, probes: Path | None, slot: int, parent: int) -> None:
-    """Body of a worker process: do the job, leave the error in a file, exit with its code."""
-    os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks each worker once
-    _die_with(parent)
-    import torch
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    if os.environ.get("CUDA_VISIBLE_DEVICES") is None and torch.cuda.device_count() > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-    log = _log_file(study / "logs", job)
-    log.unlink(missing_ok=True)
-    sys.exit(_guarded(study, job, probes, log))
-
-
-def _guarded(study: Path, job: Job, probes: Path | None, log: Path) -> int:
-    from nca_interp.train.loop import Stopped
-
-    try:
-        execute(study, job, probes)
-    except Stopped as stopped:
-        return 128 + stopped.signal
-    except UserError as error:
-        write_text(log, f"{error}\n")
-        return EXIT_USAGE
-    except RunFailed as error:
-        write_text(log, f"{error}\n")
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        return EXIT_STOPPED
-    except Exception:
-        import traceback
-
-        write_text(log, traceback.format_exc())
-        return EXIT_FAILED
-    return 0
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel for SIGTERM when the fork server goes, which goes when the parent does: no orphan trains on."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
-        try:
-            os.kill(parent, 0)
-        except ProcessLookupError:
-            sys.exit(EXIT_STOPPED)
 
 
 @contextmanager

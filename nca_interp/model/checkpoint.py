@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 PROVENANCE = "provenance.json"
 
 
-def save_model(model: PreTrainedModel, directory: Path, provenance: dict[str, Any], tokenizer: Path | None) -> Path:
-    """Commit a Hugging Face directory (config.json, model.safetensors, tokenizer, provenance.json, MANIFEST.json)."""
+def save_model(
+    model: PreTrainedModel, directory: Path, provenance: dict[str, Any], tokenizer: Path | None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> Path:  # fmt: skip
+    """Commit a Hugging Face directory (config.json, model.safetensors, tokenizer, provenance.json, MANIFEST.json).
+
+    `weights` are the model's where its own are sharded.
+    """
 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
 
     def write(temporary: Path) -> None:
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=weights)
         if tokenizer is not None:
             _write_tokenizer(tokenizer, temporary)
         write_json(temporary / PROVENANCE, provenance)

@@ -22,7 +22,7 @@ def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> Llama
 
     `seed` determines the body; the embedding and unembedding also depend on `stream` ("ppt", "pt"), so that the
     language embedding of every regime is the same fresh draw. Matrices ~ N(0, init_std^2), embeddings ~
-    N(0, embed_std^2), norm gains 1.
+    N(0, embed_std^2), an untied unembedding ~ N(0, unembed_std^2), norm gains 1.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -64,6 +64,8 @@ def fill(
         key = (seed, draw, stream, name) if embedding else (seed, draw, name)
         generator = torch.Generator().manual_seed(stream_seed(*key))
         std = config.embed_std if embedding else config.init_std
+        if "lm_head" in name and config.unembed_std is not None:
+            std = config.unembed_std
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 
 

@@ -18,6 +18,7 @@ def cautions(tables: Tables) -> tuple[str, ...]:
     return (
         *_seeds(tables),
         *_failures(tables),
+        *_health(tables),
         *_scale(tables),
         *_corpora(tables),
         *_gaps(tables),
@@ -50,6 +51,21 @@ def _failures(tables: Tables) -> Iterator[str]:
     params = tables.runs[tables.runs.stage == "pt"].groupby("domain").params.nunique()
     if (params > 1).any():
         yield f"Regimes differ in parameters on {listing(params[params > 1].index)}; their losses are not comparable."
+
+
+def _health(tables: Tables) -> Iterator[str]:
+    for column, what in (
+        ("nonfinite", "A loss or gradient that was not finite"),
+        ("spikes", "A loss spike (above the threshold over the running median that the run declares)"),
+    ):
+        hit = tables.runs[tables.runs[column] > 0]
+        if len(hit):
+            named = listing(f"{r.run} ({plural(int(getattr(r, column)), 'step')})" for r in each(hit))
+            yield f"{what} occurred in {plural(len(hit), 'run')}: {named}."
+    left_out = tables.runs[tables.runs.skipped > 0]
+    if len(left_out):
+        named = listing(f"{r.run} ({int(r.skipped)} of {int(r.steps)})" for r in each(left_out))
+        yield f"Steps were skipped, so these runs took fewer updates than the others: {named}."
 
 
 def _scale(tables: Tables) -> Iterator[str]:

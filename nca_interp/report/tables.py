@@ -21,7 +21,7 @@ _TEXT = {
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
-    "flops tokens_per_second precision checkpoint_sha256",
+    "flops tokens_per_second spikes nonfinite skipped precision checkpoint_sha256",
     "metrics": "run regime domain seed stage step tokens loss val_loss val_bpb grad_norm lr tokens_per_second",
     "probes": "run regime domain seed stage step tokens probe layer head value chance sd unit n",
     "contrasts": "family domain metric treated control n effect low high p p_holm margin detectable ppl_change_pct verdict "

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
+import torch
 
 from nca_interp.base import stream_seed
+from nca_interp.data.tokens import TokenFile
+from nca_interp.model.loss import IGNORE
 
 _U = np.uint64
 
@@ -61,3 +68,73 @@ def learning_rate(step: int, *, steps: int, lr: float, warmup: float, schedule: 
         return lr
     progress = min(1.0, (step - rise) / max(1, steps - 1 - rise))
     return lr * (min_lr_ratio + (1 - min_lr_ratio) * 0.5 * (1 + float(np.cos(np.pi * progress))))
+
+
+class Batch(NamedTuple):
+    """One process's share of a global batch."""
+
+    inputs: torch.Tensor
+    """Tokens [rows, n_ctx]."""
+    targets: torch.Tensor
+    """The tokens after them, IGNORE where they are no targets [rows, n_ctx]."""
+    n_targets: int
+    """Targets in the whole global batch, over all processes."""
+
+
+class Loader:
+    """Batches by step, the next one read ahead in a thread. `waited`: seconds that training has waited for data."""
+
+    def __init__(
+        self, tokens: TokenFile, batch_size: int, seed: int, prefix: int, rank: int, world: int, device: torch.device
+    ) -> None:
+        assert batch_size % world == 0
+        self.tokens, self.batch_size, self.seed, self.prefix = tokens, batch_size, seed, prefix
+        self.device, share = device, batch_size // world
+        self.share = slice(rank * share, (rank + 1) * share)
+        self.waited = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def get(self, step: int) -> Batch:
+        """The batch of `step`: a function of (seed, step) alone, whatever was asked before."""
+        begin = time.perf_counter()
+        if self._next is None or self._next[0] != step:
+            self._next = step, self._thread.submit(self._read, step)
+        batch = self._next[1].result()
+        self._next = step + 1, self._thread.submit(self._read, step + 1)
+        blocking = self.device.type == "cpu"
+        batch = batch._replace(
+            inputs=batch.inputs.to(self.device, non_blocking=not blocking),
+            targets=batch.targets.to(self.device, non_blocking=not blocking),
+        )
+        self.waited += time.perf_counter() - begin
+        return batch
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, step: int) -> Batch:
+        rows = batch_rows(len(self.tokens.train), self.batch_size, self.seed, step)
+        mask = self.tokens.train_mask
+        if mask is None:
+            n_targets = self.batch_size * (self.tokens.meta.seq_len + 1 - max(1, self.prefix))
+        else:
+            n_targets = int(np.count_nonzero(mask[rows][:, max(1, self.prefix) :]))
+        mine = rows[self.share]
+        x, y = to_tensors(self.tokens.train[mine], self.prefix, None if mask is None else mask[mine])
+        if self.device.type == "cuda":
+            x, y = x.pin_memory(), y.pin_memory()
+        return Batch(x, y, n_targets)
+
+
+def to_tensors(rows: np.ndarray, prefix: int, mask: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of n_ctx + 1 tokens to (inputs, targets); the first `prefix` tokens of a row, and masked ones, are no targets."""
+    tokens = torch.from_numpy(np.ascontiguousarray(rows).astype(np.int64))
+    targets = tokens.clone()
+    targets[:, :prefix] = IGNORE
+    if mask is not None:
+        targets[torch.from_numpy(np.ascontiguousarray(mask)) == 0] = IGNORE
+    return tokens[:, :-1].contiguous(), targets[:, 1:].contiguous()

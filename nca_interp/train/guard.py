@@ -5,31 +5,25 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from nca_interp.base import RunFailed, UserError
-from nca_interp.store import RunDir, differences, read_json, write_json
+from nca_interp.base import UserError
+from nca_interp.data.tokens import TokenMeta
+from nca_interp.files import held, weight_hashes
+from nca_interp.store import RunDir, StudyDir, differences, read_json, write_json
 from nca_interp.train.run import RunConfig
 
 
 @contextmanager
 def locked(run: RunDir) -> Iterator[None]:
-    """Hold the run's lock; RunFailed if another process trains it."""
-    run.path.mkdir(parents=True, exist_ok=True)
+    """Hold the run's lock; Busy if another process trains it."""
     if not is_first_process():
         yield
         return
-    lock = FileLock(run.lock, timeout=3)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunFailed(f"{run.path}: another process is training this run") from None
-    try:
+    with held(run.lock, lambda: f"{run.path}: {run.holder()} is training this run; wait for it, or stop it"):
         yield
-    finally:
-        lock.release()
 
 
 def is_first_process() -> bool:
@@ -42,11 +36,37 @@ def claim(run: RunDir, config: RunConfig) -> None:
     wanted = config.model_dump(mode="json")
     if run.config.exists():
         found = read_json(run.config)
+        with suppress(ValidationError):  # a field that a later version added has its default there
+            found = RunConfig.model_validate(found).model_dump(mode="json")
         if lines := list(differences(found, wanted)):
             shown = "\n".join(f"  {line}" for line in lines)
             raise UserError(f"{run.path}: this run was begun with another configuration:\n{shown}\nnothing was changed")
     elif is_first_process():
         write_json(run.config, wanted)
+
+
+def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMeta) -> None:
+    """Record the hashes of what the run trains on and starts from, or raise UserError where they are no longer those."""
+    now = {f"{config.tokens}/{name}": sha256 for name, sha256 in sorted(meta.sha256.items())}
+    if config.parent is not None:
+        parent = study.run(config.parent)
+        last = parent.checkpoint(parent.status()["step"])
+        now |= {f"{last.relative_to(study.path)}/{name}": sha256 for name, sha256 in weight_hashes(last).items()}
+    if not run.inputs.exists():
+        if is_first_process():
+            write_json(run.inputs, now)
+        return
+    before = read_json(run.inputs)
+    changed = [
+        f"  {name}: SHA-256 then {before.get(name, 'absent')[:12]}, now {now.get(name, 'absent')[:12]}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{run.path}: files that this run depends on were changed after it began:\n" + "\n".join(changed) + "\n"
+            f"put them back, or delete {run.path} to begin it again; nothing was changed"
+        )
 
 
 @contextmanager

@@ -43,6 +43,8 @@ class RunConfig(Frozen):
     """Where the others go."""
     precision: Literal["fp32", "bf16"]
     """Resolved precision of matrix products."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether blocks go through torch.compile, as asked; what was done stands in the provenance of each checkpoint."""
 
     @property
     def embedding_stream(self) -> str:

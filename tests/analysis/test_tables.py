@@ -65,7 +65,8 @@ def _add_run(
     losses = [6.0, 5.0, 4.0, end + 0.1, end]
     rows = [
         {"step": s, "tokens": 128 * s, "loss": v, "val_loss": v if s != 1 else None, "val_bpb": None, "grad_norm": 1.0, "lr": 1e-3,
-         "tokens_per_second": None if s == 0 else 1000.0 + s} for s, v in enumerate(losses)
+         "tokens_per_second": None if s == 0 else 1000.0 + s, "loader_share": None if s == 0 else 0.001 * s,
+         "event": {2: "spike", 3: "nonfinite"}.get(s), "skipped": s == 3} for s, v in enumerate(losses)
     ]  # fmt: skip
     run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -130,6 +131,8 @@ def test_runs_and_their_costs(tables):
     assert nca.params == MODEL.n_params(nca.vocab_size)
     assert nca.flops == 512 * MODEL.flops_per_token(nca.vocab_size)
     assert nca.tokens_per_second == 1002.5
+    assert nca.loader_share == pytest.approx(0.0025)
+    assert (nca.spikes, nca.nonfinite, nca.skipped) == (1, 1, 1)
     assert len(nca.checkpoint_sha256) == 64
     assert runs.loc["ppt.nca.s0", "domain"] == ""
 

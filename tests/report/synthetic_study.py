@@ -172,6 +172,9 @@ def _run(ident: dict[str, Any], label: str, role: str, steps: int, ppt_tokens: i
         "description": f"synthetic tokens of {ident['regime']} {ident['domain']}",
         "flops": 6.0 * 1.5e6 * steps * BATCH_TOKENS,
         "tokens_per_second": 13500.0,
+        "spikes": 0,
+        "nonfinite": 0,
+        "skipped": 0,
         "precision": "bf16",
         "checkpoint_sha256": f"{abs(hash(ident['run'])):064x}",
     }

@@ -24,6 +24,7 @@ from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report import charts, numbers, raster, render
 from nca_interp.report.build import build_report
+from nca_interp.report.cautions import cautions
 from nca_interp.report.page import Figure
 from nca_interp.report.tables import Tables
 
@@ -155,6 +156,24 @@ def test_damaged_tables_are_named(tmp_path: Path):
     runs.write_text(whole.replace("13500.0", "fast", 1))
     with pytest.raises(UserError, match=r"runs\.csv: column tokens_per_second"):
         build_report(path)
+
+
+def test_ill_health_is_a_caution(tmp_path: Path):
+    path = write_study(tmp_path / "s", seeds=2)
+    assert not any("spike" in c or "skipped" in c for c in cautions(Tables(path)))
+    file = path / "tables" / "runs.csv"
+    runs = pd.read_csv(file, keep_default_na=False)
+    runs.loc[1, ["spikes", "skipped"]] = [3, 2]
+    runs.loc[2, ["nonfinite", "skipped"]] = [1, 1]
+    runs.to_csv(file, index=False)
+    found = [c for c in cautions(Tables(path)) if any(name in c for name in (runs.run[1], runs.run[2]))]
+    assert found == [
+        f"A loss or gradient that was not finite occurred in 1 run: {runs.run[2]} (1 step).",
+        "A loss spike (above the threshold over the running median that the run declares) occurred in 1 run: "
+        f"{runs.run[1]} (3 steps).",
+        "Steps were skipped, so these runs took fewer updates than the others: "
+        f"{runs.run[1]} (2 of {runs.steps[1]}) and {runs.run[2]} (1 of {runs.steps[2]}).",
+    ]
 
 
 def test_every_chart_is_legal_vega_lite_with_a_description(study: Path):

@@ -60,7 +60,8 @@ from nca_interp.store import StudyDir
 from nca_interp.train.loop import Stopped, train
 from nca_interp.train.run import RunConfig
 try:
-    train(StudyDir(Path(sys.argv[1])), RunConfig.model_validate_json(sys.argv[2]))
+    for run in sys.argv[2:]:
+        train(StudyDir(Path(sys.argv[1])), RunConfig.model_validate_json(run))
 except Stopped as stopped:
     sys.exit(128 + stopped.signal)
 except (RunFailed, UserError) as error:
@@ -69,12 +70,12 @@ except (RunFailed, UserError) as error:
 """
 
 
-def spawn(study: StudyDir, run: RunConfig, *launcher: str, **env: str) -> subprocess.Popen:
-    """Start training `run` in a process of its own."""
+def spawn(study: StudyDir, runs: list[RunConfig], *launcher: str, **env: str) -> subprocess.Popen:
+    """Start training `runs`, one after the other, in a process of their own."""
     import os
 
     script = study.path.parent / "train_one.py"
     script.write_text(TRAIN)
-    command = [*(launcher or [sys.executable]), str(script), str(study.path), run.model_dump_json()]
+    command = [*(launcher or [sys.executable]), str(script), str(study.path), *(run.model_dump_json() for run in runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **env}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

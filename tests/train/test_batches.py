@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nca_interp.train.batches import batch_rows, learning_rate, permute
+from nca_interp.data.specs import DyckSpec
+from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.model.loss import IGNORE
+from nca_interp.train.batches import Loader, batch_rows, learning_rate, permute
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,6 +41,28 @@ def test_batches_are_known_forever():
     assert batch_rows(1000, 4, 7, 3).tolist() == batch_rows(1000, 4, 7, 3).tolist()
     assert batch_rows(1000, 8, 7, 1)[:4].tolist() == batch_rows(1000, 4, 7, 2).tolist()
     assert batch_rows(1000, 4, 8, 3).tolist() != batch_rows(1000, 4, 7, 3).tolist()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_depends_on_seed_and_step_alone(tmp_path, masked):
+    spec = DyckSpec(k=4, max_depth=4)
+    write_tokens(tmp_path / "d", spec, n_train=30, n_val=4, seq_len=16, seed=0)
+    tokens = TokenFile.open(tmp_path / "d")
+    if masked:
+        tokens.train_mask = np.random.default_rng(0).integers(0, 2, (30, 17), dtype=np.uint8)
+
+    def loader(rank=0, world=1, prefix=3):
+        return Loader(tokens, 12, 5, prefix, rank, world, torch.device("cpu"))
+
+    with loader() as one, loader() as other, loader(0, 2) as left, loader(1, 2) as right:
+        forward = [one.get(k) for k in range(6)]
+        for k in (5, 0, 3, 4, 1):
+            batch, halves = other.get(k), (left.get(k), right.get(k))
+            assert torch.equal(batch.inputs, forward[k].inputs)
+            assert torch.equal(torch.cat([h.targets for h in halves]), forward[k].targets)
+            n = int((forward[k].targets != IGNORE).sum())
+            assert n == batch.n_targets == halves[0].n_targets == halves[1].n_targets
+        assert 0 < one.waited < 5
 
 
 def test_learning_rate_shape():

@@ -1,0 +1,80 @@
+"""The body of a worker process: do one job, tell the parent through a pipe what happened, exit with its code.
+
+Nothing is written to tell it: on a full disk the message still arrives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from nca_interp.base import Busy, RunFailed, UserError
+from nca_interp.engine.jobs import execute
+from nca_interp.engine.plan import Job
+
+EXIT_FAILED, EXIT_USAGE, EXIT_BUSY, EXIT_STOPPED = 1, 2, 75, 130
+
+
+def work(study: Path, job: Job, probes: Path | None, slot: int, parent: int, messages: Connection) -> None:
+    """Do `job` in this process and leave it. `messages` carries `note:...` and `error:...` to the parent."""
+    os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks each worker once
+    _die_with(parent)
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is None and torch.cuda.device_count() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    logger = logging.getLogger("nca_interp")
+    logger.addHandler(_Notes(messages))
+    logger.propagate = False
+    sys.exit(_guarded(study, job, probes, messages))
+
+
+class _Notes(logging.Handler):
+    """Sends warnings of the project to the parent."""
+
+    def __init__(self, messages: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self.messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.send_bytes(f"note:{record.getMessage()}".encode())
+
+
+def _guarded(study: Path, job: Job, probes: Path | None, messages: Connection) -> int:
+    from nca_interp.train.loop import Stopped
+
+    try:
+        execute(study, job, probes)
+        return 0
+    except Stopped as stopped:
+        return 128 + stopped.signal
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    except Busy as error:
+        text, code = str(error), EXIT_BUSY
+    except UserError as error:
+        text, code = str(error), EXIT_USAGE
+    except RunFailed as error:
+        text, code = str(error), EXIT_FAILED
+    except Exception:
+        import traceback
+
+        text, code = traceback.format_exc().strip(), EXIT_FAILED
+    messages.send_bytes(f"error:{text}".encode())
+    return code
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel for SIGTERM when the fork server goes, which goes when the parent does: no orphan trains on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            sys.exit(EXIT_STOPPED)

@@ -1,0 +1,104 @@
+"""The training forward pass of a `LlamaForCausalLM`: the same parameters, the same function, fewer passes over memory.
+
+No mask is built, normalised activations are cast once for the products that share them, attention and loss never hold
+their whole matrix, and a block can be compiled. The model stays a plain Hugging Face model; only `forward` is replaced
+while the context lasts, and tests hold loss and gradients against the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from nca_interp.model.attention import causal_attention
+from nca_interp.model.loss import linear_nll_sum
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+
+@contextmanager
+def fast_forward(
+    model: LlamaForCausalLM, precision: str, *, compiled: bool = False, checkpointing: bool = False
+) -> Iterator[None]:
+    """While the context lasts, `model(inputs, targets)` is the summed loss of the targets in nats (fp32 scalar).
+
+    `precision` "bf16" computes matrix products in bf16, with weights, residual stream, norms and loss in fp32.
+    `compiled`: blocks through torch.compile (one compilation for all). `checkpointing`: activations inside a block are
+    computed again in backward. Works inside DDP and after `fully_shard`, whose hooks see the modules they know.
+    """
+    _check(model)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    block = torch.compile(_block) if compiled else _block
+    layers = list(model.model.layers)
+    try:
+        for layer in layers:
+            layer.forward = partial(_run_block, layer, block, checkpointing, dtype)
+        model.forward = partial(_forward, model, dtype)
+        yield
+    finally:
+        for module in (model, *layers):
+            module.__dict__.pop("forward", None)
+
+
+def _check(model: LlamaForCausalLM) -> None:
+    config: Any = model.config
+    wanted = {
+        "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
+        "attention_dropout": 0.0, "num_key_value_heads": config.num_attention_heads,
+    }  # fmt: skip
+    for name, value in wanted.items():
+        assert getattr(config, name) == value, (name, getattr(config, name))
+    assert config.rope_parameters["rope_type"] == "default", config.rope_parameters
+
+
+def _forward(model: LlamaForCausalLM, dtype: torch.dtype, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Summed loss of `targets` [batch, position] after `inputs` [batch, position]."""
+    x = model.model.embed_tokens(inputs)
+    position = torch.arange(inputs.shape[1], device=inputs.device, dtype=torch.float32)
+    angle = torch.outer(position, model.model.rotary_emb.inv_freq.float())[:, None, :]
+    cos, sin = angle.cos(), angle.sin()
+    for layer in model.model.layers:
+        x = layer(x, cos, sin)
+    x = _norm(x, model.model.norm, dtype)
+    return linear_nll_sum(x.flatten(0, 1), model.lm_head.weight, targets.flatten())
+
+
+def _run_block(
+    layer: Any, block: Callable[..., torch.Tensor], checkpointing: bool, dtype: torch.dtype, *arguments: torch.Tensor
+) -> torch.Tensor:
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, layer, dtype, *arguments, use_reentrant=False)
+    return block(layer, dtype, *arguments)
+
+
+def _block(layer: Any, dtype: torch.dtype, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """One decoder layer on the residual stream x [batch, position, d_model]; cos, sin [position, 1, d_head / 2]."""
+    attn, mlp = layer.self_attn, layer.mlp
+    h = _norm(x, layer.input_layernorm, dtype)
+    q, k, v = (_linear(h, proj).unflatten(-1, (-1, attn.head_dim)) for proj in (attn.q_proj, attn.k_proj, attn.v_proj))
+    z = causal_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+    x = x + _linear(z.flatten(2), attn.o_proj)
+    h = _norm(x, layer.post_attention_layernorm, dtype)
+    return x + _linear(F.silu(_linear(h, mlp.gate_proj)) * _linear(h, mlp.up_proj), mlp.down_proj)
+
+
+def _linear(x: torch.Tensor, layer: Any) -> torch.Tensor:
+    return F.linear(x, layer.weight.to(x.dtype))
+
+
+def _norm(x: torch.Tensor, layer: Any, dtype: torch.dtype) -> torch.Tensor:
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + layer.variance_epsilon)
+    return (x * scale * layer.weight).to(dtype)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of x [batch, position, head, d_head], computed in fp32."""
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1).to(x.dtype)

@@ -1,0 +1,48 @@
+"""The largest micro-batch that fits into memory. It decides memory and speed, not the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import find_executable_batch_size
+
+from nca_interp.base import RunFailed
+from nca_interp.store import read_json, write_json
+
+
+def largest_micro_batch(
+    accelerator: Accelerator, share: int, attempt: Callable[[int], None], record: Path, run: str
+) -> int:
+    """The largest divisor of `share` (sequences of one process) with which `attempt` runs on every process.
+
+    `attempt(rows)` does what a step does with that many sequences and leaves nothing behind. What was found is recorded,
+    so that a resumed run adds up its gradients in the same order. RunFailed where not even one sequence fits.
+    """
+    if record.is_file() and share % (found := int(read_json(record)["micro_batch"])) == 0:
+        return found
+    sizes = [n for n in range(share, 0, -1) if share % n == 0]
+
+    def smaller() -> int:
+        sizes.pop(0)
+        return sizes[0] if sizes else 0
+
+    def fits(rows: int) -> int:
+        attempt(rows)
+        return rows
+
+    try:
+        own = find_executable_batch_size(fits, starting_batch_size=share, reduce_batch_size_fn=smaller)()
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
+        raise RunFailed(
+            f"{run}: not even one sequence fits into memory; gradient_checkpointing=true needs less"
+        ) from None
+    everywhere = int(accelerator.gather(torch.tensor([own], device=accelerator.device)).min())
+    if accelerator.is_main_process:
+        write_json(record, {"micro_batch": everywhere})
+    accelerator.wait_for_everyone()
+    return everywhere

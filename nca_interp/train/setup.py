@@ -1,0 +1,145 @@
+"""From a run's configuration to a loop that is ready to take its next step."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from nca_interp.base import RunFailed, UserError, stream_seed
+from nca_interp.data.tokens import TokenFile
+from nca_interp.model.checkpoint import load_model
+from nca_interp.model.fast import fast_forward
+from nca_interp.model.llama import build
+from nca_interp.model.swap import swap
+from nca_interp.store import RunDir, StudyDir, write_json, write_text
+from nca_interp.train import parallel
+from nca_interp.train.batches import Loader
+from nca_interp.train.compiling import should_compile
+from nca_interp.train.guard import claim_inputs
+from nca_interp.train.health import Health
+from nca_interp.train.held import Loop
+from nca_interp.train.micro import largest_micro_batch
+from nca_interp.train.run import RunConfig
+from nca_interp.train.state import load_state
+from nca_interp.train.track import trackers
+from nca_interp.train.update import attempt
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
+    """The loop of a run at the step it has reached; what it holds is let go at the end.
+
+    Raises UserError where tokens, batch or processes do not fit the configuration.
+    """
+    accelerator, sharded = parallel.start()
+    tokens = TokenFile.open(study.path / config.tokens)
+    _check(config, tokens, accelerator, sharded)
+    stage = config.config
+    prefix = 0 if stage.first_frame_targets else tokens.meta.unsupervised_prefix
+    raw_model, log = initial_model(study, config, max(tokens.meta.vocab_size, stage.vocab_rows or 0))
+    claim_inputs(study, run, config, tokens.meta)
+    if log and accelerator.is_main_process:
+        write_json(run.path / "swap.json", log)
+    execution = _execution(config, tokens, accelerator, sharded)
+    if sharded:
+        parallel.shard(raw_model, accelerator.device)
+    model = raw_model if sharded else accelerator.prepare_model(raw_model)
+    order = stream_seed(config.seeds.order, "order", config.stage)
+    loader = Loader(
+        tokens,
+        stage.batch_size,
+        order,
+        prefix,
+        accelerator.process_index,
+        accelerator.num_processes,
+        accelerator.device,
+    )
+    optimizer, health = _optimizer(raw_model, config, accelerator.device), Health(stage)
+    fast = fast_forward(
+        raw_model, config.precision, compiled=execution.compiled, checkpointing=stage.gradient_checkpointing
+    )
+    with fast, loader, trackers(study, config, accelerator.is_main_process) as following:
+        loop = Loop(
+            study, run, config, accelerator, execution, tokens, loader, model, raw_model, optimizer, health, following
+        )
+        _resume(loop)
+        if stage.micro_batch == "auto":
+            share = stage.batch_size // accelerator.num_processes
+            rows = largest_micro_batch(accelerator, share, lambda n: attempt(loop, n), run.micro_batch, config.id)
+            loop.execution = execution._replace(micro_batch=rows)
+        yield loop
+
+
+def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> tuple[Any, list[dict[str, Any]]]:
+    """The model before the first step of a run, and the log of the embedding swap if there was one."""
+    if config.parent is None:
+        return build(config.model, vocab_size, config.seeds.init, config.embedding_stream), []
+    parent = study.run(config.parent)
+    status = parent.status()
+    if status["state"] != "done":
+        raise RunFailed(f"{config.id}: its parent run {config.parent} is not finished")
+    model = load_model(parent.checkpoint(status["step"]))
+    if config.stage == "ft":
+        return model.train(), []
+    model, log = swap(model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to)
+    return model.train(), log
+
+
+def _check(config: RunConfig, tokens: TokenFile, accelerator: Accelerator, sharded: bool) -> None:
+    stage, processes = config.config, accelerator.num_processes
+    if stage.batch_size % processes:
+        raise UserError(f"batch_size: {stage.batch_size} is not divisible by {processes} processes")
+    share = stage.batch_size // processes
+    if isinstance(stage.micro_batch, int) and share % min(share, stage.micro_batch):
+        raise UserError(
+            f"micro_batch: {stage.micro_batch} does not divide {share}, the sequences of each of {processes} processes"
+        )
+    if stage.micro_batch == "auto" and sharded:
+        raise UserError("micro_batch: auto does not go with --shard, where no process can try alone; give a number")
+    if tokens.meta.seq_len != config.model.n_ctx:
+        raise UserError(f"{config.tokens}: rows of {tokens.meta.seq_len} tokens do not fit n_ctx {config.model.n_ctx}")
+    if len(tokens.train) < stage.batch_size:
+        raise UserError(
+            f"{config.tokens}: {len(tokens.train)} training rows of {config.model.n_ctx} tokens are fewer than one batch "
+            f"(batch_size {stage.batch_size}); a longer corpus or a smaller batch is needed"
+        )
+
+
+def _execution(config: RunConfig, tokens: TokenFile, accelerator: Accelerator, sharded: bool) -> parallel.Execution:
+    stage, device = config.config, accelerator.device.type
+    flops = stage.steps * stage.batch_size * config.model.n_ctx * config.model.flops_per_token(tokens.meta.vocab_size)
+    return parallel.Execution(
+        device=device,
+        processes=accelerator.num_processes,
+        sharded=sharded,
+        compiled=should_compile(config.compile, flops, device, config.id),
+        micro_batch=min(stage.rows_at_once, stage.batch_size // accelerator.num_processes),
+    )
+
+
+def _optimizer(model: Any, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:
+    stage = config.config
+    decayed = [p for p in model.parameters() if p.ndim >= 2 or stage.decay_norms]
+    gains = [p for p in model.parameters() if p.ndim < 2 and not stage.decay_norms]
+    groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=stage.lr, betas=stage.betas, eps=stage.eps, fused=fused)
+
+
+def _resume(loop: Loop) -> None:
+    loop.step, problems = load_state(loop.run, loop.raw_model, loop.optimizer)
+    if loop.main:
+        for problem in problems:
+            logger.warning("%s; %s continues from step %d", problem, loop.config.id, loop.step)
+        rows = [row for row in loop.run.read_metrics() if row["step"] <= loop.step and loop.step > 0]
+        write_text(loop.run.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    loop.accelerator.wait_for_everyone()
+    loop.health.recall(loop.run.read_metrics())
