@@ -89,6 +89,7 @@ def _compare(args: argparse.Namespace, name: str, peak: float) -> None:
         for _ in range(args.rounds):
             for loop in args.loops:
                 result = _child(args, name, loop, folder)
+                print(f"  {loop}: {result}", file=sys.stderr, flush=True)
                 if result and result["rate"] > found.get(loop, {"rate": 0})["rate"]:
                     first = found.get(loop, result)["first"]
                     found[loop] = {**result, "first": max(first, result["first"])}

@@ -73,7 +73,9 @@ def _forward(model: LlamaForCausalLM, dtype: torch.dtype, inputs: torch.Tensor, 
 def _run_block(
     layer: Any, block: Callable[..., torch.Tensor], checkpointing: bool, dtype: torch.dtype, *arguments: torch.Tensor
 ) -> torch.Tensor:
-    if checkpointing and torch.is_grad_enabled():
+    if not torch.is_grad_enabled():  # not worth a second compilation
+        return _block(layer, dtype, *arguments)
+    if checkpointing:
         return checkpoint(block, layer, dtype, *arguments, use_reentrant=False)
     return block(layer, dtype, *arguments)
 
