@@ -74,14 +74,19 @@ def needs() -> str:
         tokens = [run.config.steps * run.config.batch_size * run.model.n_ctx for run in plan.runs]
         flops = sum(job.flops for job in plan.jobs)
         rate = measured.get(preset, {}).get("flops_per_second")
-        here = f"{flops / rate / 3600:,.2g}" if rate else "-"
-        there = flops / (GPU_PEAK * GPU_UTILISATION) / 3600
+        here = hours(flops / rate) if rate else "-"
+        there = hours(flops / (GPU_PEAK * GPU_UTILISATION)) if device == "cuda" else "-"
         rows.append(
             f"| {preset} | `{SHAPES[preset].recipe}` | {costs[-1].parameters / 1e6:,.1f}M | {' + '.join(short(t) for t in tokens)} | "
             f"{flops:.1e} | {size(max(c.memory for c in costs))} | {size(costs[-1].checkpoint)} | {size(costs[-1].state)} | "
-            f"{size(disk.tokens + disk.runs)} / {size(disk.peak)} | {here} | {there:,.2g} |"
+            f"{size(disk.tokens + disk.runs)} / {size(disk.peak)} | {here} | {there} |"
         )
     return "\n".join(rows)
+
+
+def hours(seconds: float) -> str:
+    """Hours with two digits."""
+    return f"{seconds / 3600:,.0f}" if seconds >= 36_000 else f"{seconds / 3600:.2g}"
 
 
 def short(n: float) -> str:

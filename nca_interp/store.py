@@ -29,7 +29,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from nca_interp.base import UserError
+from nca_interp.config import Study
 from nca_interp.files import MANIFEST as MANIFEST
 from nca_interp.files import checkpoint_hash as checkpoint_hash
 from nca_interp.files import commit_dir as commit_dir
@@ -212,7 +215,7 @@ class StudyDir:
                 write_json(self.config, {"study": study, "provenance": provenance})
 
     def _same(self, study: dict[str, Any]) -> None:
-        if found := list(differences(self.read_config(), study)):
+        if found := list(differences(completed(Study, self.read_config()), study)):
             shown = [f"  {line}" for line in found[:SHOWN]]
             if len(found) > SHOWN:
                 shown.append(f"  and {len(found) - SHOWN} more")
@@ -220,6 +223,14 @@ class StudyDir:
                 f"{self.path}: this folder belongs to another configuration:\n" + "\n".join(shown) + "\n"
                 "choose another --out, or delete the folder; nothing was changed"
             )
+
+
+def completed(model: type[BaseModel], saved: Any) -> Any:
+    """A saved configuration with the defaults of fields that a later version added; as it is where it does not parse."""
+    try:
+        return model.model_validate(saved).model_dump(mode="json")
+    except ValidationError:
+        return saved
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -122,3 +122,17 @@ def test_a_lock_shows_who_holds_it_and_dies_with_its_process(tmp_path):
     assert is_held(lock) is False
     with held(lock, lambda: ""):
         assert is_held(lock) is True
+
+
+def test_a_study_of_an_earlier_version_is_completed_with_defaults(tmp_path):
+    from nca_interp import discover
+
+    study = discover.find("runs", "smoke").value().model_dump(mode="json")
+    StudyDir(tmp_path / "s").claim(study, {})
+    config = StudyDir(tmp_path / "s").config
+    saved = read_json(config)
+    del saved["study"]["pt"]["state_steps"]
+    write_json(config, saved)
+    StudyDir(tmp_path / "s").claim(study, {})
+    with pytest.raises(UserError, match=r"pt.lr: there 0.001, asked for 0.1\nchoose"):
+        StudyDir(tmp_path / "s").claim(study | {"pt": study["pt"] | {"lr": 0.1}}, {})

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-from pydantic import ValidationError
+from contextlib import contextmanager
 
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.files import held, weight_hashes
-from nca_interp.store import RunDir, StudyDir, differences, read_json, write_json
+from nca_interp.store import RunDir, StudyDir, completed, differences, read_json, write_json
 from nca_interp.train.run import RunConfig
 
 
@@ -35,9 +33,7 @@ def claim(run: RunDir, config: RunConfig) -> None:
     """Write run.json, or raise UserError, key by key, where the folder belongs to another configuration."""
     wanted = config.model_dump(mode="json")
     if run.config.exists():
-        found = read_json(run.config)
-        with suppress(ValidationError):  # a field that a later version added has its default there
-            found = RunConfig.model_validate(found).model_dump(mode="json")
+        found = completed(RunConfig, read_json(run.config))
         if lines := list(differences(found, wanted)):
             shown = "\n".join(f"  {line}" for line in lines)
             raise UserError(f"{run.path}: this run was begun with another configuration:\n{shown}\nnothing was changed")
