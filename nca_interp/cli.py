@@ -239,8 +239,11 @@ def _execute_on(device: str, track: list[str], shard: bool) -> None:
         check(track)
         os.environ[TRACK] = ",".join(track)
     if shard:
+        from nca_interp.machine import torchrun
         from nca_interp.train.parallel import SHARD
 
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            raise UserError(f"--shard: there is one process; start several: {torchrun(2)}")
         os.environ[SHARD] = "true"
 
 

@@ -42,6 +42,8 @@ def use_device(asked: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
     present = {"auto": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto" and not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else accelerate does not join processes of a CPU machine
     if asked not in present:
         raise UserError(
             f"--device {asked}: unknown{suggest(asked, ['auto', 'cpu', *[d for d in present if d != 'auto']])}"

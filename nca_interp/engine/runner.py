@@ -115,10 +115,13 @@ def run_inline(study: StudyDir, plan: Plan, on_event: Event, probes: Path | None
     of the group works on the same run. Only the first process writes token files and analyses."""
     import torch.distributed as dist
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
     from nca_interp.train.loop import Stopped
 
-    state = PartialState()
+    state = PartialState(
+        cpu=parse_flag_from_env("ACCELERATE_USE_CPU")
+    )  # without it two CPU processes would be two worlds
     outcome = Outcome()
     for job in plan.jobs:
         on_event("start", job, "")

@@ -44,6 +44,11 @@ def start() -> tuple[Accelerator, bool]:
     finally:
         if sharded:
             os.environ[SHARD] = "true"
+    if (launched := int(os.environ.get("WORLD_SIZE", "1"))) != accelerator.num_processes:
+        raise UserError(
+            f"{launched} processes were started, but each of them sees {accelerator.num_processes}; on a machine without "
+            "an accelerator set ACCELERATE_USE_CPU=true"
+        )
     if sharded and accelerator.num_processes == 1:
         raise UserError(f"--shard: there is one process; start several: {torchrun(2)}")
     return accelerator, sharded

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -12,13 +14,14 @@ from safetensors.torch import load_file
 
 from nca_interp import machine
 from nca_interp.base import RunFailed, UserError
+from nca_interp.data.tokens import write_tokens
 from nca_interp.model import fast
-from nca_interp.store import read_json, sha256_file
+from nca_interp.store import StudyDir, read_json, sha256_file
 from nca_interp.train.compiling import should_compile
 from nca_interp.train.loop import train
 from nca_interp.train.validate import validate
 
-from .conftest import make_run, spawn
+from .conftest import SPEC, make_run, spawn
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 STEPS = 50
@@ -27,11 +30,6 @@ STEPS = 50
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     """One study with the same run of 50 steps on one process, with 2 and 4 micro-batches, on two processes, and sharded."""
-    from nca_interp.data.tokens import write_tokens
-    from nca_interp.store import StudyDir
-
-    from .conftest import SPEC
-
     study = StudyDir(tmp_path_factory.mktemp("split") / "study")
     write_tokens(study.tokens / "dyck", SPEC, n_train=40, n_val=7, seq_len=32, seed=0)
     common = {"steps": STEPS, "checkpoints": "ends", "eval_every": 10, "checkpoint_every": 100}
@@ -91,6 +89,31 @@ def test_a_sharded_state_is_continued_by_one_process(split):
     train(split, run)
     a, b = (split.run(i).read_metrics() for i in ("one", "continued"))
     np.testing.assert_allclose([r["loss"] for r in a], [r["loss"] for r in b], rtol=1e-5)
+
+
+def test_the_command_line_under_torchrun_is_one_run_on_two_processes(tmp_path):
+    options = [
+        "--regime",
+        "scratch",
+        "--domain",
+        "web",
+        "--seed",
+        "0",
+        "--set",
+        "pt.steps=2",
+        "--shard",
+        "--out",
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    command = [*TORCHRUN, "-m", "nca_interp", "train", "smoke", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    directory = StudyDir(tmp_path).run("pt.scratch.web.s0")
+    assert directory.status()["state"] == "done"
+    execution = read_json(directory.checkpoint(2) / "provenance.json")["execution"]
+    assert (execution["processes"], execution["sharded"]) == (2, True)
+    assert [row["step"] for row in directory.read_metrics()] == [0, 1, 2]
 
 
 def out_of_memory_above(monkeypatch, rows):
