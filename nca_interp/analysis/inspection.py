@@ -19,6 +19,7 @@ from nca_interp.analysis.statistics import Interval, cluster_interval, t_interva
 from nca_interp.base import UserError, digest
 from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
 from nca_interp.data.sample import Sample, Spec, draw
+from nca_interp.data.scores import Measure
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.store import write_json, write_text
 
@@ -156,7 +157,7 @@ def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
             row |= {"n": len(sample.tokens), "groups": len(set(sample.groups)), "value": known.value.iloc[0]}
             row |= intervals[measure.name]._asdict() if measure.name in intervals else {}
         elif len(known):
-            row |= _interval(known.value.to_numpy(), list(known.group))._asdict()
+            row |= _interval(measure, known.value.to_numpy(), list(known.group))._asdict()
             row["sd"] = known.value.std()
             row |= dict(zip(("q05", "q50", "q95"), known.value.quantile([0.05, 0.5, 0.95]), strict=True))
         rows.append(row)
@@ -164,9 +165,9 @@ def summary(sample: Sample, measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=columns.split())
 
 
-def _interval(values: Floats, groups: list[str]) -> Interval:
-    """Clustered t-interval of a mean; Wilson's of a share of independent rows, which is no point where all are alike."""
-    if set(values.tolist()) <= {0.0, 1.0} and len(set(groups)) == len(groups):
+def _interval(measure: Measure, values: Floats, groups: list[str]) -> Interval:
+    """Clustered t-interval of a mean; Wilson's of yes-or-no in independent rows, which is no point where all are alike."""
+    if measure.unit == "0 or 1" and len(set(groups)) == len(groups):
         return wilson(int(values.sum()), len(values))
     return cluster_interval(values, groups)
 

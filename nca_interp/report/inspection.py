@@ -210,7 +210,7 @@ def table_of_measures(source: Inspection) -> list[Item]:
         "definition",
     )
     caption = (
-        f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit (shares: Wilson); pooled ones with a jackknife "
+        f"{plural(len(body), 'measure')}: mean over rows, t-interval with the {source.unit} as the independent unit (yes or no: Wilson); pooled ones with a jackknife "
         "over ten parts of the sample, fits without an interval. sd and the range are those of single rows."
     )
     return [Table(head, body, caption, frozenset(range(1, 7)), "tab-inspected")]
