@@ -40,8 +40,7 @@ def split(tmp_path_factory):
         make_run(id="sharded", **common, state_steps=(20,)),
         make_run(id="sharded-checkpointing", micro_batch=2, gradient_checkpointing=True, **common),
     ]
-    store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    launches = ((one, [], {}), (two, TORCHRUN, store), (sharded, TORCHRUN, {**store, "ACCELERATE_USE_FSDP": "true"}))
+    launches = ((one, [], {}), (two, TORCHRUN, {}), (sharded, TORCHRUN, {"ACCELERATE_USE_FSDP": "true"}))
     for runs, launcher, environment in launches:
         process = spawn(study, runs, *launcher, **environment)
         _, errors = process.communicate(timeout=300)
@@ -105,7 +104,7 @@ def test_the_command_line_under_torchrun_is_one_run_on_two_processes(tmp_path):
         "--out",
         str(tmp_path),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*TORCHRUN, "-m", "nca_interp", "train", "smoke", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
