@@ -6,8 +6,7 @@ best of `--repeat`; peak memory each in a process of its own, above what the ope
 
 probes        every built-in probe (copying and losses included), as `nca_interp.analyze` runs them
 bare          the same stimuli through the same model, sdpa, with logits where a probe reads the loss, nothing kept
-cache         TransformerLens run_with_cache of all patterns on the same stimuli, then the same attention scores from whole
-              maps (no copying, no losses)
+cache         TransformerLens run_with_cache of all patterns on the same stimuli, then the same scores from whole maps
 detect_head   TransformerLens detect_head for its three kinds on one stimulus, against our probes for the three
 """
 
@@ -79,20 +78,41 @@ def bare(model: Any, work: list[tuple[Batch, bool]]) -> None:
 
 
 def cached(bridge: Any, work: list[tuple[Batch, bool]]) -> None:
-    """All patterns cached, then the attention scores that the probes give, each written plainly on whole maps."""
+    """Patterns (and for copying the outputs of heads) of all layers cached, then what the probes give, each written
+    plainly on whole maps."""
     cfg = bridge.cfg
-    for batch, _ in work:
+    for batch, loss in work:
         rows = max(1, CACHE_BYTES // (4 * cfg.n_layers * cfg.n_heads * batch.length**2))
+        copies = batch.period is not None and batch.repeats == 2
+        wanted = ("attn.hook_pattern", "attn.hook_z") if copies else ("attn.hook_pattern",)
         for start in range(0, len(batch.inputs), rows):
             part = batch.rows(start, start + rows)
             masks = masks_of(part)
             with torch.inference_mode():
-                _, cache = bridge.run_with_cache(
-                    torch.from_numpy(part.inputs), names_filter=lambda name: name.endswith("attn.hook_pattern"),
-                    logits_to_keep=1, use_cache=False,
+                logits, cache = bridge.run_with_cache(
+                    torch.from_numpy(part.inputs), names_filter=lambda name, wanted=wanted: name.endswith(wanted),
+                    use_cache=False, **({} if loss else {"logits_to_keep": 1}),
                 )  # fmt: skip
+                if loss:
+                    targets = torch.from_numpy(part.targets)
+                    F.cross_entropy(logits[:, : targets.shape[1]].mT, targets, reduction="none")
                 for layer in range(cfg.n_layers):
-                    reduce_plainly(cache[f"blocks.{layer}.attn.hook_pattern"], part, masks)
+                    a = cache[f"blocks.{layer}.attn.hook_pattern"]
+                    reduce_plainly(a, part, masks)
+                    if copies:
+                        copy_plainly(bridge, layer, a, cache[f"blocks.{layer}.attn.hook_z"], part)
+
+
+def copy_plainly(bridge: Any, layer: int, a: torch.Tensor, z: torch.Tensor, batch: Batch) -> None:
+    """Copying and anti-induction [batch, head] of one layer."""
+    x, n = torch.from_numpy(batch.inputs), batch.period
+    assert n is not None
+    written = bridge.ln_final(torch.einsum("bqhd,hdm->bhqm", z[:, -n:], bridge.W_O[layer]))
+    logits = torch.einsum("bhqm,bnm->bhqn", written, bridge.W_U.T[x[:, :n]])
+    logits = logits - logits.mean(-1, keepdim=True)
+    attended = x[:, None].expand(-1, a.shape[1], -1).gather(2, a[:, :, -n:].argmax(-1))
+    for change, on in ((logits.clamp(min=0), attended), ((-logits).clamp(min=0), x[:, None, 1 : n + 1])):
+        ((change * (x[:, None, None, :n] == on[..., None])).sum(-1) / change.sum(-1)).mean(-1)
 
 
 def masks_of(batch: Batch) -> list[torch.Tensor]:

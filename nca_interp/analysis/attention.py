@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,6 +65,41 @@ class Block(NamedTuple):
     """[rows, head, stop - start, stop - low]; zero where a query may not attend."""
 
 
+class Piece(NamedTuple):
+    """A set of keys for the queries start to stop: either the keys from `low` that are not in it, or the few that are."""
+
+    start: int
+    stop: int
+    low: int
+    exists: torch.Tensor
+    """Bool [batch or 1, stop - start]: the set holds a key."""
+    others: torch.Tensor | None
+    """Bool [batch or 1, stop - start, stop - low]."""
+    few: tuple[torch.Tensor, ...] | None
+    """Indices of sequence, query (from start) and key of every entry, where they are few."""
+
+    @classmethod
+    def of(cls, chosen: torch.Tensor, start: int, stop: int) -> Piece:
+        """The piece of a mask [batch or 1, stop - start, stop] without keys after the query."""
+        exists, columns = chosen.any(-1), chosen.flatten(0, 1).any(0)
+        if not bool(columns.any()):
+            return cls(start, stop, stop, exists, None, None)
+        low = int(columns.int().argmax())
+        others = ~chosen[:, :, low:]
+        if int(chosen.sum()) * SPARSE < others.numel():
+            return cls(start, stop, low, exists, None, chosen.nonzero(as_tuple=True))
+        return cls(start, stop, low, exists, others, None)
+
+
+def _is_constant(keys: Mask) -> bool:
+    """Whether a mask cannot change, so that what is known of it may be kept."""
+    return isinstance(keys, np.ndarray) and not keys.flags.writeable
+
+
+def _content(ids: torch.Tensor) -> bytes:
+    return ids.cpu().numpy().tobytes()
+
+
 class Attention:
     """Attention of all heads of one layer on one stimulus, reduced without being stored.
 
@@ -81,6 +116,7 @@ class Attention:
         self.stimulus = stimulus
         self.layer = layer
         self._profiles: dict[int, torch.Tensor] = {}
+        self._found: dict[tuple[Any, ...], Scores] = {}
 
     @classmethod
     def of(cls, layer: Layer, stimulus: Batch) -> Attention:
@@ -142,26 +178,48 @@ class Attention:
         stop] for queries start to stop, so that the mask of a long sequence is never whole in memory. Costs what the
         band that holds the keys costs, or less where they are few.
         """
-        values, exists = torch.zeros_like(self.lse), []
-        for start in range(0, self.length, QUERIES):
-            stop = min(self.length, start + QUERIES)
-            chosen = self._block_mask(keys, start, stop).to(self.query.device)
-            chosen = chosen & ~Rule(1.0).forbidden(slice(None), start, stop, 0, chosen.device)
-            exists.append(chosen.any(-1))
-            columns = chosen.flatten(0, 1).any(0)
-            if bool(columns.any()):
-                values[:, :, start:stop] = self._mass_on(chosen, start, stop, int(columns.int().argmax()))
-        return Scores(values, torch.cat(exists, -1), self.stimulus)
+        return self._to(keys, ("mask", id(keys)) if _is_constant(keys) else None)
+
+    def _to(self, keys: Mask, name: tuple[Any, ...] | None) -> Scores:
+        """`to` with a name for the key set: what was found under it is found again without work."""
+        if name is None or name not in self._found:
+            scores = self._sum_pieces(self._pieces(keys, name))
+            if name is None:
+                return scores
+            self._found[name] = scores
+        return self._found[name]
+
+    def _sum_pieces(self, pieces: list[Piece]) -> Scores:
+        values = torch.zeros_like(self.lse)
+        for piece in pieces:
+            if piece.few is not None:
+                values[:, :, piece.start : piece.stop] = self._mass_on_few(piece, piece.few)
+            elif piece.others is not None:
+                values[:, :, piece.start : piece.stop] = self._mass_on(piece, piece.others)
+        return Scores(values, torch.cat([piece.exists for piece in pieces], -1), self.stimulus)
+
+    def _pieces(self, keys: Mask, name: tuple[Any, ...] | None) -> list[Piece]:
+        """A key set in blocks of queries, kept with the stimulus under its name (None: not kept)."""
+        kept = self.stimulus.memo if name is not None else {}
+        if (name, self.query.device) not in kept:
+            found = []
+            for start in range(0, self.length, QUERIES):
+                stop = min(self.length, start + QUERIES)
+                chosen = self._block_mask(keys, start, stop).to(self.query.device)
+                chosen = chosen & ~Rule(1.0).forbidden(slice(None), start, stop, 0, chosen.device)
+                found.append(Piece.of(chosen, start, stop))
+            kept[name, self.query.device] = found, keys  # the keys too: their id must not be given to another
+        return kept[name, self.query.device][0]
 
     def between(self, first: torch.Tensor | np.ndarray, last: torch.Tensor | np.ndarray) -> Scores:
         """Mass on the keys first[q] to last[q], both included ([query], integers)."""
-        first, last = (torch.as_tensor(place, device=self.query.device) for place in (first, last))
+        low, high = (torch.as_tensor(place, device=self.query.device) for place in (first, last))
 
         def keys(start: int, stop: int) -> torch.Tensor:
-            key = torch.arange(stop, device=first.device)
-            return ((key >= first[start:stop, None]) & (key <= last[start:stop, None]))[None]
+            key = torch.arange(stop, device=low.device)
+            return ((key >= low[start:stop, None]) & (key <= high[start:stop, None]))[None]
 
-        return self.to(keys)
+        return self._to(keys, ("between", _content(low), _content(high)))
 
     def within(self, back: int) -> Scores:
         """Mass on the query's own token and the `back` tokens before it."""
@@ -170,7 +228,11 @@ class Attention:
     def matching(self, query_ids: torch.Tensor | np.ndarray, key_ids: torch.Tensor | np.ndarray) -> Scores:
         """Mass on the keys k <= q with key_ids[k] = query_ids[q] ([batch, position], integers; negative: never)."""
         q, k = (torch.as_tensor(ids, device=self.query.device) for ids in (query_ids, key_ids))
-        return self.to(lambda start, stop: (q[:, start:stop, None] == k[:, None, :stop]) & (k[:, None, :stop] >= 0))
+
+        def keys(start: int, stop: int) -> torch.Tensor:
+            return (q[:, start:stop, None] == k[:, None, :stop]) & (k[:, None, :stop] >= 0)
+
+        return self._to(keys, ("matching", _content(q), _content(k)))
 
     def same_token(self, shift: int = 0) -> Scores:
         """Mass on earlier keys k < q with x[k - shift] = x[q]: 0 the token itself before, 1 the token after it."""
@@ -181,7 +243,7 @@ class Attention:
             before = torch.arange(stop, device=x.device)[None] < torch.arange(start, stop, device=x.device)[:, None]
             return (x[:, start:stop, None] == moved[:, None, :stop]) & before
 
-        return self.to(keys)
+        return self._to(keys, ("same_token", shift))
 
     def entropy(self, normalised: bool = False) -> Scores:
         """Entropy -sum_k A ln A in nats; normalised: divided by ln(q + 1), its maximum, for q >= 1."""
@@ -255,13 +317,21 @@ class Attention:
         The width is a multiple of 8; under another rule the query itself."""
         if not self.rule.plain:
             return self.query
-        return F.pad(torch.cat([self.query * self.rule.scale, -self.lse[..., None]], -1), (0, self._spare))
+        width = self.query.shape[-1]
+        wide = self.query.new_zeros(*self.lse.shape, width + 1 + self._spare)
+        torch.mul(self.query, self.rule.scale, out=wide[..., :width])
+        torch.neg(self.lse, out=wide[..., width])
+        return wide
 
     @cached_property
     def _key(self) -> torch.Tensor:
         if not self.rule.plain:
             return self.key
-        return F.pad(F.pad(self.key, (0, 1), value=1.0), (0, self._spare))
+        width = self.key.shape[-1]
+        wide = self.key.new_zeros(*self.lse.shape, width + 1 + self._spare)
+        wide[..., :width] = self.key
+        wide[..., width] = 1.0
+        return wide
 
     @property
     def _spare(self) -> int:
@@ -280,24 +350,28 @@ class Attention:
         dots = (query * key).sum(-1)
         return dots.exp_() if self.rule.plain else (self.rule.scores(dots) - lse).exp_()
 
-    def _mass_on(self, chosen: torch.Tensor, start: int, stop: int, low: int) -> torch.Tensor:
-        """Mass [batch, head, stop - start] of queries start to stop on chosen keys [batch or 1, stop - start, stop]."""
-        if int(chosen.sum()) * SPARSE < chosen.shape[0] * (stop - start) * (stop - low):
-            return self._mass_on_few(chosen, start, stop)
+    def _mass_on(self, piece: Piece, others: torch.Tensor) -> torch.Tensor:
+        """Mass [batch, head, query] of a piece's queries on its keys, by leaving all others out."""
+        start, stop, low = piece.start, piece.stop, piece.low
         mass = self.lse.new_zeros(self.n_batch, self.n_heads, stop - start)
         for rows in self._groups(stop - start, stop - low):
-            other = ~chosen[rows if len(chosen) > 1 else slice(None), :, low:]
+            other = others[rows] if len(others) > 1 else others
             if self.rule.allowed is not None:
                 other = other | self.rule.forbidden(rows, start, stop, low, other.device)
             part = self._log_mass(rows, start, stop, low).masked_fill_(other[:, None], -math.inf)
             mass[rows] = part.exp_().sum(-1)
         return mass
 
-    def _mass_on_few(self, chosen: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def _mass_on_few(self, piece: Piece, few: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """`_mass_on` entry by entry."""
-        row, query, key = chosen.expand(self.n_batch, -1, -1).nonzero(as_tuple=True)
-        mass = self.lse.new_zeros(self.n_batch, stop - start, self.n_heads)
+        start = piece.start
+        mass = self.lse.new_zeros(self.n_batch, piece.stop - start, self.n_heads)
         step = max(1, BLOCK_ELEMENTS // (self.n_heads * self.query.shape[-1]))
+        shared = len(piece.exists) == 1  # the same keys in every sequence
+        rows = torch.arange(self.n_batch, device=mass.device) if shared else None
+        row, query, key = few if rows is None else (
+            rows.repeat_interleave(len(few[0])), few[1].repeat(self.n_batch), few[2].repeat(self.n_batch)
+        )  # fmt: skip
         for first in range(0, len(row), step):
             b, q, k = (index[first : first + step] for index in (row, query, key))
             part = self._paired(self._query[b, :, q + start], self._key[b, :, k], self.lse[b, :, q + start])
