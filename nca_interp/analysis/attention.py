@@ -4,100 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from nca_interp.analysis.kernel import BLOCK_ELEMENTS, QUERIES, Layer, Rule
+from nca_interp.analysis.scores import Block, Mask, Piece, Scores, content, is_constant
 from nca_interp.analysis.stimuli import Batch
-
-SPARSE = 32
-"""One entry gathered alone costs about as much as this many entries of a block."""
-Mask = torch.Tensor | np.ndarray | Callable[[int, int], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A number for every query: `values` [batch, head, query], meaningful where `exists` [batch or 1, query] is true."""
-
-    values: torch.Tensor
-    exists: torch.Tensor
-    stimulus: Batch
-
-    def mean(self, queries: torch.Tensor | np.ndarray | None = None) -> torch.Tensor:
-        """Mean [batch, head] over the queries that exist, and are in `queries` (bool, [query] or [batch, query]) if given.
-
-        NaN for a sequence that has none.
-        """
-        keep = self.exists if queries is None else self.exists & torch.as_tensor(queries, device=self.exists.device)
-        keep = keep.expand(self.values.shape[0], -1)[:, None]
-        return torch.where(keep, self.values, 0.0).sum(-1) / keep.sum(-1)
-
-    def repeat_mean(self, repeat: int | None = None) -> torch.Tensor:
-        """Mean over queries in the second and later repeats of a repeated stimulus, or in one of them (2, 3, ...)."""
-        return self.mean(self.stimulus.in_repeat(repeat))
-
-    def __add__(self, other: Scores) -> Scores:
-        """Sum, for queries where both exist."""
-        return Scores(self.values + other.values, self.exists & other.exists, self.stimulus)
-
-    def __sub__(self, other: Scores) -> Scores:
-        """Difference, for queries where both exist."""
-        return Scores(self.values - other.values, self.exists & other.exists, self.stimulus)
-
-    def __mul__(self, factor: float) -> Scores:
-        """Every score times `factor`."""
-        return Scores(self.values * factor, self.exists, self.stimulus)
-
-
-class Block(NamedTuple):
-    """Attention of some queries of some sequences to keys low to stop."""
-
-    rows: slice
-    start: int
-    stop: int
-    low: int
-    mass: torch.Tensor
-    """[rows, head, stop - start, stop - low]; zero where a query may not attend."""
-
-
-class Piece(NamedTuple):
-    """A set of keys for the queries start to stop: either the keys from `low` that are not in it, or the few that are."""
-
-    start: int
-    stop: int
-    low: int
-    exists: torch.Tensor
-    """Bool [batch or 1, stop - start]: the set holds a key."""
-    others: torch.Tensor | None
-    """Bool [batch or 1, stop - start, stop - low]."""
-    few: tuple[torch.Tensor, ...] | None
-    """Indices of sequence, query (from start) and key of every entry, where they are few."""
-
-    @classmethod
-    def of(cls, chosen: torch.Tensor, start: int, stop: int) -> Piece:
-        """The piece of a mask [batch or 1, stop - start, stop] without keys after the query."""
-        exists, columns = chosen.any(-1), chosen.flatten(0, 1).any(0)
-        if not bool(columns.any()):
-            return cls(start, stop, stop, exists, None, None)
-        low = int(columns.int().argmax())
-        others = ~chosen[:, :, low:]
-        if int(chosen.sum()) * SPARSE < others.numel():
-            return cls(start, stop, low, exists, None, chosen.nonzero(as_tuple=True))
-        return cls(start, stop, low, exists, others, None)
-
-
-def _is_constant(keys: Mask) -> bool:
-    """Whether a mask cannot change, so that what is known of it may be kept."""
-    return isinstance(keys, np.ndarray) and not keys.flags.writeable
-
-
-def _content(ids: torch.Tensor) -> bytes:
-    return ids.cpu().numpy().tobytes()
 
 
 class Attention:
@@ -178,15 +94,14 @@ class Attention:
         stop] for queries start to stop, so that the mask of a long sequence is never whole in memory. Costs what the
         band that holds the keys costs, or less where they are few.
         """
-        return self._to(keys, ("mask", id(keys)) if _is_constant(keys) else None)
+        return self._to(keys, ("mask", id(keys)) if is_constant(keys) else None)
 
     def _to(self, keys: Mask, name: tuple[Any, ...] | None) -> Scores:
         """`to` with a name for the key set: what was found under it is found again without work."""
-        if name is None or name not in self._found:
-            scores = self._sum_pieces(self._pieces(keys, name))
-            if name is None:
-                return scores
-            self._found[name] = scores
+        if name is None:
+            return self._sum_pieces(self._pieces(keys, name))
+        if name not in self._found:
+            self._found[name] = self._sum_pieces(self._pieces(keys, name))
         return self._found[name]
 
     def _sum_pieces(self, pieces: list[Piece]) -> Scores:
@@ -219,7 +134,7 @@ class Attention:
             key = torch.arange(stop, device=low.device)
             return ((key >= low[start:stop, None]) & (key <= high[start:stop, None]))[None]
 
-        return self._to(keys, ("between", _content(low), _content(high)))
+        return self._to(keys, ("between", content(low), content(high)))
 
     def within(self, back: int) -> Scores:
         """Mass on the query's own token and the `back` tokens before it."""
@@ -232,7 +147,7 @@ class Attention:
         def keys(start: int, stop: int) -> torch.Tensor:
             return (q[:, start:stop, None] == k[:, None, :stop]) & (k[:, None, :stop] >= 0)
 
-        return self._to(keys, ("matching", _content(q), _content(k)))
+        return self._to(keys, ("matching", content(q), content(k)))
 
     def same_token(self, shift: int = 0) -> Scores:
         """Mass on earlier keys k < q with x[k - shift] = x[q]: 0 the token itself before, 1 the token after it."""
