@@ -195,15 +195,15 @@ def variants(directory: Path, n_ctx: int, sequences: int, only: str | None = Non
     return found if only is None else {only: found[only]}
 
 
-def timed(functions: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Best wall seconds of each; all of them in turn, so that a disturbance of the machine hits all."""
+def timed(functions: dict[str, Callable[[], Any]], repeat: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Best seconds of each; all of them in turn, so that a disturbance of the machine hits all."""
     best = dict.fromkeys(functions, float("inf"))
     functions["probes"]()  # stimuli, chance levels
     for _ in range(repeat):
         for name, function in functions.items():
-            begin = time.perf_counter()
+            begin = clock()
             function()
-            best[name] = min(best[name], time.perf_counter() - begin)
+            best[name] = min(best[name], clock() - begin)
     return best
 
 
@@ -231,11 +231,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="CPU instead of wall seconds: for busy machines, one thread"
+    )
     parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    clock = time.process_time if args.cpu_time else time.perf_counter
     sizes = [tuple(int(n) for n in size.split("x")) for size in args.sizes.split(",")]
     if args.peak:
         (function,) = variants(args.directory, sizes[0][0], args.sequences, args.peak).values()
@@ -250,7 +254,7 @@ def main() -> None:
     for n_ctx, layers in sizes:
         with tempfile.TemporaryDirectory() as folder:
             directory = make_model(Path(folder), n_ctx, layers)
-            t = timed(variants(directory, n_ctx, args.sequences), args.repeat)
+            t = timed(variants(directory, n_ctx, args.sequences), args.repeat, clock)
             m = {} if args.no_memory else {n: peak(directory, n_ctx, n, args) for n in ("probes", "cache")}
         memory = [f"{m['probes']:.0f}", f"{m['cache'] / m['probes']:.1f}x"] if m else ["", ""]
         print(
