@@ -6,8 +6,7 @@ best of `--repeat`; peak memory each in a process of its own, above what the ope
 
 probes        every built-in probe (copying and losses included), as `nca_interp.analyze` runs them
 bare          the same stimuli through the same model, sdpa, with logits where a probe reads the loss, nothing kept
-cache         TransformerLens run_with_cache of all patterns on the same stimuli, then the same attention scores from whole
-              maps (no copying, no losses)
+cache         TransformerLens run_with_cache of all patterns on the same stimuli, then the same scores from whole maps
 detect_head   TransformerLens detect_head for its three kinds on one stimulus, against our probes for the three
 """
 
@@ -79,20 +78,41 @@ def bare(model: Any, work: list[tuple[Batch, bool]]) -> None:
 
 
 def cached(bridge: Any, work: list[tuple[Batch, bool]]) -> None:
-    """All patterns cached, then the attention scores that the probes give, each written plainly on whole maps."""
+    """Patterns (and for copying the outputs of heads) of all layers cached, then what the probes give, each written
+    plainly on whole maps."""
     cfg = bridge.cfg
-    for batch, _ in work:
+    for batch, loss in work:
         rows = max(1, CACHE_BYTES // (4 * cfg.n_layers * cfg.n_heads * batch.length**2))
+        copies = batch.period is not None and batch.repeats == 2
+        wanted = ("attn.hook_pattern", "attn.hook_z") if copies else ("attn.hook_pattern",)
         for start in range(0, len(batch.inputs), rows):
             part = batch.rows(start, start + rows)
             masks = masks_of(part)
             with torch.inference_mode():
-                _, cache = bridge.run_with_cache(
-                    torch.from_numpy(part.inputs), names_filter=lambda name: name.endswith("attn.hook_pattern"),
-                    logits_to_keep=1, use_cache=False,
+                logits, cache = bridge.run_with_cache(
+                    torch.from_numpy(part.inputs), names_filter=lambda name, wanted=wanted: name.endswith(wanted),
+                    use_cache=False, **({} if loss else {"logits_to_keep": 1}),
                 )  # fmt: skip
+                if loss:
+                    targets = torch.from_numpy(part.targets)
+                    F.cross_entropy(logits[:, : targets.shape[1]].mT, targets, reduction="none")
                 for layer in range(cfg.n_layers):
-                    reduce_plainly(cache[f"blocks.{layer}.attn.hook_pattern"], part, masks)
+                    a = cache[f"blocks.{layer}.attn.hook_pattern"]
+                    reduce_plainly(a, part, masks)
+                    if copies:
+                        copy_plainly(bridge, layer, a, cache[f"blocks.{layer}.attn.hook_z"], part)
+
+
+def copy_plainly(bridge: Any, layer: int, a: torch.Tensor, z: torch.Tensor, batch: Batch) -> None:
+    """Copying and anti-induction [batch, head] of one layer."""
+    x, n = torch.from_numpy(batch.inputs), batch.period
+    assert n is not None
+    written = bridge.ln_final(torch.einsum("bqhd,hdm->bhqm", z[:, -n:], bridge.W_O[layer]))
+    logits = torch.einsum("bhqm,bnm->bhqn", written, bridge.W_U.T[x[:, :n]])
+    logits = logits - logits.mean(-1, keepdim=True)
+    attended = x[:, None].expand(-1, a.shape[1], -1).gather(2, a[:, :, -n:].argmax(-1))
+    for change, on in ((logits.clamp(min=0), attended), ((-logits).clamp(min=0), x[:, None, 1 : n + 1])):
+        ((change * (x[:, None, None, :n] == on[..., None])).sum(-1) / change.sum(-1)).mean(-1)
 
 
 def masks_of(batch: Batch) -> list[torch.Tensor]:
@@ -175,15 +195,15 @@ def variants(directory: Path, n_ctx: int, sequences: int, only: str | None = Non
     return found if only is None else {only: found[only]}
 
 
-def timed(functions: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Best wall seconds of each; all of them in turn, so that a disturbance of the machine hits all."""
+def timed(functions: dict[str, Callable[[], Any]], repeat: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Best seconds of each; all of them in turn, so that a disturbance of the machine hits all."""
     best = dict.fromkeys(functions, float("inf"))
     functions["probes"]()  # stimuli, chance levels
     for _ in range(repeat):
         for name, function in functions.items():
-            begin = time.perf_counter()
+            begin = clock()
             function()
-            best[name] = min(best[name], time.perf_counter() - begin)
+            best[name] = min(best[name], clock() - begin)
     return best
 
 
@@ -211,11 +231,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="CPU instead of wall seconds: for busy machines, one thread"
+    )
     parser.add_argument("--no-memory", action="store_true", help="times only")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    clock = time.process_time if args.cpu_time else time.perf_counter
     sizes = [tuple(int(n) for n in size.split("x")) for size in args.sizes.split(",")]
     if args.peak:
         (function,) = variants(args.directory, sizes[0][0], args.sequences, args.peak).values()
@@ -230,7 +254,7 @@ def main() -> None:
     for n_ctx, layers in sizes:
         with tempfile.TemporaryDirectory() as folder:
             directory = make_model(Path(folder), n_ctx, layers)
-            t = timed(variants(directory, n_ctx, args.sequences), args.repeat)
+            t = timed(variants(directory, n_ctx, args.sequences), args.repeat, clock)
             m = {} if args.no_memory else {n: peak(directory, n_ctx, n, args) for n in ("probes", "cache")}
         memory = [f"{m['probes']:.0f}", f"{m['cache'] / m['probes']:.1f}x"] if m else ["", ""]
         print(

@@ -33,4 +33,4 @@ def nca_previous_frame(attention):
 @probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0)
 def nca_older_frames(attention):
     """Return score[batch, head]."""
-    return 1.0 - mass(attention, 0, 1)
+    return 1.0 - nca_current_frame(attention) - nca_previous_frame(attention)

@@ -166,8 +166,6 @@ def test_a_probe_of_ones_own_is_found_listed_and_run(root, tmp_path, tiny_checkp
         listed = call("list", *option, cwd=place).stdout
         assert "two_back" in listed
         assert "copying" in listed
-        documented = call("list", "--definitions", *option, cwd=place).stdout
-        assert "## Two back" in documented
         result = call("analyze", "--checkpoint", tiny_checkpoint, "--probe", "two_back", *option, cwd=place)
         assert result.returncode == 0, result.stderr
         assert "two_back" in result.stdout

@@ -4,65 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from nca_interp.analysis.kernel import BLOCK_ELEMENTS, QUERIES, Layer, Rule
+from nca_interp.analysis.scores import Block, Mask, Piece, Scores, content, is_constant
 from nca_interp.analysis.stimuli import Batch
-
-SPARSE = 32
-"""One entry gathered alone costs about as much as this many entries of a block."""
-Mask = torch.Tensor | np.ndarray | Callable[[int, int], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A number for every query: `values` [batch, head, query], meaningful where `exists` [batch or 1, query] is true."""
-
-    values: torch.Tensor
-    exists: torch.Tensor
-    stimulus: Batch
-
-    def mean(self, queries: torch.Tensor | np.ndarray | None = None) -> torch.Tensor:
-        """Mean [batch, head] over the queries that exist, and are in `queries` (bool, [query] or [batch, query]) if given.
-
-        NaN for a sequence that has none.
-        """
-        keep = self.exists if queries is None else self.exists & torch.as_tensor(queries, device=self.exists.device)
-        keep = keep.expand(self.values.shape[0], -1)[:, None]
-        return torch.where(keep, self.values, 0.0).sum(-1) / keep.sum(-1)
-
-    def repeat_mean(self, repeat: int | None = None) -> torch.Tensor:
-        """Mean over queries in the second and later repeats of a repeated stimulus, or in one of them (2, 3, ...)."""
-        return self.mean(self.stimulus.in_repeat(repeat))
-
-    def __add__(self, other: Scores) -> Scores:
-        """Sum, for queries where both exist."""
-        return Scores(self.values + other.values, self.exists & other.exists, self.stimulus)
-
-    def __sub__(self, other: Scores) -> Scores:
-        """Difference, for queries where both exist."""
-        return Scores(self.values - other.values, self.exists & other.exists, self.stimulus)
-
-    def __mul__(self, factor: float) -> Scores:
-        """Every score times `factor`."""
-        return Scores(self.values * factor, self.exists, self.stimulus)
-
-
-class Block(NamedTuple):
-    """Attention of some queries of some sequences to keys low to stop."""
-
-    rows: slice
-    start: int
-    stop: int
-    low: int
-    mass: torch.Tensor
-    """[rows, head, stop - start, stop - low]; zero where a query may not attend."""
 
 
 class Attention:
@@ -81,6 +32,7 @@ class Attention:
         self.stimulus = stimulus
         self.layer = layer
         self._profiles: dict[int, torch.Tensor] = {}
+        self._found: dict[tuple[Any, ...], Scores] = {}
 
     @classmethod
     def of(cls, layer: Layer, stimulus: Batch) -> Attention:
@@ -142,26 +94,47 @@ class Attention:
         stop] for queries start to stop, so that the mask of a long sequence is never whole in memory. Costs what the
         band that holds the keys costs, or less where they are few.
         """
-        values, exists = torch.zeros_like(self.lse), []
-        for start in range(0, self.length, QUERIES):
-            stop = min(self.length, start + QUERIES)
-            chosen = self._block_mask(keys, start, stop).to(self.query.device)
-            chosen = chosen & ~Rule(1.0).forbidden(slice(None), start, stop, 0, chosen.device)
-            exists.append(chosen.any(-1))
-            columns = chosen.flatten(0, 1).any(0)
-            if bool(columns.any()):
-                values[:, :, start:stop] = self._mass_on(chosen, start, stop, int(columns.int().argmax()))
-        return Scores(values, torch.cat(exists, -1), self.stimulus)
+        return self._to(keys, ("mask", id(keys)) if is_constant(keys) else None)
+
+    def _to(self, keys: Mask, name: tuple[Any, ...] | None) -> Scores:
+        """`to` with a name for the key set: what was found under it is found again without work."""
+        if name is None:
+            return self._sum_pieces(self._pieces(keys, name))
+        if name not in self._found:
+            self._found[name] = self._sum_pieces(self._pieces(keys, name))
+        return self._found[name]
+
+    def _sum_pieces(self, pieces: list[Piece]) -> Scores:
+        values = torch.zeros_like(self.lse)
+        for piece in pieces:
+            if piece.few is not None:
+                values[:, :, piece.start : piece.stop] = self._mass_on_few(piece, piece.few)
+            elif piece.others is not None:
+                values[:, :, piece.start : piece.stop] = self._mass_on(piece, piece.others)
+        return Scores(values, torch.cat([piece.exists for piece in pieces], -1), self.stimulus)
+
+    def _pieces(self, keys: Mask, name: tuple[Any, ...] | None) -> list[Piece]:
+        """A key set in blocks of queries, kept with the stimulus under its name (None: not kept)."""
+        kept = self.stimulus.memo if name is not None else {}
+        if (name, self.query.device) not in kept:
+            found = []
+            for start in range(0, self.length, QUERIES):
+                stop = min(self.length, start + QUERIES)
+                chosen = self._block_mask(keys, start, stop).to(self.query.device)
+                chosen = chosen & ~Rule(1.0).forbidden(slice(None), start, stop, 0, chosen.device)
+                found.append(Piece.of(chosen, start, stop))
+            kept[name, self.query.device] = found, keys  # the keys too: their id must not be given to another
+        return kept[name, self.query.device][0]
 
     def between(self, first: torch.Tensor | np.ndarray, last: torch.Tensor | np.ndarray) -> Scores:
         """Mass on the keys first[q] to last[q], both included ([query], integers)."""
-        first, last = (torch.as_tensor(place, device=self.query.device) for place in (first, last))
+        low, high = (torch.as_tensor(place, device=self.query.device) for place in (first, last))
 
         def keys(start: int, stop: int) -> torch.Tensor:
-            key = torch.arange(stop, device=first.device)
-            return ((key >= first[start:stop, None]) & (key <= last[start:stop, None]))[None]
+            key = torch.arange(stop, device=low.device)
+            return ((key >= low[start:stop, None]) & (key <= high[start:stop, None]))[None]
 
-        return self.to(keys)
+        return self._to(keys, ("between", content(low), content(high)))
 
     def within(self, back: int) -> Scores:
         """Mass on the query's own token and the `back` tokens before it."""
@@ -170,7 +143,11 @@ class Attention:
     def matching(self, query_ids: torch.Tensor | np.ndarray, key_ids: torch.Tensor | np.ndarray) -> Scores:
         """Mass on the keys k <= q with key_ids[k] = query_ids[q] ([batch, position], integers; negative: never)."""
         q, k = (torch.as_tensor(ids, device=self.query.device) for ids in (query_ids, key_ids))
-        return self.to(lambda start, stop: (q[:, start:stop, None] == k[:, None, :stop]) & (k[:, None, :stop] >= 0))
+
+        def keys(start: int, stop: int) -> torch.Tensor:
+            return (q[:, start:stop, None] == k[:, None, :stop]) & (k[:, None, :stop] >= 0)
+
+        return self._to(keys, ("matching", content(q), content(k)))
 
     def same_token(self, shift: int = 0) -> Scores:
         """Mass on earlier keys k < q with x[k - shift] = x[q]: 0 the token itself before, 1 the token after it."""
@@ -181,7 +158,7 @@ class Attention:
             before = torch.arange(stop, device=x.device)[None] < torch.arange(start, stop, device=x.device)[:, None]
             return (x[:, start:stop, None] == moved[:, None, :stop]) & before
 
-        return self.to(keys)
+        return self._to(keys, ("same_token", shift))
 
     def entropy(self, normalised: bool = False) -> Scores:
         """Entropy -sum_k A ln A in nats; normalised: divided by ln(q + 1), its maximum, for q >= 1."""
@@ -255,13 +232,21 @@ class Attention:
         The width is a multiple of 8; under another rule the query itself."""
         if not self.rule.plain:
             return self.query
-        return F.pad(torch.cat([self.query * self.rule.scale, -self.lse[..., None]], -1), (0, self._spare))
+        width = self.query.shape[-1]
+        wide = self.query.new_zeros(*self.lse.shape, width + 1 + self._spare)
+        torch.mul(self.query, self.rule.scale, out=wide[..., :width])
+        torch.neg(self.lse, out=wide[..., width])
+        return wide
 
     @cached_property
     def _key(self) -> torch.Tensor:
         if not self.rule.plain:
             return self.key
-        return F.pad(F.pad(self.key, (0, 1), value=1.0), (0, self._spare))
+        width = self.key.shape[-1]
+        wide = self.key.new_zeros(*self.lse.shape, width + 1 + self._spare)
+        wide[..., :width] = self.key
+        wide[..., width] = 1.0
+        return wide
 
     @property
     def _spare(self) -> int:
@@ -280,24 +265,28 @@ class Attention:
         dots = (query * key).sum(-1)
         return dots.exp_() if self.rule.plain else (self.rule.scores(dots) - lse).exp_()
 
-    def _mass_on(self, chosen: torch.Tensor, start: int, stop: int, low: int) -> torch.Tensor:
-        """Mass [batch, head, stop - start] of queries start to stop on chosen keys [batch or 1, stop - start, stop]."""
-        if int(chosen.sum()) * SPARSE < chosen.shape[0] * (stop - start) * (stop - low):
-            return self._mass_on_few(chosen, start, stop)
+    def _mass_on(self, piece: Piece, others: torch.Tensor) -> torch.Tensor:
+        """Mass [batch, head, query] of a piece's queries on its keys, by leaving all others out."""
+        start, stop, low = piece.start, piece.stop, piece.low
         mass = self.lse.new_zeros(self.n_batch, self.n_heads, stop - start)
         for rows in self._groups(stop - start, stop - low):
-            other = ~chosen[rows if len(chosen) > 1 else slice(None), :, low:]
+            other = others[rows] if len(others) > 1 else others
             if self.rule.allowed is not None:
                 other = other | self.rule.forbidden(rows, start, stop, low, other.device)
             part = self._log_mass(rows, start, stop, low).masked_fill_(other[:, None], -math.inf)
             mass[rows] = part.exp_().sum(-1)
         return mass
 
-    def _mass_on_few(self, chosen: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def _mass_on_few(self, piece: Piece, few: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """`_mass_on` entry by entry."""
-        row, query, key = chosen.expand(self.n_batch, -1, -1).nonzero(as_tuple=True)
-        mass = self.lse.new_zeros(self.n_batch, stop - start, self.n_heads)
+        start = piece.start
+        mass = self.lse.new_zeros(self.n_batch, piece.stop - start, self.n_heads)
         step = max(1, BLOCK_ELEMENTS // (self.n_heads * self.query.shape[-1]))
+        shared = len(piece.exists) == 1  # the same keys in every sequence
+        rows = torch.arange(self.n_batch, device=mass.device) if shared else None
+        row, query, key = few if rows is None else (
+            rows.repeat_interleave(len(few[0])), few[1].repeat(self.n_batch), few[2].repeat(self.n_batch)
+        )  # fmt: skip
         for first in range(0, len(row), step):
             b, q, k = (index[first : first + step] for index in (row, query, key))
             part = self._paired(self._query[b, :, q + start], self._key[b, :, k], self.lse[b, :, q + start])

@@ -7,6 +7,8 @@ predicted at query q = p - 1. A 3x3 rule moves information one cell a step: at o
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from nca_interp.analysis.stimuli import Frame
@@ -21,6 +23,7 @@ def patch_of_target(frame: Frame, length: int) -> tuple[np.ndarray, np.ndarray, 
     return grid, row, column, is_patch
 
 
+@lru_cache(maxsize=64)
 def stencil(frame: Frame, length: int, back: int = 1, shift: tuple[int, int] = (0, 0)) -> np.ndarray:
     """Bool [query, key]: the toroidal neighbourhood of the predicted patch, `back` grids earlier, moved by `shift` (rows,
     columns) on the torus; 3x3 patches at reach 1, the patches that the rule reads. Empty rows for queries that predict a delimiter or a patch of an earlier grid."""
@@ -33,6 +36,7 @@ def stencil(frame: Frame, length: int, back: int = 1, shift: tuple[int, int] = (
             r = (row[queries] + shift[0] + dr) % frame.rows
             c = (column[queries] + shift[1] + dc) % frame.columns
             keys[queries, frame.start + (grid[queries] - back) * frame.tokens + 1 + frame.columns * r + c] = True
+    keys.flags.writeable = False
     return keys
 
 
@@ -58,7 +62,8 @@ def next_patch(ids: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     return np.where(is_patch & (deciding >= 0), deciding, -1), decides
 
 
-def controls(frame: Frame, length: int) -> list[np.ndarray]:
+@lru_cache(maxsize=16)
+def controls(frame: Frame, length: int) -> tuple[np.ndarray, ...]:
     """Key sets of similar size and distance that the rule does not read: the same stencil one grid further back, and
     the stencil at the torus antipode of the previous grid. Keys of the true stencil are left out (small grids overlap);
     a control that is left without keys is dropped."""
@@ -67,4 +72,6 @@ def controls(frame: Frame, length: int) -> list[np.ndarray]:
         stencil(frame, length, back=2),
         stencil(frame, length, shift=(frame.rows // 2, frame.columns // 2)) & ~true,
     ]
-    return [keys for keys in candidates if keys.any()]
+    for keys in candidates:
+        keys.flags.writeable = False
+    return tuple(keys for keys in candidates if keys.any())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENGINE_CODE = (
-    "attention.py", "geometry.py", "heads.py", "kernel.py", "losses.py", "measure.py", "stimuli.py", "streams.py", "subject.py",
+    "attention.py", "geometry.py", "heads.py", "kernel.py", "losses.py", "measure.py", "scores.py", "stimuli.py", "streams.py", "subject.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
 DTYPES = ("float32", "bfloat16", "float16")
@@ -74,7 +74,8 @@ class Measurer:
             batch = self._build(stimulus, subject, key, probes, result)
             if batch is not None:
                 self._pass(model, batch, probes, key, result)
-        result.rows.sort(key=lambda row: list(self.probes).index(row["probe"]))
+        place = {name: index for index, name in enumerate(self.probes)}
+        result.rows.sort(key=lambda row: place[row["probe"]])
         return result
 
     def _build(
@@ -124,7 +125,7 @@ class Measurer:
             value = self._call(name, result, probe, *views, shape=(len(batch.inputs),))
             level = None if value is None else self._constant(name, batch, result)
             if value is not None and level is not None:
-                self._row(name, None, None, value, level, batch, result)
+                self._rows(name, None, value[:, None], level, batch, result)
 
     def _sink(
         self,
@@ -179,19 +180,12 @@ class Measurer:
     ) -> None:
         # a sequence without any query for this probe has no score under uniform attention either
         usable = ~chances.isnan() if not chances.isnan().all() else torch.ones_like(chances, dtype=torch.bool)
-        for head in range(values.shape[1]):
-            self._row(name, layer, head, values[usable, head], float(chances[usable].double().mean()), batch, result)
+        self._rows(name, layer, values[usable], float(chances[usable].double().mean()), batch, result)
 
-    def _row(
-        self,
-        name: str,
-        layer: int | None,
-        head: int | None,
-        values: torch.Tensor,
-        chance: float,
-        batch: Batch,
-        result: Measured,
+    def _rows(
+        self, name: str, layer: int | None, values: torch.Tensor, chance: float, batch: Batch, result: Measured
     ) -> None:
+        """A row for each column of values [sequence, head], or one for the model (layer None)."""
         probe = self.probes[name]
         if name in result.problems:
             return
@@ -200,12 +194,13 @@ class Measurer:
             result.rows[:] = [row for row in result.rows if row["probe"] != name]
             return
         wide = values.double()
-        result.rows.append({
-            "probe": name, "layer": layer, "head": head, "value": float(wide.mean()),
-            "chance": None if math.isnan(chance) else chance, "null_95": None, "hit": None,
-            "sd": float(wide.std()) if len(wide) > 1 else None,
-            "unit": f"{probe.unit}, {batch.note}" if batch.note else probe.unit, "n": len(wide),
-        })  # fmt: skip
+        means, deviations = wide.mean(0).tolist(), wide.std(0).tolist() if len(wide) > 1 else [None] * wide.shape[1]
+        for head, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+            result.rows.append({
+                "probe": name, "layer": layer, "head": None if layer is None else head, "value": mean,
+                "chance": None if math.isnan(chance) else chance, "null_95": None, "hit": None, "sd": deviation,
+                "unit": f"{probe.unit}, {batch.note}" if batch.note else probe.unit, "n": len(wide),
+            })  # fmt: skip
 
     def _where(self, name: str, error: BaseException | None = None) -> str:
         """file:line of the probe, of the innermost line of its file that raised."""

@@ -6,7 +6,7 @@ Tokens depend only on the stimulus's arguments, the vocabulary and the token fil
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +59,8 @@ class Batch:
     """Dyck: for each closing bracket the place of its opening bracket [batch, position]; -1 for others."""
     note: str = ""
     """How the stimulus departs from its definition, e.g. "period 16"."""
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out about the tokens alone (key sets), kept for the next layer and the next checkpoint."""
 
     @property
     def length(self) -> int:
@@ -75,7 +77,7 @@ class Batch:
     def rows(self, start: int, stop: int) -> Batch:
         """The same stimulus with sequences start to stop only."""
         part: dict[str, Any] = {k: v[start:stop] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        return replace(self, **part)
+        return replace(self, memo={}, **part)
 
 
 @dataclass(frozen=True)

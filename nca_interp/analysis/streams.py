@@ -127,7 +127,7 @@ def lay_over(batch: Batch, kinds: int, subject: Subject, note: str) -> Batch:
     the begin-of-sequence token if the model has one and the stimulus leaves room (`start` of it or of its frame)."""
     rng = np.random.default_rng(stream_seed("lay_over", kinds, subject.vocab_size))
     names = rng.permutation(drawable(subject))[:kinds]
-    changed: dict[str, Any] = {"inputs": names[batch.inputs], "targets": names[batch.targets], "note": note}
+    changed: dict[str, Any] = {"memo": {}, "inputs": names[batch.inputs], "targets": names[batch.targets], "note": note}
     if max(batch.start, batch.frame.start if batch.frame else 0):
         first = np.full((len(batch.inputs), 1), subject.bos)
         changed |= {"targets": changed["inputs"], "inputs": np.concatenate([first, changed["inputs"]], axis=1)}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nca_interp.analysis import attention as attention_module
 from nca_interp.analysis import kernel
+from nca_interp.analysis import scores as scores_module
 from nca_interp.analysis.attention import Attention
 from nca_interp.analysis.kernel import Rule, attend, blocked
 from tests.analysis.models import attention_of, batch_of, random_patterns
@@ -58,7 +59,7 @@ def test_reductions_equal_brute_force(seed, length, queries, kind, sparse):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_module, "QUERIES", queries)  # several blocks: their borders must not show
         patch.setattr(attention_module, "BLOCK_ELEMENTS", 3 * queries * length)
-        patch.setattr(attention_module, "SPARSE", sparse)
+        patch.setattr(scores_module, "SPARSE", sparse)
         _, lse = blocked(q, k, q, rule)
         view = Attention(q, k, lse, rule, batch_of(tokens))
         _compare(view, a, tokens, length)
