@@ -83,7 +83,9 @@ def inspect(
 @data.command()
 def prepare(
     source: Source,
-    out: Annotated[Path, typer.Option(help="Token directory to write; the same command continues an interrupted one.")],
+    out: Annotated[
+        Path, typer.Option(help="Token directory to write; of text, the same command continues an interrupted one.")
+    ],
     seq_len: Annotated[int, typer.Option(min=1, help="Inputs of a row; a row has one token more.")] = 1024,
     tokens: Annotated[
         str | None, typer.Option(help="Training tokens, e.g. 164M, 1.6B; default for text: the whole corpus.")
@@ -105,7 +107,9 @@ def prepare(
     try:
         print(prepare_tokens(request, out, threads))
     except KeyboardInterrupt:
-        print("interrupted; text that is done is kept: the same command continues", file=sys.stderr)
+        kept = out.with_name(f".work-{out.name}").is_dir()
+        how = "what is done is kept: the same command continues" if kept else "nothing was written"
+        print(f"interrupted; {how}", file=sys.stderr)
         raise typer.Exit(130) from None
 
 

@@ -65,11 +65,24 @@ def test_an_interruption_is_continued(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.decode().endswith("interrupted; text that is done is kept: the same command continues\n")
+    assert errors.decode().endswith("interrupted; what is done is kept: the same command continues\n")
     assert state.is_file()
     assert not (tmp_path / "t").exists()
     assert call(*arguments).returncode == 0
     assert TokenFile.open(tmp_path / "t").meta.n_train == 1954
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    arguments = ["nca:n_states=2,band=[0.3,1]", "--out", tmp_path / "t", "--seq-len", "128"]
+    left = tmp_path / ".tmp-t-1"
+    process = subprocess.Popen([*COMMAND, *arguments, "--tokens", "900M"], stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".tmp-t-*/train.bin")) and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    left.mkdir()
+    assert call(*arguments, "--tokens", "10k").returncode == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from nca_interp.data.sources import Spec, parse_source
 from nca_interp.data.specs import TextSpec
 from nca_interp.data.text import token_dtype
 from nca_interp.data.tokens import TokenMeta, write_tokens
+from nca_interp.files import held, sweep
 
 WHOLE = 10**12
 """Rows asked for where a whole corpus is wanted."""
@@ -45,13 +46,26 @@ def prepare_tokens(request: Request, out: Path, threads: int | None) -> str:
     rows = _rows(request)
     if request.tokens is None and not _ends(spec):
         raise UserError("--tokens: needed, this source has no end; e.g. --tokens 10M")
-    _check_disk(out, spec, rows, request.seq_len)
-    with shown() as report:
-        meta = write_tokens(
-            out, spec, n_train=rows[0], n_val=rows[1], seq_len=request.seq_len, seed=request.seed, threads=threads,
-            progress=report,
-        )  # fmt: skip
+    with _alone(out):
+        _check_disk(out, spec, rows, request.seq_len)
+        with shown() as report:
+            meta = write_tokens(
+                out, spec, n_train=rows[0], n_val=rows[1], seq_len=request.seq_len, seed=request.seed, threads=threads,
+                progress=report,
+            )  # fmt: skip
     return _summary(out, meta, rows)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a lock beside `out` and clear away what a killed process left there."""
+    lock = out.with_name(f".lock-{out.name}")
+    with held(lock, lambda: f"{out}: another process is writing these tokens"):
+        sweep(out.parent, f"{out.name}-")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _spec(request: Request) -> Spec:
@@ -97,7 +111,7 @@ def _check_disk(out: Path, spec: Spec, rows: list[int], seq_len: int) -> None:
     need = sum(n for n in rows if n != WHOLE) * (seq_len + 1) * token_dtype(vocab).itemsize
     free = shutil.disk_usage(folder).free
     if need > free and not (out / "meta.json").exists():
-        raise RunFailed(f"{out}: the tokens need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        raise RunFailed(f"{out}: the tokens need {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free")
 
 
 @contextmanager

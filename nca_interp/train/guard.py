@@ -16,11 +16,15 @@ from nca_interp.train.run import RunConfig
 
 @contextmanager
 def locked(run: RunDir) -> Iterator[None]:
-    """Hold the run's lock; Busy if another process trains it."""
+    """Hold the run's lock and clear away what a killed process left; Busy if another process trains the run.
+
+    Of a distributed launch only the first process does: another one would clear away what the first is writing.
+    """
     if not is_first_process():
         yield
         return
     with held(run.lock, lambda: f"{run.path}: {run.holder()} is training this run; wait for it, or stop it"):
+        run.sweep()
         yield
 
 

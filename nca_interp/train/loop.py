@@ -46,7 +46,6 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
         claim(run, config)
         if (status := _finished(run, config)) is not None:
             return status
-        run.sweep()
         with signals() as received, prepared(study, run, config) as loop:
             try:
                 _run(loop, received)
