@@ -132,11 +132,14 @@ def analyze(
         raise UserError("give either a study folder or --checkpoint DIR")
     if causes:
         if checkpoint is None or probe or random or dtype != "float32":
-            raise UserError("--causes goes with --checkpoint, --probes, --tokens, --tokenizer, --device and --table only")
+            raise UserError(
+                "--causes goes with --checkpoint, --probes, --tokens, --tokenizer, --device and --table only"
+            )
         from nca_interp.cli_causes import show_causes
 
-        options = {"tokens": tokens, "tokenizer": tokenizer, "probes_folder": probes, "device": device}
-        show_causes(checkpoint, options, table)
+        show_causes(
+            checkpoint, {"tokens": tokens, "tokenizer": tokenizer, "probes_folder": probes, "device": device}, table
+        )
         return
     if checkpoint is not None:
         options = {"tokens": tokens, "tokenizer": tokenizer, "random": random, "device": device, "dtype": dtype}

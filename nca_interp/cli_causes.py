@@ -62,7 +62,8 @@ def tops(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """One row a probe and metric."""
     found = frame[frame.probe == "top_heads"]
     return ["probe", "metric", "effect", "random", "p", "heads"], [
-        [r.by, r.metric, f"{r.value:+.4f}", f"{r.chance:+.4f}", f"{r.p:.3f}", r.at] for r in found.itertuples()
+        [str(r.by), str(r.metric), f"{r.value:+.4f}", f"{r.chance:+.4f}", f"{r.p:.3f}", str(r.at)]
+        for r in found.itertuples()
     ]
 
 
@@ -70,5 +71,5 @@ def loads(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """One row a pair of metrics."""
     found = frame[frame.probe == "cross_task"]
     return ["metric", "and", "Spearman", "p", "heads"], [
-        [r.metric, r.by, f"{r.value:.3f}", f"{r.p:.4f}", str(r.n)] for r in found.itertuples()
+        [str(r.metric), str(r.by), f"{r.value:.3f}", f"{r.p:.4f}", str(r.n)] for r in found.itertuples()
     ]

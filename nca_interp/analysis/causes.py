@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
-from nca_interp.analysis.ablation import HOW, Effects, Head, How, Site, ablate, ablate_sets
+from nca_interp.analysis.ablation import HOW, Effects, Head, How, ablate, ablate_sets
 from nca_interp.analysis.effects import Task, tasks_for
 from nca_interp.analysis.probe_table import COLUMNS as PROBE_COLUMNS
 from nca_interp.analysis.probe_table import IDENTITY, table
 from nca_interp.analysis.resume import Trunk
+from nca_interp.analysis.sharing import cross_load
 from nca_interp.analysis.stimuli import NotApplicable
 from nca_interp.base import UserError, stream_seed
 
@@ -25,21 +26,10 @@ SETS = 50
 """Random sets that the top heads of a probe are compared with."""
 TOP_SHARE = 0.02
 """Share of all heads that are a probe's top heads (at least one head)."""
-PERMUTATIONS = 9999
 EDGE_HEADS = 2
 """Previous-token and induction heads, the best of each, between which edges are tested."""
 
 Row = dict[str, Any]
-
-
-class Load(NamedTuple):
-    """Do the same heads carry two things?"""
-
-    rho: float
-    """Spearman correlation of the harm that losing each head does; NaN where either is the same for all heads."""
-    p: float
-    """Two-sided, by permutation of the heads."""
-    n: int
 
 
 def causes(
@@ -167,7 +157,9 @@ def _probe_scores(model: Any, subject: Any, folder: Path | None) -> dict[str, di
     from nca_interp.discover import load
 
     found = load("probes", folder, lambda problem: None)
-    named = {n: d for n, d in sorted(found.items()) if d.value.hit is not None and d.value.reads in ("attention", "heads")}
+    named = {
+        n: d for n, d in sorted(found.items()) if d.value.hit is not None and d.value.reads in ("attention", "heads")
+    }
     scores: dict[str, dict[Head, float]] = {}
     for row in Measurer(named).measure(model, subject).rows:
         scores.setdefault(row["probe"], {})[row["layer"], row["head"]] = row["value"]
@@ -213,41 +205,6 @@ def top_rows(trunk: Trunk, task: Task, scores: dict[str, dict[Head, float]], k: 
                 f"against {len(set(drawn[top]))} different sets",
             })  # fmt: skip
     return rows
-
-
-def cross_load(a: Sequence[float], b: Sequence[float], permutations: int = PERMUTATIONS, seed: int = 0) -> Load:
-    """Spearman correlation over heads of two effects (of two metrics, or of one metric on two checkpoints whose heads
-    correspond), both signed so that more is more harm. p = (1 + #{|permuted| >= |rho|}) / (1 + permutations)."""
-    from scipy.stats import rankdata
-
-    if len(a) != len(b) or len(a) < 3:
-        raise ValueError(f"cross_load: {len(a)} and {len(b)} heads; legal: equally many, at least 3")
-    x, y = (rankdata(v) - (len(v) + 1) / 2 for v in (a, b))
-    size = math.sqrt(float((x @ x) * (y @ y)))
-    if size == 0:
-        return Load(math.nan, math.nan, len(a))
-    rho, rng = float(x @ y) / size, np.random.default_rng(seed)
-    permuted = np.array([x @ rng.permutation(y) for _ in range(permutations)]) / size
-    beaten = int((np.abs(permuted) >= abs(rho) - 1e-12).sum())
-    return Load(rho, (1 + beaten) / (1 + permutations), len(a))
-
-
-def checkpoint_load(a: pd.DataFrame, b: pd.DataFrame, metric: str, other: str | None = None) -> Load:
-    """`cross_load` of two tables of `causes`: `metric` in a against `other` (default the same metric) in b.
-
-    Heads correspond by index, which means something only where the second model's weights come from the first's.
-    Raises ValueError where a table lacks the metric or the models have different heads.
-    """
-    parts = []
-    for frame, name in ((a, metric), (b, other or metric)):
-        heads = frame[(frame.probe == "ablation") & (frame.metric == name)].sort_values(["layer", "head"])
-        if heads.empty:
-            raise ValueError(f"metric: {name!r} is not in the table; legal: {', '.join(sorted(set(frame.metric) - {''}))}")
-        parts.append(heads)
-    places = [list(zip(p.layer, p["head"], strict=True)) for p in parts]
-    if places[0] != places[1]:
-        raise ValueError("the two models do not have the same heads")
-    return cross_load(*(-p["rank"].to_numpy(float) for p in parts))
 
 
 def load_rows(tasks: list[Task], effects: dict[str, Effects]) -> list[Row]:

@@ -109,7 +109,9 @@ def eigenvalue_scores(weights: Weights) -> pd.DataFrame:
             for head in range(n_heads):
                 drawn = random[:, layer, head]
                 for at, score in _offsets(value[:, layer, head]):
-                    rows.append((name, None, None, layer, head, at, score, float(drawn.mean()), float(drawn.std()), DRAWS))
+                    rows.append(
+                        (name, None, None, layer, head, at, score, float(drawn.mean()), float(drawn.std()), DRAWS)
+                    )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -178,7 +180,13 @@ def _norms(
 
 
 def _pairs(
-    probe: str, earlier: int, later: int, norms: torch.Tensor, first: torch.Tensor, second: torch.Tensor, random: torch.Tensor
+    probe: str,
+    earlier: int,
+    later: int,
+    norms: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    random: torch.Tensor,
 ) -> pd.DataFrame:
     """Rows of one pair of layers; `first` [head, d_head] and `second` [offset, head, d_head] are singular values."""
     sizes = torch.linalg.vector_norm(first, dim=-1)[:, None] * torch.linalg.vector_norm(second, dim=-1)[:, None, :]

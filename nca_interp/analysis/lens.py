@@ -50,9 +50,7 @@ def _slice(trunk: Trunk, task: Task) -> Lens:
     return Lens(*(values.view(shape[0], n, -1).double().mean(-1).cpu() for values in found))
 
 
-def _log_probabilities(
-    trunk: Trunk, passage: Passage, layer: int, places: torch.Tensor, part: slice
-) -> torch.Tensor:
+def _log_probabilities(trunk: Trunk, passage: Passage, layer: int, places: torch.Tensor, part: slice) -> torch.Tensor:
     """Log probabilities [target, vocabulary] of some of the targets, read at a layer."""
     with torch.inference_mode():
         hidden = trunk.final_norm(passage.residuals[layer][:, places].flatten(0, 1)[part][None])[0]

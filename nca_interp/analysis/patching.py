@@ -62,8 +62,8 @@ def patch(trunk: Trunk, task: Task) -> Patched:
         for layer in range(trunk.n_layers):
             for site, resid_post in _patched(trunk, clean, bad, layer, second):
                 after[site] = score(trunk, bad, trunk.finish(bad, layer + 1, resid_post), theirs)[METRIC]
-        losses = (score(trunk, p, p.residuals[-1], t)[METRIC] for p, t in ((clean, ours), (bad, theirs)))
-        pieces.append(Patched(*losses, after))
+        full, broken = (score(trunk, p, p.residuals[-1], t)[METRIC] for p, t in ((clean, ours), (bad, theirs)))
+        pieces.append(Patched(full, broken, after))
     return Patched(
         torch.cat([p.clean for p in pieces]), torch.cat([p.corrupted for p in pieces]),
         {site: torch.cat([p.patched[site] for p in pieces]) for site in pieces[0].patched},
@@ -102,8 +102,12 @@ def edge(trunk: Trunk, task: Task, earlier: Head, later: Head) -> Edge:
     if l1 >= l2:
         raise ValueError(f"edge {earlier} -> {later}: the first head must be in an earlier layer")
     if hasattr(trunk.layers[l1], "post_feedforward_layernorm"):
-        raise NotApplicable("what a head writes is normalised with the others before it is added: paths do not separate")
-    means, changes, alone = mean_outputs(trunk, task), [], []
+        raise NotApplicable(
+            "what a head writes is normalised with the others before it is added: paths do not separate"
+        )
+    means = mean_outputs(trunk, task)
+    changes: list[torch.Tensor] = []
+    alone: list[torch.Tensor] = []
     for part in task.slices():
         passage = trunk.passage(part.tokens(trunk.model.device))
         full = score(trunk, passage, passage.residuals[-1], part)[METRIC]
