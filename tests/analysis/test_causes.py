@@ -407,3 +407,27 @@ def test_arguments_out_of_range_are_named(tmp_path, field, value):
     tiny("llama").save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match=f"{field}: "):
         causes.causes(tmp_path / "model", **{field: value})
+
+
+def test_metrics_on_a_model_of_nca_tokens():
+    from nca_interp.data.nca_rows import Search, nca_rows
+
+    spec = NcaSpec(grid=6, n_states=3, band=None)
+    rows = np.concatenate(list(nca_rows(spec, 0, "val", 8, 67, 1, Search())))
+    subject = Subject("nca", spec.vocab_size, 66, frozenset({81, 82}), None, rows, spec.model_dump(), "rows")
+    tasks, skipped = effects.tasks_for(subject)
+    assert [task.name for task in tasks] == ["repeated_tokens", "natural", "nca"]
+    assert not skipped
+    model, found = opened("llama"), {}
+    for task in tasks:
+        found |= ablate(Trunk(model), task, knock_outs=False).full
+    tokens = torch.from_numpy(rows.astype(np.int64))
+    with torch.inference_mode():
+        logits = model(tokens[:, :-1]).logits
+    nll = F.cross_entropy(logits.mT, tokens[:, 1:], reduction="none").double()
+    assert torch.allclose(found["own_loss"], nll.mean(1), atol=1e-5)
+    later = [q for q in range(66) if q + 1 >= 11 and (q + 1) % 11 not in (0, 10)]  # frames of 9 patches
+    assert torch.allclose(found["nca_loss"], nll[:, later].mean(1), atol=1e-5)
+    right = (logits.argmax(-1) == tokens[:, 1:])[:, later].double().mean(1)
+    assert torch.allclose(found["nca_patch_accuracy"], right)
+    assert (found["nca_cell_accuracy"] >= right).all()
