@@ -49,7 +49,7 @@ def causes(
     `how`: what replaces a head's output: mean, zero or resample. `k`: heads in a probe's top set (default 2 % of all,
     at least one); `sets`: random sets with as many heads in each layer, at least 50. `attrs`: "skipped", what does not
     apply to this model and why, and "provenance". Raises UserError for a checkpoint that cannot be opened or changes
-    while it is read, and for arguments out of range.
+    while it is read, a model whose layers cannot be resumed or that takes no stimulus, and arguments out of range.
     """
     from nca_interp.analysis.measure import open_scored
     from nca_interp.analysis.source import Source, unchanged
@@ -67,7 +67,10 @@ def causes(
         model = open_scored(source.directory, device)
         provenance = read_provenance(source.directory)
         subject = describe(source.directory, model.config, provenance, _path(tokens), _path(tokenizer))
-        rows, skipped = _rows(model, subject, _path(probes_folder), how, k, sets, tell)
+        try:
+            rows, skipped = _rows(model, subject, _path(probes_folder), how, k, sets, tell)
+        except NotApplicable as reason:
+            raise UserError(f"{checkpoint}: {reason}") from None
     identity = {key: provenance.get(key) for key in IDENTITY}
     identity["run"] = identity["run"] or source.directory.resolve().name
     frame = as_table([{**identity, **row} for row in rows])
@@ -101,6 +104,8 @@ def _rows(
     if k is not None and not 1 <= k <= trunk.n_layers * trunk.n_heads:
         raise UserError(f"k: {k}; legal: 1 to {trunk.n_layers * trunk.n_heads}, the model's heads")
     tasks, skipped = tasks_for(subject)
+    if not tasks:
+        raise NotApplicable(f"nothing to measure effects on: {'; '.join(f'{n}: {why}' for n, why in skipped.items())}")
     rows: list[Row] = []
     effects: dict[str, Effects] = {}
     scores = _probe_scores(model, subject, folder)

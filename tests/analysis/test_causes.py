@@ -108,12 +108,19 @@ def test_a_layer_that_does_not_continue_as_the_model_did_is_refused():
         trunk.heads(passage, 1)
 
 
-def test_a_model_without_known_layers_is_refused():
+def test_a_model_without_known_layers_is_refused(tmp_path):
     from transformers import OPTConfig, OPTForCausalLM
 
     config = OPTConfig(vocab_size=97, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16)
-    with pytest.raises(NotApplicable, match="known names"):
-        Trunk(OPTForCausalLM(config))
+    OPTForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="known names"):
+        causes.causes(tmp_path)
+
+
+def test_a_model_that_takes_no_stimulus_is_refused(tmp_path):
+    tiny("llama", max_position_embeddings=8).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="nothing to measure effects on: repeated_tokens: a context of 8"):
+        causes.causes(tmp_path)
 
 
 def test_planted_heads_matter_and_idle_ones_do_not(planted):
