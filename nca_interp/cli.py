@@ -121,12 +121,26 @@ def analyze(
     table: Annotated[
         Path | None, typer.Option(help="With --checkpoint: also write the table here, .csv or .parquet.")
     ] = None,
+    causes: Annotated[
+        bool, typer.Option("--causes", help="With --checkpoint: what it loses without each head; minutes.")
+    ] = False,
     workers: Workers = None,
     threads: Threads = 1,
 ) -> None:
     """Measure heads and behaviour of one checkpoint, or of a whole study."""
     if (study is None) == (checkpoint is None):
         raise UserError("give either a study folder or --checkpoint DIR")
+    if causes:
+        if checkpoint is None or probe or random or dtype != "float32":
+            raise UserError(
+                "--causes goes with --checkpoint, --probes, --tokens, --tokenizer, --device and --table only"
+            )
+        from nca_interp.cli_causes import show_causes
+
+        show_causes(
+            checkpoint, {"tokens": tokens, "tokenizer": tokenizer, "probes_folder": probes, "device": device}, table
+        )
+        return
     if checkpoint is not None:
         options = {"tokens": tokens, "tokenizer": tokenizer, "random": random, "device": device, "dtype": dtype}
         _analyze_checkpoint(checkpoint, probe, probes, options, table)

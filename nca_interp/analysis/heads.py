@@ -23,6 +23,16 @@ def child(module: torch.nn.Module, names: tuple[str, ...], what: str) -> torch.n
     raise NotApplicable(f"the {what} of {type(module).__name__} has none of the known names: {', '.join(names)}")
 
 
+def output_projection(module: torch.nn.Module, n_heads: int) -> torch.Tensor:
+    """W_O [head, d_head, d_model] in fp32 of an attention module; NotApplicable where heads are not side by side in it."""
+    part = child(module, PROJECTIONS, "output projection")
+    weight: Any = part.weight
+    weight = weight if type(part).__name__ == "Conv1D" else weight.T
+    if weight.shape[0] % n_heads:
+        raise NotApplicable(f"{type(module).__name__} does not project the outputs of its heads side by side")
+    return weight.detach().float().reshape(n_heads, -1, weight.shape[1])
+
+
 class Heads(Attention):
     """Attention of one layer, and what each of its heads writes. `stimulus` must be repeated_tokens."""
 
@@ -91,12 +101,10 @@ class Heads(Attention):
     @property
     def _projection(self) -> torch.Tensor:
         """W_O [head, d_head, d_model]."""
-        part = child(self._module, PROJECTIONS, "output projection")
-        weight: Any = part.weight
-        weight = weight if type(part).__name__ == "Conv1D" else weight.T
-        if weight.shape[0] != self.n_heads * self.output.shape[-1]:
+        weight = output_projection(self._module, self.n_heads)
+        if weight.shape[1] != self.output.shape[-1]:
             raise NotApplicable(f"{type(self._module).__name__} does not project the outputs of its heads side by side")
-        return weight.detach().float().view(self.n_heads, -1, weight.shape[1])
+        return weight
 
     @property
     def _norms(self) -> list[torch.nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from typing import Any
@@ -36,16 +36,30 @@ def _without_backbone(model: Any, output: Any) -> Iterator[_Given]:
         setattr(model, name, backbone)
 
 
+def read_logits(
+    model: Any, output: Any, hidden: torch.Tensor, ids: torch.Tensor, read: Callable[[slice, torch.Tensor], None]
+) -> None:
+    """Call read(places, logits [place, vocabulary] in fp32) for all of hidden [place, d_model], a few at a time.
+
+    `output` is what the backbone returned for some input; `ids` [place] are the tokens that stand there.
+    """
+    step = max(1, LOGIT_ELEMENTS // model.config.get_text_config().vocab_size)
+    with torch.inference_mode(), _without_backbone(model, output) as given:
+        for start in range(0, len(hidden), step):
+            part = slice(start, min(len(hidden), start + step))
+            given.output.last_hidden_state = hidden[None, part]
+            read(part, model(input_ids=ids[None, part], use_cache=False).logits[0].float())
+
+
 def token_losses(model: Any, output: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Loss in nats [batch, position], fp32, of targets [batch, <= position] given what the backbone returned."""
-    n, step = targets.shape[1], max(1, LOGIT_ELEMENTS // model.config.get_text_config().vocab_size)
+    n = targets.shape[1]
     # the head treats every position alike: all of them as one long sequence, in pieces
-    hidden, ids = output.last_hidden_state[:, :n].flatten(0, 1), inputs[:, :n].flatten()
+    hidden, ids, wanted = output.last_hidden_state[:, :n].flatten(0, 1), inputs[:, :n].flatten(), targets.flatten()
     losses = torch.empty(targets.numel(), dtype=torch.float32, device=targets.device)
-    with torch.inference_mode(), _without_backbone(model, output) as given:
-        for start in range(0, len(losses), step):
-            part = slice(start, start + step)
-            given.output.last_hidden_state = hidden[None, part]
-            logits = model(input_ids=ids[None, part], use_cache=False).logits[0].float()
-            losses[part] = F.cross_entropy(logits, targets.flatten()[part], reduction="none")
+
+    def read(part: slice, logits: torch.Tensor) -> None:
+        losses[part] = F.cross_entropy(logits, wanted[part], reduction="none")
+
+    read_logits(model, output, hidden, ids, read)
     return losses.view(targets.shape)
