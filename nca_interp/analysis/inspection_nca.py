@@ -83,7 +83,7 @@ def predictors(sample: Sample) -> tuple[pd.DataFrame, str]:
     if frames is None or frames.shape[1] < 2:
         return pd.DataFrame(columns=columns), "A row holds less than two whole frames, so no frame can be predicted."
     found = counting(spec, frames)
-    rows, told = _affordable(sample)
+    rows, told = affordable(sample)
     if rows:
         assert sample.keys is not None
         found["oracle"] = oracle(spec, frames[:rows], sample.keys[:rows])
@@ -98,7 +98,7 @@ def predictors(sample: Sample) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame(out, columns=columns), told
 
 
-def _affordable(sample: Sample) -> tuple[int, str]:
+def affordable(sample: Sample) -> tuple[int, str]:
     """Rows that the oracle is computed on, and a sentence where that is not simply all of them."""
     from nca_interp.data.predictors import FUTURES
 

@@ -1,0 +1,290 @@
+"""The rule-inference curve: what an NCA model predicts of a frame after g frames of a rule, beside ideal predictors.
+
+A model learned the task if it predicts rules it was never trained on better than anything that needs no rule: better than
+each of RIVALS (data/predictors.py) on the same rows, free-running, in the last third of the frames, every 95 % interval over
+rules above zero. Free-running, because a rival of whole frames is not given the patches of the frame itself, which
+teacher-forcing gives away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nca_interp.analysis.inference_read import (
+    Reading,
+    changed_context,
+    free_running,
+    shuffle_context,
+    swap_context,
+    teacher_forced,
+)
+from nca_interp.analysis.inspection_nca import affordable
+from nca_interp.analysis.source import Source, unchanged
+from nca_interp.analysis.statistics import Interval, cluster_interval
+from nca_interp.analysis.subject import context_length
+from nca_interp.base import UserError
+from nca_interp.data.predictors import Score, counting, oracle
+from nca_interp.data.sample import Sample, draw
+from nca_interp.data.specs import NcaSpec
+
+Floats = npt.NDArray[np.float64]
+RULES = 64
+"""Rules of each kind, one row each: intervals of some hundredths of the cells, seconds for a small model."""
+RIVALS = ("copy", "mode", "cell-mode", "lookup")
+"""Predictors that know no rule, of all which a model must be better."""
+TEACHER, FREE, SWAP, SHUFFLE = "teacher-forced", "free-running", "context swap", "frame shuffle"
+EARLY, LATE, CONTROLLED = 4, 4, 4
+"""Frames generated: 1, 2, 4, 8, ... (EARLY of them) and LATE spread over the last third; and those with a changed context."""
+FRESH = 2**40
+"""Number of the trajectory that a trained rule is read on: no training row has it."""
+TRAINED, NEW, OTHER = "trained", "new", "other band"
+BAND_STEP = 0.2
+"""Width in gzip ratio of the other band, next to the model's own."""
+COLUMNS = ["rules", "band_low", "band_high", "predictor", "frame", "quantity", "value", "low", "high", "n"]
+LEARNED = [
+    "verdict", "accuracy", "rival", "rival_accuracy", "effect", "low", "high", "n", "oracle_accuracy", "teacher_accuracy",
+    "first_frame", "last_frame", "slope", "slope_low", "slope_high", "gain", "gain_low", "gain_high", "swap", "swap_low",
+    "swap_high", "shuffle", "shuffle_low", "shuffle_high", "sentence",
+]  # fmt: skip
+NO_RULE = "no rule to learn"
+CODE = ("inference.py", "inference_read.py", "statistics.py", "../data/predictors.py")
+
+
+class Verdict(NamedTuple):
+    """Whether a model is better than every rival; effect, low and high are those against `rival`, in share of cells."""
+
+    verdict: str
+    """learned, not learned or inconclusive."""
+    rival: str
+    """The rival that decides: of the smallest lower bound, or the one that is surely not beaten."""
+    effect: float
+    low: float
+    high: float
+    n: int
+    """Rules."""
+
+
+def rule_inference(
+    checkpoint: Path | str, *, rules: int = RULES, temperature: float = 0.0, device: str = "cpu"
+) -> pd.DataFrame:
+    """Tidy table (COLUMNS; docs/tables.md) of an NCA checkpoint of ours on `rules` trained, new and other-band rules.
+
+    `temperature` of the free-running frames, 0: greedy. `attrs`: "learned" (LEARNED: verdict, effect, slope, controls,
+    a sentence), "notes" (what was left out), "checkpoint_sha256", "engine". Raises UserError for a checkpoint that does
+    not say on which NCA it was trained, and for a context of less than two frames.
+    """
+    from nca_interp.model.checkpoint import load_model, read_provenance
+
+    if rules < 2 or temperature < 0:
+        raise UserError(f"rules: {rules}, temperature: {temperature}; legal: 2 or more rules, a temperature from 0 up")
+    source = Source.find(checkpoint)
+    with unchanged(source.directory):
+        model: Any = load_model(source.directory)
+        meta = read_provenance(source.directory).get("meta") or {}
+        if (meta.get("spec") or {}).get("kind") != "nca":
+            raise UserError(
+                f"{checkpoint}: no NCA behind it: rule inference needs a checkpoint of the pre-pre-training on NCA data, "
+                "whose provenance.json names the specification"
+            )
+        frame = measure(model.to(device), meta, rules, temperature)
+        frame.attrs |= {"checkpoint_sha256": source.sha256(), "engine": inference_hash()}
+    return frame
+
+
+def measure(model: Any, meta: dict[str, Any], rules: int = RULES, temperature: float = 0.0) -> pd.DataFrame:
+    """As `rule_inference`, of an open model; `meta`: spec, seed and n_train of its tokens."""
+    spec = NcaSpec.model_validate(meta["spec"])
+    n_frames = context_length(model.config) // spec.tokens_per_frame
+    if n_frames < 2:
+        raise UserError(
+            f"rule inference: a context of {context_length(model.config)} tokens holds less than two frames of "
+            f"{spec.tokens_per_frame}"
+        )
+    notes: list[str] = []
+    parts, learned = [], {}
+    for kind, sample in rule_sets(spec, int(meta["seed"]), int(meta["n_train"]), n_frames, rules, notes):
+        found = _readings(model, sample, temperature, controls=kind == NEW, notes=notes)
+        parts.append(_table(kind, sample, found))
+        if kind == NEW:
+            learned = _learned(sample, found, temperature)
+    frame = pd.concat(parts, ignore_index=True)
+    frame.attrs = {"learned": learned, "notes": list(dict.fromkeys(notes))}
+    return frame
+
+
+def rule_sets(
+    spec: NcaSpec, seed: int, n_train: int, n_frames: int, n: int, notes: list[str]
+) -> Iterator[tuple[str, Sample]]:
+    """Rows of `n_frames` whole frames of trained rules (a trajectory that training did not show), new and other-band rules.
+
+    Splits have names of their own, so that they share no rule with the training or with each other.
+    """
+    from nca_interp.data.nca import frames_to_tokens
+    from nca_interp.data.nca_rows import trajectory
+
+    length = n_frames * spec.tokens_per_frame
+    trained = draw(spec, n=min(n, n_train), length=length, seed=seed, split="train")
+    if spec.control == "none":
+        assert trained.candidates is not None
+        frames = trajectory(spec, seed, "train", trained.candidates, FRESH, n_frames)
+        trained = trained._replace(frames=frames, tokens=frames_to_tokens(spec, frames))
+    yield TRAINED, trained
+    yield NEW, draw(spec, n=n, length=length, seed=seed, split="inference")
+    if (band := other_band(spec)) is None:
+        notes.append("No other band: the model's own data take rules of every gzip ratio.")
+        return
+    other = spec.model_copy(update={"band": band, "where": {}})
+    try:
+        yield OTHER, draw(other, n=n, length=length, seed=seed, split="inference, other band")
+    except UserError as error:
+        notes.append(f"No other band: {error}")
+
+
+def other_band(spec: NcaSpec) -> tuple[float, float] | None:
+    """The band of BAND_STEP below the model's own, or above it where less than that is left below."""
+    if spec.band is None:
+        return None
+    low, high = spec.band
+    return (round(low - BAND_STEP, 6), low) if low >= 1.5 * BAND_STEP else (high, round(high + BAND_STEP, 6))
+
+
+def generated_frames(n_frames: int) -> list[int]:
+    """Frames that are generated: some early ones, some of the last third, always the last."""
+    last = n_frames - 1
+    early = {2**k for k in range(EARLY) if 2**k <= last}
+    return sorted(early | {round(x) for x in np.linspace(max(1, last * 2 // 3 + 1), last, LATE)})
+
+
+def last_third(frames: list[int]) -> list[int]:
+    """Those of the frames whose number is above two thirds of the last."""
+    return [frame for frame in frames if frame > frames[-1] * 2 / 3]
+
+
+def judge(model: Floats, rivals: dict[str, Floats], groups: list[str]) -> Verdict:
+    """Verdict from accuracies [row], paired by row; the unit is the group (a rule).
+
+    learned: better than each rival, every 95 % interval above zero (each must hold, so no correction for several).
+    not learned: at least one rival is certainly as good (its interval ends at or below zero). Else inconclusive.
+    """
+    n = len(set(groups))
+    gaps = {name: cluster_interval(model - values, groups) for name, values in rivals.items()}
+    weakest = min(gaps, key=lambda name: gaps[name].low)
+    beaten = min(gaps, key=lambda name: gaps[name].high)
+    if n < 2:
+        return Verdict("inconclusive", weakest, *gaps[weakest], n)
+    if gaps[weakest].low > 0:
+        return Verdict("learned", weakest, *gaps[weakest], n)
+    if gaps[beaten].high <= 0:
+        return Verdict("not learned", beaten, *gaps[beaten], n)
+    return Verdict("inconclusive", weakest, *gaps[weakest], n)
+
+
+def _readings(
+    model: Any, sample: Sample, temperature: float, controls: bool, notes: list[str]
+) -> dict[str, dict[str, Floats]]:
+    """Predictor -> quantity -> values [row, frame] (fewer rows where the rule itself is expensive to follow)."""
+    spec, tokens, frames = sample.spec, sample.tokens, sample.frames
+    assert isinstance(spec, NcaSpec)
+    assert frames is not None
+    generated = generated_frames(frames.shape[1])
+    found = {
+        TEACHER: teacher_forced(model, spec, tokens),
+        FREE: free_running(model, spec, tokens, generated, temperature=temperature),
+    }
+    if controls:
+        late = [generated[i] for i in np.unique(np.linspace(0, len(generated) - 1, CONTROLLED).round().astype(int))]
+        swap, shuffle = swap_context(spec), shuffle_context(spec)
+        found[SWAP] = changed_context(model, spec, tokens, [g for g in late if g >= 2], swap)
+        found[SHUFFLE] = changed_context(model, spec, tokens, [g for g in late if g >= 3], shuffle)
+    readings = {name: reading._asdict() for name, reading in found.items()}
+    ideal = counting(spec, frames)
+    rows, told = affordable(sample)
+    if rows:
+        assert sample.keys is not None
+        ideal["oracle"] = oracle(spec, frames[:rows], sample.keys[:rows])
+    if told:
+        notes.append(told)
+    return readings | {name: _as_reading(spec, score)._asdict() for name, score in ideal.items()}
+
+
+def _as_reading(spec: NcaSpec, score: Score) -> Reading:
+    return Reading(score.cell_nats * spec.patch**2, score.cell_accuracy, score.patch_accuracy)
+
+
+def _table(kind: str, sample: Sample, found: dict[str, dict[str, Floats]]) -> pd.DataFrame:
+    spec = sample.spec
+    assert isinstance(spec, NcaSpec)
+    band, rows = spec.band or (None, None), []
+    for predictor, quantities in found.items():
+        for quantity, values in quantities.items():
+            groups = sample.groups[: len(values)]
+            for frame in np.flatnonzero(np.isfinite(values).all(0)):
+                mean = cluster_interval(values[:, frame], groups)
+                rows.append((kind, *band, predictor, int(frame), quantity, *mean, len(set(groups))))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _learned(sample: Sample, found: dict[str, dict[str, Floats]], temperature: float) -> dict[str, Any]:
+    """The row of LEARNED from readings of new rules."""
+    spec, loss = sample.spec, found[TEACHER]["loss"]
+    assert isinstance(spec, NcaSpec)
+    chosen = last_third(generated_frames(loss.shape[1]))
+    accuracy = {name: values["cell_accuracy"][:, chosen].mean(1) for name, values in found.items() if name != SHUFFLE and name != SWAP}
+    verdict = judge(accuracy[FREE], {name: accuracy[name] for name in RIVALS}, sample.groups)
+    if spec.control != "none":
+        verdict = verdict._replace(verdict=NO_RULE)
+    seen = np.log(np.arange(1, loss.shape[1]))
+    slopes = (loss[:, 1:] @ (seen - seen.mean())) / ((seen - seen.mean()) ** 2).sum() if len(seen) > 1 else None
+
+    def within(values: Floats | None) -> Interval:
+        known = values is not None and np.isfinite(values).all()
+        return cluster_interval(values, sample.groups) if known and values is not None else Interval(*[np.nan] * 3)
+
+    costs = [found[name]["loss"][:, -1] - loss[:, -1] for name in (SWAP, SHUFFLE)]
+    numbers = [*within(slopes), *within(loss[:, -1] - loss[:, 1]), *within(costs[0]), *within(costs[1])]
+    means = {name: float(values.mean()) for name, values in accuracy.items()}
+    ideal = means.get("oracle", np.nan)
+    row = [
+        verdict.verdict, means[FREE], verdict.rival, means[verdict.rival], *verdict[2:], ideal, means[TEACHER],
+        chosen[0], chosen[-1], *numbers, sentence(verdict, means, chosen, temperature),
+    ]  # fmt: skip
+    return {name: _plain(value) for name, value in zip(LEARNED, row, strict=True)}
+
+
+def sentence(verdict: Verdict, means: dict[str, float], frames: list[int], temperature: float = 0.0) -> str:
+    """The verdict in words."""
+    span = f"frame {frames[0]}" if len(frames) == 1 else f"frames {frames[0]} to {frames[-1]}"
+    way = "greedily" if temperature == 0 else f"drawn at temperature {temperature:g}"
+    told = {
+        "learned": "The synthetic task was learned",
+        "not learned": "The synthetic task was not learned",
+        NO_RULE: "This control has no rule to learn",
+    }.get(verdict.verdict, "Whether the synthetic task was learned is open")
+    best = f", the rule itself {means['oracle']:.3f}" if "oracle" in means else ""
+    return (
+        f"{told}: of {span} of {verdict.n} new rules, generated {way}, {means[FREE]:.3f} of the cells are right, "
+        f"{verdict.rival} gets {means[verdict.rival]:.3f}{best}; difference {verdict.effect:+.3f} "
+        f"[{verdict.low:+.3f}, {verdict.high:+.3f}]."
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+@lru_cache(maxsize=1)
+def inference_hash() -> str:
+    """Hash of the code that makes the numbers."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in CODE)).hexdigest()
