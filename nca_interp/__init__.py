@@ -23,6 +23,7 @@ _EXPORTS = {
     "nca_frames": "nca_interp.analysis.streams",
     "dyck": "nca_interp.analysis.streams",
     "analyze": "nca_interp.analysis.engine",
+    "rule_inference": "nca_interp.analysis.inference",
     "load_model": "nca_interp.model.checkpoint",
 }
 __all__ = list(_EXPORTS)

@@ -124,6 +124,10 @@ def analyze(
     causes: Annotated[
         bool, typer.Option("--causes", help="With --checkpoint: what it loses without each head; minutes.")
     ] = False,
+    inference: Annotated[
+        bool,
+        typer.Option("--inference", help="With --checkpoint of NCA pre-pre-training: was the task learned? No probes."),
+    ] = False,
     workers: Workers = None,
     threads: Threads = 1,
 ) -> None:
@@ -131,7 +135,7 @@ def analyze(
     if (study is None) == (checkpoint is None):
         raise UserError("give either a study folder or --checkpoint DIR")
     if causes:
-        if checkpoint is None or probe or random or dtype != "float32":
+        if checkpoint is None or inference or probe or random or dtype != "float32":
             raise UserError(
                 "--causes goes with --checkpoint, --probes, --tokens, --tokenizer, --device and --table only"
             )
@@ -142,10 +146,19 @@ def analyze(
         )
         return
     if checkpoint is not None:
+        if inference:
+            if probe or probes or tokens or tokenizer or random or dtype != "float32":
+                raise UserError(
+                    "--inference runs no probes and draws its own rows; only --device and --table go with it"
+                )
+            _infer(checkpoint, device, table)
+            return
         options = {"tokens": tokens, "tokenizer": tokenizer, "random": random, "device": device, "dtype": dtype}
         _analyze_checkpoint(checkpoint, probe, probes, options, table)
         return
     assert study is not None
+    if inference:
+        raise UserError("--inference goes with --checkpoint; a study measures it by itself (tables/learned.csv)")
     if probe or tokens or tokenizer or random or table or (device, dtype) != ("cpu", "float32"):
         raise UserError(
             "a study runs every probe on every checkpoint; only --probes, --workers and --threads go with it"
@@ -360,11 +373,10 @@ def _analyze_checkpoint(
     from rich.table import Table
 
     from nca_interp.analysis.engine import analyze
-    from nca_interp.analysis.probe_table import SUFFIXES, save
+    from nca_interp.analysis.probe_table import check_suffix, save
     from nca_interp.analysis.summary import COLUMNS, summarise
 
-    if path is not None and path.suffix not in SUFFIXES:
-        raise UserError(f"--table {path}: unknown kind of table {path.suffix!r}; legal: {', '.join(SUFFIXES)}")
+    check_suffix(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # problems are printed below
         frame = analyze(checkpoint, probe or None, probes_folder=probes, **options)
@@ -383,6 +395,30 @@ def _analyze_checkpoint(
         print(f"problem: {problem}", file=sys.stderr)
     if problems:
         raise RunFailed(f"{len(problems)} probe(s) failed; the others are above")
+
+
+def _infer(checkpoint: str, device: str, path: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nca_interp.analysis.inference import rule_inference
+    from nca_interp.analysis.probe_table import check_suffix, save
+    from nca_interp.analysis.summary import by_frame
+
+    check_suffix(path)
+    frame = rule_inference(checkpoint, device=device)
+    for title, columns, rows in by_frame(frame):
+        table = Table(title=title, title_justify="left")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    print(frame.attrs["learned"]["sentence"])
+    if path is not None:
+        print(f"table: {', '.join(map(str, save(frame, path)))}")
+    for note in frame.attrs["notes"]:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _report(folder: Path, name: str = "study") -> None:

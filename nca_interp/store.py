@@ -13,6 +13,7 @@ runs/out/<study>/
     inputs.json                 SHA-256 of the tokens and the parent's weights that the run began with
     micro_batch.json            sequences a forward pass, where the run was to find that out
     probes/step-00000100.csv    measurements of that checkpoint
+    inference/step-00000100.csv the rule-inference curve of it (NCA, last checkpoint)
   tables/*.csv                  tidy tables of the study
   tensorboard/<run>/            events, where they were asked for
   report.html
@@ -104,6 +105,10 @@ class RunDir:
     def probes(self, step: int) -> Path:
         """Measurements of one checkpoint."""
         return self.path / "probes" / f"step-{step:08d}.csv"
+
+    def inference(self, step: int) -> Path:
+        """The rule-inference curve of one checkpoint."""
+        return self.path / "inference" / f"{STEP}{step:08d}.csv"
 
     def status(self) -> dict[str, Any]:
         """`{"state": ..., "step": ..., ...}`; state is `new` before the run began."""

@@ -18,7 +18,9 @@ import torch
 
 from tests.test_cli import CLI, call
 
-NUMBERS = ("metrics", "probes", "contrasts", "pairs", "complexity", "reasoning", "speedup")
+NUMBERS = (
+    "metrics", "probes", "contrasts", "pairs", "complexity", "inference", "learned", "reasoning", "speedup"
+)  # fmt: skip
 CLOCK = ["tokens_per_second", "loader_share"]
 # fp32 on every machine: transformers alone is to agree to five digits
 TWO = [

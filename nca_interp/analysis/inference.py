@@ -229,7 +229,7 @@ def _table(kind: str, sample: Sample, found: dict[str, dict[str, Floats]]) -> pd
             for frame in np.flatnonzero(np.isfinite(values).all(0)):
                 mean = cluster_interval(values[:, frame], groups)
                 rows.append((kind, *band, predictor, int(frame), quantity, *mean, len(set(groups))))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"band_low": float, "band_high": float})
 
 
 def _learned(sample: Sample, found: dict[str, dict[str, Floats]], temperature: float) -> dict[str, Any]:
@@ -237,7 +237,11 @@ def _learned(sample: Sample, found: dict[str, dict[str, Floats]], temperature: f
     spec, loss = sample.spec, found[TEACHER]["loss"]
     assert isinstance(spec, NcaSpec)
     chosen = last_third(generated_frames(loss.shape[1]))
-    accuracy = {name: values["cell_accuracy"][:, chosen].mean(1) for name, values in found.items() if name != SHUFFLE and name != SWAP}
+    accuracy = {
+        name: values["cell_accuracy"][:, chosen].mean(1)
+        for name, values in found.items()
+        if name != SHUFFLE and name != SWAP
+    }
     verdict = judge(accuracy[FREE], {name: accuracy[name] for name in RIVALS}, sample.groups)
     if spec.control != "none":
         verdict = verdict._replace(verdict=NO_RULE)

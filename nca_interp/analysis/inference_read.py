@@ -92,9 +92,7 @@ def free_running(
     return reading
 
 
-def changed_context(
-    model: Any, spec: NcaSpec, tokens: npt.ArrayLike, frames: Iterable[int], change: Change
-) -> Reading:
+def changed_context(model: Any, spec: NcaSpec, tokens: npt.ArrayLike, frames: Iterable[int], change: Change) -> Reading:
     """Teacher-forced reading of each of `frames` after `change(rows, frame)` of what stands before it."""
     ids = np.asarray(tokens, dtype=np.int64)
     width = spec.tokens_per_frame

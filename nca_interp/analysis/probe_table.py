@@ -35,6 +35,12 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def check_suffix(path: Path | None) -> None:
+    """UserError for a --table that `save` does not write."""
+    if path is not None and path.suffix not in SUFFIXES:
+        raise UserError(f"--table {path}: unknown kind of table {path.suffix!r}; legal: {', '.join(SUFFIXES)}")
+
+
 def save(frame: pd.DataFrame, path: Path) -> list[Path]:
     """Write what `analyze` returned as .csv (provenance beside it as .json) or .parquet (provenance inside, as
     `attrs` that pandas reads back, and beside it); returns the files. UserError for another suffix."""

@@ -34,6 +34,24 @@ def summarise(frame: pd.DataFrame) -> list[tuple[str, ...]]:
     return rows
 
 
+def by_frame(frame: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Of what `rule_inference` returned a table for each kind of rules: title, columns, a row a frame."""
+    tables = []
+    group: Any
+    for rules, group in frame.groupby("rules", sort=False):
+        loss = group[group["quantity"] == "loss"].assign(predictor=lambda f: "loss, " + f["predictor"])
+        shown = pd.concat(
+            [group[group["quantity"] == "cell_accuracy"], loss[loss["predictor"] == "loss, teacher-forced"]]
+        )
+        wide = shown.pivot(index="frame", columns="predictor", values="value")[list(dict.fromkeys(shown["predictor"]))]
+        low, high = group[["band_low", "band_high"]].iloc[0]
+        band = "" if pd.isna(low) else f", gzip ratio in [{low:g}, {high:g})"
+        rows = [[str(index), *map(_number, values)] for index, values in zip(wide.index, wide.to_numpy(), strict=True)]
+        title = f"{group['n'].max()} rules: {rules}{band}; share of cells predicted, and nats a patch token"
+        tables.append((title, ["frame", *map(str, wide.columns)], rows))
+    return tables
+
+
 def _number(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.4f}"
 

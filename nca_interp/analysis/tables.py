@@ -14,6 +14,7 @@ from nca_interp.analysis.complexity import summaries
 from nca_interp.analysis.contrasts import ACCURACY_MARGIN, SCRATCH, Values, contrast_tables, primary
 from nca_interp.analysis.engine import COLUMNS as PROBES
 from nca_interp.analysis.engine import choose, read_table, write_table
+from nca_interp.analysis.inference_study import inference_tables
 from nca_interp.analysis.patterns import export_patterns, export_trajectory
 from nca_interp.analysis.published import published_table
 from nca_interp.analysis.records import Run, ppt_of, read_runs, validations, weights_hash
@@ -117,6 +118,7 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
         _curves(runs, by_id, {n for n, role in roles.items() if role in ("regime", "control")})
     )
     tables["complexity"] = _complexity(directory, runs, study)
+    tables |= inference_tables(runs)
     tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
     for name, frame in tables.items():
         write_table(directory.table(name), frame)

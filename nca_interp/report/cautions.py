@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from nca_interp.report.learning import unlearned
 from nca_interp.report.numbers import listing, plural, short
 from nca_interp.report.tables import Tables, each
 
@@ -19,6 +20,7 @@ def cautions(tables: Tables) -> tuple[str, ...]:
         *_seeds(tables),
         *_failures(tables),
         *_health(tables),
+        *_task(tables),
         *_scale(tables),
         *_corpora(tables),
         *_gaps(tables),
@@ -66,6 +68,17 @@ def _health(tables: Tables) -> Iterator[str]:
     if len(left_out):
         named = listing(f"{r.run} ({int(r.skipped)} of {int(r.steps)})" for r in each(left_out))
         yield f"Steps were skipped, so these runs took fewer updates than the others: {named}."
+
+
+def _task(tables: Tables) -> Iterator[str]:
+    found = [
+        f"{tables.label(regime)} ({n} of {plural(runs, 'run')})" for regime, (n, runs) in unlearned(tables).items()
+    ]
+    if found:
+        yield (
+            f"Not shown to have learned the synthetic task: {listing(found)}. The transfer verdict of such a regime is about training "
+            "on such data, not about having learned it."
+        )
 
 
 def _scale(tables: Tables) -> Iterator[str]:

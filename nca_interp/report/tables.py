@@ -16,7 +16,7 @@ from nca_interp.store import StudyDir, read_json, sha256_file
 
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
-    "checkpoint_sha256", "family", "metric", "treated", "control", "verdict", "sentence", "budget", "kind", "measure", "why",
+    "checkpoint_sha256", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
 }  # fmt: skip
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
@@ -30,6 +30,10 @@ COLUMNS: dict[str, str] = {
     "speedup": "domain regime seed budget target_loss speedup censored",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
     "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
+    "inference": "run regime domain seed stage step rules band_low band_high predictor frame quantity value low high n",
+    "learned": "run regime domain seed stage step verdict accuracy rival rival_accuracy effect low high n oracle_accuracy "
+    "teacher_accuracy first_frame last_frame slope slope_low slope_high gain gain_low gain_high swap swap_low swap_high "
+    "shuffle shuffle_low shuffle_high sentence",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }
 """Columns of each table (docs/tables.md)."""

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from nca_interp.analysis.engine import analyze_run
+from nca_interp.analysis.records import read_runs
 from nca_interp.analysis.summary import summarise
 from nca_interp.analysis.tables import build_tables
 from nca_interp.base import UserError
@@ -98,6 +99,9 @@ def study(tmp_path_factory) -> Path:
             build(MODEL, vocab["math"], 0, "pt"), run.checkpoint(4), provenance, path / "tokens/math/tokenizer.json"
         )
         assert analyze_run(run).problems == []
+    meta = TokenFile.open(path / "tokens/nca").meta
+    model = build(MODEL, meta.vocab_size, 0, "ppt")
+    save_model(model, directory.run("ppt.nca.s0").checkpoint(4), {"meta": meta.model_dump(mode="json")}, None)
     return path
 
 
@@ -211,6 +215,33 @@ def test_written_tables_are_the_same_again(study, tables):
     before = {p.name: p.read_bytes() for p in (study / "tables").iterdir()}
     build_tables(study)
     assert {p.name: p.read_bytes() for p in (study / "tables").iterdir()} == before
+
+
+def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed(study, tables, monkeypatch):
+    from nca_interp.analysis import inference_study
+
+    learned, curve = tables["learned"], tables["inference"]
+    assert list(learned.run) == ["ppt.nca.s0"]
+    assert learned.verdict[0] in ("not learned", "inconclusive")  # random weights
+    last = curve[(curve.rules == "new") & (curve.quantity == "cell_accuracy") & curve.frame.isin([3, 4])]
+    means = last.groupby("predictor").value.mean()
+    assert learned.accuracy[0] == pytest.approx(means["free-running"])
+    assert learned.effect[0] == pytest.approx(means["free-running"] - means[learned.rival[0]])
+    calls = []
+
+    def measured(directory, device):
+        calls.append(directory)
+        raise UserError("the checkpoint is gone")
+
+    monkeypatch.setattr(inference_study, "rule_inference", measured)
+    pd.testing.assert_frame_equal(inference_study.inference_tables(read_runs(StudyDir(study)))["learned"], learned)
+    assert calls == []
+    monkeypatch.setattr(inference_study, "inference_hash", lambda: "another engine")
+    again = inference_study.inference_tables(read_runs(StudyDir(study)))
+    assert len(calls) == 1
+    assert list(again["learned"].verdict) == ["not measured"]
+    assert "the checkpoint is gone" in again["learned"].sentence[0]
+    assert again["inference"].empty
 
 
 def test_a_folder_without_a_study(tmp_path):

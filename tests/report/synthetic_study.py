@@ -56,6 +56,8 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
         "complexity": _complexity(names),
         "reasoning": _reasoning(seeds, rng),
         "published": _published(),
+        "inference": _inference(seeds),
+        "learned": _learned(seeds),
     }
     for name, rows in frames.items():
         if name not in drop:
@@ -397,6 +399,66 @@ def _published() -> list[dict[str, Any]]:
         }
         for d, p, o in (("web", -5.7, -3.1), ("code", -4.2, -2.9), ("", -5.2, None))
     ]
+
+
+LEARNERS = {"nca": "learned", "nca-low": "not learned"}
+
+
+def _inference(seeds: int) -> list[dict[str, Any]]:
+    """Curves from a formula; the model passes the counting predictors in the one regime, stays below them in the other."""
+    heights = {
+        "free-running": 0.86,
+        "teacher-forced": 0.88,
+        "copy": 0.3,
+        "mode": 0.35,
+        "cell-mode": 0.4,
+        "lookup": 0.7,
+        "oracle": 0.99,
+    }
+    rows = []
+    for regime in LEARNERS:
+        for seed in range(seeds):
+            ident = {
+                "run": f"ppt.{regime}.s{seed}",
+                "regime": regime,
+                "domain": "",
+                "seed": seed,
+                "stage": "ppt",
+                "step": PPT_STEPS,
+            }
+            for kind in ("trained", "new", "other band"):
+                names = [*heights, "context swap", "frame shuffle"] if kind == "new" else list(heights)
+                for predictor in names:
+                    for frame in range(1, 7):
+                        top = heights.get(predictor, 0.2) - (0.3 if regime == "nca-low" and "-" in predictor else 0)
+                        cells = top * (1 - 0.5 / frame)
+                        common = {
+                            **ident,
+                            "rules": kind,
+                            "band_low": 0.15,
+                            "band_high": 0.4,
+                            "predictor": predictor,
+                            "frame": frame,
+                        }
+                        for quantity, value in (("cell_accuracy", cells), ("loss", 3 * (1 - cells))):
+                            spread = {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 64}
+                            rows.append({**common, "quantity": quantity, **spread})
+    return rows
+
+
+def _learned(seeds: int) -> list[dict[str, Any]]:
+    rows = []
+    for regime, verdict in LEARNERS.items():
+        for seed in range(seeds):
+            effect = 0.1 if verdict == "learned" else -0.2
+            rows.append({
+                "run": f"ppt.{regime}.s{seed}", "regime": regime, "domain": "", "seed": seed, "stage": "ppt", "step": PPT_STEPS,
+                "verdict": verdict, "accuracy": 0.65 + effect, "rival": "lookup", "rival_accuracy": 0.65, "effect": effect,
+                "low": effect - 0.03, "high": effect + 0.03, "n": 64, "oracle_accuracy": 0.99, "teacher_accuracy": 0.8,
+                "first_frame": 5, "last_frame": 6, "sentence": f"Synthetic sentence of {regime}.",
+                **{f"{name}{end}": 0.1 for name in ("slope", "gain", "swap", "shuffle") for end in ("", "_low", "_high")},
+            })  # fmt: skip
+    return rows
 
 
 def _patterns(tables: Path, rng: np.random.Generator) -> None:

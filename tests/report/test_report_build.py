@@ -128,11 +128,13 @@ def test_missing_optional_tables_leave_a_sentence(tmp_path: Path):
         "complexity",
         "reasoning",
         "published",
+        "inference",
+        "learned",
         "patterns",
         "trajectory",
     )
     text = build_report(write_study(tmp_path / "s", seeds=2, drop=names)).read_text()
-    assert text.count("Left out: this study holds no") >= 8
+    assert text.count("Left out: this study holds no") >= 9
     assert 'id="fig-loss"' in text
     assert 'id="fig-heads"' not in text
     assert "No planned comparison was computed" in text
@@ -174,6 +176,27 @@ def test_ill_health_is_a_caution(tmp_path: Path):
         "Steps were skipped, so these runs took fewer updates than the others: "
         f"{runs.run[1]} (2 of {runs.steps[1]}) and {runs.run[2]} (1 of {runs.steps[2]}).",
     ]
+
+
+def test_what_was_not_learned_is_a_caution_and_the_curves_are_shown(tmp_path: Path, report: Path):
+    path = write_study(tmp_path / "s", seeds=2)
+    told = [c for c in cautions(Tables(path)) if "synthetic task" in c]
+    assert told == [
+        "Not shown to have learned the synthetic task: NCA, gzip 0.15-0.3 (0 of 2 runs). The transfer verdict of such a regime is "
+        "about training on such data, not about having learned it."
+    ]
+    text = report.read_text()
+    assert 'id="fig-learned"' in text
+    assert 'id="tab-learned"' in text
+    assert "Synthetic sentence of nca." in text
+    file = path / "tables" / "learned.csv"
+    rows = pd.read_csv(file, keep_default_na=False)
+    rows.loc[rows.regime == "nca-low", "verdict"] = ["learned", "not measured"]
+    rows.to_csv(file, index=False)
+    assert "(1 of 2 runs)" in next(c for c in cautions(Tables(path)) if "synthetic task" in c)
+    rows.loc[rows.regime == "nca-low", "verdict"] = "no rule to learn"
+    rows.to_csv(file, index=False)
+    assert not [c for c in cautions(Tables(path)) if "synthetic task" in c]
 
 
 def test_every_chart_is_legal_vega_lite_with_a_description(study: Path):
