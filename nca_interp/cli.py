@@ -398,23 +398,24 @@ def _analyze_checkpoint(
 
 
 def _infer(checkpoint: str, device: str, path: Path | None) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     from nca_interp.analysis.inference import rule_inference
     from nca_interp.analysis.probe_table import check_suffix, save
-    from nca_interp.analysis.summary import by_frame
+    from nca_interp.analysis.summary import by_frame, what_changed_contexts_cost
 
     check_suffix(path)
     frame = rule_inference(checkpoint, device=device)
     for title, columns, rows in by_frame(frame):
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
         for name in columns:
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", vertical="bottom")
         for row in rows:
             table.add_row(*row)
         Console().print(table)
-    print(frame.attrs["learned"]["sentence"])
+    print(frame.attrs["learned"]["sentence"], what_changed_contexts_cost(frame.attrs["learned"]), sep="\n")
     if path is not None:
         print(f"table: {', '.join(map(str, save(frame, path)))}")
     for note in frame.attrs["notes"]:

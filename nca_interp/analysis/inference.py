@@ -31,7 +31,7 @@ from nca_interp.analysis.source import Source, unchanged
 from nca_interp.analysis.statistics import Interval, cluster_interval
 from nca_interp.analysis.subject import context_length
 from nca_interp.base import UserError
-from nca_interp.data.predictors import Score, counting, oracle
+from nca_interp.data.predictors import counting, oracle
 from nca_interp.data.sample import Sample, draw
 from nca_interp.data.specs import NcaSpec
 
@@ -46,8 +46,9 @@ EARLY, LATE, CONTROLLED = 4, 4, 4
 FRESH = 2**40
 """Number of the trajectory that a trained rule is read on: no training row has it."""
 TRAINED, NEW, OTHER = "trained", "new", "other band"
-BAND_STEP = 0.2
-"""Width in gzip ratio of the other band, next to the model's own."""
+BAND_STEP, LOWEST = 0.2, 0.3
+"""Width in gzip ratio of the other band, next to the model's own; it lies above a band that begins below LOWEST (far
+below that rules die out)."""
 COLUMNS = ["rules", "band_low", "band_high", "predictor", "frame", "quantity", "value", "low", "high", "n"]
 LEARNED = [
     "verdict", "accuracy", "rival", "rival_accuracy", "effect", "low", "high", "n", "oracle_accuracy", "teacher_accuracy",
@@ -55,7 +56,16 @@ LEARNED = [
     "swap_high", "shuffle", "shuffle_low", "shuffle_high", "sentence",
 ]  # fmt: skip
 NO_RULE = "no rule to learn"
-CODE = ("inference.py", "inference_read.py", "statistics.py", "../data/predictors.py")
+CODE = (
+    "inference.py",
+    "inference_read.py",
+    "statistics.py",
+    "inspection_nca.py",
+    "../data/predictors.py",
+    "../data/nca.py",
+    "../data/nca_rows.py",
+)
+"""Files that decide a number."""
 
 
 class Verdict(NamedTuple):
@@ -109,12 +119,21 @@ def measure(model: Any, meta: dict[str, Any], rules: int = RULES, temperature: f
             f"{spec.tokens_per_frame}"
         )
     notes: list[str] = []
-    parts, learned = [], {}
-    for kind, sample in rule_sets(spec, int(meta["seed"]), int(meta["n_train"]), n_frames, rules, notes):
-        found = _readings(model, sample, temperature, controls=kind == NEW, notes=notes)
-        parts.append(_table(kind, sample, found))
+    sets = dict(rule_sets(spec, int(meta["seed"]), int(meta["n_train"]), n_frames, rules, notes))
+    # all sets in one batch: generation is bound by its steps
+    tokens, generated = np.concatenate([sample.tokens for sample in sets.values()]), generated_frames(n_frames)
+    forced = teacher_forced(model, spec, tokens)
+    free = free_running(model, spec, tokens, generated, temperature=temperature)
+    parts, learned, end = [], {}, 0
+    for kind, sample in sets.items():
+        rows = slice(end, end := end + len(sample.tokens))
+        found = {TEACHER: Reading(*(v[rows] for v in forced)), FREE: Reading(*(v[rows] for v in free))}
         if kind == NEW:
-            learned = _learned(sample, found, temperature)
+            found |= _controls(model, spec, sample.tokens, generated)
+        readings = {name: reading._asdict() for name, reading in (found | _ideal(sample, notes)).items()}
+        parts.append(_table(kind, sample, readings))
+        if kind == NEW:
+            learned = _learned(sample, readings, temperature)
     frame = pd.concat(parts, ignore_index=True)
     frame.attrs = {"learned": learned, "notes": list(dict.fromkeys(notes))}
     return frame
@@ -149,11 +168,11 @@ def rule_sets(
 
 
 def other_band(spec: NcaSpec) -> tuple[float, float] | None:
-    """The band of BAND_STEP below the model's own, or above it where less than that is left below."""
+    """The band of BAND_STEP below the model's own, or above it where that begins below LOWEST."""
     if spec.band is None:
         return None
     low, high = spec.band
-    return (round(low - BAND_STEP, 6), low) if low >= 1.5 * BAND_STEP else (high, round(high + BAND_STEP, 6))
+    return (round(low - BAND_STEP, 6), low) if low >= LOWEST else (high, round(high + BAND_STEP, 6))
 
 
 def generated_frames(n_frames: int) -> list[int]:
@@ -187,36 +206,31 @@ def judge(model: Floats, rivals: dict[str, Floats], groups: list[str]) -> Verdic
     return Verdict("inconclusive", weakest, *gaps[weakest], n)
 
 
-def _readings(
-    model: Any, sample: Sample, temperature: float, controls: bool, notes: list[str]
-) -> dict[str, dict[str, Floats]]:
-    """Predictor -> quantity -> values [row, frame] (fewer rows where the rule itself is expensive to follow)."""
-    spec, tokens, frames = sample.spec, sample.tokens, sample.frames
+def _controls(model: Any, spec: NcaSpec, tokens: npt.ArrayLike, generated: list[int]) -> dict[str, Reading]:
+    """Readings after a changed context of CONTROLLED frames at most, the last among them."""
+    late = [generated[i] for i in np.unique(np.linspace(0, len(generated) - 1, CONTROLLED).round().astype(int))]
+    return {
+        SWAP: changed_context(model, spec, tokens, [g for g in late if g >= 2], swap_context(spec)),
+        SHUFFLE: changed_context(model, spec, tokens, [g for g in late if g >= 3], shuffle_context(spec)),
+    }
+
+
+def _ideal(sample: Sample, notes: list[str]) -> dict[str, Reading]:
+    """The ideal predictors on the same rows (the oracle on fewer where following the rule is expensive)."""
+    spec, frames = sample.spec, sample.frames
     assert isinstance(spec, NcaSpec)
     assert frames is not None
-    generated = generated_frames(frames.shape[1])
-    found = {
-        TEACHER: teacher_forced(model, spec, tokens),
-        FREE: free_running(model, spec, tokens, generated, temperature=temperature),
-    }
-    if controls:
-        late = [generated[i] for i in np.unique(np.linspace(0, len(generated) - 1, CONTROLLED).round().astype(int))]
-        swap, shuffle = swap_context(spec), shuffle_context(spec)
-        found[SWAP] = changed_context(model, spec, tokens, [g for g in late if g >= 2], swap)
-        found[SHUFFLE] = changed_context(model, spec, tokens, [g for g in late if g >= 3], shuffle)
-    readings = {name: reading._asdict() for name, reading in found.items()}
-    ideal = counting(spec, frames)
+    scores = counting(spec, frames)
     rows, told = affordable(sample)
     if rows:
         assert sample.keys is not None
-        ideal["oracle"] = oracle(spec, frames[:rows], sample.keys[:rows])
+        scores["oracle"] = oracle(spec, frames[:rows], sample.keys[:rows])
     if told:
         notes.append(told)
-    return readings | {name: _as_reading(spec, score)._asdict() for name, score in ideal.items()}
-
-
-def _as_reading(spec: NcaSpec, score: Score) -> Reading:
-    return Reading(score.cell_nats * spec.patch**2, score.cell_accuracy, score.patch_accuracy)
+    return {
+        name: Reading(score.cell_nats * spec.patch**2, score.cell_accuracy, score.patch_accuracy)
+        for name, score in scores.items()
+    }
 
 
 def _table(kind: str, sample: Sample, found: dict[str, dict[str, Floats]]) -> pd.DataFrame:

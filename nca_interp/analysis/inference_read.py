@@ -22,7 +22,7 @@ Ids = npt.NDArray[np.int64]
 Change = Callable[[Ids, int], Ids]
 LOGIT_ELEMENTS = 2**24
 """Logits held at a time."""
-PASS_TOKENS = 2**14
+PASS_TOKENS = 2**15
 """Tokens whose keys and values are held at a time."""
 
 

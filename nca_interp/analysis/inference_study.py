@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.inference import COLUMNS, LEARNED, inference_hash, rule_inference
@@ -14,6 +15,7 @@ from nca_interp.machine import device_type
 from nca_interp.store import checkpoint_hash, read_json, write_json
 
 IDENTITY = ["run", "regime", "domain", "seed", "stage", "step"]
+NUMBERS = ("band_low", "band_high", "frame", "value", "low", "high", "n")
 NOT_MEASURED = "not measured"
 
 
@@ -64,8 +66,11 @@ def _kept(run: Run, step: int) -> pd.DataFrame | None:
     }
     try:
         attrs = read_json(path.with_suffix(".json"))
-        frame = pd.read_csv(path, float_precision="round_trip")
-    except (UserError, OSError, ValueError):
+        # Python's own float() reads back what was written
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        numbers = {c: [float(cell) if cell else np.nan for cell in frame[c]] for c in NUMBERS}
+        frame = frame.assign(**numbers).astype(dict.fromkeys(("frame", "n"), int))
+    except (UserError, OSError, ValueError, KeyError):
         return None
     if any(attrs.get(key) != value for key, value in wanted.items()) or list(frame.columns) != COLUMNS:
         return None

@@ -13,6 +13,8 @@ from nca_interp.report.tables import Tables, each
 SHOWN = ("free-running", "teacher-forced", "copy", "mode", "lookup", "oracle")
 KINDS = {"trained": "trained rules", "new": "new rules", "other band": "other band"}
 CONTROLS = ("context swap", "frame shuffle")
+DRAWN = ("teacher-forced", *CONTROLS, "oracle")
+"""Whose loss is drawn."""
 SETTLED = ("learned", "no rule to learn")
 """Verdicts after which nothing is left to be warned of."""
 RULE = (
@@ -70,7 +72,7 @@ def _figures(tables: Tables) -> list[Item]:
             "fig-learned", _finding(tables), encoding + RULE, new[new.quantity == "cell_accuracy"][keep], tuple(accuracy),
             swatches=False,
         ),
-        Figure("fig-inference", _loss_finding(tables), controls, rows[rows.quantity == "loss"][keep], tuple(losses), swatches=False),
+        Figure("fig-inference", _loss_finding(tables), controls, rows[(rows.quantity == "loss") & rows.predictor.isin(DRAWN)][keep], tuple(losses), swatches=False),
     ]  # fmt: skip
 
 
