@@ -42,7 +42,7 @@ RIVALS = ("copy", "mode", "cell-mode", "lookup")
 """Predictors that know no rule, of all which a model must be better."""
 TEACHER, FREE, SWAP, SHUFFLE = "teacher-forced", "free-running", "context swap", "frame shuffle"
 EARLY, LATE, CONTROLLED = 4, 4, 4
-"""Frames generated: 1, 2, 4, 8, ... (EARLY of them) and LATE spread over the last third; and those with a changed context."""
+"""Frames generated of many: 1, 2, 4, 8, ... (EARLY of them) and LATE spread over the last third; those with a changed context."""
 FRESH = 2**40
 """Number of the trajectory that a trained rule is read on: no training row has it."""
 TRAINED, NEW, OTHER = "trained", "new", "other band"
@@ -176,8 +176,10 @@ def other_band(spec: NcaSpec) -> tuple[float, float] | None:
 
 
 def generated_frames(n_frames: int) -> list[int]:
-    """Frames that are generated: some early ones, some of the last third, always the last."""
+    """Frames that are generated: all where they are few, else some early ones and some of the last third with the last."""
     last = n_frames - 1
+    if last <= EARLY + LATE:
+        return list(range(1, n_frames))
     early = {2**k for k in range(EARLY) if 2**k <= last}
     return sorted(early | {round(x) for x in np.linspace(max(1, last * 2 // 3 + 1), last, LATE)})
 
