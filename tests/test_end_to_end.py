@@ -103,6 +103,22 @@ def test_effects_are_those_of_the_metrics(study):
     assert single["verdict"] == "no verdict (one seed)"
 
 
+def test_what_was_learned_is_what_the_checkpoint_alone_says(study, tmp_path):
+    row = table(study, "learned").set_index("run").loc["ppt.nca.s1"]
+    assert row["verdict"] in ("not learned", "inconclusive")
+    checkpoint = sorted((study / "runs/ppt.nca.s1/checkpoints").iterdir())[-1]
+    result = call("analyze", "--checkpoint", checkpoint, "--inference", "--table", tmp_path / "t.csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert row["sentence"] in result.stdout
+    stored = table(study, "inference").query("run == 'ppt.nca.s1'")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "t.csv")["value"], stored["value"], atol=1e-6)
+    assert "Not shown to have learned the synthetic task: NCA (0 of 2 runs)" in (study / "report.html").read_text()
+    for arguments in ([study, "--inference"], ["--checkpoint", checkpoint, "--inference", "--random", "2"]):
+        refused = call("analyze", *arguments, cwd=tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "--inference" in refused.stderr
+
+
 def test_stored_scores_are_those_of_the_checkpoint_measured_alone(study):
     """A score in the tables equals that of the checkpoint opened by itself (eager parity: tests/analysis)."""
     from transformers import AutoModelForCausalLM

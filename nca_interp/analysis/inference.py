@@ -27,6 +27,7 @@ from nca_interp.analysis.inference_read import (
     teacher_forced,
 )
 from nca_interp.analysis.inspection_nca import affordable
+from nca_interp.analysis.measure import on_device
 from nca_interp.analysis.source import Source, unchanged
 from nca_interp.analysis.statistics import Interval, cluster_interval
 from nca_interp.analysis.subject import context_length
@@ -97,14 +98,14 @@ def rule_inference(
         raise UserError(f"rules: {rules}, temperature: {temperature}; legal: 2 or more rules, a temperature from 0 up")
     source = Source.find(checkpoint)
     with unchanged(source.directory):
-        model: Any = load_model(source.directory)
+        model = on_device(load_model(source.directory), device)
         meta = read_provenance(source.directory).get("meta") or {}
         if (meta.get("spec") or {}).get("kind") != "nca":
             raise UserError(
                 f"{checkpoint}: no NCA behind it: rule inference needs a checkpoint of the pre-pre-training on NCA data, "
                 "whose provenance.json names the specification"
             )
-        frame = measure(model.to(device), meta, rules, temperature)
+        frame = measure(model, meta, rules, temperature)
         frame.attrs |= {"checkpoint_sha256": source.sha256(), "engine": inference_hash()}
     return frame
 

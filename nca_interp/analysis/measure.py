@@ -271,9 +271,14 @@ def open_scored(directory: Path, device: str = "cpu", dtype: str = "float32") ->
         if "attn_implementation" not in str(error) and "attention" not in str(error).lower():
             raise
         model = load_model(directory, attn="eager", dtype=getattr(torch, dtype))
+    return on_device(model, device)
+
+
+def on_device(model: Any, device: str) -> PreTrainedModel:
+    """The model moved there; UserError where the device is not usable."""
     try:
-        moved: Any = model
-        return moved.to(device)
+        moved: PreTrainedModel = model.to(device)
+        return moved
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device: {device!r} is not usable here ({str(error).splitlines()[0]})") from None
 

@@ -245,6 +245,8 @@ def test_verdict_of_planted_numbers():
 def test_mistakes(tiny_checkpoint):
     with pytest.raises(UserError, match="no NCA behind it"):
         inference.rule_inference(tiny_checkpoint)
+    with pytest.raises(UserError, match="device: 'abacus' is not usable"):
+        inference.rule_inference(tiny_checkpoint, device="abacus")
     with pytest.raises(UserError, match="rules: 1"):
         inference.rule_inference(tiny_checkpoint, rules=1)
     big = SPEC.model_copy(update={"grid": 12}).model_dump(mode="json")
