@@ -21,6 +21,7 @@ import pandas as pd
 from nca_interp.analysis.inference_read import (
     Reading,
     changed_context,
+    fitting_threads,
     free_running,
     shuffle_context,
     swap_context,
@@ -105,7 +106,8 @@ def rule_inference(
                 f"{checkpoint}: no NCA behind it: rule inference needs a checkpoint of the pre-pre-training on NCA data, "
                 "whose provenance.json names the specification"
             )
-        frame = measure(model, meta, rules, temperature)
+        with fitting_threads(model):
+            frame = measure(model, meta, rules, temperature)
         frame.attrs |= {"checkpoint_sha256": source.sha256(), "engine": inference_hash()}
     return frame
 

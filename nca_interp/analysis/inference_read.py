@@ -7,6 +7,7 @@ generated and never counted. A guess is the most probable patch token (free-runn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ Ids = npt.NDArray[np.int64]
 Change = Callable[[Ids, int], Ids]
 LOGIT_ELEMENTS = 2**24
 """Logits held at a time."""
+SMALL = 5_000_000
+"""Parameters below which the steps of a generation are too short to be shared by threads."""
 PASS_TOKENS = 2**15
 """Tokens whose keys and values are held at a time."""
 
@@ -129,6 +132,17 @@ def shuffle_context(spec: NcaSpec, seed: int = 0) -> Change:
         return out
 
     return change
+
+
+@contextmanager
+def fitting_threads(model: Any) -> Iterator[None]:
+    """One thread for a model of less than SMALL parameters, restored at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if model.num_parameters() < SMALL else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _generate_cached(model: Any, cache: Any, step: torch.Tensor, spec: NcaSpec, choose: Any) -> torch.Tensor:
