@@ -128,12 +128,18 @@ def analyze(
         bool,
         typer.Option("--inference", help="With --checkpoint of NCA pre-pre-training: was the task learned? No probes."),
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="With a study: also how alike its networks are inside; see docs/compare.md."),
+    ] = False,
     workers: Workers = None,
     threads: Threads = 1,
 ) -> None:
     """Measure heads and behaviour of one checkpoint, or of a whole study."""
     if (study is None) == (checkpoint is None):
         raise UserError("give either a study folder or --checkpoint DIR")
+    if compare and study is None:
+        raise UserError("--compare goes with a study folder: it compares the runs of its regimes")
     if causes:
         if checkpoint is None or inference or probe or random or dtype != "float32":
             raise UserError(
@@ -161,9 +167,13 @@ def analyze(
         raise UserError("--inference goes with --checkpoint; a study measures it by itself (tables/learned.csv)")
     if probe or tokens or tokenizer or random or table or (device, dtype) != ("cpu", "float32"):
         raise UserError(
-            "a study runs every probe on every checkpoint; only --probes, --workers and --threads go with it"
+            "a study runs every probe on every checkpoint; only --probes, --compare, --workers and --threads go with it"
         )
     code = _analyze_study(study, workers, threads, probes)
+    if compare:
+        from nca_interp.analysis.compare import compare_study
+
+        compare_study(study)
     print(f"tables: {study / 'tables'}\nnext: nca-interp report {study}")
     raise typer.Exit(code)
 

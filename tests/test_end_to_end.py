@@ -144,9 +144,24 @@ def test_a_second_call_redoes_nothing(study):
     before = {p: p.stat().st_mtime_ns for p in study.glob("runs/*/checkpoints/*/model.safetensors")}
     probes = {p: p.stat().st_mtime_ns for p in study.glob("runs/*/probes/*.csv")}
     assert call("train", "smoke", "--out", study, *TWO, cwd=study.parent).returncode == 0
-    assert call("analyze", study, cwd=study.parent).returncode == 0
+    assert call("analyze", study, "--compare", cwd=study.parent).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert {p: p.stat().st_mtime_ns for p in probes} == probes
+    compared_networks_are_alike_where_they_must_be(study)
+
+
+def compared_networks_are_alike_where_they_must_be(study):
+    similarity, weights = table(study, "similarity"), table(study, "weights")
+    assert set(similarity.comparison) == {"regimes", "seeds", "time"}
+    assert similarity.value.between(-0.2, 1 + 1e-9).all()
+    # regimes of a seed have one language embedding, which six steps hardly move; two seeds have nothing in common
+    embedding = similarity[(similarity.layer_a == 0) & (similarity.layer_b == 0)]
+    assert embedding[embedding.comparison == "regimes"].value.min() > 0.95
+    assert embedding[embedding.comparison == "seeds"].value.max() < 0.9
+    assert (weights[weights.step == 0].displacement == 0).all()
+    assert (weights[(weights.step > 0) & (weights["rank"] > 0)].displacement > 0).all()
+    assert table(study, "streams").effective_rank.between(1, 32).all()
+    assert table(study, "updates").cosine.dropna().between(-1 - 1e-9, 1 + 1e-9).all()
 
 
 def test_another_configuration_is_refused_and_nothing_changes(study):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.records import Run
+from nca_interp.analysis.engine import write_table
+from nca_interp.analysis.records import Run, read_runs
 from nca_interp.analysis.similarity import Moments, cka, cka_matrix, open_streams
 from nca_interp.analysis.weights import COLUMNS, UPDATES, Tensors, spectrum, update_cosines, weight_table
 from nca_interp.data.tokens import TokenFile
@@ -51,6 +53,29 @@ class Comparison(NamedTuple):
     updates: pd.DataFrame
     """Cosines of updates (UPDATE_PAIRS): `regimes`, what language changed in a regime and in scratch of the same seed;
     `stages`, what the synthetic stage and what language changed in one network."""
+
+
+def compare_study(folder: Path) -> dict[str, pd.DataFrame]:
+    """Write tables/similarity, streams, updates and weights .csv of a study (docs/compare.md) and return them by name.
+
+    Raises UserError where the folder holds no study.
+    """
+    directory = StudyDir.open(folder)
+    runs = read_runs(directory)
+    domains = sorted({r.config.domain for r in runs if r.config.domain is not None})
+    parts = [compare_domain(directory, runs, domain) for domain in domains]
+    found = {name: [getattr(part, name) for part in parts] for name in Comparison._fields}
+    found["weights"] = [run_weights(run) for run in runs if run.done and run.config.stage != "ft"]
+    tables = {name: _joined(frames) for name, frames in found.items()}
+    for name, frame in tables.items():
+        write_table(directory.table(name), frame)
+    return tables
+
+
+def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several, of which empty ones have no say in the types."""
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else frames[0] if frames else pd.DataFrame()
 
 
 def compare_domain(study: StudyDir, runs: list[Run], domain: str) -> Comparison:
