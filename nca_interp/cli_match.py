@@ -143,15 +143,18 @@ def _show(found: Found) -> None:
         )
         for c in each(found.frames["cells"].head(TOP))
     ])  # fmt: skip
-    _table(console, "How sure", ("setting", "value", "verdict", "of resamples", "of readings", "also possible"), [
-        (s.setting, s.value, s.verdict, f"{100 * s.share:.0f} %", f"{s.agree} of {s.readings}", s.others or "-")
+    _table(console, "How sure", ("setting", "value", "verdict", "of resamples", "of other ways", "why not clear", "also possible"), [
+        (
+            s.setting, s.value, s.verdict, f"{100 * s.share:.4g} %", f"{s.agree} of {s.readings}", s.failed or "-",
+            s.others or "-",
+        )
         for s in each(found.frames["settings"])
     ])  # fmt: skip
     _table(
         console,
         "Under other ways of measuring",
-        ("changed", "nearest cell", "distance"),
-        [(r.changed.replace("_", " "), r.cell, f"{r.distance:.3f}") for r in each(found.frames["readings"])],
+        ("changed", "nearest cell", "distance", "counts as"),
+        [(r.changed.replace("_", " "), r.cell, f"{r.distance:.3f}", r.counts) for r in each(found.frames["readings"])],
     )
     for text in (
         record["sentence"],

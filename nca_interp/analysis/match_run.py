@@ -13,7 +13,7 @@ from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check
 from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.match_grid import Report, load_grid, make_cells
 from nca_interp.analysis.match_recipe import recipe, regimes
-from nca_interp.analysis.matching import AGREE, LEVEL, Match, match
+from nca_interp.analysis.matching import Match, Setting, match
 from nca_interp.base import UserError
 from nca_interp.data.sample import Spec
 from nca_interp.data.specs import TextSpec
@@ -92,11 +92,14 @@ def _frames(found: Match) -> dict[str, pd.DataFrame]:
     return {
         "cells": found.cells,
         "coordinates": found.coordinates,
-        "settings": pd.DataFrame([{**s._asdict(), "others": "; ".join(s.others)} for s in found.settings]),
+        "settings": pd.DataFrame([
+            {**s._asdict(), "failed": why(s), "others": "; ".join(s.others)} for s in found.settings
+        ]),
         "readings": pd.DataFrame([
             {
                 "reading": r.reading, "changed": r.changed, "cell": r.cell.name, "n_states": r.cell.spec.n_states,
                 "level": r.cell.level, "dt": r.cell.spec.dt, "distance": r.distance,
+                "counts": r.counts,
             }
             for r in found.readings
         ]),
@@ -164,11 +167,14 @@ def cautions(found: Match) -> list[str]:
     unsure = [s for s in found.settings if s.verdict == "inconclusive"]
     for s in unsure:
         out.append(
-            f"{s.setting} {s.value} is inconclusive: nearest in {100 * s.share:.0f} % of the resamples (clear from "
-            f"{100 * LEVEL:.0f} %), the choice of {s.agree} of {s.readings} ways of measuring (clear from {100 * AGREE:.0f} %); "
-            f"others: {', '.join(s.others) or 'none'}."
+            f"{s.setting} {s.value} is inconclusive: {why(s)}; also possible: {', '.join(s.others) or 'none named'}."
         )
     return [*out, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
+
+
+def why(setting: Setting) -> str:
+    """The conditions of "clear" that a setting fails, in words."""
+    return "; ".join(failure.words for failure in setting.failed)
 
 
 def rests_on(evidence: Any) -> str:

@@ -30,7 +30,7 @@ LEVEL = 0.95
 RIVAL = 0.05
 """A cell cannot be told apart from the nearest one if it is nearer in at least this share of the resamples."""
 AGREE = 2 / 3
-"""Share of the readings that must agree before a setting is called clear."""
+"""Share of the changed readings that must agree before a setting is called clear."""
 AXES = ("level", "n_states", "dt")
 """Settings that are always judged; others where the grid varies them."""
 CELLS = [
@@ -48,6 +48,20 @@ class Reading(NamedTuple):
     cell: Cell
     distance: float
 
+    @property
+    def counts(self) -> str:
+        """What it counts as when a setting is called clear."""
+        if self.reading in LENGTHS:
+            return "a vote, and must agree"
+        return "a vote" if self.reading != "recommended" else "the recommendation"
+
+
+class Failure(NamedTuple):
+    """A condition of "clear" that a setting does not meet."""
+
+    condition: Literal["resamples", "readings", "footing"]
+    words: str
+
 
 class Setting(NamedTuple):
     """One recommended setting, and how sure it is."""
@@ -59,8 +73,10 @@ class Setting(NamedTuple):
     share: float
     """Share of the resamples whose nearest cell has this value."""
     agree: int
-    """Readings whose nearest cell has it, of `readings`."""
+    """Changed readings whose nearest cell has it, of `readings`."""
     readings: int
+    failed: tuple[Failure, ...]
+    """Why it is not clear; empty where it is clear or not varied."""
     others: tuple[str, ...]
     """Other values that cannot be excluded: of tied cells and of other readings."""
 
@@ -230,18 +246,32 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
 def _setting(
     axis: str, grid: Grid, spread: Floats, tied_cells: list[Cell], best: int, readings: tuple[Reading, ...]
 ) -> Setting:
-    """Clear: the same value in nearly all resamples, in most readings, and on the other footing."""
+    """Judge one setting by the resamples and by the readings that change something."""
     values = np.array([_value(cell, axis) for cell in grid.cells])
     mine = str(values[best])
     share = float((values[spread.argmin(axis=1)] == mine).mean())
-    told = [_value(r.cell, axis) for r in readings]
-    agree = told.count(mine)
-    footings = [_value(r.cell, axis) for r in readings if r.reading in LENGTHS]
-    sure = share >= LEVEL and agree >= AGREE * len(told) and all(v == mine for v in footings)
+    told = {r.reading: _value(r.cell, axis) for r in readings[1:]}
+    varied = len(set(values)) > 1
+    failed = tuple(failures(mine, share, told)) if varied else ()
     tied = [_value(cell, axis) for cell in tied_cells]
-    others = tuple(v for v in dict.fromkeys([*tied, *told]) if v != mine)
-    verdict: Verdict = "not varied" if len(set(values)) == 1 else "clear" if sure else "inconclusive"
-    return Setting(axis, mine, verdict, share, agree, len(told), others)
+    others = tuple(v for v in dict.fromkeys([*tied, *told.values()]) if v != mine)
+    verdict: Verdict = "not varied" if not varied else "inconclusive" if failed else "clear"
+    return Setting(axis, mine, verdict, share, list(told.values()).count(mine), len(told), failed, others)
+
+
+def failures(value: str, share: float, told: dict[str, str]) -> Iterator[Failure]:
+    """What keeps a value from being clear, the most severe first: the other footing says otherwise, too few resamples,
+    too few readings. `told` is the value under each changed reading, by its name."""
+    for footing in LENGTHS:
+        if told.get(footing, value) != value:
+            yield Failure("footing", f"measured on {footing} it is {told[footing]}")
+    if share < LEVEL:
+        yield Failure("resamples", f"nearest in {100 * share:.4g} % of the resamples (clear from {100 * LEVEL:.0f} %)")
+    agree = list(told.values()).count(value)
+    if agree < AGREE * len(told):
+        yield Failure(
+            "readings", f"the choice of {agree} of {len(told)} other ways of measuring (clear from {100 * AGREE:.0f} %)"
+        )
 
 
 def _axes(grid: Grid) -> list[str]:

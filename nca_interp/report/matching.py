@@ -109,17 +109,23 @@ def settings(source: MatchFolder) -> list[Item]:
             group="",
             comparison=f"{SETTINGS.get(row.setting, row.setting)}: {row.value}",
             verdict=row.verdict,
-            sentence=f"Also possible: {row.others}." if row.others else "",
+            sentence=" ".join(
+                [
+                    *([f"Not clear: {row.failed}."] if row.failed else []),
+                    *([f"Also possible: {row.others}."] if row.others else []),
+                ]
+            ),
             cells=(
-                ("of resamples", f"{100 * row.share:.0f} %"),
-                ("of readings", f"{row.agree} of {row.readings}"),
+                ("of resamples", f"{100 * row.share:.4g} %"),
+                ("of other ways", f"{row.agree} of {row.readings}"),
             ),
         )
         for row in each(source.table("settings"))
     )
     rule = (
         f"Clear: the nearest cell has this value in at least 95 % of {whole(source.record['resamples'])} resamples of whole {source.unit}s "
-        "(the cells' own sampling error redrawn each time) and in at least two thirds of the readings below. Anything less is inconclusive."
+        "(the cells' own sampling error redrawn each time), in at least two thirds of the other ways of measuring below, and on the other "
+        "footing (tokens or symbols) where that can be measured. Anything less is inconclusive."
     )
     return [Note(source.record["sentence"]), VerdictBox(verdicts, rule)]
 
@@ -247,9 +253,9 @@ def measures(source: MatchFolder) -> list[Item]:
 
 def readings(source: MatchFolder) -> list[Item]:
     """The nearest cell under every other way of measuring."""
-    rows = tuple((words(r.changed), r.cell, fixed(r.distance)) for r in each(source.table("readings")))
+    rows = tuple((words(r.changed), r.cell, fixed(r.distance), r.counts) for r in each(source.table("readings")))
     caption = "One thing changed at a time. Distances of different readings are not on one scale."
-    return [Table(("changed", "nearest cell", "distance"), rows, caption, frozenset({2}), "tab-readings")]
+    return [Table(("changed", "nearest cell", "distance", "counts as"), rows, caption, frozenset({2}), "tab-readings")]
 
 
 def recipe(source: MatchFolder) -> list[Item]:

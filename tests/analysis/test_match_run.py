@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nca_interp.analysis.footing import rows_of
+from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence
 from nca_interp.analysis.match_grid import (
     FILE,
     Cell,
@@ -178,7 +179,12 @@ def test_command_line_prints_one_json_object_and_writes_the_folder(tmp_path):
     printed = json.loads(result.stdout)
     assert printed["recommended"]["kind"] == "nca"
     assert len(printed["tables"]["cells"]) == len(make_cells())
-    assert "inconclusive" in printed["rests_on"] or "hypothesis" in printed["rests_on"]
+    assert printed["rests_on"].startswith(f"{HYPOTHESIS}. It is assumed here. {own_evidence().sentence}")
+    unsure = [s for s in printed["tables"]["settings"] if s["verdict"] == "inconclusive"]
+    assert unsure
+    assert all((s["failed"] != "") == (s in unsure) for s in printed["tables"]["settings"])
+    for s in unsure:
+        assert any(f"is inconclusive: {s['failed']}" in caution for caution in printed["cautions"])
     assert {p.name for p in (tmp_path / "o").iterdir()} == {"match.json", "recipe.py", "report.html", "tables"}
     assert (tmp_path / "cells.csv").read_text() == (tmp_path / "o" / "tables" / "cells.csv").read_text()
     assert (tmp_path / "runs" / "matched.py").is_file()
