@@ -90,7 +90,7 @@ def match(
     else:
         _show(found)
     print(
-        f"page: {page.resolve()}\ntables: {folder / 'tables'}\nrecipe: {recipe or folder / 'recipe.py'}",
+        f"page: {page.resolve()}\ntables: {folder / 'tables'}\nrecipe: {recipe or folder / 'recipe.py'} (run {found.record['run']})",
         file=sys.stderr,
     )
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from nca_interp.analysis.match_grid import Cell
 from nca_interp.analysis.matching import Match
+from nca_interp.base import digest
+from nca_interp.data.files import COMPRESSED, TEXT_FILES
 from nca_interp.data.specs import NcaSpec, TextSpec
 
 SHOWN = ("n_states", "band", "dt")
@@ -56,16 +59,29 @@ from nca_interp.discover import find, run
 {body}
 
 @run
-def matched() -> Study:
+def {run_name(match.label).replace("-", "_")}() -> Study:
     """The laptop study with NCA of the matched and of every other band."""
     base: Study = find("runs", "laptop").value(){domain}
     regimes = (Regime(name="scratch", label="scratch"), MATCHED, *OTHERS)
-    return base.model_copy(update={{"name": "matched", "title": "NCA in matched and other bands", "regimes": regimes{change}}})
+    return base.model_copy(update={{"name": "{run_name(match.label)}", "title": "NCA in matched and other bands", "regimes": regimes{change}}})
 '''
 
 
+def run_name(label: str) -> str:
+    """What the recipe of a corpus is called: `nca-interp train matched-<corpus>`, with a hash where nothing of the corpus's
+    name can stand in a run's."""
+    path = Path(label)
+    while path.suffix in (*TEXT_FILES, *COMPRESSED):
+        path = path.with_suffix("")
+    return f"matched-{_slug(path.name)[:30].strip('-') or digest(label, 8)}"
+
+
+def _slug(text: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def _name(cell: Cell) -> str:
-    return f"nca-{re.sub('[^a-z0-9]+', '-', cell.level.lower()).strip('-')}"
+    return f"nca-{_slug(cell.level)}"
 
 
 def _source(spec: NcaSpec) -> str:

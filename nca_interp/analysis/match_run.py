@@ -12,7 +12,7 @@ from nca_interp.analysis.footing import LENGTHS, Footing, rows_of, vectors
 from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check
 from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.match_grid import Report, load_grid, make_cells
-from nca_interp.analysis.match_recipe import recipe, regimes
+from nca_interp.analysis.match_recipe import recipe, regimes, run_name
 from nca_interp.analysis.matching import Match, Setting, match
 from nca_interp.base import UserError
 from nca_interp.data.sample import Spec
@@ -136,6 +136,7 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
         "seed": found.seed,
         "command": command,
         "regimes": regimes(found),
+        "run": run_name(found.label),
     }
 
 

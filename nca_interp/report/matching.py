@@ -263,7 +263,7 @@ def recipe(source: MatchFolder) -> list[Item]:
     return [
         Note(source.record["regimes"], code=True),
         Note(
-            "recipe.py beside this page is a whole recipe: copy it into runs/, then nca-interp train matched --dry-run.",
+            f"recipe.py beside this page is a whole recipe: copy it into runs/, then nca-interp train {source.record['run']} --dry-run.",
             quiet=True,
         ),
     ]

@@ -21,10 +21,11 @@ from nca_interp.analysis.match_grid import (
     reference_cells,
     shipped,
 )
-from nca_interp.analysis.match_recipe import regimes
+from nca_interp.analysis.match_recipe import regimes, run_name
 from nca_interp.analysis.match_run import run
 from nca_interp.config import Regime, Study
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.discover import find
 from nca_interp.store import read_json
 from tests.test_cli import call
 
@@ -156,17 +157,36 @@ def test_the_recommendation_is_code_that_runs(tmp_path):
     assert len({r.source.band for r in (matched, *names["OTHERS"])}) == len(LEVELS)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "matched.py").write_text(result.recipe)
-    plan = call("train", "matched", "--dry-run", cwd=tmp_path)
+    plan = call("train", "matched-a-hostile-label", "--dry-run", cwd=tmp_path)
     assert plan.returncode == 0, plan.stderr
-    for run_name in ("ppt.nca-matched.s0", "pt.nca-0-20.corpus.s0", "pt.scratch.corpus.s2"):
-        assert run_name in plan.stdout
+    for planned in ("ppt.nca-matched.s0", "pt.nca-0-20.corpus.s0", "pt.scratch.corpus.s2"):
+        assert planned in plan.stdout
+
+
+def test_recipes_of_two_corpora_are_two_runs():
+    labels = [
+        "a/prose.txt",
+        "b/code.jsonl.gz",
+        "site:code",
+        "hf:allenai/c4:en",
+        "arithmetic:",
+        "файл.txt",
+        "文.txt",
+        "x" * 90,
+    ]
+    names = [run_name(label) for label in labels]
+    assert names[:5] == ["matched-prose", "matched-code", "matched-site-code", "matched-c4-en", "matched-arithmetic"]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert Study.model_validate({**find("runs", "laptop").value().model_dump(), "name": name}).name == name
+        assert name.replace("-", "_").isidentifier()
 
 
 def test_the_recipe_of_a_synthetic_source_is_a_valid_study():
     result = run("dyck", DyckSpec(k=4), n=32)
     names: dict = {"__name__": "recipe"}
     exec(compile(result.recipe, "recipe.py", "exec"), names)
-    study = names["matched"]()
+    study = names["matched_dyck"]()
     assert Study.model_validate(study.model_dump(mode="json")) == study
 
 
