@@ -65,12 +65,16 @@ def match(
     asked = [spec.model_dump(mode="json"), grid or [], footing, rows, seed, str(study)]
     folder = out or FOLDER / folder_name(corpus, asked)
 
+    from nca_interp.analysis.match_recipe import head
     from nca_interp.analysis.match_run import RECORD, run
+    from nca_interp.analysis.matching import CELLS
     from nca_interp.machine import circumstances
     from nca_interp.report.matching import build_match
-    from nca_interp.store import refuse_foreign, write_text
+    from nca_interp.store import refuse_foreign, refuse_foreign_file, write_text
 
     refuse_foreign(folder, RECORD, "match")
+    refuse_foreign_file("--csv", csv, ",".join(CELLS) + "\n", "table of cells")
+    refuse_foreign_file("--recipe", recipe, head(corpus), f"recipe that match made for {corpus}")
     command = shlex.join(["nca-interp", *sys.argv[1:]])
     with _progress() as report:
         found = run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -46,11 +47,11 @@ def recipe(match: Match, spec: TextSpec | None, command: str) -> str:
     if spec is not None:
         imports, specs = "Domain, Regime, Study", "NcaSpec, TextSpec"
         change = ', "domains": (corpus,)'
-        fields = spec.model_dump(mode="json", exclude_defaults=True)
+        fields = spec.model_dump(mode="json", exclude_defaults=True) | {"source": _absolute(spec.source)}
         domain = f"""
     corpus = Domain(name="corpus", label={match.label!r}, source=TextSpec.model_validate({fields!r}))"""
     body = regimes(match).partition("\n\n")[2]
-    return f'''"""Does it matter that the automata are as complex as the corpus? Made by: {_quoted(command)}"""
+    return f'''{head(match.label)} Made by: {_quoted(command)}"""
 
 from nca_interp.config import {imports}
 from nca_interp.data.specs import {specs}
@@ -65,6 +66,19 @@ def {run_name(match.label).replace("-", "_")}() -> Study:
     regimes = (Regime(name="scratch", label="scratch"), MATCHED, *OTHERS)
     return base.model_copy(update={{"name": "{run_name(match.label)}", "title": "NCA in matched and other bands", "regimes": regimes{change}}})
 '''
+
+
+def head(label: str) -> str:
+    """How every recipe for a corpus begins."""
+    return f'"""Does it matter that the automata are as complex as {_quoted(label)}?'
+
+
+def _absolute(source: str) -> str:
+    """A text source that means the same in every working directory."""
+    scheme, _, rest = source.partition(":")
+    if scheme != "files":
+        return source
+    return "files:" + ",".join(os.path.abspath(os.path.expanduser(part.strip())) for part in rest.split(","))
 
 
 def run_name(label: str) -> str:

@@ -155,12 +155,18 @@ def test_the_recommendation_is_code_that_runs(tmp_path):
     assert matched.source == result.match.nearest.spec
     assert [r.source.n_states for r in names["OTHERS"]] == [matched.source.n_states] * 4
     assert len({r.source.band for r in (matched, *names["OTHERS"])}) == len(LEVELS)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "matched.py").write_text(result.recipe)
-    plan = call("train", "matched-a-hostile-label", "--dry-run", cwd=tmp_path)
+    (tmp_path / "elsewhere" / "runs").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "runs" / "matched.py").write_text(result.recipe)
+    plan = call("train", "matched-a-hostile-label", "--dry-run", cwd=tmp_path / "elsewhere")
     assert plan.returncode == 0, plan.stderr
     for planned in ("ppt.nca-matched.s0", "pt.nca-0-20.corpus.s0", "pt.scratch.corpus.s2"):
         assert planned in plan.stdout
+
+
+def test_a_recipe_finds_its_files_from_any_folder(tmp_path, monkeypatch):
+    corpus(tmp_path, letters())
+    monkeypatch.chdir(tmp_path)
+    assert f"files:{tmp_path}/corpus.jsonl" in run("corpus.jsonl", TextSpec(source="files:corpus.jsonl")).recipe
 
 
 def test_recipes_of_two_corpora_are_two_runs():
@@ -207,7 +213,13 @@ def test_command_line_prints_one_json_object_and_writes_the_folder(tmp_path):
         assert any(f"is inconclusive: {s['failed']}" in caution for caution in printed["cautions"])
     assert {p.name for p in (tmp_path / "o").iterdir()} == {"match.json", "recipe.py", "report.html", "tables"}
     assert (tmp_path / "cells.csv").read_text() == (tmp_path / "o" / "tables" / "cells.csv").read_text()
-    assert (tmp_path / "runs" / "matched.py").is_file()
+    first = (tmp_path / "runs" / "matched.py").read_text()
+    again = ["--out", "o", "--csv", "cells.csv", "--recipe", "runs/matched.py", "--seed", "1"]
+    assert call("match", path, *again, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "runs" / "matched.py").read_text() != first
+    other = call("match", corpus(tmp_path, letters(), "other"), *again, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "runs/matched.py: is there already" in other.stderr
 
 
 def test_command_line_shows_tables_and_says_what_it_rests_on(tmp_path):
@@ -252,6 +264,9 @@ def test_bad_corpora_get_one_message_and_exit_2(tmp_path, content, message):
         (["--footing", "symbol"], "did you mean 'symbols'"),
         (["--study", "nowhere"], "nowhere: not a study"),
         (["--out", "full"], "--out full: not empty and no match"),
+        (["--csv", "full/thesis.txt"], "--csv full/thesis.txt: is there already and no table of cells"),
+        (["--recipe", "full/thesis.txt"], "--recipe full/thesis.txt: is there already and no recipe that match made"),
+        (["--recipe", "full"], "--recipe full: is there already and no recipe that match made"),
     ],
 )
 def test_wrong_options_get_one_message_and_exit_2(tmp_path, options, message):
@@ -261,3 +276,4 @@ def test_wrong_options_get_one_message_and_exit_2(tmp_path, options, message):
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
