@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nca_interp.analysis.footing import LENGTHS, Footing, rows_of, vectors
-from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check
+from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check, need
 from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.match_grid import Report, load_grid, make_cells
 from nca_interp.analysis.match_recipe import recipe, regimes, run_name
 from nca_interp.analysis.matching import Match, Setting, match
 from nca_interp.base import UserError
-from nca_interp.data.sample import Spec
+from nca_interp.data.sample import Spec, TooShort
 from nca_interp.data.specs import TextSpec
 from nca_interp.store import write_json, write_text
 
@@ -58,8 +58,13 @@ def run(
     cells = make_cells(axes)
     evidence = study_evidence(study) if study is not None else own_evidence()
     report("reading the source", 0.0)
-    main_rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
-    check(main_rows, label)
+    try:
+        main_rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
+    except TooShort as error:
+        raise UserError(
+            f"source: {label!r} is too short: it holds {error.held:,} {footing}, ends of documents included; {need(footing)}"
+        ) from None
+    check(main_rows, label, footing)
     main = Source(main_rows, vectors(main_rows), load_grid(cells, footing, report, threads))
     other = _other(spec, cells, "tokens" if footing == "symbols" else "symbols", n, seed, report, threads)
     found = match(label, main, other, seed=seed)
@@ -79,9 +84,7 @@ def _other(
     """The source on the other footing; None where the corpus is too short for it."""
     try:
         rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
-    except UserError as error:
-        if "too short" not in str(error):
-            raise
+    except TooShort:
         return None
     if len(set(rows.groups)) < MIN_GROUPS:
         return None

@@ -270,9 +270,13 @@ def test_a_measure_that_does_not_exist_is_left_out_and_named():
 
 def test_too_few_documents_get_one_message():
     few = rows(np.zeros((40, LENGTH), int), 4, ["a", "b"] * 20)
-    with pytest.raises(UserError, match=rf"gives 2 different documents in 40 rows.*at least {MIN_GROUPS}"):
-        check(few, "x")
-    check(rows(np.zeros((MIN_GROUPS, 8), int), 4), "x")
+    with pytest.raises(
+        UserError, match=rf"gives 40 rows from 2 documents; .*at least {MIN_GROUPS} rows of 4,096 symbols"
+    ):
+        check(few, "x", "symbols")
+    with pytest.raises(UserError, match="gives 1 row from 1 document; .* rows of 1,024 tokens"):
+        check(rows(np.zeros((1, 1024), int), 4), "x", "tokens")
+    check(rows(np.zeros((MIN_GROUPS, 8), int), 4), "x", "symbols")
 
 
 def test_default_bands_leave_no_gap_and_no_overlap():

@@ -242,8 +242,11 @@ def test_command_line_shows_tables_and_says_what_it_rests_on(tmp_path):
         (None, "no such file exists"),
         (b"", "is empty"),
         (b"\xff\xfe\x00 not text " * 1000, "not UTF-8: byte 0xff at offset 0"),
-        (b"too short", "too short"),
-        (b"a few words in a row. " * 1000, "at least 16"),
+        (
+            b"too short",
+            "is too short: it holds 10 symbols, ends of documents included; match needs at least 16 rows of 4,096 symbols from as many",
+        ),
+        (b"a few words in a row. " * 1000, "at least 16 rows of 4,096 symbols from as many different documents"),
     ],
 )
 def test_bad_corpora_get_one_message_and_exit_2(tmp_path, content, message):
