@@ -128,6 +128,7 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
         "own_spread": found.own_spread,
         "resembles": found.resembles,
         "tied": found.tied,
+        "edge": found.edge,
         "sentence": sentence(found),
         "cautions": list(cautions(found)),
         "paper_rule": rule._asdict() if rule else None,
@@ -158,6 +159,11 @@ def sentence(found: Match) -> str:
 def cautions(found: Match) -> list[str]:
     """Warnings that the numbers give rise to, most severe first."""
     out = []
+    if found.edge is not None:
+        out.append(
+            f"The corpus lies {found.edge} every cell of the grid in every measure that counts: the nearest cell is only the end of "
+            "the grid on that side, and nothing but its complexity is told by it."
+        )
     if not found.resembles:
         gap = found.coordinates[found.coordinates.matched].set_index("coordinate").difference
         worst = str(gap.abs().idxmax())

@@ -24,6 +24,7 @@ from nca_interp.analysis.match_distance import Kind, Source, distances, redrawn_
 from nca_interp.analysis.match_grid import FIELDS, Cell, Grid
 from nca_interp.base import UserError
 
+Edge = Literal["below", "above"]
 Verdict = Literal["clear", "inconclusive", "not varied"]
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -59,7 +60,7 @@ class Reading(NamedTuple):
 class Failure(NamedTuple):
     """A condition of "clear" that a setting does not meet."""
 
-    condition: Literal["resamples", "readings", "footing"]
+    condition: Literal["resamples", "readings", "footing", "edge"]
     words: str
 
 
@@ -103,6 +104,8 @@ class Match:
     """A row a cell, in the same order; see `CELLS`."""
     readings: tuple[Reading, ...]
     settings: tuple[Setting, ...]
+    edge: Edge | None
+    """The corpus lies below (above) every cell in every measure of the distance, in nearly all resamples."""
     unreachable: tuple[tuple[Cell, str], ...]
     notes: tuple[str, ...]
     resamples: int
@@ -141,7 +144,9 @@ def match(label: str, main: Source, other: Source | None, *, resamples: int = RE
     point = column_means(main.values)
     found = distances(point, grid, columns)
     means = resampled_means(main.values, main.rows.groups, resamples, rng)
-    spread = distances(means, grid, columns, cells=redrawn_cells(grid, columns, resamples, rng))
+    redrawn = redrawn_cells(grid, columns, resamples, rng)
+    spread = distances(means, grid, columns, cells=redrawn)
+    edge = _edge(means[:, columns], redrawn[..., columns])
     best = int(found.argmin())
     cells = _cells(grid, found, spread, best)
     readings = tuple(_readings(main, other, point))
@@ -153,9 +158,16 @@ def match(label: str, main: Source, other: Source | None, *, resamples: int = RE
         n_groups=len(set(main.rows.groups)), description=main.rows.sample.description,
         ordered=ordered, own_spread=float(math.sqrt(2 / math.pi) * np.sqrt(z).mean()),
         coordinates=_coordinates(main, point, means, best), cells=cells, readings=readings,
-        settings=tuple(_setting(axis, grid, spread, tied, best, readings) for axis in _axes(grid)),
-        unreachable=tuple(grid.unreachable), notes=tuple(_notes(main, other)), resamples=resamples, seed=seed,
+        settings=tuple(_setting(axis, grid, spread, tied, best, readings, edge) for axis in _axes(grid)),
+        edge=edge, unreachable=tuple(grid.unreachable), notes=tuple(_notes(main, other)), resamples=resamples, seed=seed,
     )  # fmt: skip
+
+
+def _edge(corpus: Floats, cells: Floats) -> Edge | None:
+    """Of the resamples of a corpus [n, measures] and of the cells [n, cells, measures]."""
+    if (corpus < cells.min(axis=1)).all(axis=1).mean() >= LEVEL:
+        return "below"
+    return "above" if (corpus > cells.max(axis=1)).all(axis=1).mean() >= LEVEL else None
 
 
 def _cells(grid: Grid, found: Floats, spread: Floats, best: int) -> pd.DataFrame:
@@ -244,7 +256,13 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
 
 
 def _setting(
-    axis: str, grid: Grid, spread: Floats, tied_cells: list[Cell], best: int, readings: tuple[Reading, ...]
+    axis: str,
+    grid: Grid,
+    spread: Floats,
+    tied_cells: list[Cell],
+    best: int,
+    readings: tuple[Reading, ...],
+    edge: Edge | None,
 ) -> Setting:
     """Judge one setting by the resamples and by the readings that change something."""
     values = np.array([_value(cell, axis) for cell in grid.cells])
@@ -252,16 +270,18 @@ def _setting(
     share = float((values[spread.argmin(axis=1)] == mine).mean())
     told = {r.reading: _value(r.cell, axis) for r in readings[1:]}
     varied = len(set(values)) > 1
-    failed = tuple(failures(mine, share, told)) if varied else ()
+    failed = tuple(failures(mine, share, told, edge if axis != "level" else None)) if varied else ()
     tied = [_value(cell, axis) for cell in tied_cells]
     others = tuple(v for v in dict.fromkeys([*tied, *told.values()]) if v != mine)
     verdict: Verdict = "not varied" if not varied else "inconclusive" if failed else "clear"
     return Setting(axis, mine, verdict, share, list(told.values()).count(mine), len(told), failed, others)
 
 
-def failures(value: str, share: float, told: dict[str, str]) -> Iterator[Failure]:
-    """What keeps a value from being clear, the most severe first: the other footing says otherwise, too few resamples,
+def failures(value: str, share: float, told: dict[str, str], edge: Edge | None = None) -> Iterator[Failure]:
+    """What keeps a value from being clear, the most severe first: beyond the grid only complexity can be told, the other footing says otherwise, too few resamples,
     too few readings. `told` is the value under each changed reading, by its name."""
+    if edge is not None:
+        yield Failure("edge", f"the corpus lies {edge} the whole grid, where only complexity can be told")
     for footing in LENGTHS:
         if told.get(footing, value) != value:
             yield Failure("footing", f"measured on {footing} it is {told[footing]}")

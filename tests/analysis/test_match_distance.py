@@ -239,6 +239,21 @@ def test_the_recommendation_has_no_vote():
     assert found.readings[0].counts == "the recommendation"
 
 
+@pytest.mark.parametrize(("x", "edge"), [(-0.2, "below"), (0.0, None), (0.9, None), (1.0, "above")])
+def test_beyond_the_grid_nothing_but_complexity_is_clear(x, edge):
+    """Two steps lie apart in one direction, so the nearest cell wins every resample at either end."""
+    points = np.zeros((10, len(NAMES)))
+    points[:, matched("symbols")] = 0.1 * np.arange(10)[:, None]
+    grid = hand_made_grid(points)
+    centre = np.full(len(NAMES), x)
+    found = match("x", source(grid, centre), source(grid._replace(footing="tokens"), centre))
+    level, _, dt = found.settings
+    assert found.edge == edge
+    assert (level.verdict, dt.verdict) == ("clear", "clear" if edge is None else "inconclusive")
+    assert [f.condition for f in dt.failed] == (["edge"] if edge else [])
+    assert any(f"lies {edge} every cell" in text for text in cautions(found)) == (edge is not None)
+
+
 def test_the_order_of_the_grid_does_not_matter():
     grid = hand_made_grid(np.random.default_rng(6).random((9, len(NAMES))))
     order = np.random.default_rng(7).permutation(9)

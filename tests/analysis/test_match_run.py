@@ -105,7 +105,11 @@ def test_constant_and_repeated_texts_are_the_least_complex(tmp_path, kind):
         texts = [
             f"the {a}{b} sat on the mat and saw another {b}{a}. " * 130 for a, b in zip(names, names[::-1], strict=True)
         ]
-    assert found(corpus(tmp_path, texts)).nearest.level == LOWEST
+    match = found(corpus(tmp_path, texts))
+    assert match.nearest.level == LOWEST
+    if kind == "constant":
+        assert match.edge == "below"
+        assert [s.verdict for s in match.settings] == ["clear", "inconclusive", "inconclusive"]
 
 
 def test_shuffling_the_letters_of_a_text_raises_its_complexity(tmp_path):
