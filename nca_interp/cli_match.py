@@ -133,14 +133,14 @@ def _show(found: Found) -> None:
         f"{record['groups']} {record['unit']}s, {record['alphabet_in_use']} symbols in use\n"
     )
     coordinates = found.frames["coordinates"]
-    _table(console, "Complexity", ("measure", "corpus", "95 % interval", "nearest cell", "difference", "counts"), [
+    _table(console, "Measures", ("measure", "corpus", "95 % interval", "nearest cell", "difference", "counts"), [
         (
             c.coordinate.replace("_", " "), _number(c.corpus), f"{_number(c.low)} to {_number(c.high)}", _number(c.nearest),
             _number(c.difference, "+.2f"), "yes" if c.matched else c.note,
         )
         for c in each(coordinates)
     ])  # fmt: skip
-    _table(console, f"Nearest of {len(found.frames['cells'])} cells", ("cell", "band", "distance", "95 % interval", "nearest in", "rank"), [
+    _table(console, f"Nearest of {len(found.frames['cells'])} cells", ("cell", "gzip ratio", "distance", "95 % interval", "nearest in", "rank"), [
         (
             c.cell, "none" if math.isnan(c.band_low) else f"{c.band_low:g}-{c.band_high:g}", f"{c.distance:.3f}",
             f"{c.low:.3f} to {c.high:.3f}", f"{100 * c.share:.0f} %", f"{c.rank_low} to {c.rank_high}",
@@ -149,7 +149,7 @@ def _show(found: Found) -> None:
     ])  # fmt: skip
     _table(console, "How sure", ("setting", "value", "verdict", "of resamples", "of other ways", "why not clear", "also possible"), [
         (
-            s.setting, s.value, s.verdict, f"{100 * s.share:.4g} %", f"{s.agree} of {s.readings}", s.failed or "-",
+            s.name, s.value, s.verdict, f"{100 * s.share:.4g} %", f"{s.agree} of {s.readings}", s.failed or "-",
             s.others or "-",
         )
         for s in each(found.frames["settings"])

@@ -96,7 +96,7 @@ def _frames(found: Match) -> dict[str, pd.DataFrame]:
         "cells": found.cells,
         "coordinates": found.coordinates,
         "settings": pd.DataFrame([
-            {**s._asdict(), "failed": why(s), "others": "; ".join(s.others)} for s in found.settings
+            {**s._asdict(), "name": s.name, "failed": why(s), "others": "; ".join(s.others)} for s in found.settings
         ]),
         "readings": pd.DataFrame([
             {
@@ -146,14 +146,11 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
 
 def sentence(found: Match) -> str:
     """The recommendation in one sentence, with what is sure of it and what is not."""
-    names = {"level": "complexity", "n_states": "states", "dt": "dT"}
     told: dict[str, list[str]] = {"clear": [], "inconclusive": [], "not varied": []}
     for s in found.settings:
-        told[s.verdict].append(f"{names.get(s.setting, s.setting)} {s.value}")
-    spec = found.nearest.spec
-    band = "no band" if spec.band is None else f"band ({spec.band[0]:g}, {spec.band[1]:g})"
+        told[s.verdict].append(f"{s.name} {s.value}")
     parts = [f"{word}: {', '.join(part)}" for word, part in told.items() if part]
-    return f"Nearest: n_states={spec.n_states}, {band}, dt={spec.dt}; {'; '.join(parts)}."
+    return f"Nearest: {found.nearest.name}; {'; '.join(parts)}."
 
 
 def cautions(found: Match) -> list[str]:
@@ -177,7 +174,7 @@ def cautions(found: Match) -> list[str]:
     unsure = [s for s in found.settings if s.verdict == "inconclusive"]
     for s in unsure:
         out.append(
-            f"{s.setting} {s.value} is inconclusive: {why(s)}; also possible: {', '.join(s.others) or 'none named'}."
+            f"{s.name} {s.value} is inconclusive: {why(s)}; also possible: {', '.join(s.others) or 'none named'}."
         )
     return [*out, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
 

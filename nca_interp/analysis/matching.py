@@ -34,6 +34,7 @@ AGREE = 2 / 3
 """Share of the changed readings that must agree before a setting is called clear."""
 AXES = ("level", "n_states", "dt")
 """Settings that are always judged; others where the grid varies them."""
+SHOWN_AS = {"level": "complexity", "n_states": "states", "dt": "dT"}
 CELLS = [
     "cell", "n_states", "level", "band_low", "band_high", "dt", "distance", "low", "high", "share", "rank", "rank_low",
     "rank_high", "tied", "acceptance",
@@ -80,6 +81,11 @@ class Setting(NamedTuple):
     """Why it is not clear; empty where it is clear or not varied."""
     others: tuple[str, ...]
     """Other values that cannot be excluded: of tied cells and of other readings."""
+
+    @property
+    def name(self) -> str:
+        """What it is called wherever it is shown."""
+        return SHOWN_AS.get(self.setting, self.setting)
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
         wide = main._replace(rows=rows, values=vectors(rows))
         yield reading(
             "256 bytes",
-            "an alphabet of all 256 bytes, not of those in use",
+            "all 256 bytes as symbols, not those in use",
             wide,
             column_means(wide.values),
             wide.columns,
@@ -265,13 +271,13 @@ def _setting(
     edge: Edge | None,
 ) -> Setting:
     """Judge one setting by the resamples and by the readings that change something."""
-    values = np.array([_value(cell, axis) for cell in grid.cells])
+    values = np.array([value_of(cell, axis) for cell in grid.cells])
     mine = str(values[best])
     share = float((values[spread.argmin(axis=1)] == mine).mean())
-    told = {r.reading: _value(r.cell, axis) for r in readings[1:]}
+    told = {r.reading: value_of(r.cell, axis) for r in readings[1:]}
     varied = len(set(values)) > 1
     failed = tuple(failures(mine, share, told, edge if axis != "level" else None)) if varied else ()
-    tied = [_value(cell, axis) for cell in tied_cells]
+    tied = [value_of(cell, axis) for cell in tied_cells]
     others = tuple(v for v in dict.fromkeys([*tied, *told.values()]) if v != mine)
     verdict: Verdict = "not varied" if not varied else "inconclusive" if failed else "clear"
     return Setting(axis, mine, verdict, share, list(told.values()).count(mine), len(told), failed, others)
@@ -300,7 +306,8 @@ def _axes(grid: Grid) -> list[str]:
     return [*AXES, *(f for f in fields if len({getattr(cell.spec, f) for cell in grid.cells}) > 1)]
 
 
-def _value(cell: Cell, axis: str) -> str:
+def value_of(cell: Cell, axis: str) -> str:
+    """Of one setting, as text."""
     return cell.level if axis == "level" else str(getattr(cell.spec, axis))
 
 

@@ -20,7 +20,6 @@ from nca_interp.report.tables import each
 from nca_interp.report.theme import ramp_scale
 from nca_interp.store import read_json, sha256_file, write_text
 
-SETTINGS = {"level": "complexity (band)", "n_states": "alphabet (states)", "dt": "steps between frames (dT)"}
 SHOWN = 16
 """Cells drawn with their intervals."""
 LIMITS = (
@@ -107,7 +106,7 @@ def settings(source: MatchFolder) -> list[Item]:
     verdicts = tuple(
         Verdict(
             group="",
-            comparison=f"{SETTINGS.get(row.setting, row.setting)}: {row.value}",
+            comparison=f"{row.name}: {row.value}",
             verdict=row.verdict,
             sentence=" ".join(
                 [
@@ -131,7 +130,7 @@ def settings(source: MatchFolder) -> list[Item]:
 
 
 def grid_map(source: MatchFolder) -> list[Item]:
-    """Distance of every cell: alphabets against levels, one dT at a time."""
+    """Distance of every cell: states against complexity, one dT at a time."""
     cells = source.table("cells").assign(written=lambda f: f.distance.map("{:.2f}".format))
     best = cells.iloc[0]
     cells["best"] = cells.cell == best.cell
@@ -151,8 +150,8 @@ def grid_map(source: MatchFolder) -> list[Item]:
     color = alt.Color("distance:Q", legend=None, scale=ramp_scale(reverse=True))
     tip = [
         "cell:N",
-        alt.Tooltip("band_low:Q"),
-        alt.Tooltip("band_high:Q"),
+        alt.Tooltip("band_low:Q", title="gzip ratio from"),
+        alt.Tooltip("band_high:Q", title="gzip ratio to"),
         *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("distance", "low", "high", "share")),
     ]
     middle = float(cells.distance.min() + 0.45 * (cells.distance.max() - cells.distance.min()))
@@ -166,8 +165,8 @@ def grid_map(source: MatchFolder) -> list[Item]:
     ]
     finding = f"Nearest: {best.cell}, {fixed(best.distance)} away; its own rules are {fixed(source.record['own_spread'])} from their mean."
     encoding = (
-        "Distance from the corpus in standard deviations between random rules: dark is near. Framed: the nearest cell. Bands of equal name "
-        "are equal parts of each alphabet's own reach; point at a cell for its gzip ratios. Cells that are missing cannot be reached."
+        "Distance from the corpus in standard deviations between random rules: dark is near. Framed: the nearest cell. Equal complexities "
+        "are equal parts of the reach at each number of states; point at a cell for its gzip ratios. Cells that are missing cannot be reached."
     )
     chart = Chart(sized(alt.layer(*layers), 34 * cells.n_states.nunique()), "Distance of every cell of the grid")
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 
 import numpy as np
@@ -23,6 +24,7 @@ from nca_interp.analysis.match_grid import (
 )
 from nca_interp.analysis.match_recipe import regimes, run_name
 from nca_interp.analysis.match_run import run
+from nca_interp.analysis.matching import value_of
 from nca_interp.config import Regime, Study
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.discover import find
@@ -165,6 +167,29 @@ def test_the_recommendation_is_code_that_runs(tmp_path):
     assert plan.returncode == 0, plan.stderr
     for planned in ("ppt.nca-matched.s0", "pt.nca-0-20.corpus.s0", "pt.scratch.corpus.s2"):
         assert planned in plan.stdout
+
+
+def test_only_an_inconclusive_setting_is_commented_in_the_code(tmp_path):
+    match = found(corpus(tmp_path, letters()))
+    code = regimes(match)
+    assert {s.verdict for s in match.settings} == {"clear", "inconclusive"}
+    for s in match.settings:
+        field = "band" if s.setting == "level" else s.setting
+        line = next(line for line in code.splitlines() if line.strip().startswith(f"{field}="))
+        assert ("# inconclusive" in line) == (s.verdict == "inconclusive")
+        values = {value_of(c, s.setting) for c in match.ordered}
+        assert ("any would do" in line) == (
+            s.verdict == "inconclusive" and (values == {s.value, *s.others} or match.edge is not None)
+        )
+
+
+def test_one_thing_has_one_name_in_every_sentence(tmp_path):
+    result = run("corpus", TextSpec(source=f"files:{corpus(tmp_path, letters())}"))
+    told = " ".join(
+        [result.record["sentence"], *result.record["cautions"], *(r.changed for r in result.match.readings)]
+    )
+    assert "complexity" in told
+    assert not re.search(r"\b(level|band|n_states|alphabet|dt)\b", told)
 
 
 def test_a_recipe_finds_its_files_from_any_folder(tmp_path, monkeypatch):
