@@ -65,12 +65,16 @@ def match(
     asked = [spec.model_dump(mode="json"), grid or [], footing, rows, seed, str(study)]
     folder = out or FOLDER / folder_name(corpus, asked)
 
+    from nca_interp.analysis.match_recipe import head
     from nca_interp.analysis.match_run import RECORD, run
+    from nca_interp.analysis.matching import CELLS
     from nca_interp.machine import circumstances
     from nca_interp.report.matching import build_match
-    from nca_interp.store import refuse_foreign, write_text
+    from nca_interp.store import refuse_foreign, refuse_foreign_file, write_text
 
     refuse_foreign(folder, RECORD, "match")
+    refuse_foreign_file("--csv", csv, ",".join(CELLS) + "\n", "table of cells")
+    refuse_foreign_file("--recipe", recipe, head(corpus), f"recipe that match made for {corpus}")
     command = shlex.join(["nca-interp", *sys.argv[1:]])
     with _progress() as report:
         found = run(
@@ -90,7 +94,7 @@ def match(
     else:
         _show(found)
     print(
-        f"page: {page.resolve()}\ntables: {folder / 'tables'}\nrecipe: {recipe or folder / 'recipe.py'}",
+        f"page: {page.resolve()}\ntables: {folder / 'tables'}\nrecipe: {recipe or folder / 'recipe.py'} (run {found.record['run']})",
         file=sys.stderr,
     )
 
@@ -129,29 +133,32 @@ def _show(found: Found) -> None:
         f"{record['groups']} {record['unit']}s, {record['alphabet_in_use']} symbols in use\n"
     )
     coordinates = found.frames["coordinates"]
-    _table(console, "Complexity", ("measure", "corpus", "95 % interval", "nearest cell", "difference", "counts"), [
+    _table(console, "Measures", ("measure", "corpus", "95 % interval", "nearest cell", "difference", "counts"), [
         (
             c.coordinate.replace("_", " "), _number(c.corpus), f"{_number(c.low)} to {_number(c.high)}", _number(c.nearest),
             _number(c.difference, "+.2f"), "yes" if c.matched else c.note,
         )
         for c in each(coordinates)
     ])  # fmt: skip
-    _table(console, f"Nearest of {len(found.frames['cells'])} cells", ("cell", "band", "distance", "95 % interval", "nearest in", "rank"), [
+    _table(console, f"Nearest of {len(found.frames['cells'])} cells", ("cell", "gzip ratio", "distance", "95 % interval", "nearest in", "rank"), [
         (
             c.cell, "none" if math.isnan(c.band_low) else f"{c.band_low:g}-{c.band_high:g}", f"{c.distance:.3f}",
             f"{c.low:.3f} to {c.high:.3f}", f"{100 * c.share:.0f} %", f"{c.rank_low} to {c.rank_high}",
         )
         for c in each(found.frames["cells"].head(TOP))
     ])  # fmt: skip
-    _table(console, "How sure", ("setting", "value", "verdict", "of resamples", "of readings", "also possible"), [
-        (s.setting, s.value, s.verdict, f"{100 * s.share:.0f} %", f"{s.agree} of {s.readings}", s.others or "-")
+    _table(console, "How sure", ("setting", "value", "verdict", "of resamples", "of other ways", "why not clear", "also possible"), [
+        (
+            s.name, s.value, s.verdict, f"{100 * s.share:.4g} %", f"{s.agree} of {s.readings}", s.failed or "-",
+            s.others or "-",
+        )
         for s in each(found.frames["settings"])
     ])  # fmt: skip
     _table(
         console,
         "Under other ways of measuring",
-        ("changed", "nearest cell", "distance"),
-        [(r.changed.replace("_", " "), r.cell, f"{r.distance:.3f}") for r in each(found.frames["readings"])],
+        ("changed", "nearest cell", "distance", "counts as"),
+        [(r.changed.replace("_", " "), r.cell, f"{r.distance:.3f}", r.counts) for r in each(found.frames["readings"])],
     )
     for text in (
         record["sentence"],

@@ -2,6 +2,7 @@
 
 Looked for in this order, the first of a name wins: the folder given on the command line, the folder of that kind in
 the current directory, the ones that come with the package (top level of a checkout, or inside the installed wheel).
+Two files of one folder that define the same name are refused: neither can win.
 """
 
 from __future__ import annotations
@@ -95,30 +96,54 @@ def _defines(path: Path, kind: Kind) -> bool:
 
 
 def load(kind: Kind, extra: Path | None = None, on_error: Callable[[str], None] | None = None) -> dict[str, Definition]:
-    """Load every definition of a kind, by name. A file that cannot be loaded raises UserError naming file and line,
-    or is passed to `on_error` while the others load."""
+    """Load every definition of a kind, by name. A file that cannot be loaded, or a name that two files of a folder
+    define, raises UserError naming file and line, or is passed to `on_error` while the others load."""
+
+    def broken(error: UserError) -> None:
+        if on_error is None:
+            raise error
+        on_error(str(error))
+
     found: dict[str, Definition] = {}
+    ambiguous: set[str] = set()
     for path in files(kind, extra):
         try:
             module_doc, values = _load_file(path)
         except UserError as error:
-            if on_error is None:
-                raise
-            on_error(str(error))
+            broken(error)
             continue
         for value_kind, name, value in values:
-            if value_kind == kind and name not in found:
+            if value_kind != kind:
+                continue
+            if name not in found:
                 doc = (getattr(value, "__doc__", None) or module_doc).strip().split("\n")[0]
                 found[name] = Definition(kind, name, path, doc, value)
-    return found
+            elif path != (first := found[name].path) and path.parent == first.parent:
+                ambiguous.add(name)
+                broken(
+                    UserError(f"{path}: defines {kind.removesuffix('s')} {name!r}, as {first} does; rename one of them")
+                )
+    return {name: definition for name, definition in found.items() if name not in ambiguous}
 
 
 def find(kind: Kind, name: str, extra: Path | None = None) -> Definition:
     """One definition by name; UserError with a suggestion if there is none."""
     found = load(kind, extra)
     if name not in found:
-        raise UserError(f"unknown {kind.removesuffix('s')} {name!r}{suggest(name, found)}")
+        raise UserError(f"unknown {kind.removesuffix('s')} {name!r}{_in_file(name, found) or suggest(name, found)}")
     return found[name]
+
+
+def _in_file(name: str, found: dict[str, Definition]) -> str:
+    """'; did you mean X, which FILE defines?' where `name` is that of a file."""
+    inside = [d for d in found.values() if _hyphens(d.path.stem) == _hyphens(Path(name).name.removesuffix(".py"))]
+    if not inside:
+        return ""
+    return f"; did you mean {' or '.join(repr(d.name) for d in inside)}, which {inside[0].path} defines?"
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _load_file(path: Path) -> tuple[str, list[tuple[str, str, Any]]]:

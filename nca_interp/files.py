@@ -59,6 +59,18 @@ def refuse_foreign(folder: Path, record: str, what: str) -> None:
         raise UserError(f"--out {folder}: not empty and no {what}; choose another folder; nothing was changed")
 
 
+def refuse_foreign_file(option: str, path: Path | None, start: str, what: str) -> None:
+    """UserError if `path` is there and is no `what`, known by how it starts: writing would replace it."""
+    if path is None or not path.exists():
+        return
+    wanted = start.encode()
+    if path.is_file():
+        with open(path, "rb") as file:
+            if file.read(len(wanted)) == wanted:
+                return
+    raise UserError(f"{option} {path}: is there already and no {what}; choose another name; nothing was changed")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or read-only disk into RunFailed with one sentence; what was complete before stays."""

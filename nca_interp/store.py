@@ -42,6 +42,7 @@ from nca_interp.files import disk_errors as disk_errors
 from nca_interp.files import held, is_held, sweep, sync
 from nca_interp.files import read_json as read_json
 from nca_interp.files import refuse_foreign as refuse_foreign
+from nca_interp.files import refuse_foreign_file as refuse_foreign_file
 from nca_interp.files import sha256_file as sha256_file
 from nca_interp.files import write_json as write_json
 from nca_interp.files import write_text as write_text

@@ -6,6 +6,7 @@ import pytest
 
 from nca_interp import discover
 from nca_interp.base import UserError
+from nca_interp.cli import list_
 
 RECIPE = '''"""A recipe of my own."""
 from nca_interp.discover import run
@@ -40,6 +41,30 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     (tmp_path / "bad.py").write_text("def f(:\n")
     with pytest.raises(UserError, match=r"bad\.py:1: SyntaxError"):
         discover.load("runs", tmp_path)
+
+
+def test_a_name_that_two_files_of_a_folder_define_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    for file in ("one", "two"):
+        (tmp_path / "runs" / f"{file}.py").write_text(RECIPE)
+    (tmp_path / "runs" / "mine.py").write_text(RECIPE.replace("my_recipe", "demo"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"two\.py: defines run 'my-recipe', as .*one\.py does; rename one of them"):
+        discover.find("runs", "demo")
+    list_()
+    told = capsys.readouterr()
+    assert "two.py: defines run 'my-recipe'" in told.err
+    assert "my-recipe" not in told.out
+    assert "demo" in told.out
+
+
+@pytest.mark.parametrize("typed", ["two_words", "two-words", "two_words.py", "runs/two_words.py"])
+def test_the_name_of_a_file_is_answered_with_what_it_defines(tmp_path, monkeypatch, typed):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "two_words.py").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"unknown run .*; did you mean 'my-recipe', which .*two_words\.py defines\?"):
+        discover.find("runs", typed)
 
 
 def test_unknown_names_get_a_suggestion(tmp_path):

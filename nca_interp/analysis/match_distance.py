@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nca_interp.analysis.footing import Floats, Rows, matched
+from nca_interp.analysis.footing import LENGTHS, Floats, Footing, Rows, matched
 from nca_interp.analysis.match_grid import ROWS, Grid
 from nca_interp.base import UserError
 
@@ -71,12 +71,18 @@ def redrawn_cells(grid: Grid, columns: list[int], n: int, rng: np.random.Generat
     return drawn
 
 
-def check(rows: Rows, name: str) -> None:
+def check(rows: Rows, name: str, footing: Footing) -> None:
     """UserError where there are too few documents to resample."""
-    n = len(set(rows.groups))
-    if n < MIN_GROUPS:
-        length = rows.symbols.shape[1]
-        raise UserError(
-            f"source: {name!r} gives {n} different documents in {len(rows.groups)} rows of {length:,} symbols; match needs "
-            f"at least {MIN_GROUPS} of each (about {MIN_GROUPS * length // 1000} kB of text), or it cannot say how sure it is"
-        )
+    if (n := len(set(rows.groups))) < MIN_GROUPS:
+        found = [f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((len(rows.groups), "row"), (n, "document"))]
+        raise UserError(f"source: {name!r} is too small: it gives {found[0]} from {found[1]}; {need(footing)}")
+
+
+def need(footing: Footing) -> str:
+    """All that a corpus must hold, in words."""
+    length = LENGTHS[footing]
+    size = f", about {MIN_GROUPS * length // 1000} kB of text in all" if footing == "symbols" else ""
+    return (
+        f"match needs at least {MIN_GROUPS} rows of {length:,} {footing} from as many different documents{size}, or it cannot say "
+        "how sure it is (short documents are joined; a .txt file is cut into documents of 4 kB and more)"
+    )

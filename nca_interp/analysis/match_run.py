@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nca_interp.analysis.footing import LENGTHS, Footing, rows_of, vectors
-from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check
+from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check, need
 from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.match_grid import Report, load_grid, make_cells
-from nca_interp.analysis.match_recipe import recipe, regimes
-from nca_interp.analysis.matching import AGREE, LEVEL, Match, match
+from nca_interp.analysis.match_recipe import recipe, regimes, run_name
+from nca_interp.analysis.matching import Match, Setting, match
 from nca_interp.base import UserError
-from nca_interp.data.sample import Spec
+from nca_interp.data.sample import Spec, TooShort
 from nca_interp.data.specs import TextSpec
 from nca_interp.store import write_json, write_text
 
@@ -58,8 +58,13 @@ def run(
     cells = make_cells(axes)
     evidence = study_evidence(study) if study is not None else own_evidence()
     report("reading the source", 0.0)
-    main_rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
-    check(main_rows, label)
+    try:
+        main_rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
+    except TooShort as error:
+        raise UserError(
+            f"source: {label!r} is too short: it holds {error.held:,} {footing}, ends of documents included; {need(footing)}"
+        ) from None
+    check(main_rows, label, footing)
     main = Source(main_rows, vectors(main_rows), load_grid(cells, footing, report, threads))
     other = _other(spec, cells, "tokens" if footing == "symbols" else "symbols", n, seed, report, threads)
     found = match(label, main, other, seed=seed)
@@ -79,9 +84,7 @@ def _other(
     """The source on the other footing; None where the corpus is too short for it."""
     try:
         rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)
-    except UserError as error:
-        if "too short" not in str(error):
-            raise
+    except TooShort:
         return None
     if len(set(rows.groups)) < MIN_GROUPS:
         return None
@@ -92,11 +95,14 @@ def _frames(found: Match) -> dict[str, pd.DataFrame]:
     return {
         "cells": found.cells,
         "coordinates": found.coordinates,
-        "settings": pd.DataFrame([{**s._asdict(), "others": "; ".join(s.others)} for s in found.settings]),
+        "settings": pd.DataFrame([
+            {**s._asdict(), "name": s.name, "failed": why(s), "others": "; ".join(s.others)} for s in found.settings
+        ]),
         "readings": pd.DataFrame([
             {
                 "reading": r.reading, "changed": r.changed, "cell": r.cell.name, "n_states": r.cell.spec.n_states,
                 "level": r.cell.level, "dt": r.cell.spec.dt, "distance": r.distance,
+                "counts": r.counts,
             }
             for r in found.readings
         ]),
@@ -122,6 +128,7 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
         "own_spread": found.own_spread,
         "resembles": found.resembles,
         "tied": found.tied,
+        "edge": found.edge,
         "sentence": sentence(found),
         "cautions": list(cautions(found)),
         "paper_rule": rule._asdict() if rule else None,
@@ -133,24 +140,27 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
         "seed": found.seed,
         "command": command,
         "regimes": regimes(found),
+        "run": run_name(found.label),
     }
 
 
 def sentence(found: Match) -> str:
     """The recommendation in one sentence, with what is sure of it and what is not."""
-    names = {"level": "complexity", "n_states": "states", "dt": "dT"}
     told: dict[str, list[str]] = {"clear": [], "inconclusive": [], "not varied": []}
     for s in found.settings:
-        told[s.verdict].append(f"{names.get(s.setting, s.setting)} {s.value}")
-    spec = found.nearest.spec
-    band = "no band" if spec.band is None else f"band ({spec.band[0]:g}, {spec.band[1]:g})"
+        told[s.verdict].append(f"{s.name} {s.value}")
     parts = [f"{word}: {', '.join(part)}" for word, part in told.items() if part]
-    return f"Nearest: n_states={spec.n_states}, {band}, dt={spec.dt}; {'; '.join(parts)}."
+    return f"Nearest: {found.nearest.name}; {'; '.join(parts)}."
 
 
 def cautions(found: Match) -> list[str]:
     """Warnings that the numbers give rise to, most severe first."""
     out = []
+    if found.edge is not None:
+        out.append(
+            f"The corpus lies {found.edge} every cell of the grid in every measure that counts: the nearest cell is only the end of "
+            "the grid on that side, and nothing but its complexity is told by it."
+        )
     if not found.resembles:
         gap = found.coordinates[found.coordinates.matched].set_index("coordinate").difference
         worst = str(gap.abs().idxmax())
@@ -164,11 +174,14 @@ def cautions(found: Match) -> list[str]:
     unsure = [s for s in found.settings if s.verdict == "inconclusive"]
     for s in unsure:
         out.append(
-            f"{s.setting} {s.value} is inconclusive: nearest in {100 * s.share:.0f} % of the resamples (clear from "
-            f"{100 * LEVEL:.0f} %), the choice of {s.agree} of {s.readings} ways of measuring (clear from {100 * AGREE:.0f} %); "
-            f"others: {', '.join(s.others) or 'none'}."
+            f"{s.name} {s.value} is inconclusive: {why(s)}; also possible: {', '.join(s.others) or 'none named'}."
         )
     return [*out, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
+
+
+def why(setting: Setting) -> str:
+    """The conditions of "clear" that a setting fails, in words."""
+    return "; ".join(failure.words for failure in setting.failed)
 
 
 def rests_on(evidence: Any) -> str:

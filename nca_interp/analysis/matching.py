@@ -24,15 +24,17 @@ from nca_interp.analysis.match_distance import Kind, Source, distances, redrawn_
 from nca_interp.analysis.match_grid import FIELDS, Cell, Grid
 from nca_interp.base import UserError
 
+Edge = Literal["below", "above"]
 Verdict = Literal["clear", "inconclusive", "not varied"]
 RESAMPLES = 2000
 LEVEL = 0.95
 RIVAL = 0.05
 """A cell cannot be told apart from the nearest one if it is nearer in at least this share of the resamples."""
 AGREE = 2 / 3
-"""Share of the readings that must agree before a setting is called clear."""
+"""Share of the changed readings that must agree before a setting is called clear."""
 AXES = ("level", "n_states", "dt")
 """Settings that are always judged; others where the grid varies them."""
+SHOWN_AS = {"level": "complexity", "n_states": "states", "dt": "dT"}
 CELLS = [
     "cell", "n_states", "level", "band_low", "band_high", "dt", "distance", "low", "high", "share", "rank", "rank_low",
     "rank_high", "tied", "acceptance",
@@ -48,6 +50,20 @@ class Reading(NamedTuple):
     cell: Cell
     distance: float
 
+    @property
+    def counts(self) -> str:
+        """What it counts as when a setting is called clear."""
+        if self.reading in LENGTHS:
+            return "a vote, and must agree"
+        return "a vote" if self.reading != "recommended" else "the recommendation"
+
+
+class Failure(NamedTuple):
+    """A condition of "clear" that a setting does not meet."""
+
+    condition: Literal["resamples", "readings", "footing", "edge"]
+    words: str
+
 
 class Setting(NamedTuple):
     """One recommended setting, and how sure it is."""
@@ -59,10 +75,17 @@ class Setting(NamedTuple):
     share: float
     """Share of the resamples whose nearest cell has this value."""
     agree: int
-    """Readings whose nearest cell has it, of `readings`."""
+    """Changed readings whose nearest cell has it, of `readings`."""
     readings: int
+    failed: tuple[Failure, ...]
+    """Why it is not clear; empty where it is clear or not varied."""
     others: tuple[str, ...]
     """Other values that cannot be excluded: of tied cells and of other readings."""
+
+    @property
+    def name(self) -> str:
+        """What it is called wherever it is shown."""
+        return SHOWN_AS.get(self.setting, self.setting)
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,8 @@ class Match:
     """A row a cell, in the same order; see `CELLS`."""
     readings: tuple[Reading, ...]
     settings: tuple[Setting, ...]
+    edge: Edge | None
+    """The corpus lies below (above) every cell in every measure of the distance, in nearly all resamples."""
     unreachable: tuple[tuple[Cell, str], ...]
     notes: tuple[str, ...]
     resamples: int
@@ -125,7 +150,9 @@ def match(label: str, main: Source, other: Source | None, *, resamples: int = RE
     point = column_means(main.values)
     found = distances(point, grid, columns)
     means = resampled_means(main.values, main.rows.groups, resamples, rng)
-    spread = distances(means, grid, columns, cells=redrawn_cells(grid, columns, resamples, rng))
+    redrawn = redrawn_cells(grid, columns, resamples, rng)
+    spread = distances(means, grid, columns, cells=redrawn)
+    edge = _edge(means[:, columns], redrawn[..., columns])
     best = int(found.argmin())
     cells = _cells(grid, found, spread, best)
     readings = tuple(_readings(main, other, point))
@@ -137,9 +164,16 @@ def match(label: str, main: Source, other: Source | None, *, resamples: int = RE
         n_groups=len(set(main.rows.groups)), description=main.rows.sample.description,
         ordered=ordered, own_spread=float(math.sqrt(2 / math.pi) * np.sqrt(z).mean()),
         coordinates=_coordinates(main, point, means, best), cells=cells, readings=readings,
-        settings=tuple(_setting(axis, grid, spread, tied, best, readings) for axis in _axes(grid)),
-        unreachable=tuple(grid.unreachable), notes=tuple(_notes(main, other)), resamples=resamples, seed=seed,
+        settings=tuple(_setting(axis, grid, spread, tied, best, readings, edge) for axis in _axes(grid)),
+        edge=edge, unreachable=tuple(grid.unreachable), notes=tuple(_notes(main, other)), resamples=resamples, seed=seed,
     )  # fmt: skip
+
+
+def _edge(corpus: Floats, cells: Floats) -> Edge | None:
+    """Of the resamples of a corpus [n, measures] and of the cells [n, cells, measures]."""
+    if (corpus < cells.min(axis=1)).all(axis=1).mean() >= LEVEL:
+        return "below"
+    return "above" if (corpus > cells.max(axis=1)).all(axis=1).mean() >= LEVEL else None
 
 
 def _cells(grid: Grid, found: Floats, spread: Floats, best: int) -> pd.DataFrame:
@@ -212,7 +246,7 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
         wide = main._replace(rows=rows, values=vectors(rows))
         yield reading(
             "256 bytes",
-            "an alphabet of all 256 bytes, not of those in use",
+            "all 256 bytes as symbols, not those in use",
             wide,
             column_means(wide.values),
             wide.columns,
@@ -228,20 +262,42 @@ def _readings(main: Source, other: Source | None, point: Floats) -> Iterator[Rea
 
 
 def _setting(
-    axis: str, grid: Grid, spread: Floats, tied_cells: list[Cell], best: int, readings: tuple[Reading, ...]
+    axis: str,
+    grid: Grid,
+    spread: Floats,
+    tied_cells: list[Cell],
+    best: int,
+    readings: tuple[Reading, ...],
+    edge: Edge | None,
 ) -> Setting:
-    """Clear: the same value in nearly all resamples, in most readings, and on the other footing."""
-    values = np.array([_value(cell, axis) for cell in grid.cells])
+    """Judge one setting by the resamples and by the readings that change something."""
+    values = np.array([value_of(cell, axis) for cell in grid.cells])
     mine = str(values[best])
     share = float((values[spread.argmin(axis=1)] == mine).mean())
-    told = [_value(r.cell, axis) for r in readings]
-    agree = told.count(mine)
-    footings = [_value(r.cell, axis) for r in readings if r.reading in LENGTHS]
-    sure = share >= LEVEL and agree >= AGREE * len(told) and all(v == mine for v in footings)
-    tied = [_value(cell, axis) for cell in tied_cells]
-    others = tuple(v for v in dict.fromkeys([*tied, *told]) if v != mine)
-    verdict: Verdict = "not varied" if len(set(values)) == 1 else "clear" if sure else "inconclusive"
-    return Setting(axis, mine, verdict, share, agree, len(told), others)
+    told = {r.reading: value_of(r.cell, axis) for r in readings[1:]}
+    varied = len(set(values)) > 1
+    failed = tuple(failures(mine, share, told, edge if axis != "level" else None)) if varied else ()
+    tied = [value_of(cell, axis) for cell in tied_cells]
+    others = tuple(v for v in dict.fromkeys([*tied, *told.values()]) if v != mine)
+    verdict: Verdict = "not varied" if not varied else "inconclusive" if failed else "clear"
+    return Setting(axis, mine, verdict, share, list(told.values()).count(mine), len(told), failed, others)
+
+
+def failures(value: str, share: float, told: dict[str, str], edge: Edge | None = None) -> Iterator[Failure]:
+    """What keeps a value from being clear, the most severe first: beyond the grid only complexity can be told, the other footing says otherwise, too few resamples,
+    too few readings. `told` is the value under each changed reading, by its name."""
+    if edge is not None:
+        yield Failure("edge", f"the corpus lies {edge} the whole grid, where only complexity can be told")
+    for footing in LENGTHS:
+        if told.get(footing, value) != value:
+            yield Failure("footing", f"measured on {footing} it is {told[footing]}")
+    if share < LEVEL:
+        yield Failure("resamples", f"nearest in {100 * share:.4g} % of the resamples (clear from {100 * LEVEL:.0f} %)")
+    agree = list(told.values()).count(value)
+    if agree < AGREE * len(told):
+        yield Failure(
+            "readings", f"the choice of {agree} of {len(told)} other ways of measuring (clear from {100 * AGREE:.0f} %)"
+        )
 
 
 def _axes(grid: Grid) -> list[str]:
@@ -250,7 +306,8 @@ def _axes(grid: Grid) -> list[str]:
     return [*AXES, *(f for f in fields if len({getattr(cell.spec, f) for cell in grid.cells}) > 1)]
 
 
-def _value(cell: Cell, axis: str) -> str:
+def value_of(cell: Cell, axis: str) -> str:
+    """Of one setting, as text."""
     return cell.level if axis == "level" else str(getattr(cell.spec, axis))
 
 

@@ -167,7 +167,7 @@ def draw_within(
         rows.append(spare[i][0])
         groups.append(spare[i][1])
     if not rows:
-        raise _too_short(spec, length, held)
+        raise TooShort(spec, length, held)
     return _text_sample(spec, np.stack(rows), groups, description, seed, split, tokenizer)
 
 
@@ -184,7 +184,7 @@ def _text(spec: TextSpec, n: int, length: int, seed: int, split: str, threads: i
             break
     rows = min(n, held // length)
     if not rows:
-        raise _too_short(spec, length, held)
+        raise TooShort(spec, length, held)
     tokens = np.concatenate(ids)[: rows * length].reshape(rows, length)
     owner = np.repeat(np.arange(len(ids)), [len(i) for i in ids])[: rows * length].reshape(rows, length)
     groups = [names[np.bincount(row).argmax()] for row in owner]
@@ -226,8 +226,15 @@ def _encoded(spec: TextSpec, seed: int, split: str, threads: int | None) -> Enco
     return Encoded(encode(), tokenizer, end, reader.corpus.description)
 
 
-def _too_short(spec: TextSpec, length: int, held: int) -> UserError:
-    return UserError(f"source: {spec.source!r} is too short: a row needs at least {length:,} tokens, it holds {held:,}")
+class TooShort(UserError):
+    """A corpus that does not fill one row."""
+
+    def __init__(self, spec: TextSpec, length: int, held: int) -> None:
+        super().__init__(
+            f"source: {spec.source!r} is too short: a row needs at least {length:,} tokens, it holds {held:,}"
+        )
+        self.held = held
+        """Tokens of all documents together, ends of documents included."""
 
 
 def _text_sample(

@@ -20,7 +20,6 @@ from nca_interp.report.tables import each
 from nca_interp.report.theme import ramp_scale
 from nca_interp.store import read_json, sha256_file, write_text
 
-SETTINGS = {"level": "complexity (band)", "n_states": "alphabet (states)", "dt": "steps between frames (dT)"}
 SHOWN = 16
 """Cells drawn with their intervals."""
 LIMITS = (
@@ -107,25 +106,31 @@ def settings(source: MatchFolder) -> list[Item]:
     verdicts = tuple(
         Verdict(
             group="",
-            comparison=f"{SETTINGS.get(row.setting, row.setting)}: {row.value}",
+            comparison=f"{row.name}: {row.value}",
             verdict=row.verdict,
-            sentence=f"Also possible: {row.others}." if row.others else "",
+            sentence=" ".join(
+                [
+                    *([f"Not clear: {row.failed}."] if row.failed else []),
+                    *([f"Also possible: {row.others}."] if row.others else []),
+                ]
+            ),
             cells=(
-                ("of resamples", f"{100 * row.share:.0f} %"),
-                ("of readings", f"{row.agree} of {row.readings}"),
+                ("of resamples", f"{100 * row.share:.4g} %"),
+                ("of other ways", f"{row.agree} of {row.readings}"),
             ),
         )
         for row in each(source.table("settings"))
     )
     rule = (
         f"Clear: the nearest cell has this value in at least 95 % of {whole(source.record['resamples'])} resamples of whole {source.unit}s "
-        "(the cells' own sampling error redrawn each time) and in at least two thirds of the readings below. Anything less is inconclusive."
+        "(the cells' own sampling error redrawn each time), in at least two thirds of the other ways of measuring below, and on the other "
+        "footing (tokens or symbols) where that can be measured. Anything less is inconclusive."
     )
     return [Note(source.record["sentence"]), VerdictBox(verdicts, rule)]
 
 
 def grid_map(source: MatchFolder) -> list[Item]:
-    """Distance of every cell: alphabets against levels, one dT at a time."""
+    """Distance of every cell: states against complexity, one dT at a time."""
     cells = source.table("cells").assign(written=lambda f: f.distance.map("{:.2f}".format))
     best = cells.iloc[0]
     cells["best"] = cells.cell == best.cell
@@ -145,8 +150,8 @@ def grid_map(source: MatchFolder) -> list[Item]:
     color = alt.Color("distance:Q", legend=None, scale=ramp_scale(reverse=True))
     tip = [
         "cell:N",
-        alt.Tooltip("band_low:Q"),
-        alt.Tooltip("band_high:Q"),
+        alt.Tooltip("band_low:Q", title="gzip ratio from"),
+        alt.Tooltip("band_high:Q", title="gzip ratio to"),
         *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("distance", "low", "high", "share")),
     ]
     middle = float(cells.distance.min() + 0.45 * (cells.distance.max() - cells.distance.min()))
@@ -160,8 +165,8 @@ def grid_map(source: MatchFolder) -> list[Item]:
     ]
     finding = f"Nearest: {best.cell}, {fixed(best.distance)} away; its own rules are {fixed(source.record['own_spread'])} from their mean."
     encoding = (
-        "Distance from the corpus in standard deviations between random rules: dark is near. Framed: the nearest cell. Bands of equal name "
-        "are equal parts of each alphabet's own reach; point at a cell for its gzip ratios. Cells that are missing cannot be reached."
+        "Distance from the corpus in standard deviations between random rules: dark is near. Framed: the nearest cell. Equal complexities "
+        "are equal parts of the reach at each number of states; point at a cell for its gzip ratios. Cells that are missing cannot be reached."
     )
     chart = Chart(sized(alt.layer(*layers), 34 * cells.n_states.nunique()), "Distance of every cell of the grid")
     return [
@@ -247,9 +252,9 @@ def measures(source: MatchFolder) -> list[Item]:
 
 def readings(source: MatchFolder) -> list[Item]:
     """The nearest cell under every other way of measuring."""
-    rows = tuple((words(r.changed), r.cell, fixed(r.distance)) for r in each(source.table("readings")))
+    rows = tuple((words(r.changed), r.cell, fixed(r.distance), r.counts) for r in each(source.table("readings")))
     caption = "One thing changed at a time. Distances of different readings are not on one scale."
-    return [Table(("changed", "nearest cell", "distance"), rows, caption, frozenset({2}), "tab-readings")]
+    return [Table(("changed", "nearest cell", "distance", "counts as"), rows, caption, frozenset({2}), "tab-readings")]
 
 
 def recipe(source: MatchFolder) -> list[Item]:
@@ -257,7 +262,7 @@ def recipe(source: MatchFolder) -> list[Item]:
     return [
         Note(source.record["regimes"], code=True),
         Note(
-            "recipe.py beside this page is a whole recipe: copy it into runs/, then nca-interp train matched --dry-run.",
+            f"recipe.py beside this page is a whole recipe: copy it into runs/, then nca-interp train {source.record['run']} --dry-run.",
             quiet=True,
         ),
     ]

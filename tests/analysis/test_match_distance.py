@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from nca_interp.analysis.footing import COORDINATES, LENGTHS, NAMES, Rows, column_means, in_use, matched, vectors
 from nca_interp.analysis.match_distance import MIN_GROUPS, Source, check, distances, redrawn_cells, resampled_means
 from nca_interp.analysis.match_grid import ROWS, Cell, Grid, default_bands, make_cells
-from nca_interp.analysis.matching import match
+from nca_interp.analysis.match_run import cautions
+from nca_interp.analysis.matching import failures, match
 from nca_interp.base import UserError
 from nca_interp.data.sample import Sample
 from nca_interp.data.specs import DyckSpec, NcaSpec
@@ -202,6 +205,53 @@ def test_the_other_footing_can_make_a_setting_inconclusive():
     found = match("not the same", source(grid, grid.mean[2]), other_view)
     assert found.settings[0].verdict == "inconclusive"
     assert grid.cells[0].level in found.settings[0].others
+    assert [f.condition for f in found.settings[0].failed] == ["footing"]
+    said = next(text for text in cautions(found) if "is inconclusive" in text)
+    assert f"measured on tokens it is {grid.cells[0].level}" in said
+    assert "of the resamples" not in said
+
+
+VOTES = st.lists(st.sampled_from("ab"), max_size=8)
+
+
+@given(st.integers(0, 2000), VOTES, st.sampled_from([None, "tokens", "symbols"]), st.sampled_from("ab"))
+def test_every_reason_that_is_given_fails_and_every_failed_condition_is_given(won, votes, footing, there):
+    """Planted votes: the numbers in each sentence contradict the threshold beside them."""
+    told = {f"reading {i}": vote for i, vote in enumerate(votes)} | ({footing: there} if footing else {})
+    found = {f.condition: f.words for f in failures("a", won / 2000, told)}
+    agree = sum(vote == "a" for vote in told.values())
+    assert ("resamples" in found) == (won < 1900)
+    assert ("readings" in found) == (3 * agree < 2 * len(told))
+    assert ("footing" in found) == (footing is not None and there != "a")
+    if "resamples" in found:
+        assert float(re.findall(r"[\d.]+", found["resamples"])[0]) < 95
+    if "readings" in found:
+        assert found["readings"].startswith(f"the choice of {agree} of {len(told)} other ways")
+    if "footing" in found:
+        assert found["footing"] == f"measured on {footing} it is b"
+
+
+def test_the_recommendation_has_no_vote():
+    grid = ladder()
+    found = match("at the third", source(grid, grid.mean[2]), None)
+    level = found.settings[0]
+    assert (level.readings, level.agree) == (len(found.readings) - 1, len(found.readings) - 1)
+    assert found.readings[0].counts == "the recommendation"
+
+
+@pytest.mark.parametrize(("x", "edge"), [(-0.2, "below"), (0.0, None), (0.9, None), (1.0, "above")])
+def test_beyond_the_grid_nothing_but_complexity_is_clear(x, edge):
+    """Two steps lie apart in one direction, so the nearest cell wins every resample at either end."""
+    points = np.zeros((10, len(NAMES)))
+    points[:, matched("symbols")] = 0.1 * np.arange(10)[:, None]
+    grid = hand_made_grid(points)
+    centre = np.full(len(NAMES), x)
+    found = match("x", source(grid, centre), source(grid._replace(footing="tokens"), centre))
+    level, _, dt = found.settings
+    assert found.edge == edge
+    assert (level.verdict, dt.verdict) == ("clear", "clear" if edge is None else "inconclusive")
+    assert [f.condition for f in dt.failed] == (["edge"] if edge else [])
+    assert any(f"lies {edge} every cell" in text for text in cautions(found)) == (edge is not None)
 
 
 def test_the_order_of_the_grid_does_not_matter():
@@ -235,9 +285,13 @@ def test_a_measure_that_does_not_exist_is_left_out_and_named():
 
 def test_too_few_documents_get_one_message():
     few = rows(np.zeros((40, LENGTH), int), 4, ["a", "b"] * 20)
-    with pytest.raises(UserError, match=rf"gives 2 different documents in 40 rows.*at least {MIN_GROUPS}"):
-        check(few, "x")
-    check(rows(np.zeros((MIN_GROUPS, 8), int), 4), "x")
+    with pytest.raises(
+        UserError, match=rf"gives 40 rows from 2 documents; .*at least {MIN_GROUPS} rows of 4,096 symbols"
+    ):
+        check(few, "x", "symbols")
+    with pytest.raises(UserError, match="gives 1 row from 1 document; .* rows of 1,024 tokens"):
+        check(rows(np.zeros((1, 1024), int), 4), "x", "tokens")
+    check(rows(np.zeros((MIN_GROUPS, 8), int), 4), "x", "symbols")
 
 
 def test_default_bands_leave_no_gap_and_no_overlap():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 
 import numpy as np
 import pytest
 
 from nca_interp.analysis.footing import rows_of
+from nca_interp.analysis.match_evidence import HYPOTHESIS, own_evidence
 from nca_interp.analysis.match_grid import (
     FILE,
     Cell,
@@ -20,10 +22,12 @@ from nca_interp.analysis.match_grid import (
     reference_cells,
     shipped,
 )
-from nca_interp.analysis.match_recipe import regimes
+from nca_interp.analysis.match_recipe import regimes, run_name
 from nca_interp.analysis.match_run import run
+from nca_interp.analysis.matching import value_of
 from nca_interp.config import Regime, Study
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.discover import find
 from nca_interp.store import read_json
 from tests.test_cli import call
 
@@ -103,7 +107,11 @@ def test_constant_and_repeated_texts_are_the_least_complex(tmp_path, kind):
         texts = [
             f"the {a}{b} sat on the mat and saw another {b}{a}. " * 130 for a, b in zip(names, names[::-1], strict=True)
         ]
-    assert found(corpus(tmp_path, texts)).nearest.level == LOWEST
+    match = found(corpus(tmp_path, texts))
+    assert match.nearest.level == LOWEST
+    if kind == "constant":
+        assert match.edge == "below"
+        assert [s.verdict for s in match.settings] == ["clear", "inconclusive", "inconclusive"]
 
 
 def test_shuffling_the_letters_of_a_text_raises_its_complexity(tmp_path):
@@ -153,19 +161,67 @@ def test_the_recommendation_is_code_that_runs(tmp_path):
     assert matched.source == result.match.nearest.spec
     assert [r.source.n_states for r in names["OTHERS"]] == [matched.source.n_states] * 4
     assert len({r.source.band for r in (matched, *names["OTHERS"])}) == len(LEVELS)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "matched.py").write_text(result.recipe)
-    plan = call("train", "matched", "--dry-run", cwd=tmp_path)
+    (tmp_path / "elsewhere" / "runs").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "runs" / "matched.py").write_text(result.recipe)
+    plan = call("train", "matched-a-hostile-label", "--dry-run", cwd=tmp_path / "elsewhere")
     assert plan.returncode == 0, plan.stderr
-    for run_name in ("ppt.nca-matched.s0", "pt.nca-0-20.corpus.s0", "pt.scratch.corpus.s2"):
-        assert run_name in plan.stdout
+    for planned in ("ppt.nca-matched.s0", "pt.nca-0-20.corpus.s0", "pt.scratch.corpus.s2"):
+        assert planned in plan.stdout
+
+
+def test_only_an_inconclusive_setting_is_commented_in_the_code(tmp_path):
+    match = found(corpus(tmp_path, letters()))
+    code = regimes(match)
+    assert {s.verdict for s in match.settings} == {"clear", "inconclusive"}
+    for s in match.settings:
+        field = "band" if s.setting == "level" else s.setting
+        line = next(line for line in code.splitlines() if line.strip().startswith(f"{field}="))
+        assert ("# inconclusive" in line) == (s.verdict == "inconclusive")
+        values = {value_of(c, s.setting) for c in match.ordered}
+        assert ("any would do" in line) == (
+            s.verdict == "inconclusive" and (values == {s.value, *s.others} or match.edge is not None)
+        )
+
+
+def test_one_thing_has_one_name_in_every_sentence(tmp_path):
+    result = run("corpus", TextSpec(source=f"files:{corpus(tmp_path, letters())}"))
+    told = " ".join(
+        [result.record["sentence"], *result.record["cautions"], *(r.changed for r in result.match.readings)]
+    )
+    assert "complexity" in told
+    assert not re.search(r"\b(level|band|n_states|alphabet|dt)\b", told)
+
+
+def test_a_recipe_finds_its_files_from_any_folder(tmp_path, monkeypatch):
+    corpus(tmp_path, letters())
+    monkeypatch.chdir(tmp_path)
+    assert f"files:{tmp_path}/corpus.jsonl" in run("corpus.jsonl", TextSpec(source="files:corpus.jsonl")).recipe
+
+
+def test_recipes_of_two_corpora_are_two_runs():
+    labels = [
+        "a/prose.txt",
+        "b/code.jsonl.gz",
+        "site:code",
+        "hf:allenai/c4:en",
+        "arithmetic:",
+        "файл.txt",
+        "文.txt",
+        "x" * 90,
+    ]
+    names = [run_name(label) for label in labels]
+    assert names[:5] == ["matched-prose", "matched-code", "matched-site-code", "matched-c4-en", "matched-arithmetic"]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert Study.model_validate({**find("runs", "laptop").value().model_dump(), "name": name}).name == name
+        assert name.replace("-", "_").isidentifier()
 
 
 def test_the_recipe_of_a_synthetic_source_is_a_valid_study():
     result = run("dyck", DyckSpec(k=4), n=32)
     names: dict = {"__name__": "recipe"}
     exec(compile(result.recipe, "recipe.py", "exec"), names)
-    study = names["matched"]()
+    study = names["matched_dyck"]()
     assert Study.model_validate(study.model_dump(mode="json")) == study
 
 
@@ -178,10 +234,21 @@ def test_command_line_prints_one_json_object_and_writes_the_folder(tmp_path):
     printed = json.loads(result.stdout)
     assert printed["recommended"]["kind"] == "nca"
     assert len(printed["tables"]["cells"]) == len(make_cells())
-    assert "inconclusive" in printed["rests_on"] or "hypothesis" in printed["rests_on"]
+    assert printed["rests_on"].startswith(f"{HYPOTHESIS}. It is assumed here. {own_evidence().sentence}")
+    unsure = [s for s in printed["tables"]["settings"] if s["verdict"] == "inconclusive"]
+    assert unsure
+    assert all((s["failed"] != "") == (s in unsure) for s in printed["tables"]["settings"])
+    for s in unsure:
+        assert any(f"is inconclusive: {s['failed']}" in caution for caution in printed["cautions"])
     assert {p.name for p in (tmp_path / "o").iterdir()} == {"match.json", "recipe.py", "report.html", "tables"}
     assert (tmp_path / "cells.csv").read_text() == (tmp_path / "o" / "tables" / "cells.csv").read_text()
-    assert (tmp_path / "runs" / "matched.py").is_file()
+    first = (tmp_path / "runs" / "matched.py").read_text()
+    again = ["--out", "o", "--csv", "cells.csv", "--recipe", "runs/matched.py", "--seed", "1"]
+    assert call("match", path, *again, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "runs" / "matched.py").read_text() != first
+    other = call("match", corpus(tmp_path, letters(), "other"), *again, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "runs/matched.py: is there already" in other.stderr
 
 
 def test_command_line_shows_tables_and_says_what_it_rests_on(tmp_path):
@@ -204,8 +271,11 @@ def test_command_line_shows_tables_and_says_what_it_rests_on(tmp_path):
         (None, "no such file exists"),
         (b"", "is empty"),
         (b"\xff\xfe\x00 not text " * 1000, "not UTF-8: byte 0xff at offset 0"),
-        (b"too short", "too short"),
-        (b"a few words in a row. " * 1000, "at least 16"),
+        (
+            b"too short",
+            "is too short: it holds 10 symbols, ends of documents included; match needs at least 16 rows of 4,096 symbols from as many",
+        ),
+        (b"a few words in a row. " * 1000, "at least 16 rows of 4,096 symbols from as many different documents"),
     ],
 )
 def test_bad_corpora_get_one_message_and_exit_2(tmp_path, content, message):
@@ -226,6 +296,9 @@ def test_bad_corpora_get_one_message_and_exit_2(tmp_path, content, message):
         (["--footing", "symbol"], "did you mean 'symbols'"),
         (["--study", "nowhere"], "nowhere: not a study"),
         (["--out", "full"], "--out full: not empty and no match"),
+        (["--csv", "full/thesis.txt"], "--csv full/thesis.txt: is there already and no table of cells"),
+        (["--recipe", "full/thesis.txt"], "--recipe full/thesis.txt: is there already and no recipe that match made"),
+        (["--recipe", "full"], "--recipe full: is there already and no recipe that match made"),
     ],
 )
 def test_wrong_options_get_one_message_and_exit_2(tmp_path, options, message):
@@ -235,3 +308,4 @@ def test_wrong_options_get_one_message_and_exit_2(tmp_path, options, message):
     assert result.returncode == 2, result.stderr
     assert message in result.stderr
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
