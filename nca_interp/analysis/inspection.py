@@ -17,7 +17,16 @@ from nca_interp.analysis.complexity import MEASURES, choose, profile
 from nca_interp.analysis.inspection_nca import SPLIT, bands, named_lags, predictors, unfiltered
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
 from nca_interp.base import UserError, digest
-from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
+from nca_interp.data.measures import (
+    Floats,
+    Rows,
+    block_entropy,
+    blocks,
+    conditional_entropy,
+    default_lags,
+    mutual_information,
+    rank_slope,
+)
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.scores import Measure
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
@@ -37,6 +46,8 @@ MI_ROWS = 128
 """Rows on which mutual information is computed for every lag of the figure."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
+CONDITIONED = {"conditional_entropy": 1, "conditional_entropy_2": 2}
+"""Pooled conditional entropies by the tokens before that they know."""
 Say = Callable[[str], None]
 
 
@@ -97,7 +108,7 @@ def inspect(
     record: dict[str, Any] = {
         "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description,
         "seed": sample.seed, "split": sample.split, "asked_rows": asked or n, "rows": n, "length": length, "vocab_size": sample.vocab_size,
-        "groups": len(set(sample.groups)), "unit": unit(sample), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
+        "groups": len(set(sample.groups)), "unit": unit(sample), "found": sample.found, "sample_size": sample_size(sample.tokens),
     }  # fmt: skip
     if isinstance(spec, NcaSpec):
         say("scoring unfiltered rules")
@@ -222,16 +233,24 @@ def ranks(rows: Rows, points: int = 60) -> pd.DataFrame:
     return table
 
 
-def rare_contexts(rows: Rows) -> dict[str, float]:
-    """Share of positions whose one or two tokens before occur nowhere else: there a conditional entropy counts as 0."""
+def sample_size(rows: Rows) -> dict[str, dict[str, float]]:
+    """How far a pooled conditional entropy can be told from that of no order at all.
+
+    Of each: `once`, the share of positions whose block (the token and those it is conditioned on) occurs nowhere else; and
+    `shuffled`, nats per token, the same estimate of the tokens shuffled over all rows, which tells nothing but the bias
+    where it lies below the entropy of single tokens, `unigram`.
+    """
+    mixed = np.random.default_rng(0).permutation(rows.ravel()).reshape(rows.shape)
+    unigram = block_entropy(rows, 1)
     out = {}
-    kinds = rows.astype(np.int64)
-    for name, before in (
-        ("conditional_entropy", kinds[:, :-1]),
-        ("conditional_entropy_2", kinds[:, :-2] * 2**24 + kinds[:, 1:-1]),
-    ):
-        if before.size:
-            out[name] = float((np.unique(before, return_counts=True)[1] == 1).sum() / before.size)
+    for name, before in CONDITIONED.items():
+        if rows.shape[1] > before:
+            counts = np.bincount(blocks(rows, before + 1).ravel())
+            out[name] = {
+                "once": float((counts == 1).sum() / counts.sum()),
+                "shuffled": conditional_entropy(mixed, before),
+                "unigram": unigram,
+            }
     return out
 
 

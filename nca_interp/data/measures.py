@@ -36,15 +36,20 @@ def row_entropies(rows: Rows) -> Floats:
     return np.array([entropy(np.unique(row, return_counts=True)[1]) for row in rows])
 
 
-def block_entropy(rows: Rows, size: int) -> float:
-    """Entropy in nats of all blocks of `size` neighbours, pooled over the rows."""
+def blocks(rows: Rows, size: int) -> Rows:
+    """[n, length - size + 1] number of each block of `size` neighbours, equal where the blocks are."""
     codes = np.unique(rows, return_inverse=True)[1].reshape(rows.shape)
-    blocks = codes
+    found = codes
     for more in range(1, size):
         # renumbering keeps the code of a block below (blocks seen) * (kinds), far inside 64 bits
-        blocks = blocks[:, :-1] * (codes.max() + 1) + codes[:, more:]
-        blocks = np.unique(blocks, return_inverse=True)[1].reshape(blocks.shape)
-    return entropy(np.bincount(blocks.ravel()))
+        found = found[:, :-1] * (codes.max() + 1) + codes[:, more:]
+        found = np.unique(found, return_inverse=True)[1].reshape(found.shape)
+    return found
+
+
+def block_entropy(rows: Rows, size: int) -> float:
+    """Entropy in nats of all blocks of `size` neighbours, pooled over the rows."""
+    return entropy(np.bincount(blocks(rows, size).ravel()))
 
 
 def conditional_entropy(rows: Rows, before: int = 1) -> float:

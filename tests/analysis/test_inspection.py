@@ -10,10 +10,12 @@ from nca_interp.analysis import inspection, inspection_nca
 from nca_interp.analysis.statistics import cluster_interval, t_interval
 from nca_interp.base import UserError
 from nca_interp.data import predictors
+from nca_interp.data.measures import conditional_entropy
 from nca_interp.data.nca_rows import judge
 from nca_interp.data.sample import draw
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.report.inspection import RARE
 
 SMALL = NcaSpec(grid=6, n_states=3, band=(0.2, 0.6), score_frames=6)
 
@@ -94,16 +96,24 @@ def test_ranks_of_a_planted_power_law():
     assert table.fitted.to_numpy() == pytest.approx(table.share.to_numpy(), rel=0.02)
 
 
-def test_rare_contexts():
-    assert inspection.rare_contexts(np.arange(20).reshape(2, 10)) == {
-        "conditional_entropy": 1.0,
-        "conditional_entropy_2": 1.0,
-    }
-    assert inspection.rare_contexts(np.zeros((2, 10), int)) == {
-        "conditional_entropy": 0.0,
-        "conditional_entropy_2": 0.0,
-    }
-    assert inspection.rare_contexts(np.array([[1, 1, 1, 2, 3]]))["conditional_entropy"] == 1 / 4  # contexts 1 1 1 2
+def test_blocks_seen_once_tell_the_size_of_the_sample():
+    """iid tokens of 5,000 kinds: far below their entropy and caught; of 4 kinds: right and not."""
+    rng = np.random.default_rng(0)
+    for kinds, caught in ((5000, True), (4, False)):
+        rows = rng.integers(0, kinds, (64, 512))
+        found = inspection.sample_size(rows)
+        assert set(found) == set(inspection.CONDITIONED)
+        for name, before in inspection.CONDITIONED.items():
+            value = conditional_entropy(rows, before)
+            assert (found[name]["once"] > RARE) == caught
+            assert (value < 0.7 * np.log(kinds)) == caught
+            assert found[name]["unigram"] == pytest.approx(np.log(kinds), rel=0.01)
+            assert found[name]["shuffled"] == pytest.approx(value, rel=0.02, abs=0.01)
+    assert inspection.sample_size(np.array([[1, 1, 1, 2, 3]]))["conditional_entropy"]["once"] == 2 / 4  # 11 11 12 23
+    ordered = np.tile(np.arange(8), (4, 16))
+    found = inspection.sample_size(ordered)["conditional_entropy"]
+    assert conditional_entropy(ordered) < 0.1 < found["shuffled"] - 1
+    assert inspection.sample_size(np.zeros((3, 1), int)) == {}
 
 
 def test_examples_lie_at_the_quantiles(small):
