@@ -42,8 +42,6 @@ SHOWN_TOKENS = 400
 """Tokens of an example of text or brackets."""
 MAX_RANK = 1000
 """Ranks that the line of the rank plot is fitted to (as `zipf_exponent`)."""
-MI_ROWS = 128
-"""Rows on which mutual information is computed for every lag of the figure."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
 CONDITIONED = {"conditional_entropy": 1, "conditional_entropy_2": 2}
@@ -203,7 +201,7 @@ def _jackknifed(sample: Sample, measured: pd.DataFrame) -> dict[str, Interval]:
 
 def information(sample: Sample) -> pd.DataFrame:
     """Mutual information against lag: mean over rows with its interval, the shuffle bias that was taken off, name of the lag."""
-    rows, names = sample.tokens[:MI_ROWS], named_lags(sample.spec)
+    rows, names = sample.tokens, named_lags(sample.spec)
     length = rows.shape[1]
     lags = np.union1d(default_lags(length, 40), [lag for lag in names if lag <= length // 2])
     if length < 4:
@@ -211,7 +209,7 @@ def information(sample: Sample) -> pd.DataFrame:
     found = mutual_information(rows, lags)
     out = []
     for k, lag in enumerate(found.lags):
-        mean = cluster_interval(found.value[:, k], sample.groups[: len(rows)])
+        mean = cluster_interval(found.value[:, k], sample.groups)
         out.append({
             "lag": int(lag), **mean._asdict(), "bias": found.bias[:, k].mean(), "name": names.get(int(lag), ""), "n": len(rows),
         })  # fmt: skip

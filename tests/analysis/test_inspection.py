@@ -221,3 +221,11 @@ def test_a_token_directory_shows_its_own_rows(tmp_path):
     found = inspection.inspect(inspection.stored(tmp_path / "text", 6))
     assert found.record["unit"] == "row"
     assert "word" in "".join(found.record["examples"][0]["pieces"])
+
+
+def test_one_number_for_the_information_of_neighbours():
+    found = inspection.inspect(draw(DyckSpec(k=3), n=150, length=256))
+    row = found.frames["summary"].set_index("measure").loc["mutual_information_1"]
+    first = found.frames["information"].iloc[0]
+    assert (first.n, first.lag) == (row.n, 1) == (150, 1)
+    assert tuple(first[["value", "low", "high"]]) == pytest.approx((row.value, row.low, row.high))
