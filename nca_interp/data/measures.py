@@ -177,6 +177,8 @@ class Decay(NamedTuple):
     """Of the exponential, in tokens."""
     aic_power: float
     aic_exponential: float
+    flaw: str = ""
+    """Why neither law can describe this curve (`undescribed`); empty where one may."""
 
     @property
     def preference(self) -> float:
@@ -202,7 +204,31 @@ def mi_decay(mi: MutualInformation) -> Decay:
 
     power, aic_power = fit(lambda d, b: d**-b, [1.0, 1.0], [0, 0], [10, 10])
     rate, aic_rate = fit(lambda d, r: np.exp(-(d - 1) * r), [1.0, 0.1], [0, 1e-6], [10, 20])
-    return Decay(float(power[1]), float(1 / rate[1]), aic_power, aic_rate)
+    return Decay(float(power[1]), float(1 / rate[1]), aic_power, aic_rate, undescribed(mi))
+
+
+def undescribed(mi: MutualInformation, level: float = 0.01) -> str:
+    """Why a law that falls towards 0 cannot describe the mean over rows: significantly below 0 at a lag, or above the lag
+    before (t-tests over rows at `level`, Bonferroni over the lags). Empty where neither is so, and for a single row.
+    """
+    from scipy.special import stdtrit
+
+    n, lags = mi.value.shape
+    if n < 2:
+        return ""
+    limit = float(stdtrit(n - 1, 1 - level / lags))
+
+    def t(values: Floats) -> Floats:
+        error = values.std(axis=0, ddof=1) / n**0.5
+        return values.mean(axis=0) / np.maximum(error, 1e-12)
+
+    below, above = np.flatnonzero(t(mi.value) < -limit), 1 + np.flatnonzero(t(np.diff(mi.value, axis=1)) > limit)
+    if len(below):
+        return f"mutual information lies below 0 at lag {mi.lags[below[-1]]}: the shuffles take off too much where tokens cluster"
+    if len(above):
+        top = above[mi.value[:, above].mean(axis=0).argmax()]
+        return f"mutual information rises to a peak at lag {mi.lags[top]}, which no law of decay has"
+    return ""
 
 
 def rank_slope(rows: Rows, max_rank: int = 1000) -> float:

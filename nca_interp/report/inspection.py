@@ -68,6 +68,11 @@ class Inspection:
         found = self.summary[self.summary.measure == measure].value
         return float(found.iloc[0]) if len(found) and not absent(float(found.iloc[0])) else None
 
+    def note(self, measure: str) -> str:
+        """Why a measure has no value; empty where it has one."""
+        found = self.summary[self.summary.measure == measure].note
+        return str(found.iloc[0]) if len(found) else ""
+
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every table."""
         return {p.name: sha256_file(p) for p in sorted((self.folder / "tables").glob("*.csv"))}

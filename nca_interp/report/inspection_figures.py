@@ -228,7 +228,8 @@ def information(source: Inspection) -> list[Item]:
 def _law(source: Inspection) -> str:
     exponent, preference = source.mean("mi_exponent"), source.mean("mi_power_preference")
     if exponent is None or preference is None:
-        return ""
+        note = source.note("mi_exponent")
+        return f" No law of decay is fitted: {note}." if note else ""
     length = source.mean("mi_length")
     better = (
         f"the power law (exponent {fixed(exponent, 2)})"
