@@ -17,6 +17,7 @@ from nca_interp.analysis.complexity import MEASURES, choose, profile
 from nca_interp.analysis.inspection_nca import SPLIT, bands, named_lags, predictors, unfiltered
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
 from nca_interp.base import UserError, digest
+from nca_interp.data.dyck_stats import dyck_stats
 from nca_interp.data.measures import (
     Floats,
     Rows,
@@ -118,6 +119,8 @@ def inspect(
         frames["candidates"], frames["bands"] = bands(spec, sample.seed, threads)
         say("predicting frames")
         frames["predictors"], record["oracle"] = predictors(sample)
+    if isinstance(spec, DyckSpec):
+        frames["depth"], frames["distance"], record["brackets"] = brackets(sample.tokens, spec)
     say("computing intervals")
     frames["summary"] = summary(sample, measured)
     record["examples"] = examples(sample, measured)
@@ -229,6 +232,19 @@ def ranks(rows: Rows, points: int = 60) -> pd.DataFrame:
     level = float((np.log(head / rows.size) + slope * logs).mean())
     table["fitted"] = np.where(at <= MAX_RANK, np.exp(level - slope * np.log(at)), np.nan)
     return table
+
+
+def brackets(rows: Rows, spec: DyckSpec) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, float]]]:
+    """How deep tokens lie, how far closers are from their openers (bins that double), and what is forced or cut off:
+    shares of each row with the t-interval of their mean."""
+    stats = dyck_stats(rows, spec)
+    total = stats.pooled()
+    depth = pd.DataFrame({"depth": range(total.depth.shape[1]), "count": total.depth[0]})
+    lows = 2 ** np.arange(int(rows.shape[1] - 1).bit_length())
+    counts = np.add.reduceat(total.distance[0], lows)
+    distance = pd.DataFrame({"low": lows, "high": 2 * lows - 1, "count": counts})
+    tables = [table.assign(share=table["count"] / max(table["count"].sum(), 1)) for table in (depth, distance)]
+    return tables[0], tables[1], {name: t_interval(share)._asdict() for name, share in stats.shares().items()}
 
 
 def sample_size(rows: Rows) -> dict[str, dict[str, float]]:

@@ -229,3 +229,15 @@ def test_one_number_for_the_information_of_neighbours():
     first = found.frames["information"].iloc[0]
     assert (first.n, first.lag) == (row.n, 1) == (150, 1)
     assert tuple(first[["value", "low", "high"]]) == pytest.approx((row.value, row.low, row.high))
+
+
+def test_brackets_of_a_row_that_is_known():
+    """( ( ) ( [ ] ) ) and a row of pairs, by hand."""
+    spec = DyckSpec(k=2, max_depth=4)
+    rows = np.array([[0, 0, 2, 0, 1, 3, 2, 2], [0, 2, 1, 3, 0, 2, 1, 3]])
+    depth, distance, shares = inspection.brackets(rows, spec)
+    assert depth["count"].tolist() == [5, 7, 3, 1, 0]
+    assert distance[["low", "high", "count"]].to_numpy().tolist() == [[1, 1, 6], [2, 3, 1], [4, 7, 1]]
+    assert (depth.share.sum(), distance.share.sum()) == pytest.approx((1, 1))
+    assert shares["unclosed"]["value"] == shares["forced_by_depth"]["value"] == 0
+    assert shares["forced_by_end"]["value"] == pytest.approx((3 / 4 + 1 / 4) / 2)
