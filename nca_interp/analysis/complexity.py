@@ -126,7 +126,7 @@ def profile(sample: Sample, measures: Iterable[str] | None = None) -> pd.DataFra
         else:
             found = pooled.get(name, math.nan)
             if isinstance(found, str):
-                found, short[name] = math.nan, found
+                short[name], found = found, math.nan
             column, rows = np.array([found]), {"sequence": [pd.NA], "group": [pd.NA]}
         parts.append(pd.DataFrame({"measure": name, **rows, "value": column, "note": short[name]}))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=PROFILE)

@@ -200,7 +200,7 @@ def brackets(source: Inspection) -> list[Item]:
     if depth.empty:
         return []
     shares = source.record["brackets"]
-    mean, common = (depth.depth * depth.share).sum(), distance.loc[distance.share.idxmax()]
+    mean, common = (depth.depth * depth.share).sum(), next(each(distance.sort_values("share", ascending=False)))
     far = distance[distance.low >= FAR].share.sum()
     forced = [
         f"{_percent(shares[k])} by the {k.removeprefix('forced_by_')}" for k in ("forced_by_end", "forced_by_depth")
@@ -217,11 +217,11 @@ def brackets(source: Inspection) -> list[Item]:
     data = pd.concat([
         depth.assign(statistic="depth", low=depth.depth, high=depth.depth).drop(columns="depth"), distance.assign(statistic="distance"),
     ])[["statistic", "low", "high", "count", "share"]]  # fmt: skip
-    bars = depth.assign(label=depth.depth.astype(str)), distance.assign(label=[_span(r) for r in each(distance)])
+    bars = depth.assign(label=depth.depth.astype(str)), distance.assign(label=distance.low.astype(str))
     views = (
         Chart(charts.columns(bars[0], "brackets open"), "Histogram of depth", "depth"),
         Chart(
-            charts.columns(bars[1], "tokens back to the opener"),
+            charts.columns(bars[1], "tokens back to the opener, from"),
             "Histogram of the distance from opener to closer",
             "distance",
         ),
