@@ -227,7 +227,7 @@ def undescribed(mi: MutualInformation, level: float = 0.01) -> str:
         return f"mutual information lies below 0 at lag {mi.lags[below[-1]]}: the shuffles take off too much where tokens cluster"
     if len(above):
         top = above[mi.value[:, above].mean(axis=0).argmax()]
-        return f"mutual information rises to a peak at lag {mi.lags[top]}, which no law of decay has"
+        return f"mutual information rises again at lag {mi.lags[top]}, which no law of decay does"
     return ""
 
 

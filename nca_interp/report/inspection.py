@@ -169,8 +169,8 @@ def _rare(source: Inspection) -> Iterator[str]:
             blocks = "pairs" if name == "conditional_entropy" else "triples"
             yield (
                 f"{words(name)}, {significant(value)} nats, is mostly sample size: {100 * found['once']:.0f} % of the {blocks} of tokens occur only once. "
-                f"Without any order the true value is about {significant(found['unigram'])} (entropy of single tokens); the tokens shuffled over all rows give "
-                f"{significant(found['shuffled'])} here."
+                f"Without any order it would be about {significant(found['unigram'])} (the entropy of single tokens), and the tokens shuffled over all rows, which have none, "
+                f"give {significant(found['shuffled'])} here."
             )
 
 

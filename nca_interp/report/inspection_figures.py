@@ -207,7 +207,7 @@ def brackets(source: Inspection) -> list[Item]:
     ]
     finding = (
         f"On average {fixed(mean, 1)} of at most {source.spec['max_depth']} brackets are open; {100 * common.share:.0f} % of the closers are {_span(common)} "
-        f"tokens from their opener, {100 * far:.1f} % {FAR} or more. Of the closers {listing(forced)} are forced; {_percent(shares['unclosed'])} of the openers "
+        f"from their opener, {100 * far:.1f} % {FAR} or more. Of the closers {listing(forced)} are forced; {_percent(shares['unclosed'])} of the openers "
         "are cut off by the end of the row."
     )
     encoding = (
@@ -236,7 +236,7 @@ def _percent(share: dict[str, float]) -> str:
 
 
 def _span(part: Any) -> str:
-    return f"{part.low:g}" if part.low == part.high else f"{part.low:g} to {part.high:g}"
+    return plural(int(part.low), "token") if part.low == part.high else f"{part.low:g} to {part.high:g} tokens"
 
 
 def information(source: Inspection) -> list[Item]:
@@ -257,7 +257,7 @@ def information(source: Inspection) -> list[Item]:
         f"Left: mean over {plural(int(first.n), 'row')} of the mutual information of two tokens of one row, shaded: 95 % interval by {source.unit}. Right: the "
         f"bias that was taken off, the mean over shuffled rows, {fixed(bias.min(), 2)} to {fixed(bias.max(), 2)} nats.{_law(source)}"
     )
-    if (rows.high < 0).any():
+    if (rows.high < 0).any() and "below 0" not in encoding:
         encoding += (
             " Below zero the correction is too large: shuffling spreads out tokens that cluster, which adds bias."
         )

@@ -144,7 +144,7 @@ def test_a_bootstrap_row_is_measured_as_itself():
 
 def test_no_decay_law_where_the_curve_has_peaks():
     """Nested brackets close at odd distances; shuffled ones at any."""
-    for variant, told in (("nested", "peak at lag 3"), ("shuffle", "")):
+    for variant, told in (("nested", "rises again at lag 3"), ("shuffle", "")):
         sample = draw(DyckSpec(variant=variant), n=64, length=512)
         table = profile(sample, ["mi_exponent", "mi_power_preference"]).set_index("measure")
         assert told in table.note["mi_exponent"]

@@ -175,7 +175,7 @@ def test_no_law_is_fitted_where_none_can_hold():
         value = 0.3 / lags + rng.normal(0, 0.05, (60, 6))
         flaws += bool(measures.undescribed(measures.MutualInformation(lags, value, value * 0)))
     assert flaws <= 10  # at most 2 % expected
-    for change, told in (({4: -0.08}, "below 0 at lag 16"), ({3: 0.4}, "peak at lag 8")):
+    for change, told in (({4: -0.08}, "below 0 at lag 16"), ({3: 0.4}, "rises again at lag 8")):
         planted = value.copy()
         for lag, mean in change.items():
             planted[:, lag] += mean - planted[:, lag].mean()
