@@ -22,6 +22,7 @@ def inspect(source: Inspection) -> Page:
             ),
             Section("acceptance", "How random rules score", (*figures.acceptance(source),)),
             Section("distributions", "How rows differ", (*figures.histograms(source),)),
+            Section("brackets", "Depth and distance", (*figures.brackets(source),)),
             Section("information", "How far tokens know of each other", (*figures.information(source),)),
             Section("ranks", "How often tokens occur", (*figures.ranks(source),)),
             Section("predictors", "What can be predicted", (*figures.predictors(source),)),

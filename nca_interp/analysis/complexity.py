@@ -6,7 +6,7 @@ What each measure is, its source and its pitfalls: docs/measures.md. `MEASURES` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,8 @@ from nca_interp.data.scores import INF, SCORES, Material, Measure, scores
 from nca_interp.data.specs import NcaSpec
 
 PROFILE = ["measure", "sequence", "group", "value", "note"]
-Family = Callable[[Sample], dict[str, float]]
+Family = Callable[[Sample], Mapping[str, float | str]]
+"""Values of the pooled measures of a family; a text is why one has no value."""
 POOLED: dict[str, Measure] = {}
 _FAMILY: dict[str, Family] = {}
 
@@ -82,8 +83,10 @@ def _tail_p(s: Sample) -> dict[str, float]:
     Measure("mi_length", "tokens", 0, INF, "decay length of an exponential fitted to the same", "tokens", True, 4096),
     Measure("mi_power_preference", "AIC", -INF, INF, "AIC of the exponential minus AIC of the power law: positive, the power law fits better", "tokens", True, 4096),
 )  # fmt: skip
-def _decay(s: Sample) -> dict[str, float]:
+def _decay(s: Sample) -> Mapping[str, float | str]:
     decay = m.mi_decay(m.mutual_information(s.tokens))
+    if decay.flaw:
+        return dict.fromkeys(("mi_exponent", "mi_length", "mi_power_preference"), decay.flaw)
     return {"mi_exponent": decay.exponent, "mi_length": decay.length, "mi_power_preference": decay.preference}
 
 
@@ -105,7 +108,7 @@ def profile(sample: Sample, measures: Iterable[str] | None = None) -> pd.DataFra
     """Tidy table: measure, sequence (row number; NA: pooled over all rows), group, value, note.
 
     Without `measures`: all that apply but the dear ones. A value is NaN where the measure is
-    censored, or where the sample is too short for it, which `note` then says ("needs at least N"). UserError for an
+    censored, or where the sample is too short for it or has nothing such, which `note` then says. UserError for an
     unknown measure and for one that does not apply to this kind of source.
     """
     names = choose(sample, measures)
@@ -121,8 +124,10 @@ def profile(sample: Sample, measures: Iterable[str] | None = None) -> pd.DataFra
             column = values.get(name, np.full(n, math.nan))
             rows: dict[str, object] = {"sequence": range(n), "group": sample.groups}
         else:
-            column = np.array([pooled.get(name, math.nan)])
-            rows = {"sequence": [pd.NA], "group": [pd.NA]}
+            found = pooled.get(name, math.nan)
+            if isinstance(found, str):
+                short[name], found = found, math.nan
+            column, rows = np.array([found]), {"sequence": [pd.NA], "group": [pd.NA]}
         parts.append(pd.DataFrame({"measure": name, **rows, "value": column, "note": short[name]}))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=PROFILE)
     return table.astype({"sequence": "Int64", "group": "string", "value": "float64", "note": "string"})[PROFILE]
@@ -168,8 +173,8 @@ def _too_short(sample: Sample, measure: Measure) -> str:
     return ""
 
 
-def _pooled(sample: Sample, names: Iterable[str]) -> dict[str, float]:
-    out: dict[str, float] = {}
+def _pooled(sample: Sample, names: Iterable[str]) -> dict[str, float | str]:
+    out: dict[str, float | str] = {}
     for name in names:
         if name not in out:
             out |= _FAMILY[name](sample)

@@ -17,7 +17,17 @@ from nca_interp.analysis.complexity import MEASURES, choose, profile
 from nca_interp.analysis.inspection_nca import SPLIT, bands, named_lags, predictors, unfiltered
 from nca_interp.analysis.statistics import Interval, cluster_interval, t_interval, wilson
 from nca_interp.base import UserError, digest
-from nca_interp.data.measures import Floats, Rows, default_lags, mutual_information, rank_slope
+from nca_interp.data.dyck_stats import dyck_stats
+from nca_interp.data.measures import (
+    Floats,
+    Rows,
+    block_entropy,
+    blocks,
+    conditional_entropy,
+    default_lags,
+    mutual_information,
+    rank_slope,
+)
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.scores import Measure
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
@@ -33,10 +43,10 @@ SHOWN_TOKENS = 400
 """Tokens of an example of text or brackets."""
 MAX_RANK = 1000
 """Ranks that the line of the rank plot is fitted to (as `zipf_exponent`)."""
-MI_ROWS = 128
-"""Rows on which mutual information is computed for every lag of the figure."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
+CONDITIONED = {"conditional_entropy": 1, "conditional_entropy_2": 2}
+"""Pooled conditional entropies by the tokens before that they know."""
 Say = Callable[[str], None]
 
 
@@ -97,7 +107,7 @@ def inspect(
     record: dict[str, Any] = {
         "spec": spec.model_dump(mode="json"), "kind": spec.kind, "description": sample.description,
         "seed": sample.seed, "split": sample.split, "asked_rows": asked or n, "rows": n, "length": length, "vocab_size": sample.vocab_size,
-        "groups": len(set(sample.groups)), "unit": unit(sample), "found": sample.found, "rare_contexts": rare_contexts(sample.tokens),
+        "groups": len(set(sample.groups)), "unit": unit(sample), "found": sample.found, "sample_size": sample_size(sample.tokens),
     }  # fmt: skip
     if isinstance(spec, NcaSpec):
         say("scoring unfiltered rules")
@@ -109,6 +119,8 @@ def inspect(
         frames["candidates"], frames["bands"] = bands(spec, sample.seed, threads)
         say("predicting frames")
         frames["predictors"], record["oracle"] = predictors(sample)
+    if isinstance(spec, DyckSpec):
+        frames["depth"], frames["distance"], record["brackets"] = brackets(sample.tokens, spec)
     say("computing intervals")
     frames["summary"] = summary(sample, measured)
     record["examples"] = examples(sample, measured)
@@ -192,7 +204,7 @@ def _jackknifed(sample: Sample, measured: pd.DataFrame) -> dict[str, Interval]:
 
 def information(sample: Sample) -> pd.DataFrame:
     """Mutual information against lag: mean over rows with its interval, the shuffle bias that was taken off, name of the lag."""
-    rows, names = sample.tokens[:MI_ROWS], named_lags(sample.spec)
+    rows, names = sample.tokens, named_lags(sample.spec)
     length = rows.shape[1]
     lags = np.union1d(default_lags(length, 40), [lag for lag in names if lag <= length // 2])
     if length < 4:
@@ -200,7 +212,7 @@ def information(sample: Sample) -> pd.DataFrame:
     found = mutual_information(rows, lags)
     out = []
     for k, lag in enumerate(found.lags):
-        mean = cluster_interval(found.value[:, k], sample.groups[: len(rows)])
+        mean = cluster_interval(found.value[:, k], sample.groups)
         out.append({
             "lag": int(lag), **mean._asdict(), "bias": found.bias[:, k].mean(), "name": names.get(int(lag), ""), "n": len(rows),
         })  # fmt: skip
@@ -222,16 +234,37 @@ def ranks(rows: Rows, points: int = 60) -> pd.DataFrame:
     return table
 
 
-def rare_contexts(rows: Rows) -> dict[str, float]:
-    """Share of positions whose one or two tokens before occur nowhere else: there a conditional entropy counts as 0."""
+def brackets(rows: Rows, spec: DyckSpec) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict[str, float]]]:
+    """How deep tokens lie, how far closers are from their openers (bins that double), and what is forced or cut off:
+    shares of each row with the t-interval of their mean."""
+    stats = dyck_stats(rows, spec)
+    total = stats.pooled()
+    depth = pd.DataFrame({"depth": range(total.depth.shape[1]), "count": total.depth[0]})
+    lows = 2 ** np.arange(int(rows.shape[1] - 1).bit_length())
+    counts = np.add.reduceat(total.distance[0], lows)
+    distance = pd.DataFrame({"low": lows, "high": 2 * lows - 1, "count": counts})
+    tables = [table.assign(share=table["count"] / max(table["count"].sum(), 1)) for table in (depth, distance)]
+    return tables[0], tables[1], {name: t_interval(share)._asdict() for name, share in stats.shares().items()}
+
+
+def sample_size(rows: Rows) -> dict[str, dict[str, float]]:
+    """How far a pooled conditional entropy can be told from that of no order at all.
+
+    Of each: `once`, the share of positions whose block (the token and those it is conditioned on) occurs nowhere else; and
+    `shuffled`, nats per token, the same estimate of the tokens shuffled over all rows, which tells nothing but the bias
+    where it lies below the entropy of single tokens, `unigram`.
+    """
+    mixed = np.random.default_rng(0).permutation(rows.ravel()).reshape(rows.shape)
+    unigram = block_entropy(rows, 1)
     out = {}
-    kinds = rows.astype(np.int64)
-    for name, before in (
-        ("conditional_entropy", kinds[:, :-1]),
-        ("conditional_entropy_2", kinds[:, :-2] * 2**24 + kinds[:, 1:-1]),
-    ):
-        if before.size:
-            out[name] = float((np.unique(before, return_counts=True)[1] == 1).sum() / before.size)
+    for name, before in CONDITIONED.items():
+        if rows.shape[1] > before:
+            counts = np.bincount(blocks(rows, before + 1).ravel())
+            out[name] = {
+                "once": float((counts == 1).sum() / counts.sum()),
+                "shuffled": conditional_entropy(mixed, before),
+                "unigram": unigram,
+            }
     return out
 
 

@@ -36,15 +36,20 @@ def row_entropies(rows: Rows) -> Floats:
     return np.array([entropy(np.unique(row, return_counts=True)[1]) for row in rows])
 
 
-def block_entropy(rows: Rows, size: int) -> float:
-    """Entropy in nats of all blocks of `size` neighbours, pooled over the rows."""
+def blocks(rows: Rows, size: int) -> Rows:
+    """[n, length - size + 1] number of each block of `size` neighbours, equal where the blocks are."""
     codes = np.unique(rows, return_inverse=True)[1].reshape(rows.shape)
-    blocks = codes
+    found = codes
     for more in range(1, size):
         # renumbering keeps the code of a block below (blocks seen) * (kinds), far inside 64 bits
-        blocks = blocks[:, :-1] * (codes.max() + 1) + codes[:, more:]
-        blocks = np.unique(blocks, return_inverse=True)[1].reshape(blocks.shape)
-    return entropy(np.bincount(blocks.ravel()))
+        found = found[:, :-1] * (codes.max() + 1) + codes[:, more:]
+        found = np.unique(found, return_inverse=True)[1].reshape(found.shape)
+    return found
+
+
+def block_entropy(rows: Rows, size: int) -> float:
+    """Entropy in nats of all blocks of `size` neighbours, pooled over the rows."""
+    return entropy(np.bincount(blocks(rows, size).ravel()))
 
 
 def conditional_entropy(rows: Rows, before: int = 1) -> float:
@@ -172,6 +177,8 @@ class Decay(NamedTuple):
     """Of the exponential, in tokens."""
     aic_power: float
     aic_exponential: float
+    flaw: str = ""
+    """Why neither law can describe this curve (`undescribed`); empty where one may."""
 
     @property
     def preference(self) -> float:
@@ -197,7 +204,31 @@ def mi_decay(mi: MutualInformation) -> Decay:
 
     power, aic_power = fit(lambda d, b: d**-b, [1.0, 1.0], [0, 0], [10, 10])
     rate, aic_rate = fit(lambda d, r: np.exp(-(d - 1) * r), [1.0, 0.1], [0, 1e-6], [10, 20])
-    return Decay(float(power[1]), float(1 / rate[1]), aic_power, aic_rate)
+    return Decay(float(power[1]), float(1 / rate[1]), aic_power, aic_rate, undescribed(mi))
+
+
+def undescribed(mi: MutualInformation, level: float = 0.01) -> str:
+    """Why a law that falls towards 0 cannot describe the mean over rows: significantly below 0 at a lag, or above the lag
+    before (t-tests over rows at `level`, Bonferroni over the lags). Empty where neither is so, and for a single row.
+    """
+    from scipy.special import stdtrit
+
+    n, lags = mi.value.shape
+    if n < 2:
+        return ""
+    limit = float(stdtrit(n - 1, 1 - level / lags))
+
+    def t(values: Floats) -> Floats:
+        error = values.std(axis=0, ddof=1) / n**0.5
+        return values.mean(axis=0) / np.maximum(error, 1e-12)
+
+    below, above = np.flatnonzero(t(mi.value) < -limit), 1 + np.flatnonzero(t(np.diff(mi.value, axis=1)) > limit)
+    if len(below):
+        return f"mutual information lies below 0 at lag {mi.lags[below[-1]]}: the shuffles take off too much where tokens cluster"
+    if len(above):
+        top = above[mi.value[:, above].mean(axis=0).argmax()]
+        return f"mutual information rises again at lag {mi.lags[top]}, which no law of decay does"
+    return ""
 
 
 def rank_slope(rows: Rows, max_rank: int = 1000) -> float:

@@ -212,13 +212,18 @@ const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget)
   return {attention, player, text: () => null}[widget.kind](f, widget);
 });
 
-/* draw what comes into view; #all draws everything at once */
+/* draw what comes into view, the rest one by one when idle (paper and pictures want all of it); #all draws everything at once */
 const cells = all(".chart");
 const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isIntersecting) { watch.unobserve(s.target); draw(s.target); } }), {rootMargin: "600px"});
 const eager = location.hash === "#all" ? cells : cells.filter(c => c.getBoundingClientRect().top < innerHeight);
 cells.forEach(c => watch.observe(c));
 paint();
-Promise.all([...widgets, ...eager.map(draw)]).then(() => { root.dataset.ready = "1"; });
+Promise.all([...widgets, ...eager.map(draw)]).then(() => { root.dataset.ready = "1"; rest(cells.filter(c => !drawn.has(c))); });
+const idle = window.requestIdleCallback || (f => setTimeout(f, 50));
+function rest(waiting) {
+  if (!waiting.length) { Promise.all(drawn.values()).then(() => { root.dataset.drawn = "1"; }); return; }
+  idle(() => draw(waiting[0]).finally(() => rest(waiting.slice(1))));
+}
 
 /* paper */
 let before;

@@ -66,6 +66,14 @@ def histogram(
     return sized(alt.layer(*layers), height)
 
 
+def columns(rows: pd.DataFrame, x_title: str, height: int = 200) -> alt.Chart:
+    """A bar of `share` for each `label`, in the order of the rows. `rows`: label, count, share."""
+    x = alt.X("label:O", title=x_title, sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    y = alt.Y("share:Q", title="share", axis=alt.Axis(tickCount=4, format="%"))
+    tip = ["label:N", "count:Q", alt.Tooltip("share:Q", format=".3~g")]
+    return sized(alt.Chart(rows).mark_bar(color=signal(CHOSEN), aria=False).encode(x, y, tooltip=tip), height)
+
+
 def labelled(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, height: int = 260) -> alt.LayerChart:
     """A line with its interval and its name for each of `names`. `rows`: name, x, value, low, high."""
     frame = rows.assign(regime=rows["name"])

@@ -19,6 +19,8 @@ from nca_interp.report.tables import each
 from nca_interp.store import read_json, sha256_file, write_text
 
 FEW_GROUPS = 30
+RARE = 0.2
+"""Share of blocks seen once above which a pooled conditional entropy tells mostly the size of the sample."""
 LIMITS = (
     "Every measure depends on the length of a row, the alphabet and the tokenizer: compare sources only where these are the same, or by the measures that are normalised for them.",
     "The intervals speak of other rows of this very source, not of other settings.",
@@ -65,6 +67,11 @@ class Inspection:
         """Mean of one measure over the rows, None where it was not measured."""
         found = self.summary[self.summary.measure == measure].value
         return float(found.iloc[0]) if len(found) and not absent(float(found.iloc[0])) else None
+
+    def note(self, measure: str) -> str:
+        """Why a measure has no value; empty where it has one."""
+        found = self.summary[self.summary.measure == measure].note
+        return str(found.iloc[0]) if len(found) else ""
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every table."""
@@ -156,11 +163,15 @@ def _gzip_blind(source: Inspection) -> Iterator[str]:
 
 
 def _rare(source: Inspection) -> Iterator[str]:
-    names = {"conditional_entropy": "token", "conditional_entropy_2": "pair of tokens"}
-    for name, what in names.items():
-        share = source.record["rare_contexts"].get(name, 0.0)
-        if share > 0.2:
-            yield f"{words(name)} is an underestimate: {100 * share:.0f} % of its contexts ({what}) occur only once in this sample."
+    for name, found in source.record["sample_size"].items():
+        value = source.mean(name)
+        if value is not None and found["once"] > RARE:
+            blocks = "pairs" if name == "conditional_entropy" else "triples"
+            yield (
+                f"{words(name)}, {significant(value)} nats, is mostly sample size: {100 * found['once']:.0f} % of the {blocks} of tokens occur only once. "
+                f"Without any order it would be about {significant(found['unigram'])} (the entropy of single tokens), and the tokens shuffled over all rows, which have none, "
+                f"give {significant(found['shuffled'])} here."
+            )
 
 
 def _nca(source: Inspection) -> Iterator[str]:
@@ -194,7 +205,7 @@ def table_of_measures(source: Inspection) -> list[Item]:
         (
             words(r.measure), significant(r.value), _between(r.low, r.high), significant(r.sd),
             DASH if absent(r.q05) else f"{significant(r.q05)} to {significant(r.q95)}", whole(r.n), whole(r.groups), r.unit,
-            f"{r.definition}{'; pooled over all rows' if r.pooled else ''}{f' ({r.note})' if r.note else ''}",
+            f"{r.definition}{'; pooled over all rows' if r.pooled else ''}{_of_size(source, r.measure)}{f' ({r.note})' if r.note else ''}",
         )
         for r in each(source.summary)
     )  # fmt: skip
@@ -214,6 +225,15 @@ def table_of_measures(source: Inspection) -> list[Item]:
         "over ten parts of the sample, fits without an interval. sd and the range are those of single rows."
     )
     return [Table(head, body, caption, frozenset(range(1, 7)), "tab-inspected")]
+
+
+def _of_size(source: Inspection, measure: str) -> str:
+    """What the tokens shuffled over all rows give for a pooled conditional entropy."""
+    found = source.record["sample_size"].get(measure)
+    if found is None or source.mean(measure) is None:
+        return ""
+    size = "; mostly sample size" if found["once"] > RARE else ""
+    return f"; shuffled over all rows: {significant(found['shuffled'])}{size}"
 
 
 def _between(low: float, high: float) -> str:

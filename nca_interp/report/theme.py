@@ -26,6 +26,7 @@ def config() -> dict[str, Any]:
     axis = {
         "labelColor": mut, "titleColor": mut, "gridColor": grid, "domainColor": grid, "tickColor": grid, "tickSize": 4,
         "labelFontSize": 11.5, "titleFontSize": 12, "titleFontWeight": 400, "titlePadding": 8, "labelPadding": 4,
+        "labelFlush": False,
     }  # fmt: skip
     return {
         "background": "transparent",

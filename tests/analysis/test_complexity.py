@@ -140,3 +140,13 @@ def test_a_bootstrap_row_is_measured_as_itself():
     wide = plain.pivot(index="sequence", columns="measure", values="value")
     again = taken.pivot(index="sequence", columns="measure", values="value")
     pd.testing.assert_frame_equal(again, wide.loc[[7, 2, 7]].set_index(again.index))
+
+
+def test_no_decay_law_where_the_curve_has_peaks():
+    """Nested brackets close at odd distances; shuffled ones at any."""
+    for variant, told in (("nested", "rises again at lag 3"), ("shuffle", "")):
+        sample = draw(DyckSpec(variant=variant), n=64, length=512)
+        table = profile(sample, ["mi_exponent", "mi_power_preference"]).set_index("measure")
+        assert told in table.note["mi_exponent"]
+        assert np.isnan(table.value).all() == bool(told)
+        assert bool(table.note["mi_power_preference"]) == bool(told)

@@ -10,10 +10,12 @@ from nca_interp.analysis import inspection, inspection_nca
 from nca_interp.analysis.statistics import cluster_interval, t_interval
 from nca_interp.base import UserError
 from nca_interp.data import predictors
+from nca_interp.data.measures import conditional_entropy
 from nca_interp.data.nca_rows import judge
 from nca_interp.data.sample import draw
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.report.inspection import RARE
 
 SMALL = NcaSpec(grid=6, n_states=3, band=(0.2, 0.6), score_frames=6)
 
@@ -94,16 +96,24 @@ def test_ranks_of_a_planted_power_law():
     assert table.fitted.to_numpy() == pytest.approx(table.share.to_numpy(), rel=0.02)
 
 
-def test_rare_contexts():
-    assert inspection.rare_contexts(np.arange(20).reshape(2, 10)) == {
-        "conditional_entropy": 1.0,
-        "conditional_entropy_2": 1.0,
-    }
-    assert inspection.rare_contexts(np.zeros((2, 10), int)) == {
-        "conditional_entropy": 0.0,
-        "conditional_entropy_2": 0.0,
-    }
-    assert inspection.rare_contexts(np.array([[1, 1, 1, 2, 3]]))["conditional_entropy"] == 1 / 4  # contexts 1 1 1 2
+def test_blocks_seen_once_tell_the_size_of_the_sample():
+    """iid tokens of 5,000 kinds: far below their entropy and caught; of 4 kinds: right and not."""
+    rng = np.random.default_rng(0)
+    for kinds, caught in ((5000, True), (4, False)):
+        rows = rng.integers(0, kinds, (64, 512))
+        found = inspection.sample_size(rows)
+        assert set(found) == set(inspection.CONDITIONED)
+        for name, before in inspection.CONDITIONED.items():
+            value = conditional_entropy(rows, before)
+            assert (found[name]["once"] > RARE) == caught
+            assert (value < 0.7 * np.log(kinds)) == caught
+            assert found[name]["unigram"] == pytest.approx(np.log(kinds), rel=0.01)
+            assert found[name]["shuffled"] == pytest.approx(value, rel=0.02, abs=0.01)
+    assert inspection.sample_size(np.array([[1, 1, 1, 2, 3]]))["conditional_entropy"]["once"] == 2 / 4  # 11 11 12 23
+    ordered = np.tile(np.arange(8), (4, 16))
+    found = inspection.sample_size(ordered)["conditional_entropy"]
+    assert conditional_entropy(ordered) < 0.1 < found["shuffled"] - 1
+    assert inspection.sample_size(np.zeros((3, 1), int)) == {}
 
 
 def test_examples_lie_at_the_quantiles(small):
@@ -211,3 +221,23 @@ def test_a_token_directory_shows_its_own_rows(tmp_path):
     found = inspection.inspect(inspection.stored(tmp_path / "text", 6))
     assert found.record["unit"] == "row"
     assert "word" in "".join(found.record["examples"][0]["pieces"])
+
+
+def test_one_number_for_the_information_of_neighbours():
+    found = inspection.inspect(draw(DyckSpec(k=3), n=150, length=256))
+    row = found.frames["summary"].set_index("measure").loc["mutual_information_1"]
+    first = found.frames["information"].iloc[0]
+    assert (first.n, first.lag) == (row.n, 1) == (150, 1)
+    assert tuple(first[["value", "low", "high"]]) == pytest.approx((row.value, row.low, row.high))
+
+
+def test_brackets_of_a_row_that_is_known():
+    """( ( ) ( [ ] ) ) and a row of pairs, by hand."""
+    spec = DyckSpec(k=2, max_depth=4)
+    rows = np.array([[0, 0, 2, 0, 1, 3, 2, 2], [0, 2, 1, 3, 0, 2, 1, 3]])
+    depth, distance, shares = inspection.brackets(rows, spec)
+    assert depth["count"].tolist() == [5, 7, 3, 1, 0]
+    assert distance[["low", "high", "count"]].to_numpy().tolist() == [[1, 1, 6], [2, 3, 1], [4, 7, 1]]
+    assert (depth.share.sum(), distance.share.sum()) == pytest.approx((1, 1))
+    assert shares["unclosed"]["value"] == shares["forced_by_depth"]["value"] == 0
+    assert shares["forced_by_end"]["value"] == pytest.approx((3 / 4 + 1 / 4) / 2)

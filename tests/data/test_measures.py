@@ -165,3 +165,20 @@ def test_a_row_is_measured_alike_whatever_stands_beside_it(seed):
 def test_lags_must_fit_the_row():
     with pytest.raises(ValueError, match="lags: 1 to 300; legal: 1 to 299"):
         measures.mutual_information(np.zeros((1, 300), int), [1, 300])
+
+
+def test_no_law_is_fitted_where_none_can_hold():
+    """A falling curve with noise: none; one negative lag, one peak, each far beyond the noise: named."""
+    rng, lags = np.random.default_rng(0), np.array([1, 2, 4, 8, 16, 32])
+    flaws = 0
+    for _ in range(200):
+        value = 0.3 / lags + rng.normal(0, 0.05, (60, 6))
+        flaws += bool(measures.undescribed(measures.MutualInformation(lags, value, value * 0)))
+    assert flaws <= 10  # at most 2 % expected
+    for change, told in (({4: -0.08}, "below 0 at lag 16"), ({3: 0.4}, "rises again at lag 8")):
+        planted = value.copy()
+        for lag, mean in change.items():
+            planted[:, lag] += mean - planted[:, lag].mean()
+        mi = measures.MutualInformation(lags, planted, planted * 0)
+        assert told in measures.mi_decay(mi).flaw
+        assert measures.undescribed(mi._replace(value=planted[:1])) == ""

@@ -77,9 +77,10 @@ def test_default_folder_is_named_by_source_and_settings(folder: Path, pages: dic
 
 def test_tables_stand_beside_the_page_and_are_named_in_it(pages: dict[str, Path]):
     expected = {"measures", "summary", "information", "ranks"}
+    own = {"nca": {"bands", "candidates", "predictors"}, "dyck": {"depth", "distance"}}
     for name, page in pages.items():
         tables = {p.stem: p for p in (page.parent / "tables").glob("*.csv")}
-        assert set(tables) == expected | ({"bands", "candidates", "predictors"} if name == "nca" else set())
+        assert set(tables) == expected | own.get(name, set())
         html = text_of(page)
         for digest in Inspection(page.parent).hashes().values():
             assert digest in html
@@ -175,6 +176,7 @@ def test_help_names_every_option():
 def test_page_is_whole(browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str):  # noqa: F811
     visit = Visit(browser, pages[name], width, scheme).wait()
     assert visit.faults() == []
+    assert width < 1200 or visit.clipped() == []
     title = "document.querySelector('#fig-information .role-axis-title text').getAttribute('fill')"
     assert visit.ask(title) == THEMES[scheme]["mut"]
     clipped = visit.ask(

@@ -48,6 +48,7 @@ def visit(browser: Any, folder: Path) -> Iterator[Visit]:  # noqa: F811
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_page_is_whole_in_both_themes_and_widths(browser: Any, folder: Path, width: int, scheme: str):  # noqa: F811
     page = Visit(browser, folder / "report.html", width=width, scheme=scheme).wait()
+    assert width < 1200 or page.clipped() == []
     assert page.faults() == []
     page.context.close()
 

@@ -68,6 +68,14 @@ class Visit:
             found.append(f"page is {self.ask('document.documentElement.scrollWidth')} px wide")
         return found
 
+    def clipped(self) -> list[str]:
+        """Code and unfolded tables that are wider than their place."""
+        found: list[str] = self.ask(
+            "[...document.querySelectorAll('pre, section > .scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+            ".map(e => `${e.textContent.trim().slice(0, 40)}: ${e.scrollWidth} of ${e.clientWidth} px`)"
+        )
+        return found
+
 
 @pytest.fixture(scope="module")
 def desk(browser: Any, report: Path) -> Iterator[Visit]:
@@ -197,6 +205,14 @@ def test_print_is_light_and_complete(browser: Any, report: Path):
     assert pdf[:5] == b"%PDF-"
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type/Page") >= 5
     assert visit.ask("[...document.querySelectorAll('.chart')].every(c => c.querySelector('svg'))")
+    visit.context.close()
+
+
+def test_all_is_drawn_without_scrolling(browser: Any, report: Path):
+    visit = Visit(browser, report, anchor="").wait()
+    visit.page.wait_for_selector("html[data-drawn='1']", state="attached", timeout=60_000)
+    assert visit.ask("scrollY") == 0
+    assert visit.faults() == []
     visit.context.close()
 
 
