@@ -1,7 +1,7 @@
 """The page on one token source: what its rows look like, how complex they are, and what can be predicted of them."""
 
 from nca_interp.discover import report
-from nca_interp.report import inspection
+from nca_interp.report import inspection, inspection_dyck
 from nca_interp.report import inspection_figures as figures
 from nca_interp.report.inspection import Inspection
 from nca_interp.report.page import Page, Section
@@ -22,7 +22,7 @@ def inspect(source: Inspection) -> Page:
             ),
             Section("acceptance", "How random rules score", (*figures.acceptance(source),)),
             Section("distributions", "How rows differ", (*figures.histograms(source),)),
-            Section("brackets", "Depth and distance", (*figures.brackets(source),)),
+            Section("brackets", "Depth and distance", (*inspection_dyck.brackets(source),)),
             Section("information", "How far tokens know of each other", (*figures.information(source),)),
             Section("ranks", "How often tokens occur", (*figures.ranks(source),)),
             Section("predictors", "What can be predicted", (*figures.predictors(source),)),

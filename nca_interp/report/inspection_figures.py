@@ -29,8 +29,6 @@ PREDICTORS = ("copy", "mode", "cell-mode", "lookup", "backoff", "oracle")
 STEEPEST = 7.9
 """Exponents above this are those of a search that ran to its end."""
 FEW_ROWS = 5
-FAR = 64
-"""Tokens from which on an opener is called far from its closer."""
 LEVELS = (4.0, 6.0, 8.0, 10.0)
 """Bits of surprise at which the shade of a token deepens."""
 QUANTITIES = {"cell_accuracy": "share of cells", "patch_accuracy": "share of tokens", "cell_nats": "nats a cell"}
@@ -192,51 +190,6 @@ def _spread(source: Inspection) -> str:
         if row is not None and not absent(row.q05):
             parts.append(f"{words(name)} {fixed(row.q05, 2)} to {fixed(row.q95, 2)}, median {fixed(row.q50, 2)}")
     return f"Where 90 % of the rows lie: {'; '.join(parts)}." if parts else "The measures of single rows."
-
-
-def brackets(source: Inspection) -> list[Item]:
-    """Depth of the tokens, distance from opener to closer, and what is forced or cut off (Dyck)."""
-    depth, distance = source.table("depth"), source.table("distance")
-    if depth.empty:
-        return []
-    shares = source.record["brackets"]
-    mean, common = (depth.depth * depth.share).sum(), next(each(distance.sort_values("share", ascending=False)))
-    far = distance[distance.low >= FAR].share.sum()
-    forced = [
-        f"{_percent(shares[k])} by the {k.removeprefix('forced_by_')}" for k in ("forced_by_end", "forced_by_depth")
-    ]
-    finding = (
-        f"On average {fixed(mean, 1)} of at most {source.spec['max_depth']} brackets are open; {100 * common.share:.0f} % of the closers are {_span(common)} "
-        f"from their opener, {100 * far:.1f} % {FAR} or more. Of the closers {listing(forced)} are forced; {_percent(shares['unclosed'])} of the openers "
-        "are cut off by the end of the row."
-    )
-    encoding = (
-        f"Left: share of all tokens after which so many brackets are open. Right: share of the closers by tokens back to their opener, in bins that double. "
-        f"Shares in the sentence: mean over rows with its 95 % interval by {source.unit}. Tables: depth.csv, distance.csv."
-    )
-    data = pd.concat([
-        depth.assign(statistic="depth", low=depth.depth, high=depth.depth).drop(columns="depth"), distance.assign(statistic="distance"),
-    ])[["statistic", "low", "high", "count", "share"]]  # fmt: skip
-    bars = depth.assign(label=depth.depth.astype(str)), distance.assign(label=distance.low.astype(str))
-    views = (
-        Chart(charts.columns(bars[0], "brackets open"), "Histogram of depth", "depth"),
-        Chart(
-            charts.columns(bars[1], "tokens back to the opener, from"),
-            "Histogram of the distance from opener to closer",
-            "distance",
-        ),
-    )
-    return [Figure("fig-brackets", finding, encoding, data, views)]
-
-
-def _percent(share: dict[str, float]) -> str:
-    low, high = share["low"], share["high"]
-    sure = "" if absent(low) or absent(high) else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * share['value']:.1f} %{sure}"
-
-
-def _span(part: Any) -> str:
-    return plural(int(part.low), "token") if part.low == part.high else f"{part.low:g} to {part.high:g} tokens"
 
 
 def information(source: Inspection) -> list[Item]:
