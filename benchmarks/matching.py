@@ -219,7 +219,7 @@ def texts() -> None:
 def _source(spec: TextSpec, grid: Grid) -> Source | None:
     try:
         rows = rows_of(spec, grid.footing, PER_CELL)
-        check(rows, spec.source)
+        check(rows, spec.source, grid.footing)
     except UserError:
         return None
     return Source(rows, vectors(rows), grid)

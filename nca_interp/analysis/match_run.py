@@ -173,9 +173,8 @@ def cautions(found: Match) -> list[str]:
         out.append(f"{len(found.tied)} cells cannot be told apart on this sample: {'; '.join(found.tied)}.")
     unsure = [s for s in found.settings if s.verdict == "inconclusive"]
     for s in unsure:
-        out.append(
-            f"{s.name} {s.value} is inconclusive: {why(s)}; also possible: {', '.join(s.others) or 'none named'}."
-        )
+        others = f"; also possible: {', '.join(s.others)}" if s.others else ""
+        out.append(f"{s.name} {s.value} is inconclusive: {why(s)}{others}.")
     return [*out, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
 
 
