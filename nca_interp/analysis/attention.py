@@ -303,7 +303,9 @@ class Attention:
         return torch.where(self.rule.allowed[:, query, key][:, None].to(mass.device), mass, 0.0)
 
     def _block_mask(self, keys: Mask, start: int, stop: int) -> torch.Tensor:
-        mask = keys(start, stop) if callable(keys) else torch.as_tensor(keys)[..., start:stop, :stop]
+        part = keys(start, stop) if callable(keys) else keys[..., start:stop, :stop]
+        # a copy of an array: it may be read-only (broadcast), which torch warns of
+        mask = part if isinstance(part, torch.Tensor) else torch.from_numpy(np.array(part))
         mask = mask[None] if mask.ndim == 2 else mask
         if mask.dtype != torch.bool or mask.shape[1:] != (stop - start, stop) or mask.shape[0] not in (1, self.n_batch):
             raise ValueError(
