@@ -16,7 +16,7 @@ from nca_interp.store import StudyDir
 
 PLAIN_SECONDS = 30.0
 TERMINAL_SECONDS = 0.5
-KINDS = {"tokens": "token files", "train": "training runs", "analyze": "analysed runs"}
+KINDS = {"tokens": "token files", "train": "training runs", "measure": "measurements"}
 
 
 class Follow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nca_interp.base import RunFailed
-from nca_interp.engine.plan import Job, TokensJob
+from nca_interp.engine.plan import Job, MeasureJob, TokensJob
 from nca_interp.files import damage, held, sweep
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
@@ -19,16 +19,16 @@ def execute(study_path: Path, job: Job, probes: Path | None) -> None:
         with held(study.token_lock(path.name), lambda: f"{path}: another process is writing these tokens"):
             sweep(path.parent, path.name)
             write_token_files(study, job.payload)
-    elif job.kind == "train":
+    elif isinstance(job.payload, MeasureJob):
+        from nca_interp.analysis.measurements import measure
+
+        problems = measure(study, job.payload.what, job.payload.subject, probes)
+        if problems:  # all else is measured and written
+            raise RunFailed("\n".join(problems))
+    else:
         from nca_interp.train.loop import train
 
         train(study, job.payload)
-    else:
-        from nca_interp.analysis.engine import analyze_run
-
-        problems = analyze_run(study.run(job.payload.id), probes_folder=probes).problems
-        if problems:  # every other probe is measured and written
-            raise RunFailed("\n".join(problems))
 
 
 def write_token_files(study: StudyDir, job: TokensJob) -> None:
@@ -54,9 +54,9 @@ def is_done(study: StudyDir, job: Job) -> bool:
     """Whether a job's result is already there, as far as that shows without opening it."""
     if isinstance(job.payload, TokensJob):
         return (study.path / job.payload.path / "meta.json").is_file()
-    if job.kind == "train":
+    if isinstance(job.payload, RunConfig):
         run = study.run(job.payload.id)
         same = run.config.is_file() and RunConfig.model_validate(read_json(run.config)) == job.payload
         final = run.checkpoint(job.payload.config.steps)
         return same and run.status()["state"] == "done" and damage(final, quick=True) is None
-    return False  # cheap to ask the analysis itself, which compares hashes
+    return False  # cheap to ask the measurement itself, which compares hashes

@@ -12,6 +12,7 @@ from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
+Measurement = Literal["probes", "inference"]
 GPT2_VOCAB = 50_257
 """What a named Hugging Face tokenizer is taken to have before it is loaded."""
 
@@ -31,12 +32,21 @@ class TokensJob:
     """Token directory whose tokenizer encodes question-answer pairs."""
 
 
+@dataclass(frozen=True)
+class MeasureJob:
+    """Measure something of what a study holds and keep it in a file."""
+
+    what: Measurement
+    subject: str
+    """Id of a run."""
+
+
 class Job(NamedTuple):
     """One unit of work; `needs` are ids of jobs that come first."""
 
     id: str
-    kind: Literal["tokens", "train", "analyze"]
-    payload: TokensJob | RunConfig
+    kind: Literal["tokens", "train", "measure"]
+    payload: TokensJob | RunConfig | MeasureJob
     needs: tuple[str, ...]
     flops: float
 
@@ -50,7 +60,7 @@ class Plan(NamedTuple):
     @property
     def runs(self) -> list[RunConfig]:
         """The training runs, in order."""
-        return [job.payload for job in self.jobs if isinstance(job.payload, RunConfig) and job.kind == "train"]
+        return [job.payload for job in self.jobs if isinstance(job.payload, RunConfig)]
 
 
 def make_plan(
@@ -79,12 +89,18 @@ def make_plan(
         )
     jobs = list(builder.jobs.values())
     if analyze:
-        jobs += [
-            Job(f"analyze:{j.payload.id}", "analyze", j.payload, (j.id,), 0.0)
-            for j in jobs
-            if isinstance(j.payload, RunConfig) and j.payload.stage != "ft"
-        ]
+        jobs += [m for job in jobs if isinstance(job.payload, RunConfig) for m in measurements(job.payload, (job.id,))]
     return Plan(study, jobs)
+
+
+def measurements(run: RunConfig, needs: tuple[str, ...] = ()) -> list[Job]:
+    """What is measured of a run that has ended."""
+    if run.stage == "ft":
+        return []
+    wanted: list[Measurement] = ["probes"]
+    if run.stage == "ppt" and run.source.get("kind") == "nca":
+        wanted.append("inference")
+    return [Job(f"{what}:{run.id}", "measure", MeasureJob(what, run.id), needs, 0.0) for what in wanted]
 
 
 class _Builder:
@@ -184,13 +200,10 @@ def spec_vocab(source: dict[str, Any]) -> int:
 
 
 def analysis_plan(study: StudyDir) -> Plan:
-    """The analysis of every finished run of a study; runs that are not finished are left out."""
+    """What is to be measured of every finished run of a study; runs that are not finished are left out."""
     config = parse(Study, study.read_config())
-    jobs = []
-    for run in study.all_runs():
-        payload = parse(RunConfig, read_json(run.config))
-        if run.status()["state"] == "done" and payload.stage != "ft":
-            jobs.append(Job(f"analyze:{payload.id}", "analyze", payload, (), 0.0))
+    finished = [run for run in study.all_runs() if run.status()["state"] == "done"]
+    jobs = [job for run in finished for job in measurements(parse(RunConfig, read_json(run.config)))]
     if not jobs:
         raise UserError(f"{study.path}: no finished run to analyse; run: nca-interp train {config.name}")
     return Plan(config, jobs)

@@ -27,7 +27,7 @@ from nca_interp.store import StudyDir
 PRELOAD = {
     "tokens": ["nca_interp.data.tokens"],
     "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
-    "analyze": ["nca_interp.analysis.engine", "transformer_lens.model_bridge.sources"],
+    "measure": ["nca_interp.analysis.engine", "transformer_lens.model_bridge.sources"],
 }
 """What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
 RETRY_SECONDS = 2.0

@@ -394,7 +394,7 @@ def test_command_line_and_python_agree(tmp_path, run_cli_of_causes):
 def test_options_that_do_not_go_together_are_refused(tmp_path, run_cli_of_causes):
     out = run_cli_of_causes("analyze", "--checkpoint", tmp_path, "--causes", "--random", "5")
     assert out.returncode == 2
-    assert out.stderr.startswith("error: --causes goes with")
+    assert out.stderr.startswith("error: --random does not go with --causes")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from nca_interp.analysis.engine import analyze_run
+from nca_interp.analysis.inference_study import infer_run
 from nca_interp.analysis.records import read_runs
 from nca_interp.analysis.summary import summarise
 from nca_interp.analysis.tables import build_tables
@@ -102,6 +103,7 @@ def study(tmp_path_factory) -> Path:
     meta = TokenFile.open(path / "tokens/nca").meta
     model = build(MODEL, meta.vocab_size, 0, "ppt")
     save_model(model, directory.run("ppt.nca.s0").checkpoint(4), {"meta": meta.model_dump(mode="json")}, None)
+    assert infer_run(directory.run("ppt.nca.s0")) == []
     return path
 
 
@@ -231,17 +233,25 @@ def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed
 
     def measured(directory, device):
         calls.append(directory)
-        raise UserError("the checkpoint is gone")
+        raise UserError("the context is too short")
 
+    run = StudyDir(study).run("ppt.nca.s0")
     monkeypatch.setattr(inference_study, "rule_inference", measured)
-    pd.testing.assert_frame_equal(inference_study.inference_tables(read_runs(StudyDir(study)))["learned"], learned)
-    assert calls == []
+    assert (inference_study.infer_run(run), calls) == ([], [])
     monkeypatch.setattr(inference_study, "inference_hash", lambda: "another engine")
+    stale = inference_study.inference_tables(read_runs(StudyDir(study)))
+    assert list(stale["learned"].verdict) == ["not measured"]
+    assert "has not reached this run" in stale["learned"].sentence[0]
+    path = run.inference(4)
+    before = {file: file.read_bytes() for file in (path, path.with_suffix(".json"))}
+    assert inference_study.infer_run(run) == []
+    assert inference_study.infer_run(run) == []
+    assert len(calls) == 1  # the reason is kept like a result
     again = inference_study.inference_tables(read_runs(StudyDir(study)))
-    assert len(calls) == 1
-    assert list(again["learned"].verdict) == ["not measured"]
-    assert "the checkpoint is gone" in again["learned"].sentence[0]
+    assert "the context is too short" in again["learned"].sentence[0]
     assert again["inference"].empty
+    for file, content in before.items():
+        file.write_bytes(content)
 
 
 def test_a_folder_without_a_study(tmp_path):

@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import pytest
 
-from nca_interp import cli, discover
+from nca_interp import cli_plan, discover
 from nca_interp.base import RunFailed
 from nca_interp.engine.cost import disk_cost, memory, run_cost, size
 from nca_interp.engine.plan import make_plan
@@ -59,7 +59,7 @@ def test_a_plan_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypa
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, disk_cost(plan, 1).peak - 1))
     with pytest.raises(RunFailed, match=r"the plan needs .* MB, .* MB are free \(details: --dry-run\)"):
-        cli._run(tmp_path / "s", recipe, plan, 1, 1, resume="")
+        cli_plan.run_plan(tmp_path / "s", recipe, plan, 1, 1, resume="")
 
 
 def test_sizes_are_read_at_a_glance():

@@ -1,0 +1,160 @@
+"""`nca-interp analyze`: one checkpoint, printed and as a table, or every checkpoint of a study."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nca_interp.cli_plan import Probes, Threads, Workers, finish, follow, option, write_tables
+from nca_interp.errors import RunFailed, UserError
+
+CHECKPOINT = ("--probe", "--probes", "--tokens", "--tokenizer", "--random", "--device", "--dtype", "--table")
+CAUSES = ("--probes", "--tokens", "--tokenizer", "--device", "--table")
+INFERENCE = ("--device", "--table")
+STUDY = ("--probes", "--compare", "--workers", "--threads")
+
+
+def analyze(
+    study: Annotated[Path | None, typer.Argument(help="Study folder: every checkpoint of every run.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="One Hugging Face checkpoint instead: a directory, or org/name[@revision].")
+    ] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="Only this probe (repeatable).")] = None,
+    probes: Probes = None,
+    tokens: Annotated[Path | None, typer.Option(help="Token directory for natural stimuli.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json (or its folder) for natural text; default the checkpoint's own.")
+    ] = None,
+    random: Annotated[
+        int, typer.Option(min=0, help="Randomly initialised models to compare with; 5 or more give hits.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="With --checkpoint: cpu, cuda, cuda:1 ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="With --checkpoint: float32, bfloat16 or float16 weights.")] = "float32",
+    table: Annotated[
+        Path | None, typer.Option(help="With --checkpoint: also write the table here, .csv or .parquet.")
+    ] = None,
+    causes: Annotated[
+        bool, typer.Option("--causes", help="With --checkpoint: what it loses without each head; minutes.")
+    ] = False,
+    inference: Annotated[
+        bool,
+        typer.Option("--inference", help="With --checkpoint of NCA pre-pre-training: was the task learned? No probes."),
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="With a study: also how alike its networks are inside; see docs/compare.md."),
+    ] = False,
+    workers: Workers = None,
+    threads: Threads = 1,
+) -> None:
+    """Measure heads and behaviour of one checkpoint, or of a whole study."""
+    given = {
+        "--probe": probe, "--probes": probes, "--tokens": tokens, "--tokenizer": tokenizer, "--random": random,
+        "--device": device != "cpu", "--dtype": dtype != "float32", "--table": table, "--causes": causes,
+        "--inference": inference, "--compare": compare, "--workers": workers, "--threads": threads != 1,
+    }  # fmt: skip
+    if (study is None) == (checkpoint is None):
+        raise UserError("give either a study folder or --checkpoint DIR")
+    if study is not None:
+        _only(given, "a study", STUDY)
+        raise typer.Exit(_study(study, workers, threads, probes, compare))
+    assert checkpoint is not None
+    if causes:
+        _only(given, "--causes", CAUSES)
+        from nca_interp.cli_causes import show_causes
+
+        where = {"tokens": tokens, "tokenizer": tokenizer, "probes_folder": probes, "device": device}
+        show_causes(checkpoint, where, table)
+    elif inference:
+        _only(given, "--inference", INFERENCE)
+        _inference(checkpoint, device, table)
+    else:
+        _only(given, "--checkpoint", CHECKPOINT)
+        options = {"tokens": tokens, "tokenizer": tokenizer, "random": random, "device": device, "dtype": dtype}
+        _checkpoint(checkpoint, probe, probes, options, table)
+
+
+def _only(given: dict[str, Any], what: str, legal: tuple[str, ...]) -> None:
+    """UserError for an option that has no meaning beside `what`."""
+    for name, value in given.items():
+        if value and name not in (what, *legal):
+            raise UserError(f"{name} does not go with {what}; legal with it: {', '.join(legal)}")
+
+
+def _study(folder: Path, workers: int | None, threads: int, probes: Path | None, compare: bool) -> int:
+    from nca_interp.engine.plan import analysis_plan
+    from nca_interp.engine.runner import default_workers
+    from nca_interp.store import StudyDir
+
+    directory = StudyDir.open(folder)
+    plan = analysis_plan(directory)
+    resume = f"nca-interp analyze {folder}{option('--probes', probes)}"
+    code = finish(follow(directory, plan, workers or default_workers(), threads, probes), resume)
+    write_tables(folder, probes)
+    if compare:
+        from nca_interp.analysis.compare import compare_study
+
+        compare_study(folder)
+    print(f"tables: {directory.tables}\nnext: nca-interp report {folder}")
+    return code
+
+
+def _checkpoint(
+    checkpoint: str, probe: list[str] | None, probes: Path | None, options: dict[str, Any], path: Path | None
+) -> None:
+    import warnings
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from nca_interp.analysis.engine import analyze
+    from nca_interp.analysis.probe_table import check_suffix, save
+    from nca_interp.analysis.summary import COLUMNS, summarise
+
+    check_suffix(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # problems are printed below
+        frame = analyze(checkpoint, probe or None, probes_folder=probes, **options)
+    table = Table(title=checkpoint, title_justify="left")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("probe", "unit") else "right")
+    for row in summarise(frame):
+        table.add_row(*row)
+    Console().print(table)
+    if path is not None:
+        print(f"table: {', '.join(map(str, save(frame, path)))}")
+    for reason in frame.attrs["skipped"]:
+        print(f"skipped: {reason}", file=sys.stderr)
+    problems = frame.attrs["problems"]
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if problems:
+        raise RunFailed(f"{len(problems)} probe(s) failed; the others are above")
+
+
+def _inference(checkpoint: str, device: str, path: Path | None) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from nca_interp.analysis.inference import rule_inference
+    from nca_interp.analysis.probe_table import check_suffix, save
+    from nca_interp.analysis.summary import by_frame, what_changed_contexts_cost
+
+    check_suffix(path)
+    frame = rule_inference(checkpoint, device=device)
+    for title, columns, rows in by_frame(frame):
+        table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+        for name in columns:
+            table.add_column(name, justify="right", vertical="bottom")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    print(frame.attrs["learned"]["sentence"], what_changed_contexts_cost(frame.attrs["learned"]), sep="\n")
+    if path is not None:
+        print(f"table: {', '.join(map(str, save(frame, path)))}")
+    for note in frame.attrs["notes"]:
+        print(f"note: {note}", file=sys.stderr)
