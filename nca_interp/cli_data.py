@@ -56,7 +56,7 @@ def inspect(
     from nca_interp.analysis import inspection
     from nca_interp.data.sample import draw
     from nca_interp.machine import circumstances
-    from nca_interp.report.inspection import build_inspection
+    from nca_interp.report.inspection import Inspection
 
     def say(what: str) -> None:
         print(f"{time.perf_counter() - begin:5.1f} s  {what}", file=sys.stderr, flush=True)
@@ -72,7 +72,7 @@ def inspect(
     made = circumstances(shlex.join(["nca-interp", *sys.argv[1:]])) | {"seconds": time.perf_counter() - begin}
     found.record.update(source=source, overrides=set_ or [], name=folder.name, provenance=made)
     found.write(folder)
-    page = build_inspection(folder).resolve()
+    page = Inspection(folder).build().resolve()
     print(f"page: {page}\ntables: {folder / 'tables'}")
     if open_:
         import webbrowser

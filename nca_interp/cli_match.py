@@ -69,7 +69,7 @@ def match(
     from nca_interp.analysis.match_run import RECORD, run
     from nca_interp.analysis.matching import CELLS
     from nca_interp.machine import circumstances
-    from nca_interp.report.matching import build_match
+    from nca_interp.report.matching import MatchFolder
     from nca_interp.store import refuse_foreign, refuse_foreign_file, write_text
 
     refuse_foreign(folder, RECORD, "match")
@@ -83,7 +83,7 @@ def match(
         )  # fmt: skip
     found.record["provenance"] = circumstances(command)
     found.write(folder)
-    page = build_match(folder)
+    page = MatchFolder(folder).build()
     for path, text in ((csv, found.frames["cells"].to_csv(index=False)), (recipe, found.recipe)):
         if path is not None:
             write_text(path, text)

@@ -10,7 +10,7 @@ from nca_interp.report.page import Page, Section
 @report
 def inspect(source: Inspection) -> Page:
     """One token source (nca-interp data inspect SOURCE): examples, measures, ideal predictors."""
-    source = inspection.checked(source)
+    source = Inspection.checked(source)
     return inspection.inspection_page(
         source,
         (

@@ -9,7 +9,7 @@ from nca_interp.report.page import Page, Section
 @report
 def match(source: MatchFolder) -> Page:
     """NCA settings nearest to a corpus (nca-interp match CORPUS): verdicts, grid, measures, readings, recipe."""
-    source = matching.checked(source)
+    source = MatchFolder.checked(source)
     return matching.match_page(
         source,
         (

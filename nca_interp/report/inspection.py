@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nca_interp import discover
-from nca_interp.base import UserError
+from nca_interp.report.folder import Folder
 from nca_interp.report.method import flat, written
 from nca_interp.report.numbers import DASH, absent, fixed, listing, plain, plural, short, signed, significant, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
-from nca_interp.report.render import render
 from nca_interp.report.tables import each
-from nca_interp.store import read_json, sha256_file, write_text
 
 FEW_GROUPS = 30
 RARE = 0.2
@@ -28,12 +24,10 @@ LIMITS = (
 )
 
 
-class Inspection:
+class Inspection(Folder):
     """The folder of one inspection: `record`, and a data frame a table."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.record: dict[str, Any] = read_json(self.folder / "inspect.json")
+    file, report, command = "inspect.json", "inspect", "nca-interp data inspect SOURCE"
 
     def table(self, name: str) -> pd.DataFrame:
         """One table; empty where the source has none."""
@@ -58,11 +52,6 @@ class Inspection:
         """The specification."""
         return dict(self.record["spec"])
 
-    @property
-    def unit(self) -> str:
-        """What a group of rows is: rule, string, document or row."""
-        return str(self.record["unit"])
-
     def mean(self, measure: str) -> float | None:
         """Mean of one measure over the rows, None where it was not measured."""
         found = self.summary[self.summary.measure == measure].value
@@ -73,53 +62,29 @@ class Inspection:
         found = self.summary[self.summary.measure == measure].note
         return str(found.iloc[0]) if len(found) else ""
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of every table."""
-        return {p.name: sha256_file(p) for p in sorted((self.folder / "tables").glob("*.csv"))}
-
 
 _EMPTY = dict.fromkeys(("low", "high", "sd", "q05", "q50", "q95", "fitted"), "")
 
 
-def build_inspection(folder: Path, definition: discover.Definition | None = None) -> Path:
-    """Write the page of an inspection folder beside its tables (definition: `reports/inspect.py`); returns its path."""
-    definition = definition or discover.find("reports", "inspect")
-    page = definition.value(Inspection(folder))
-    if not isinstance(page, Page):
-        raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
-    path = folder / "report.html"
-    write_text(path, render(page))
-    return path
-
-
-def checked(source: Any) -> Inspection:
-    """`source`, if it is an inspection: a study has no such page. UserError otherwise."""
-    if not isinstance(source, Inspection):
-        raise UserError("report 'inspect' is made of one source: nca-interp data inspect SOURCE")
-    return source
-
-
 def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
     """A page around `sections`."""
-    record, created = source.record, str(source.record["provenance"]["created"])[:10]
+    record = source.record
     tokens = record["rows"] * record["length"]
-    return Page(
-        title=f"Inspection of {_called(record)}",
-        subtitle=f"{record['description'][:1].upper()}{record['description'][1:]}. {created}",
-        facts=(
-            ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
-            ("Independent", plural(record["groups"], source.unit)),
-            ("Vocabulary", f"{whole(record['vocab_size'])} tokens"),
-            ("Seed and split", f"{record['seed']}, {record['split']}"),
-        ),
-        cautions=tuple(cautions(source)),
-        legend=(),
-        sections=tuple(s for s in sections if s.items),
-        record={
-            "schema": 1, "study": record["name"], "warnings": list(cautions(source)), "tables": source.hashes(),
-            **{k: v for k, v in record.items() if k != "examples"},
-        },
-    )  # fmt: skip
+    warned = tuple(cautions(source))
+    facts = (
+        ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['length'])} tokens: {short(tokens)} tokens"),
+        ("Independent", plural(record["groups"], source.unit)),
+        ("Vocabulary", f"{whole(record['vocab_size'])} tokens"),
+        ("Seed and split", f"{record['seed']}, {record['split']}"),
+    )
+    said = {k: v for k, v in record.items() if k != "examples"}
+    return source.page(
+        f"Inspection of {_called(record)}",
+        facts,
+        warned,
+        sections,
+        {"schema": 1, "study": record["name"], "warnings": list(warned), **said},
+    )
 
 
 def _called(record: dict[str, Any]) -> str:

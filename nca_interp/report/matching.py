@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
-from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.charts import signal, sized
+from nca_interp.report.folder import Folder
 from nca_interp.report.inspection import words
 from nca_interp.report.method import flat, written
 from nca_interp.report.numbers import fixed, interval, plural, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Page, Section, Table, Verdict, VerdictBox
-from nca_interp.report.render import render
 from nca_interp.report.tables import each
 from nca_interp.report.theme import ramp_scale
-from nca_interp.store import read_json, sha256_file, write_text
 
 SHOWN = 16
 """Cells drawn with their intervals."""
@@ -29,12 +24,10 @@ LIMITS = (
 )
 
 
-class MatchFolder:
+class MatchFolder(Folder):
     """The folder of one match: `record`, and a data frame a table."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.record: dict[str, Any] = read_json(self.folder / "match.json")
+    file, report, command = "match.json", "match", "nca-interp match CORPUS"
 
     def table(self, name: str) -> pd.DataFrame:
         """One table."""
@@ -44,60 +37,26 @@ class MatchFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not readable as a table ({error}); run nca-interp match again") from None
 
-    @property
-    def unit(self) -> str:
-        """What a group of rows is: rule, string or document."""
-        return str(self.record["unit"])
-
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of every table."""
-        return {p.name: sha256_file(p) for p in sorted((self.folder / "tables").glob("*.csv"))}
-
 
 _NUMBERS = ("band_low", "band_high", "corpus", "low", "high", "nearest", "difference", "spread", "distance", "share")
-
-
-def build_match(folder: Path, definition: discover.Definition | None = None) -> Path:
-    """Write the page of a match folder beside its tables (definition: `reports/match.py`); returns its path."""
-    definition = definition or discover.find("reports", "match")
-    page = definition.value(MatchFolder(folder))
-    if not isinstance(page, Page):
-        raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
-    path = folder / "report.html"
-    write_text(path, render(page))
-    return path
-
-
-def checked(source: Any) -> MatchFolder:
-    """`source`, if it is a match: a study has no such page. UserError otherwise."""
-    if not isinstance(source, MatchFolder):
-        raise UserError("report 'match' is made of one corpus: nca-interp match CORPUS")
-    return source
 
 
 def match_page(source: MatchFolder, sections: tuple[Section, ...]) -> Page:
     """A page around `sections`."""
     record = source.record
-    created = str(record["provenance"]["created"])[:10]
-    return Page(
-        title=f"NCA data matched to {record['source']}",
-        subtitle=f"{record['description'][:1].upper()}{record['description'][1:]}. {created}",
-        facts=(
-            ("Recommended", record["cell"]),
-            ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['row_length'])} {record['footing']}"),
-            ("Independent", plural(record["groups"], source.unit)),
-            ("Symbols in use", whole(record["alphabet_in_use"])),
-            ("Compared", f"{plural(len(source.table('cells')), 'cell')} of the grid"),
-        ),
-        cautions=(*record["cautions"], record["rests_on"]),
-        legend=(),
-        sections=tuple(s for s in sections if s.items),
-        record={
-            "study": f"match-{source.folder.name}",
-            "warnings": record["cautions"],
-            "tables": source.hashes(),
-            **record,
-        },
+    facts = (
+        ("Recommended", record["cell"]),
+        ("Sample", f"{plural(record['rows'], 'row')} of {whole(record['row_length'])} {record['footing']}"),
+        ("Independent", plural(record["groups"], source.unit)),
+        ("Symbols in use", whole(record["alphabet_in_use"])),
+        ("Compared", f"{plural(len(source.table('cells')), 'cell')} of the grid"),
+    )
+    return source.page(
+        f"NCA data matched to {record['source']}",
+        facts,
+        (*record["cautions"], record["rests_on"]),
+        sections,
+        {"study": f"match-{source.folder.name}", "warnings": record["cautions"], **record},
     )
 
 

@@ -22,7 +22,7 @@ from test_report_browser import CHROMIUM, Visit, browser  # noqa: F401 the fixtu
 from nca_interp.base import UserError
 from nca_interp.report import render
 from nca_interp.report.build import build_report
-from nca_interp.report.inspection import Inspection, build_inspection
+from nca_interp.report.inspection import Inspection
 from nca_interp.report.raster import state_colors
 from nca_interp.report.theme import THEMES
 
@@ -127,7 +127,7 @@ def test_a_corpus_with_markup_is_text(pages: dict[str, Path]):
 
 def test_same_tables_give_the_same_page(pages: dict[str, Path]):
     before = pages["dyck"].read_bytes()
-    assert build_inspection(pages["dyck"].parent).read_bytes() == before
+    assert Inspection(pages["dyck"].parent).build().read_bytes() == before
 
 
 def test_an_inspection_is_no_study(pages: dict[str, Path], study: Path):

@@ -16,7 +16,7 @@ from nca_interp.analysis.match_run import run
 from nca_interp.base import UserError
 from nca_interp.data.specs import TextSpec
 from nca_interp.machine import circumstances
-from nca_interp.report.matching import MatchFolder, build_match
+from nca_interp.report.matching import MatchFolder
 from nca_interp.report.tables import Tables
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} naïve 日本"
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = run(HOSTILE, TextSpec(source=f"files:{path}/corpus.jsonl"), n=24)
     found.record["provenance"] = circumstances(f"nca-interp match {HOSTILE}")
     found.write(path / "out")
-    build_match(path / "out")
+    MatchFolder(path / "out").build()
     return path / "out"
 
 
