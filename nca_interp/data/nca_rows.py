@@ -264,15 +264,6 @@ def trajectory(
     return simulate(spec, make_rules(spec, keys), trajectory_keys(keys, number), n_frames)
 
 
-def nca_trajectory(spec: NcaSpec, seed: int, rule: int, n_frames: int, split: str = "train") -> Cells:
-    """The first `n_frames` recorded frames [n_frames, grid, grid] of rule number `rule`, as in its row of the token file."""
-    for chunk in search(spec, seed, split, rule + 1, n_frames, 1, found := Search()):
-        assert chunk.frames is not None
-        if found.accepted > rule:
-            return chunk.frames[rule - found.accepted]
-    raise AssertionError("search ends only when enough rules are found")
-
-
 def in_order(work: Callable[[Item], T], items: Iterator[Item], threads: int | None) -> Iterator[T]:
     """work(item) for each item, in order, computed on `threads` threads (null: one a core) a little ahead of the consumer."""
     threads = threads or available_cores()

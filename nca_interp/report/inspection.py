@@ -244,7 +244,8 @@ def provenance(source: Inspection) -> list[Item]:
         Table(("field", "value"), spec, "The whole specification.", id="tab-config", folded=True),
     ]
     if found:
-        items.append(Table(("fact", "value"), found, "What the search for rules met.", id="tab-found", folded=True))
+        met = "the search for rules" if source.record["kind"] == "nca" else "the making of these tokens"
+        items.append(Table(("fact", "value"), found, f"What {met} met.", id="tab-found", folded=True))
     files = tuple(source.hashes().items())
     return [*items, Table(("file", "SHA-256"), files, "Tables beside this page.", id="tab-files", folded=True)]
 

@@ -233,8 +233,8 @@ def test_the_trained_trajectory_is_the_scored_one():
     spec = NcaSpec(band=(0.4, 0.9), score_frames=4)
     made = rows(spec, 5, n_tokens=12 * 38)
     frames = nca.tokens_to_frames(spec, made[3])
-    assert np.array_equal(frames, nca_rows.nca_trajectory(spec, 0, 3, 12))
     candidate = nca_rows.judge(spec, 0, "train", 0, 64).candidates[3]
+    assert np.array_equal(frames, nca_rows.trajectory(spec, 0, "train", candidate, 0, 12)[0])
     key = nca.rule_keys(0, "train", [candidate])
     straight = nca.simulate(spec, nca.make_rules(spec, key), nca.trajectory_keys(key, 0), 12)[0]
     assert np.array_equal(frames, straight)
