@@ -14,7 +14,7 @@ from nca_interp.errors import RunFailed, UserError
 CHECKPOINT = ("--probe", "--probes", "--tokens", "--tokenizer", "--random", "--device", "--dtype", "--table")
 CAUSES = ("--probes", "--tokens", "--tokenizer", "--device", "--table")
 INFERENCE = ("--device", "--table")
-STUDY = ("--probes", "--compare", "--workers", "--threads")
+STUDY = ("--probes", "--random", "--causes", "--compare", "--workers", "--threads")
 
 
 def analyze(
@@ -29,15 +29,19 @@ def analyze(
         Path | None, typer.Option(help="tokenizer.json (or its folder) for natural text; default the checkpoint's own.")
     ] = None,
     random: Annotated[
-        int, typer.Option(min=0, help="Randomly initialised models to compare with; 5 or more give hits.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0, help="Randomly initialised models to compare with; default 5 for a study, 0 for --checkpoint."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="With --checkpoint: cpu, cuda, cuda:1 ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="With --checkpoint: float32, bfloat16 or float16 weights.")] = "float32",
     table: Annotated[
         Path | None, typer.Option(help="With --checkpoint: also write the table here, .csv or .parquet.")
     ] = None,
     causes: Annotated[
-        bool, typer.Option("--causes", help="With --checkpoint: what it loses without each head; minutes.")
+        bool,
+        typer.Option("--causes", help="Also what the end of each run loses without each head; see docs/causes.md."),
     ] = False,
     inference: Annotated[
         bool,
@@ -60,7 +64,7 @@ def analyze(
         raise UserError("give either a study folder or --checkpoint DIR")
     if study is not None:
         _only(given, "a study", STUDY)
-        raise typer.Exit(_study(study, workers, threads, probes, compare))
+        raise typer.Exit(_study(study, workers, threads, probes, random, causes, compare))
     assert checkpoint is not None
     if causes:
         _only(given, "--causes", CAUSES)
@@ -73,7 +77,7 @@ def analyze(
         _inference(checkpoint, device, table)
     else:
         _only(given, "--checkpoint", CHECKPOINT)
-        options = {"tokens": tokens, "tokenizer": tokenizer, "random": random, "device": device, "dtype": dtype}
+        options = {"tokens": tokens, "tokenizer": tokenizer, "random": random or 0, "device": device, "dtype": dtype}
         _checkpoint(checkpoint, probe, probes, options, table)
 
 
@@ -84,20 +88,39 @@ def _only(given: dict[str, Any], what: str, legal: tuple[str, ...]) -> None:
             raise UserError(f"{name} does not go with {what}; legal with it: {', '.join(legal)}")
 
 
-def _study(folder: Path, workers: int | None, threads: int, probes: Path | None, compare: bool) -> int:
-    from nca_interp.engine.plan import analysis_plan
+def _study(
+    folder: Path,
+    workers: int | None,
+    threads: int,
+    probes: Path | None,
+    random: int | None,
+    causes: bool,
+    compare: bool,
+) -> int:
+    from nca_interp.engine.plan import ALWAYS, RANDOM, Measurement, analysis_plan
     from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir
 
     directory = StudyDir.open(folder)
-    plan = analysis_plan(directory)
-    resume = f"nca-interp analyze {folder}{option('--probes', probes)}"
+    kinds: tuple[Measurement, ...] = (*ALWAYS, "causes") if causes else ALWAYS
+    plan = analysis_plan(directory, kinds, RANDOM if random is None else random)
+    resume = (
+        f"nca-interp analyze {folder}{option('--probes', probes)}{option('--random', random)}{' --causes' * causes}"
+    )
     code = finish(follow(directory, plan, workers or default_workers(), threads, probes), resume)
     write_tables(folder, probes)
     if compare:
         from nca_interp.analysis.compare import compare_study
 
         compare_study(folder)
+    if not causes:
+        from nca_interp.analysis.causes_study import outdated
+
+        if old := outdated(directory.all_runs(), probes):
+            print(
+                f"note: causes of {len(old)} run(s) are of other weights, code or probes: {resume} --causes",
+                file=sys.stderr,
+            )
     print(f"tables: {directory.tables}\nnext: nca-interp report {folder}")
     return code
 

@@ -146,6 +146,6 @@ def write_report(folder: Path, name: str = "study") -> None:
     print(f"report: {path.resolve()}")
 
 
-def option(flag: str, value: Path | None) -> str:
+def option(flag: str, value: Path | int | None) -> str:
     """An option as it stands in a command to type, nothing where it was not given."""
     return f" {flag} {value}" if value is not None else ""

@@ -14,6 +14,8 @@ runs/out/<study>/
     micro_batch.json            sequences a forward pass, where the run was to find that out
     probes/step-00000100.csv    measurements of that checkpoint
     inference/step-00000100.csv the rule-inference curve of it (NCA, last checkpoint)
+    causes/step-00000100.csv    what it loses without each of its parts (last checkpoint, where asked for)
+  nulls/<hash>.csv              probes of randomly initialised models, for all checkpoints of one architecture and token source
   tables/*.csv                  tidy tables of the study
   tensorboard/<run>/            events, where they were asked for
   report.html
@@ -111,6 +113,10 @@ class RunDir:
         """The rule-inference curve of one checkpoint."""
         return self.path / "inference" / f"{STEP}{step:08d}.csv"
 
+    def causes(self, step: int) -> Path:
+        """What one checkpoint loses without each of its parts."""
+        return self.path / "causes" / f"{STEP}{step:08d}.csv"
+
     def status(self) -> dict[str, Any]:
         """`{"state": ..., "step": ..., ...}`; state is `new` before the run began."""
         return read_json(self.status_file) if self.status_file.exists() else {"state": "new", "step": 0}
@@ -170,6 +176,7 @@ class StudyDir:
         self.config = path / "study.json"
         self.tokens = path / "tokens"
         self.runs = path / "runs"
+        self.nulls = path / "nulls"
         self.tables = path / "tables"
         self.tensorboard = path / "tensorboard"
         self.report = path / "report.html"
@@ -193,6 +200,10 @@ class StudyDir:
     def all_runs(self) -> list[RunDir]:
         """Runs that have begun, by name."""
         return [RunDir(p) for p in sorted(self.runs.glob("*")) if (p / "run.json").is_file()]
+
+    def null(self, key: str) -> Path:
+        """Probes of the randomly initialised models that `key` stands for."""
+        return self.nulls / f"{key}.csv"
 
     def table(self, name: str) -> Path:
         """Path of one tidy table."""

@@ -19,6 +19,7 @@ from nca_interp.analysis.resume import Trunk
 from nca_interp.analysis.sharing import cross_load
 from nca_interp.analysis.stimuli import NotApplicable
 from nca_interp.base import UserError, stream_seed
+from nca_interp.discover import Definition, load
 
 EXTRA = ["metric", "by", "site", "how", "full", "rank", "p", "from_layer", "from_head", "at"]
 COLUMNS = [*PROBE_COLUMNS, *EXTRA]
@@ -30,6 +31,8 @@ EDGE_HEADS = 2
 """Previous-token and induction heads, the best of each, between which edges are tested."""
 
 Row = dict[str, Any]
+Scores = dict[str, dict[Head, float]]
+"""Scores of all heads, by probe."""
 
 
 def causes(
@@ -42,13 +45,15 @@ def causes(
     k: int | None = None,
     sets: int = SETS,
     device: str = "cpu",
+    scores: Scores | None = None,
     on_part: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Table of every causal measure of one checkpoint: COLUMNS, documented in docs/causes.md.
 
     `how`: what replaces a head's output: mean, zero or resample. `k`: heads in a probe's top set (default 2 % of all,
-    at least one); `sets`: random sets with as many heads in each layer, at least 50. `attrs`: "skipped", what does not
-    apply to this model and why, and "provenance". Raises UserError for a checkpoint that cannot be opened or changes
+    at least one); `sets`: random sets with as many heads in each layer, at least 50. `scores`: those of `scoring_probes`
+    where they were measured for these weights before. `attrs`: "skipped", what does not apply to this model and why, and
+    "provenance". Raises UserError for a checkpoint that cannot be opened or changes
     while it is read, a model whose layers cannot be resumed or that takes no stimulus, and arguments out of range.
     """
     from nca_interp.analysis.measure import open_scored
@@ -68,7 +73,9 @@ def causes(
         provenance = read_provenance(source.directory)
         subject = describe(source.directory, model.config, provenance, _path(tokens), _path(tokenizer))
         try:
-            rows, skipped = _rows(model, subject, _path(probes_folder), how, k, sets, tell)
+            if scores is None:
+                scores = _measure_scores(model, subject, scoring_probes(_path(probes_folder)))
+            rows, skipped = _rows(model, subject, scores, how, k, sets, tell)
         except NotApplicable as reason:
             raise UserError(f"{checkpoint}: {reason}") from None
     identity = {key: provenance.get(key) for key in IDENTITY}
@@ -98,7 +105,7 @@ def as_table(rows: list[Row]) -> pd.DataFrame:
 
 
 def _rows(
-    model: Any, subject: Any, folder: Path | None, how: How, k: int | None, sets: int, tell: Callable[[str], None]
+    model: Any, subject: Any, scores: Scores, how: How, k: int | None, sets: int, tell: Callable[[str], None]
 ) -> tuple[list[Row], dict[str, str]]:
     trunk = Trunk(model)
     if k is not None and not 1 <= k <= trunk.n_layers * trunk.n_heads:
@@ -108,7 +115,6 @@ def _rows(
         raise NotApplicable(f"nothing to measure effects on: {'; '.join(f'{n}: {why}' for n, why in skipped.items())}")
     rows: list[Row] = []
     effects: dict[str, Effects] = {}
-    scores = _probe_scores(model, subject, folder)
     for task in tasks:
         tell(f"every head ablated: {task.name}")
         effects[task.name] = ablate(trunk, task, how)
@@ -156,17 +162,24 @@ def _unit(unit: str, task: Task) -> str:
     return f"{unit}, {task.batch.note}" if task.batch.note else unit
 
 
-def _probe_scores(model: Any, subject: Any, folder: Path | None) -> dict[str, dict[Head, float]]:
-    """Scores of all heads for every probe that names a kind of head."""
-    from nca_interp.analysis.measure import Measurer
-    from nca_interp.discover import load
-
+def scoring_probes(folder: Path | None = None) -> dict[str, Definition]:
+    """The probes that name a kind of head, by name: what top heads are the best of. Files that do not load are left out."""
     found = load("probes", folder, lambda problem: None)
-    named = {
+    return {
         n: d for n, d in sorted(found.items()) if d.value.hit is not None and d.value.reads in ("attention", "heads")
     }
-    scores: dict[str, dict[Head, float]] = {}
-    for row in Measurer(named).measure(model, subject).rows:
+
+
+def _measure_scores(model: Any, subject: Any, probes: dict[str, Definition]) -> Scores:
+    from nca_interp.analysis.measure import Measurer
+
+    return as_scores(Measurer(probes).measure(model, subject).rows)
+
+
+def as_scores(rows: Iterable[Row]) -> Scores:
+    """Rows of a probes table by probe and head."""
+    scores: Scores = {}
+    for row in rows:
         scores.setdefault(row["probe"], {})[row["layer"], row["head"]] = row["value"]
     return scores
 
@@ -188,7 +201,7 @@ def random_sets(like: Iterable[Head], n_heads: int, n: int, seed: int) -> list[f
     ]
 
 
-def top_rows(trunk: Trunk, task: Task, scores: dict[str, dict[Head, float]], k: int | None, sets: int) -> list[Row]:
+def top_rows(trunk: Trunk, task: Task, scores: Scores, k: int | None, sets: int) -> list[Row]:
     """The top heads of each probe mean-ablated together, against random sets: p = (1 + #{random >= top}) / (1 + sets)."""
     size = k or max(1, math.ceil(TOP_SHARE * trunk.n_layers * trunk.n_heads))
     tops = {probe: frozenset(top_heads(heads, size)) for probe, heads in scores.items()}
@@ -261,7 +274,7 @@ def patching_rows(trunk: Trunk, task: Task) -> list[Row]:
     ]  # fmt: skip
 
 
-def edge_rows(trunk: Trunk, task: Task, scores: dict[str, dict[Head, float]]) -> list[Row]:
+def edge_rows(trunk: Trunk, task: Task, scores: Scores) -> list[Row]:
     """Path ablation between the best previous-token and induction heads; `full` is what losing the later head costs."""
     from nca_interp.analysis.patching import METRIC, edge
 

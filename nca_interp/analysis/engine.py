@@ -6,26 +6,28 @@ measured with the same weights, probe file and engine, and recomputes a changed 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from nca_interp.analysis.kept import code_hash
+from nca_interp.analysis.kept_probes import Refreshed, refresh
 from nca_interp.analysis.measure import ENGINE_CODE, Measured, Measurer, open_scored
-from nca_interp.analysis.null import add_null, random_models
+from nca_interp.analysis.null import add_null, like
 from nca_interp.analysis.probe_table import COLUMNS as COLUMNS
-from nca_interp.analysis.probe_table import IDENTITY, read_table, table, write_table
+from nca_interp.analysis.probe_table import IDENTITY, table
+from nca_interp.analysis.probe_table import read_table as read_table
+from nca_interp.analysis.probe_table import write_table as write_table
 from nca_interp.analysis.source import Source, unchanged
 from nca_interp.analysis.subject import describe
 from nca_interp.base import UserError
 from nca_interp.config import suggest
 from nca_interp.discover import Definition, load
 from nca_interp.machine import package_versions
-from nca_interp.store import RunDir, checkpoint_hash, read_json, write_json
+from nca_interp.store import RunDir, checkpoint_hash
 
 
 class RunAnalysis(NamedTuple):
@@ -126,53 +128,10 @@ def analyze_run(
     return RunAnalysis(computed, len(steps) - computed, problems, skipped)
 
 
-def _analyze_step(run_dir: RunDir, step: int, measurer: Measurer) -> tuple[bool, dict[str, Any]]:
-    """Measure what is missing of one checkpoint; returns whether anything was, and the header of its table."""
-    directory, path = run_dir.checkpoint(step), run_dir.probes(step)
-    weights, hashes = checkpoint_hash(directory), measurer.hashes
-    old = _read_header(path)
-    fresh = old is not None and old["checkpoint"] == weights and old["engine"] == engine_hash()
-    done = {name for name, sha in old["probes"].items() if hashes.get(name) == sha} if fresh and old else set()
-    if done == set(hashes) and old is not None and done == set(old["probes"]):
-        return False, old
-    missing = measurer.only(set(hashes) - done)
-    measured = _measure(directory, missing) if missing.hashes else Measured([], {}, {})
-    frame = table(measured.rows)
-    if done and old is not None:
-        kept = read_table(path)
-        frame = (
-            pd.concat([kept[kept.probe.isin(done)], frame], ignore_index=True)
-            if len(frame)
-            else kept[kept.probe.isin(done)]
-        )
-        frame = frame.sort_values("probe", kind="stable")
-
-    def merged(part: str, new: dict[str, str]) -> dict[str, str]:
-        return {**{k: v for k, v in (old or {}).get(part, {}).items() if k in done}, **new}
-
-    header = {
-        "engine": engine_hash(),
-        "checkpoint": weights,
-        "probes": hashes,
-        "stimuli": {name: p.stimulus.args for name, p in measurer.probes.items()},
-        "problems": merged("problems", measured.problems),
-        "skipped": merged("skipped", measured.skipped),
-    }
-    write_table(path, frame)
-    write_json(path.with_suffix(".json"), header)
-    return True, header
-
-
-def _read_header(path: Path) -> dict[str, Any] | None:
-    file = path.with_suffix(".json")
-    if not (file.is_file() and path.is_file()):
-        return None
-    try:
-        header = read_json(file)
-    except UserError:
-        return None  # damaged: measure again
-    wanted = {"engine", "checkpoint", "probes", "problems", "skipped"}
-    return header if isinstance(header, dict) and wanted <= header.keys() else None
+def _analyze_step(run_dir: RunDir, step: int, measurer: Measurer) -> Refreshed:
+    directory = run_dir.checkpoint(step)
+    made_from = {"engine": engine_hash(), "checkpoint": checkpoint_hash(directory)}
+    return refresh(run_dir.probes(step), measurer, made_from, lambda missing: _measure(directory, missing))
 
 
 def _measure(
@@ -193,7 +152,7 @@ def _measure(
         subject = describe(directory, model.config, provenance, tokens, tokenizer)
         measured = measurer.measure(model, subject)
     if random:
-        add_null(measured, measurer, random_models(model, random), subject)
+        add_null(measured, measurer, like(model, random), subject)
     identity = {key: provenance.get(key) for key in IDENTITY}
     identity["run"] = identity["run"] or directory.resolve().name
     return measured._replace(rows=[{**identity, **row} for row in measured.rows])
@@ -215,11 +174,9 @@ def choose(names: list[str] | None, folder: Path | None) -> tuple[dict[str, Defi
     return {name: found[name] for name in names}, []
 
 
-@lru_cache(maxsize=1)
 def engine_hash() -> str:
     """Hash of the code that makes the numbers: results of another engine are measured again."""
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in ENGINE_CODE)).hexdigest()
+    return code_hash(ENGINE_CODE)
 
 
 def _path(value: Path | str | None) -> Path | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +46,10 @@ def kept(
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
     return frame
+
+
+@lru_cache
+def code_hash(files: tuple[str, ...]) -> str:
+    """Hash of files of this package, relative to this folder."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in files)).hexdigest()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from nca_interp.analysis.causes_study import causes_of_run
+from nca_interp.analysis.engine import analyze_run
+from nca_interp.analysis.inference_study import infer_run
+from nca_interp.analysis.null_study import null_of_run
+from nca_interp.engine.plan import MeasureJob, Measurement
 from nca_interp.store import StudyDir
 
+Measure = Callable[[StudyDir, MeasureJob, Path | None], list[str]]
+"""function(study, job, folder of further probes): what went wrong beside what was measured."""
 
-def measure(study: StudyDir, what: str, subject: str, probes_folder: Path | None = None) -> list[str]:
-    """Measure `what` (engine/plan.py: Measurement) of the run `subject`; returns what went wrong beside what was measured."""
-    run = study.run(subject)
-    if what == "probes":
-        from nca_interp.analysis.engine import analyze_run
+KINDS: dict[Measurement, Measure] = {
+    "probes": lambda study, job, probes: analyze_run(study.run(job.subject), probes_folder=probes).problems,
+    "nulls": lambda study, job, probes: null_of_run(study, study.run(job.subject), job.models, probes),
+    "inference": lambda study, job, probes: infer_run(study.run(job.subject)),
+    "causes": lambda study, job, probes: causes_of_run(study.run(job.subject), probes),
+}
 
-        return analyze_run(run, probes_folder=probes_folder).problems
-    from nca_interp.analysis.inference_study import infer_run
 
-    return infer_run(run)
+def measure(study: StudyDir, job: MeasureJob, probes_folder: Path | None = None) -> list[str]:
+    """Do a job; returns what went wrong beside what was measured."""
+    return KINDS[job.what](study, job, probes_folder)

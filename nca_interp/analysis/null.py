@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 PERCENTILE = 95
 
 
-def random_models(model: PreTrainedModel, n: int) -> Iterator[PreTrainedModel]:
-    """`n` models of the configuration, device and precision of `model` with freshly drawn weights, one at a time, the
-    same ones in every call."""
+def random_models(config: Any, n: int, attention: str, dtype: torch.dtype, device: Any) -> Iterator[PreTrainedModel]:
+    """`n` models of a Hugging Face `config` with freshly drawn weights, one at a time, the same ones in every call."""
     from transformers import AutoModelForCausalLM
 
-    attention: Any = model.config._attn_implementation
     for seed in range(n):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            drawn = AutoModelForCausalLM.from_config(
-                model.config, attn_implementation=attention if attention == FAST else "eager", dtype=model.dtype
-            )
-        yield drawn.to(model.device).eval()
+            drawn = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+        yield drawn.to(device).eval()
+
+
+def like(model: PreTrainedModel, n: int) -> Iterator[PreTrainedModel]:
+    """`n` randomly initialised models of the configuration, device and precision of `model`."""
+    attention = FAST if model.config._attn_implementation == FAST else "eager"
+    return random_models(model.config, n, attention, model.dtype, model.device)
 
 
 def add_null(measured: Measured, measurer: Measurer, models: Iterator[PreTrainedModel], subject: Subject) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 PERMUTATIONS = 9999
+AT_ONCE = 1000
+"""Permutations that exist at a time."""
 
 
 class Load(NamedTuple):
@@ -34,8 +36,10 @@ def cross_load(a: Sequence[float], b: Sequence[float], permutations: int = PERMU
     if size == 0:
         return Load(math.nan, math.nan, len(a))
     rho, rng = float(x @ y) / size, np.random.default_rng(seed)
-    permuted = np.array([x @ rng.permutation(y) for _ in range(permutations)]) / size
-    beaten = int((np.abs(permuted) >= abs(rho) - 1e-12).sum())
+    beaten = 0
+    for part in range(0, permutations, AT_ONCE):
+        shuffled = rng.permuted(np.tile(y, (min(AT_ONCE, permutations - part), 1)), axis=1)
+        beaten += int((np.abs(shuffled @ x) / size >= abs(rho) - 1e-12).sum())
     return Load(rho, (1 + beaten) / (1 + permutations), len(a))
 
 

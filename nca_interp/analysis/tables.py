@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nca_interp.analysis.causes_study import causes_table
 from nca_interp.analysis.complexity import summaries
 from nca_interp.analysis.contrasts import ACCURACY_MARGIN, SCRATCH, Values, contrast_tables, primary
-from nca_interp.analysis.engine import COLUMNS as PROBES
-from nca_interp.analysis.engine import choose, read_table, write_table
+from nca_interp.analysis.engine import choose, write_table
 from nca_interp.analysis.inference_study import inference_tables
+from nca_interp.analysis.null_study import probe_tables
 from nca_interp.analysis.patterns import export_patterns, export_trajectory
 from nca_interp.analysis.published import published_table
 from nca_interp.analysis.records import Run, ppt_of, read_runs, validations, weights_hash
@@ -108,9 +109,9 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
     tables = {
         "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
         "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in run.rows], columns=METRICS),
-        "probes": _probes(runs),
         "reasoning": _reasoning(runs),
     }
+    tables |= probe_tables(directory, runs)
     accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
     accuracies = Values(accuracy, "accuracy", ACCURACY_MARGIN, higher_is_better=True) if len(accuracy) else None
     tables |= contrast_tables(roles, domains, Values(final, "val_loss", study.margin), accuracies)
@@ -120,6 +121,10 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
     tables["complexity"] = _complexity(directory, runs, study)
     tables |= inference_tables(runs)
     tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
+    if len(causes := causes_table(runs, probes_folder)):
+        tables["causes"] = causes
+    else:
+        directory.table("causes").unlink(missing_ok=True)
     for name, frame in tables.items():
         write_table(directory.table(name), frame)
     _write_viewer_files(directory, study, runs, roles, tables["probes"], probes_folder)
@@ -169,12 +174,6 @@ def _final(runs: list[Run]) -> pd.DataFrame:
         if run.done and run.config.stage == "pt" and losses:
             rows.append({**run.identity, "value": losses[-1][1]})
     return pd.DataFrame(rows, columns=["run", "regime", "domain", "seed", "stage", "value"])
-
-
-def _probes(runs: list[Run]) -> pd.DataFrame:
-    frames = [read_table(path) for run in runs for step in run.dir.steps() if (path := run.dir.probes(step)).is_file()]
-    frames = [f for f in frames if len(f)]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=PROBES)
 
 
 def _reasoning(runs: list[Run]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ def execute(study_path: Path, job: Job, probes: Path | None) -> None:
     elif isinstance(job.payload, MeasureJob):
         from nca_interp.analysis.measurements import measure
 
-        problems = measure(study, job.payload.what, job.payload.subject, probes)
+        problems = measure(study, job.payload, probes)
         if problems:  # all else is measured and written
             raise RunFailed("\n".join(problems))
     else:

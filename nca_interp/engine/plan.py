@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +13,18 @@ from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
-Measurement = Literal["probes", "inference"]
+Measurement = Literal["probes", "nulls", "inference", "causes"]
+"""What can be measured of a study; analysis/measurements.py says how."""
+OF_RUNS: dict[Measurement, Callable[[RunConfig], bool]] = {
+    "probes": lambda run: True,
+    "inference": lambda run: run.stage == "ppt" and run.source.get("kind") == "nca",
+    "causes": lambda run: run.role in ("regime", "control"),
+}
+"""What is measured of single runs before fine-tuning, and of which."""
+ALWAYS: tuple[Measurement, ...] = ("probes", "nulls", "inference")
+"""What `analyze` measures without being asked."""
+RANDOM = 5
+"""Randomly initialised models that the heads of a study are compared with."""
 GPT2_VOCAB = 50_257
 """What a named Hugging Face tokenizer is taken to have before it is loaded."""
 
@@ -38,7 +50,9 @@ class MeasureJob:
 
     what: Measurement
     subject: str
-    """Id of a run."""
+    """Id of a run; of nulls, the first of the runs that share them."""
+    models: int = 0
+    """Of nulls: randomly initialised models."""
 
 
 class Job(NamedTuple):
@@ -71,7 +85,8 @@ def make_plan(
     seed: int | None = None,
     analyze: bool = True,
 ) -> Plan:
-    """The jobs of a study, or only those of one regime, domain or seed index and what these need."""
+    """The jobs of a study, or only those of one regime, domain or seed index and what these need; `analyze`: with what
+    is always measured of its runs."""
     regimes = [study.regime(regime)] if regime else list(study.regimes)
     domains = [study.domain(domain)] if domain else list(study.domains)
     if seed is not None and not 0 <= seed < len(study.seeds):
@@ -87,20 +102,40 @@ def make_plan(
         raise UserError(
             f"nothing to run: regime {regime or 'any'}, domain {domain or 'any'}, seed {seed} is not in the recipe"
         )
-    jobs = list(builder.jobs.values())
+    plan = Plan(study, list(builder.jobs.values()))
     if analyze:
-        jobs += [m for job in jobs if isinstance(job.payload, RunConfig) for m in measurements(job.payload, (job.id,))]
-    return Plan(study, jobs)
+        plan.jobs.extend(measurements(plan.runs, to_train=True))
+    return plan
 
 
-def measurements(run: RunConfig, needs: tuple[str, ...] = ()) -> list[Job]:
-    """What is measured of a run that has ended."""
-    if run.stage == "ft":
-        return []
-    wanted: list[Measurement] = ["probes"]
-    if run.stage == "ppt" and run.source.get("kind") == "nca":
-        wanted.append("inference")
-    return [Job(f"{what}:{run.id}", "measure", MeasureJob(what, run.id), needs, 0.0) for what in wanted]
+def measurements(
+    runs: Iterable[RunConfig], kinds: Collection[Measurement] = ALWAYS, random: int = RANDOM, to_train: bool = False
+) -> list[Job]:
+    """What is measured of runs that have ended, or (`to_train`) will have.
+
+    `random`: models that heads are compared with, once for all runs of the same token source; 0: none.
+    """
+    before_ft = [run for run in runs if run.stage != "ft"]
+    jobs = [
+        MeasureJob(kind, run.id)
+        for kind, applies in OF_RUNS.items() if kind in kinds
+        for run in before_ft if applies(run)
+    ]  # fmt: skip
+    if "nulls" in kinds and random:
+        jobs += [MeasureJob("nulls", run.id, random) for run in _unlike(before_ft)]
+    return [
+        Job(f"{job.what}:{job.subject}", "measure", job, (f"train:{job.subject}",) if to_train else (), 0.0)
+        for job in jobs
+    ]
+
+
+def _unlike(runs: list[RunConfig]) -> Iterator[RunConfig]:
+    """The first of the runs that a randomly initialised model would be the same for: same tokens, same embedding."""
+    seen = set()
+    for run in runs:
+        if (key := (run.tokens, run.config.vocab_rows)) not in seen:
+            seen.add(key)
+            yield run
 
 
 class _Builder:
@@ -199,11 +234,11 @@ def spec_vocab(source: dict[str, Any]) -> int:
     return GPT2_VOCAB if tokenizer["kind"] == "hf" else tokenizer["vocab_size"]
 
 
-def analysis_plan(study: StudyDir) -> Plan:
-    """What is to be measured of every finished run of a study; runs that are not finished are left out."""
+def analysis_plan(study: StudyDir, kinds: Collection[Measurement] = ALWAYS, random: int = RANDOM) -> Plan:
+    """What is to be measured of every finished run of a study (see `measurements`); runs not finished are left out."""
     config = parse(Study, study.read_config())
     finished = [run for run in study.all_runs() if run.status()["state"] == "done"]
-    jobs = [job for run in finished for job in measurements(parse(RunConfig, read_json(run.config)))]
+    jobs = measurements([parse(RunConfig, read_json(run.config)) for run in finished], kinds, random)
     if not jobs:
         raise UserError(f"{study.path}: no finished run to analyse; run: nca-interp train {config.name}")
     return Plan(config, jobs)

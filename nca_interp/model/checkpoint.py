@@ -58,16 +58,13 @@ def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype 
     `attn` is "sdpa", "eager" or a registered attention function. Raises UserError where the directory is missing or
     damaged, holds only pickled weights, or is not a causal language model that transformers knows.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     directory = Path(directory)
     check_directory(directory)
     logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{directory}: config.json is not a model that transformers knows ({_first(error)})") from None
+    config = load_config(directory)
     known = AutoModelForCausalLM._model_mapping
     if type(config) not in known:
         raise UserError(f"{directory}: architecture {config.model_type!r} is not a causal language model")
@@ -93,6 +90,16 @@ def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype 
     if missing:
         raise UserError(f"{directory}: {len(missing)} tensors are missing from the weights, e.g. {missing[0]}")
     return model.eval()
+
+
+def load_config(directory: Path) -> Any:
+    """The Hugging Face configuration in a checkpoint directory; UserError where transformers does not know it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{directory}: config.json is not a model that transformers knows ({_first(error)})") from None
 
 
 def check_directory(directory: Path) -> None:

@@ -1,0 +1,144 @@
+"""Causes of a study: the last checkpoint of each run, measured once and kept, and what runs that share weights have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nca_interp.analysis.causes import COLUMNS, SETS, Scores, as_scores, as_table, causes, scoring_probes
+from nca_interp.analysis.engine import engine_hash
+from nca_interp.analysis.kept import code_hash, keep, kept
+from nca_interp.analysis.kept_probes import read_header
+from nca_interp.analysis.probe_table import read_table
+from nca_interp.analysis.records import Run
+from nca_interp.analysis.sharing import checkpoint_load
+from nca_interp.base import UserError
+from nca_interp.config import MODULES
+from nca_interp.discover import find
+from nca_interp.machine import device_type
+from nca_interp.store import RunDir, checkpoint_hash, damage
+
+CODE = (
+    "ablation.py", "causes.py", "circuits.py", "composition.py", "effects.py", "lens.py", "patching.py", "resume.py",
+    "sharing.py",
+)  # fmt: skip
+"""Files of this package that decide a number, beside those of the probe engine."""
+BEHAVIOUR = ("in_context_learning", "repeated_token_gain")
+"""Probes whose numbers are metrics of an ablation."""
+ARGUMENTS: dict[str, Any] = {"how": "mean", "k": None, "sets": SETS}
+CROSS_STAGE = (("nca_loss", "own_loss"), ("own_loss", "own_loss"), ("repeated_token_loss", "repeated_token_loss"))
+"""A loss before the swap and one after it: do the same heads carry both?"""
+NUMBERS = ("value", "chance", "null_95", "sd", "full", "p")
+INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "from_layer", "from_head")
+
+
+def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
+    """Measure the last checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason.
+
+    Returns what went wrong: a damaged checkpoint.
+    """
+    step = run.steps()[-1]
+    checkpoint = run.checkpoint(step)
+    if problem := damage(checkpoint, quick=True):
+        return [f"{checkpoint}: damaged checkpoint, {problem}"]
+    if _kept(run, step, probes_folder) is None:
+        scores = _measured_scores(run, step, probes_folder)
+        try:
+            frame = causes(checkpoint, probes_folder=probes_folder, scores=scores, device=device_type(), **ARGUMENTS)
+        except UserError as error:
+            if damage(checkpoint):
+                return [str(error)]
+            frame = as_table([])
+            frame.attrs = {"skipped": [f"not measured: {error}"]}
+        keep(run.causes(step), frame, _made_from(run, step, probes_folder))
+    return []
+
+
+def causes_table(runs: list[Run], probes_folder: Path | None = None) -> pd.DataFrame:
+    """What is kept of all runs (causes.COLUMNS), and for each that got all its weights from another (rows `cross_stage`)
+    whether the heads that carried the other's task carry its own."""
+    found: dict[str, pd.DataFrame] = {}
+    for run in runs:
+        if run.dir.steps() and run.dir.causes(run.dir.steps()[-1]).is_file():
+            frame = _kept(run.dir, run.dir.steps()[-1], probes_folder)
+            if frame is not None and len(frame):
+                found[run.config.id] = frame
+    crossed = as_table([row for run in runs for row in _cross_stage(run, found)])
+    frames = [frame for frame in [*found.values(), crossed] if len(frame)]
+    for frame in frames:
+        frame.attrs = {}
+    return pd.concat(frames, ignore_index=True)[COLUMNS] if frames else as_table([])
+
+
+def outdated(runs: Iterable[RunDir], probes_folder: Path | None = None) -> list[str]:
+    """Runs whose causes were measured with other weights, code, probe files or arguments, and so stand in no table."""
+    ended = [(run, run.steps()[-1]) for run in runs if run.steps()]
+    return [
+        run.id for run, step in ended if run.causes(step).is_file() and _kept(run, step, probes_folder) is None
+    ]  # fmt: skip
+
+
+def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
+    parent = run.config.parent
+    if (
+        run.config.stage != "pt"
+        or set(run.config.keep) != set(MODULES)
+        or parent not in found
+        or run.config.id not in found
+    ):
+        return
+    assert parent is not None
+    before, after = found[parent], found[run.config.id]
+    last = {name: after[name].iloc[0] for name in ("step", "tokens")}
+    for metric, by in CROSS_STAGE:
+        if metric in set(before["metric"]) and by in set(after["metric"]):
+            try:
+                load = checkpoint_load(before, after, metric, by)
+            except ValueError:  # fewer than three heads
+                continue
+            yield {
+                **run.identity, **last, "probe": "cross_stage", "metric": metric, "by": by, "value": load.rho, "p": load.p,
+                "n": load.n, "chance": 0.0, "unit": "Spearman correlation", "at": parent,
+            }  # fmt: skip
+
+
+def _made_from(run: RunDir, step: int, probes_folder: Path | None) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint_hash(run.checkpoint(step)),
+        "engine": engine_hash(),
+        "code": code_hash(CODE),
+        "probes": _probe_files(probes_folder),
+        "arguments": ARGUMENTS,
+    }
+
+
+@lru_cache(maxsize=4)
+def _probe_files(folder: Path | None) -> dict[str, str]:
+    """Hashes of the probe files that causes come from."""
+    behaviour = {name: find("probes", name) for name in BEHAVIOUR}
+    return {name: d.sha256 for name, d in sorted({**scoring_probes(folder), **behaviour}.items())}
+
+
+def _measured_scores(run: RunDir, step: int, probes_folder: Path | None) -> Scores | None:
+    """Scores that the analysis of the probes kept for the same weights, None unless it kept all of the same files."""
+    header, wanted = read_header(run.probes(step)), scoring_probes(probes_folder)
+    if (
+        header is None
+        or header["engine"] != engine_hash()
+        or header.get("checkpoint") != checkpoint_hash(run.checkpoint(step))
+    ):
+        return None
+    if any(header["probes"].get(name) != d.sha256 or name in header["problems"] for name, d in wanted.items()):
+        return None
+    frame = read_table(run.probes(step))
+    rows: Any = frame[frame["probe"].isin(wanted)].to_dict("records")
+    return as_scores(rows)
+
+
+def _kept(run: RunDir, step: int, probes_folder: Path | None) -> pd.DataFrame | None:
+    frame = kept(run.causes(step), _made_from(run, step, probes_folder), numbers=NUMBERS, integers=INTEGERS)
+    return None if frame is None else frame.astype(dict.fromkeys(INTEGERS, "Int64"))
