@@ -19,7 +19,7 @@ import torch
 from tests.test_cli import CLI, call
 
 NUMBERS = (
-    "metrics", "probes", "contrasts", "pairs", "complexity", "inference", "learned", "reasoning", "speedup"
+    "metrics", "probes", "hits", "contrasts", "pairs", "complexity", "inference", "learned", "reasoning", "speedup"
 )  # fmt: skip
 CLOCK = ["tokens_per_second", "loader_share"]
 # fp32 on every machine: transformers alone is to agree to five digits
@@ -148,6 +148,44 @@ def test_a_second_call_redoes_nothing(study):
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert {p: p.stat().st_mtime_ns for p in probes} == probes
     compared_networks_are_alike_where_they_must_be(study)
+
+
+def test_causes_of_a_study_are_those_of_each_checkpoint_and_measured_once(study, tmp_path):
+    def kept() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in study.glob("runs/*/causes/*")}
+
+    found = []
+    for arguments in (["--causes"], ["--causes"], []):
+        result = call("analyze", study, *arguments, cwd=study.parent)
+        assert result.returncode == 0, result.stderr
+        assert "note: causes" not in result.stderr
+        found.append(kept())
+    assert found[0] == found[1] == found[2] != {}
+    rows, runs = table(study, "causes"), table(study, "runs")
+    expected = runs[runs["stage"].isin(["ppt", "pt"]) & runs["role"].isin(["regime", "control"])]
+    assert set(rows["run"]) == set(expected["run"])
+    checkpoint = sorted((study / "runs/pt.nca.web.s0/checkpoints").iterdir())[-1]
+    result = call("analyze", "--checkpoint", checkpoint, "--causes", "--table", tmp_path / "t.csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    ours = rows[(rows["run"] == "pt.nca.web.s0") & (rows["probe"] != "cross_stage")].reset_index(drop=True)
+    alone = pd.read_csv(tmp_path / "t.csv")
+    assert list(ours.columns) == list(alone.columns)
+    numbers = ours.columns.drop(["rank", "p"])  # of heads that tie
+    pd.testing.assert_frame_equal(ours[numbers], alone[numbers], rtol=1e-5, atol=1e-6, check_dtype=False)
+    crossed = rows[rows["probe"] == "cross_stage"]
+    assert ("pt.nca.web.s1", "ppt.nca.s1") in set(crossed[["run", "at"]].itertuples(index=False, name=None))
+    assert not crossed["run"].str.contains("scratch").any()
+
+
+def test_every_probe_has_the_level_of_random_models(study):
+    probes, hits = table(study, "probes"), table(study, "hits")
+    assert probes["null_95"].notna().all()
+    assert set(hits["models"]) == {5}
+    assert set(hits["run"]) == set(probes["run"])
+    named = probes.groupby("probe")["hit"].apply(lambda column: column.notna().all())
+    assert set(hits["probe"]) == set(named[named].index)
+    refused = call("analyze", study, "--random", "-1", cwd=study.parent)
+    assert refused.returncode == 2
 
 
 def compared_networks_are_alike_where_they_must_be(study):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,9 @@ def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
     checkpoint = run.checkpoint(step)
     if problem := damage(checkpoint, quick=True):
         return [f"{checkpoint}: damaged checkpoint, {problem}"]
-    if _kept(run, step, probes_folder) is None:
-        scores = _measured_scores(run, step, probes_folder)
+    made_from = _made_from(run, step, _probe_files(probes_folder))
+    if _kept(run, step, made_from) is None:
+        scores = _measured_scores(run, step, made_from)
         try:
             frame = causes(checkpoint, probes_folder=probes_folder, scores=scores, device=device_type(), **ARGUMENTS)
         except UserError as error:
@@ -54,32 +54,33 @@ def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
                 return [str(error)]
             frame = as_table([])
             frame.attrs = {"skipped": [f"not measured: {error}"]}
-        keep(run.causes(step), frame, _made_from(run, step, probes_folder))
+        keep(run.causes(step), frame, made_from)
     return []
 
 
 def causes_table(runs: list[Run], probes_folder: Path | None = None) -> pd.DataFrame:
     """What is kept of all runs (causes.COLUMNS), and for each that got all its weights from another (rows `cross_stage`)
     whether the heads that carried the other's task carry its own."""
-    found: dict[str, pd.DataFrame] = {}
-    for run in runs:
-        if run.dir.steps() and run.dir.causes(run.dir.steps()[-1]).is_file():
-            frame = _kept(run.dir, run.dir.steps()[-1], probes_folder)
-            if frame is not None and len(frame):
-                found[run.config.id] = frame
+    frames = _all_kept([run.dir for run in runs], probes_folder)
+    found = {run_id: frame for run_id, frame in frames.items() if frame is not None and len(frame)}
     crossed = as_table([row for run in runs for row in _cross_stage(run, found)])
-    frames = [frame for frame in [*found.values(), crossed] if len(frame)]
-    for frame in frames:
+    parts = [frame for frame in [*found.values(), crossed] if len(frame)]
+    for frame in parts:
         frame.attrs = {}
-    return pd.concat(frames, ignore_index=True)[COLUMNS] if frames else as_table([])
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else crossed
 
 
 def outdated(runs: Iterable[RunDir], probes_folder: Path | None = None) -> list[str]:
     """Runs whose causes were measured with other weights, code, probe files or arguments, and so stand in no table."""
-    ended = [(run, run.steps()[-1]) for run in runs if run.steps()]
-    return [
-        run.id for run, step in ended if run.causes(step).is_file() and _kept(run, step, probes_folder) is None
-    ]  # fmt: skip
+    return [run_id for run_id, frame in _all_kept(runs, probes_folder).items() if frame is None]
+
+
+def _all_kept(runs: Iterable[RunDir], probes_folder: Path | None) -> dict[str, pd.DataFrame | None]:
+    """By run, the causes of its last checkpoint; None where they are out of date."""
+    ends = [(run, run.steps()[-1]) for run in runs if run.steps()]
+    ends = [(run, step) for run, step in ends if run.causes(step).is_file()]
+    probes = _probe_files(probes_folder) if ends else {}
+    return {run.id: _kept(run, step, _made_from(run, step, probes)) for run, step in ends}
 
 
 def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
@@ -106,39 +107,31 @@ def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str,
             }  # fmt: skip
 
 
-def _made_from(run: RunDir, step: int, probes_folder: Path | None) -> dict[str, Any]:
+def _probe_files(folder: Path | None) -> dict[str, dict[str, str]]:
+    """Hashes of the probe files that causes come from: of those that score heads, and of those that judge behaviour."""
     return {
-        "checkpoint": checkpoint_hash(run.checkpoint(step)),
-        "engine": engine_hash(),
-        "code": code_hash(CODE),
-        "probes": _probe_files(probes_folder),
-        "arguments": ARGUMENTS,
+        "scores": {name: d.sha256 for name, d in scoring_probes(folder).items()},
+        "behaviour": {name: find("probes", name).sha256 for name in BEHAVIOUR},
     }
 
 
-@lru_cache(maxsize=4)
-def _probe_files(folder: Path | None) -> dict[str, str]:
-    """Hashes of the probe files that causes come from."""
-    behaviour = {name: find("probes", name) for name in BEHAVIOUR}
-    return {name: d.sha256 for name, d in sorted({**scoring_probes(folder), **behaviour}.items())}
+def _made_from(run: RunDir, step: int, probes: dict[str, dict[str, str]]) -> dict[str, Any]:
+    checkpoint, code = checkpoint_hash(run.checkpoint(step)), code_hash(CODE)
+    return {"checkpoint": checkpoint, "engine": engine_hash(), "code": code, "probes": probes, "arguments": ARGUMENTS}
 
 
-def _measured_scores(run: RunDir, step: int, probes_folder: Path | None) -> Scores | None:
-    """Scores that the analysis of the probes kept for the same weights, None unless it kept all of the same files."""
-    header, wanted = read_header(run.probes(step)), scoring_probes(probes_folder)
-    if (
-        header is None
-        or header["engine"] != engine_hash()
-        or header.get("checkpoint") != checkpoint_hash(run.checkpoint(step))
-    ):
+def _measured_scores(run: RunDir, step: int, made_from: dict[str, Any]) -> Scores | None:
+    """Scores that the analysis of the probes kept of the same weights; None unless it has all of them by the same files."""
+    header, wanted = read_header(run.probes(step)), made_from["probes"]["scores"]
+    if header is None or any(header.get(part) != made_from[part] for part in ("engine", "checkpoint")):
         return None
-    if any(header["probes"].get(name) != d.sha256 or name in header["problems"] for name, d in wanted.items()):
+    if any(header["probes"].get(name) != sha256 or name in header["problems"] for name, sha256 in wanted.items()):
         return None
     frame = read_table(run.probes(step))
     rows: Any = frame[frame["probe"].isin(wanted)].to_dict("records")
     return as_scores(rows)
 
 
-def _kept(run: RunDir, step: int, probes_folder: Path | None) -> pd.DataFrame | None:
-    frame = kept(run.causes(step), _made_from(run, step, probes_folder), numbers=NUMBERS, integers=INTEGERS)
+def _kept(run: RunDir, step: int, made_from: dict[str, Any]) -> pd.DataFrame | None:
+    frame = kept(run.causes(step), made_from, numbers=NUMBERS, integers=INTEGERS)
     return None if frame is None else frame.astype(dict.fromkeys(INTEGERS, "Int64"))

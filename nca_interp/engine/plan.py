@@ -129,6 +129,16 @@ def measurements(
     ]
 
 
+def headline(plan: Plan) -> list[RunConfig]:
+    """The runs that a study is about: its primary regime and scratch on its first domain, and their pre-pre-training."""
+    from nca_interp.analysis.contrasts import SCRATCH, primary
+
+    compared = (primary({r.name: r.role for r in plan.study.regimes}), SCRATCH)
+    first = plan.study.domains[0].name
+    ends = [run for run in plan.runs if run.stage == "pt" and run.regime in compared and run.domain == first]
+    return [run for run in plan.runs if run in ends or run.id in {end.parent for end in ends}]
+
+
 def _unlike(runs: list[RunConfig]) -> Iterator[RunConfig]:
     """The first of the runs that a randomly initialised model would be the same for: same tokens, same embedding."""
     seen = set()

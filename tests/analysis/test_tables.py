@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nca_interp.analysis.causes_study import causes_of_run
 from nca_interp.analysis.engine import analyze_run
 from nca_interp.analysis.inference_study import infer_run
+from nca_interp.analysis.null_study import null_of_run
 from nca_interp.analysis.records import read_runs
 from nca_interp.analysis.summary import summarise
 from nca_interp.analysis.tables import build_tables
@@ -100,6 +102,8 @@ def study(tmp_path_factory) -> Path:
             build(MODEL, vocab["math"], 0, "pt"), run.checkpoint(4), provenance, path / "tokens/math/tokenizer.json"
         )
         assert analyze_run(run).problems == []
+        assert null_of_run(directory, run, 2) == []
+    assert causes_of_run(directory.run("pt.nca.math.s0")) == []
     meta = TokenFile.open(path / "tokens/nca").meta
     model = build(MODEL, meta.vocab_size, 0, "ppt")
     save_model(model, directory.run("ppt.nca.s0").checkpoint(4), {"meta": meta.model_dump(mode="json")}, None)
