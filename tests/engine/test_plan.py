@@ -1,0 +1,33 @@
+"""What is measured of which runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from nca_interp import discover
+from nca_interp.engine.plan import ALWAYS, MeasureJob, headline, make_plan, measurements
+
+
+def test_the_demo_measures_causes_of_nca_and_scratch_before_and_after_the_swap():
+    plan = make_plan(discover.find("runs", "demo").value(), "fp32")
+    runs = [f"{part}.s{seed}" for seed in range(3) for part in ("ppt.nca", "pt.nca.web", "pt.scratch.web")]
+    assert sorted(run.id for run in headline(plan)) == sorted(runs)
+    asked = measurements(headline(plan), ("causes",), to_train=True)
+    known = {job.id for job in plan.jobs}
+    assert {need for job in asked for need in job.needs} <= known
+    assert not known & {job.id for job in asked}
+
+
+def test_always_measured_are_probes_of_each_run_nulls_of_each_source_and_inference_of_nca():
+    plan = make_plan(discover.find("runs", "laptop").value(), "fp32")
+    jobs = [job.payload for job in plan.jobs if isinstance(job.payload, MeasureJob)]
+    kinds = Counter(job.what for job in jobs)
+    assert set(kinds) == set(ALWAYS)
+    before_ft = [run for run in plan.runs if run.stage != "ft"]
+    assert kinds["probes"] == len(before_ft) > kinds["nulls"] == len({run.tokens for run in before_ft})
+    assert kinds["inference"] == sum(run.stage == "ppt" and run.source["kind"] == "nca" for run in plan.runs)
+    assert {job.models for job in jobs if job.what == "nulls"} == {5}
+    with_causes = measurements(plan.runs, (*ALWAYS, "causes"), random=20)
+    measured = {job.payload.subject for job in with_causes if job.payload.what == "causes"}
+    assert measured == {run.id for run in before_ft if run.role in ("regime", "control")}
+    assert {job.payload.models for job in with_causes if job.payload.what == "nulls"} == {20}
