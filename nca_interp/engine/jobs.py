@@ -20,7 +20,7 @@ def execute(study_path: Path, job: Job, probes: Path | None) -> None:
             sweep(path.parent, path.name)
             write_token_files(study, job.payload)
     elif isinstance(job.payload, MeasureJob):
-        from nca_interp.analysis.measurements import measure
+        from nca_interp.engine.measurements import measure
 
         problems = measure(study, job.payload, probes)
         if problems:  # all else is measured and written

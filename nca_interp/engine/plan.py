@@ -14,7 +14,7 @@ from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
 Measurement = Literal["probes", "nulls", "inference", "causes"]
-"""What can be measured of a study; analysis/measurements.py says how."""
+"""What can be measured of a study; measurements.py says how."""
 OF_RUNS: dict[Measurement, Callable[[RunConfig], bool]] = {
     "probes": lambda run: True,
     "inference": lambda run: run.stage == "ppt" and run.source.get("kind") == "nca",
