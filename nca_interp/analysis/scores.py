@@ -11,7 +11,7 @@ import torch
 
 from nca_interp.analysis.stimuli import Batch
 
-SPARSE = 32
+SPARSE = 100
 """One entry gathered alone costs about as much as this many entries of a block."""
 Mask = torch.Tensor | np.ndarray | Callable[[int, int], torch.Tensor]
 
