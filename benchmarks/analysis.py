@@ -30,8 +30,9 @@ import torch.nn.functional as F
 
 from nca_interp import discover
 from nca_interp.analysis.circuits import wrap
+from nca_interp.analysis.forward import slices
 from nca_interp.analysis.geometry import controls, next_patch, stencil
-from nca_interp.analysis.measure import Measurer, _slices, open_scored
+from nca_interp.analysis.measure import Measurer, open_scored
 from nca_interp.analysis.stimuli import Batch, Subject
 
 THREE = ("previous_token", "duplicate_token", "induction")
@@ -73,7 +74,7 @@ def bare(model: Any, work: list[tuple[Batch, bool]]) -> None:
     """Forward passes and nothing else, in the slices that the probes use."""
     with torch.inference_mode():
         for batch, loss in work:
-            for part in _slices(batch):
+            for part in slices(batch):
                 (model if loss else model.base_model)(input_ids=torch.from_numpy(part.inputs), use_cache=False)
 
 

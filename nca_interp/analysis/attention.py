@@ -35,12 +35,17 @@ class Attention(Probabilities):
         return cls(layer.query, layer.key, layer.lse, layer.rule, stimulus, layer.number)
 
     @classmethod
-    def uniform(cls, stimulus: Batch) -> Attention:
-        """One head that attends to all keys up to the query alike, A[q, k] = 1 / (q + 1): the chance level of any probe."""
+    def uniform(cls, stimulus: Batch, allowed: torch.Tensor | None = None) -> Attention:
+        """One head that attends alike to all keys that it may: the chance level of any probe.
+
+        `allowed`: `Rule.allowed` of a layer, for instance its window; None: every key up to the query, A = 1 / (q + 1).
+        """
         batch, length = stimulus.inputs.shape
         zeros = torch.zeros(batch, 1, length, 1)
-        lse = torch.log(torch.arange(1, length + 1, dtype=torch.float64)).float().expand(batch, 1, length)
-        return Attention(zeros, zeros, lse, Rule(1.0), stimulus)
+        allowed = None if allowed is None else allowed.cpu()
+        keys = torch.arange(1, length + 1)[None] if allowed is None else allowed.sum(-1)
+        lse = torch.log(keys.double()).float()[:, None].expand(batch, 1, length)
+        return Attention(zeros, zeros, lse, Rule(1.0, allowed=allowed), stimulus)
 
     def offset(self, back: int) -> Scores:
         """Mass on the key exactly `back` places before the query; exists for queries q >= back."""

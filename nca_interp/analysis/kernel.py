@@ -108,11 +108,10 @@ def _attention_function(
 ) -> tuple[torch.Tensor, None]:
     """The signature that transformers asks for; query [batch, head, position, d_head], key and value [batch, n_kv, ...]."""
     _refuse(module, query, key, attention_mask, dropout, options)
-    rule = Rule(
-        query.shape[-1] ** -0.5 if scaling is None else float(scaling),
-        options.get("softcap"),
-        None if attention_mask is None else attention_mask[:, 0],
-    )
+    allowed = None if attention_mask is None else attention_mask[:, 0]
+    if allowed is not None and allowed.stride(0) == 0:
+        allowed = allowed[:1]  # the same for all sequences
+    rule = Rule(query.shape[-1] ** -0.5 if scaling is None else float(scaling), options.get("softcap"), allowed)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
