@@ -42,7 +42,6 @@ class Attention(Probabilities):
         """
         batch, length = stimulus.inputs.shape
         zeros = torch.zeros(batch, 1, length, 1)
-        allowed = None if allowed is None else allowed.cpu()
         keys = torch.arange(1, length + 1)[None] if allowed is None else allowed.sum(-1)
         lse = torch.log(keys.double()).float()[:, None].expand(batch, 1, length)
         return Attention(zeros, zeros, lse, Rule(1.0, allowed=allowed), stimulus)

@@ -22,8 +22,15 @@ FAST = "nca_interp_scores"
 """Name under which the attention function is registered: `load_model(directory, attn=FAST)`."""
 BLOCK_ELEMENTS = 2**19
 """Attention entries held at a time; bounds memory whatever the number of heads and the context length."""
+GPU_BLOCKS = 32
+"""A CPU keeps a block in its cache; other devices take so many times as much at once, for few large operations."""
 QUERIES = 64
 """Queries of a block."""
+
+
+def rows_at_once(entries: int, device: torch.device) -> int:
+    """Sequences of a block, when one of them has so many entries."""
+    return max(1, BLOCK_ELEMENTS * (1 if device.type == "cpu" else GPU_BLOCKS) // entries)
 
 
 @dataclass(frozen=True)
@@ -177,14 +184,15 @@ def _fast(
 def blocked(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule, block: int = 2 * QUERIES
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`attend` from public operations only, for every rule; holds `block` queries of one sequence at a time."""
+    """`attend` from public operations only, for every rule; holds `block` queries of a few sequences at a time."""
     batch, heads, length, _ = query.shape
     out = query.new_empty(batch, heads, length, value.shape[-1])
     lse = torch.empty(batch, heads, length, dtype=torch.float32, device=query.device)
-    for row in range(batch):
-        rows = slice(row, row + 1)
-        for start in range(0, length, block):
-            stop = min(length, start + block)
+    for start in range(0, length, block):
+        stop = min(length, start + block)
+        step = rows_at_once(heads * (stop - start) * stop, query.device)
+        for row in range(0, batch, step):
+            rows = slice(row, min(batch, row + step))
             scores = rule.scores(query[rows, :, start:stop].float() @ key[rows, :, :stop].float().mT)
             scores += rule.barrier(rows, start, stop, 0, query.device)[:, None]
             part = scores.logsumexp(-1)

@@ -144,6 +144,7 @@ class Measurer:
 
         def sink(layer: Layer) -> None:
             view = Heads(layer, part, model) if wants_heads else Attention.of(layer, part)
+            mask = None if layer.rule.allowed is None else _number_of(layer.rule.allowed.cpu(), part)
             for name, probe in probes.items():
                 if name in result.problems or name in result.skipped:
                     continue
@@ -152,7 +153,7 @@ class Measurer:
                 if constant is not None:
                     level: torch.Tensor | None = torch.full((view.n_batch,), constant)
                 else:
-                    level = self._level(name, part, layer.rule.allowed, result)
+                    level = self._level(name, part, mask, result)
                 if value is not None and level is not None:
                     collected.setdefault((name, layer.number), []).append(_Slice(value, level))
 
@@ -168,12 +169,12 @@ class Measurer:
             return False
         return True
 
-    def _level(self, name: str, part: Batch, allowed: torch.Tensor | None, result: Measured) -> torch.Tensor | None:
-        """What an attention probe gives for uniform attention [batch] to the keys that a layer allows (`Rule.allowed`);
-        None if it fails already there."""
-        entry = ("chance", name, self.hashes[name], None if allowed is None else _number_of(allowed.cpu(), part))
+    def _level(self, name: str, part: Batch, mask: int | None, result: Measured) -> torch.Tensor | None:
+        """What an attention probe gives for uniform attention [batch] to the keys that a mask allows (its `_number_of`;
+        None: all up to the query); None if it fails already there."""
+        entry = ("chance", name, self.hashes[name], mask)
         if entry not in part.memo:
-            view = Attention.uniform(part, allowed)
+            view = Attention.uniform(part, None if mask is None else part.memo["masks"][mask])
             value = self._call(name, result, self.probes[name], view, shape=(len(part.inputs), 1), nan=True)
             if value is None:
                 return None
@@ -239,11 +240,12 @@ class Measurer:
             result.problems[name] = f"{self._where(name, error)}: probe {name}: {type(error).__name__}: {error}"
             return None
         value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        value = value.detach().cpu() if isinstance(value, torch.Tensor) else value  # once, before all questions
         problem = fault_of_value(value, shape, probe, nan)
         if problem is not None:
             result.problems[name] = f"{self._where(name)}: probe {name} returned {problem}"
             return None
-        return value.detach().float().cpu()
+        return value.float()
 
 
 def open_scored(directory: Path, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:

@@ -115,7 +115,7 @@ class Probabilities:
 
     def _blocks(self, start: int, stop: int, low: int) -> Iterator[Block]:
         """As many sequences at a time as fit."""
-        step = max(1, kernel.BLOCK_ELEMENTS // (self.n_heads * (stop - start) * (stop - low)))
+        step = kernel.rows_at_once(self.n_heads * (stop - start) * (stop - low), self.lse.device)
         for row in range(0, self.n_batch, step):
             rows = slice(row, min(self.n_batch, row + step))
             yield Block(rows, start, stop, low, self._mass(rows, start, stop, low))
@@ -165,7 +165,7 @@ class Probabilities:
         """Mass [batch, head, query] of a piece's queries on its keys, entry by entry."""
         start = piece.start
         mass = self.lse.new_zeros(self.n_batch, piece.stop - start, self.n_heads)
-        step = max(1, kernel.BLOCK_ELEMENTS // (self.n_heads * self.query.shape[-1]))
+        step = kernel.rows_at_once(self.n_heads * self.query.shape[-1], self.lse.device)
         shared = len(piece.exists) == 1  # the same keys in every sequence
         rows = torch.arange(self.n_batch, device=mass.device) if shared else None
         row, query, key = few if rows is None else (
