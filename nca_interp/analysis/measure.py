@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENGINE_CODE = (
-    "attention.py", "faults.py", "forward.py", "geometry.py", "heads.py", "kernel.py", "losses.py", "measure.py", "probabilities.py", "scores.py", "stimuli.py", "streams.py", "subject.py",
+    "attention.py", "faults.py", "forward.py", "geometry.py", "heads.py", "kernel.py", "losses.py",
+    "measure.py", "probabilities.py", "scores.py", "stimuli.py", "streams.py", "subject.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
 DTYPES = ("float32", "bfloat16", "float16")
