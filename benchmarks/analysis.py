@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--grid", action="store_true", help=f"the sizes {GRID}")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=40, help="no round begins after this, but for the second")
+    parser.add_argument("--seconds", type=float, default=25, help="no round begins after this, but for the second")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=float, default=8, help="GiB that a process may take (CPU)")
     parser.add_argument(
