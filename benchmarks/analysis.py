@@ -1,42 +1,51 @@
 """What the probes cost: all of them on all heads of one checkpoint, against TransformerLens and against a bare forward pass.
 
-`python benchmarks/analysis.py [--sizes 256x4,512x4,...] [--threads N] [--repeat N]`; a size is n_ctx x layers. Random
-Llamas are made on the spot (d_model 256, 8 heads, 4096 tokens). Every stimulus has `--sequences` sequences. Every column is measured in the same process, in turn,
-best of `--repeat`; peak memory each in a process of its own, above what the opened model takes.
+`python benchmarks/analysis.py [--sizes 256x4,...] [--grid] [--threads N] [--rounds N] [--device cuda]`; a size is n_ctx x
+layers, --grid is n_ctx 256 to 2048 at 4, 12 and 24 layers. Random Llamas are made on the spot (d_model 256, 8 heads, 4096
+tokens); a stimulus has as many sequences as make 4096 tokens, 2 to 8. In every round all methods take turns in one process,
+so that a disturbance of the machine hits all; ratios are those of one round, their median over rounds with least and largest.
 
-probes        every built-in probe (copying and losses included), as `nca_interp.analyze` runs them
 bare          the same stimuli through the same model, sdpa, with logits where a probe reads the loss, nothing kept
-cache         TransformerLens run_with_cache of all patterns on the same stimuli, then the same scores from whole maps
+probes        every built-in probe (copying and losses included), as `nca_interp.analyze` runs them
+cache         TransformerLens run_with_cache of all patterns on the same stimuli, then the same scores from whole maps, as
+              many sequences at a time as keep the patterns below 1 GiB
+floor         the same run_with_cache, its patterns thrown away: what no way to reduce them can be faster than
+hooks         TransformerLens without a cache: the same scores inside a hook on every pattern
 detect_head   TransformerLens detect_head for its three kinds on one stimulus, against our probes for the three
+
+Memory is the peak of a process of its own: what it takes above the opened model, and all of it. `cache` takes a whole
+stimulus at once there, as a notebook does, `cache, 1` one sequence at a time; --limit GiB is what a process may take.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from peer_whole_maps import THREE, Maps, Work, detect
 
 from nca_interp import discover
 from nca_interp.analysis.circuits import wrap
-from nca_interp.analysis.geometry import controls, next_patch, stencil
-from nca_interp.analysis.measure import Measurer, _slices, open_scored
-from nca_interp.analysis.stimuli import Batch, Subject
+from nca_interp.analysis.forward import slices
+from nca_interp.analysis.measure import Measurer, on_device, open_scored
+from nca_interp.analysis.stimuli import Subject
 
-THREE = ("previous_token", "duplicate_token", "induction")
-CACHE_BYTES = 2**30
-"""run_with_cache gets as many sequences at a time as keep its patterns below this."""
+HEADS = 8
+DEFAULT = "256x4,512x4,1024x4,256x12"
+GRID = ",".join(f"{n_ctx}x{layers}" for layers in (4, 12, 24) for n_ctx in (256, 512, 1024, 2048))
 
 
 def make_model(directory: Path, n_ctx: int, layers: int) -> Path:
@@ -48,120 +57,34 @@ def make_model(directory: Path, n_ctx: int, layers: int) -> Path:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=4096, hidden_size=256, intermediate_size=688, num_hidden_layers=layers, num_attention_heads=8,
-        num_key_value_heads=8, max_position_embeddings=n_ctx, bos_token_id=None, eos_token_id=None,
+        vocab_size=4096, hidden_size=256, intermediate_size=688, num_hidden_layers=layers, num_attention_heads=HEADS,
+        num_key_value_heads=HEADS, max_position_embeddings=n_ctx, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(directory)
     return directory
 
 
 def subject_of(n_ctx: int) -> Subject:
-    """Natural rows are random tokens: no probe's cost depends on what they say."""
+    """Natural rows are random tokens: no cost depends on what they say."""
     rows = np.random.default_rng(0).integers(0, 4096, (64, n_ctx + 1))
     return Subject("benchmark", 4096, n_ctx, rows=rows, spec={"kind": "text"}, rows_from="random")
 
 
-def stimuli_of(measurer: Measurer, subject: Subject) -> list[tuple[Batch, bool]]:
-    """Each stimulus of the probes once, and whether a probe reads its loss."""
+def stimuli_of(measurer: Measurer, subject: Subject) -> list[Work]:
+    """Each stimulus of the probes once."""
     found: dict[Any, bool] = {}
     for probe in measurer.probes.values():
         found[probe.stimulus] = found.get(probe.stimulus, False) or probe.reads == "loss"
-    return [(stimulus.build(subject), loss) for stimulus, loss in found.items()]
+    return [Work(stimulus.build(subject), loss) for stimulus, loss in found.items()]
 
 
-def bare(model: Any, work: list[tuple[Batch, bool]]) -> None:
+def bare(model: Any, work: list[Work]) -> None:
     """Forward passes and nothing else, in the slices that the probes use."""
     with torch.inference_mode():
         for batch, loss in work:
-            for part in _slices(batch):
-                (model if loss else model.base_model)(input_ids=torch.from_numpy(part.inputs), use_cache=False)
-
-
-def cached(bridge: Any, work: list[tuple[Batch, bool]]) -> None:
-    """Patterns (and for copying the outputs of heads) of all layers cached, then what the probes give, each written
-    plainly on whole maps."""
-    cfg = bridge.cfg
-    for batch, loss in work:
-        rows = max(1, CACHE_BYTES // (4 * cfg.n_layers * cfg.n_heads * batch.length**2))
-        copies = batch.period is not None and batch.repeats == 2
-        wanted = ("attn.hook_pattern", "attn.hook_z") if copies else ("attn.hook_pattern",)
-        for start in range(0, len(batch.inputs), rows):
-            part = batch.rows(start, start + rows)
-            masks = masks_of(part)
-            with torch.inference_mode():
-                logits, cache = bridge.run_with_cache(
-                    torch.from_numpy(part.inputs), names_filter=lambda name, wanted=wanted: name.endswith(wanted),
-                    use_cache=False, **({} if loss else {"logits_to_keep": 1}),
-                )  # fmt: skip
-                if loss:
-                    targets = torch.from_numpy(part.targets)
-                    F.cross_entropy(logits[:, : targets.shape[1]].mT, targets, reduction="none")
-                for layer in range(cfg.n_layers):
-                    a = cache[f"blocks.{layer}.attn.hook_pattern"]
-                    reduce_plainly(a, part, masks)
-                    if copies:
-                        copy_plainly(bridge, layer, a, cache[f"blocks.{layer}.attn.hook_z"], part)
-
-
-def copy_plainly(bridge: Any, layer: int, a: torch.Tensor, z: torch.Tensor, batch: Batch) -> None:
-    """Copying and anti-induction [batch, head] of one layer."""
-    x, n = torch.from_numpy(batch.inputs), batch.period
-    assert n is not None
-    written = bridge.ln_final(torch.einsum("bqhd,hdm->bhqm", z[:, -n:], bridge.W_O[layer]))
-    logits = torch.einsum("bhqm,bnm->bhqn", written, bridge.W_U.T[x[:, :n]])
-    logits = logits - logits.mean(-1, keepdim=True)
-    attended = x[:, None].expand(-1, a.shape[1], -1).gather(2, a[:, :, -n:].argmax(-1))
-    for change, on in ((logits.clamp(min=0), attended), ((-logits).clamp(min=0), x[:, None, 1 : n + 1])):
-        ((change * (x[:, None, None, :n] == on[..., None])).sum(-1) / change.sum(-1)).mean(-1)
-
-
-def masks_of(batch: Batch) -> list[torch.Tensor]:
-    """Key sets [batch or 1, 1, query, key] of the probes that read this kind of stimulus."""
-    place = torch.arange(batch.length)
-    back = place[:, None] - place
-    found: list[torch.Tensor] = []
-    if batch.frame is not None and batch.places is not None:
-        grid = (place - batch.frame.start) // batch.frame.tokens
-        ids = (next_patch(k, batch.frame) for k in (np.where(batch.places >= 0, batch.inputs, -1), batch.places))
-        found = [torch.from_numpy((q[:, :, None] == k[:, None]) & (k[:, None] >= 0)) for q, k in ids]
-        sets = [stencil(batch.frame, batch.length), *controls(batch.frame, batch.length)]
-        found += [torch.from_numpy(keys)[None] for keys in (*sets, sets[0])]
-        found += [(grid[:, None] - grid == n)[None] for n in (0, 1)] + [(grid[:, None] - grid >= 2)[None]]
-    elif batch.opener is not None:
-        opener = torch.from_numpy(batch.opener)
-        found = [opener[..., None] == place, F.pad(opener[:, 1:], (0, 1), value=-1)[..., None] == place]
-    elif batch.period is None and batch.length > 16:
-        found = [((back >= 0) & (back <= w))[None] for w in (1, 4, 16)]
-    return [mask[:, None] for mask in found]
-
-
-def reduce_plainly(a: torch.Tensor, batch: Batch, masks: list[torch.Tensor]) -> None:
-    """Scores [batch, head] of whole maps a [batch, head, query, key]."""
-    place = torch.arange(batch.length)
-    for mask in masks:
-        (a * mask).sum(-1).mean(-1)
-    if batch.period is not None:
-        offsets = (0, 1, batch.period - 1, batch.period) if batch.repeats == 2 else (24, 24, 49, 24, 49, 74)
-        profile = batch.length // 2 if batch.repeats == 2 else 0
-        for d in (*offsets, *range(profile)):
-            a.diagonal(-d, -2, -1).mean(-1)
-        a[..., 0].mean(-1)
-    elif not masks:
-        (a - a.mean(0)).abs().sum((-1, -2))
-    elif batch.frame is None and batch.opener is None:
-        torch.special.xlogy(a, a).sum(-1).mean(-1)
-        (a * (place[:, None] - place)).sum(-1).mean(-1)
-
-
-def detect(bridge: Any, batch: Batch) -> None:
-    """detect_head of its three kinds; it takes text only, so its model's to_tokens is the identity."""
-    from transformer_lens.head_detector import detect_head
-
-    shim = SimpleNamespace(cfg=bridge.cfg, to_tokens=lambda tokens: tokens, run_with_cache=bridge.run_with_cache)
-    for sequence in torch.from_numpy(batch.inputs):
-        for kind in THREE:
-            with torch.inference_mode():
-                detect_head(shim, sequence[None], f"{kind}_head")  # type: ignore[arg-type]
+            for part in slices(batch):
+                tokens = torch.from_numpy(part.inputs).to(model.device)
+                (model if loss else model.base_model)(input_ids=tokens, use_cache=False)
 
 
 def definitions_with(sequences: int) -> dict[str, discover.Definition]:
@@ -173,95 +96,171 @@ def definitions_with(sequences: int) -> dict[str, discover.Definition]:
     return found
 
 
-def variants(directory: Path, n_ctx: int, sequences: int, only: str | None = None) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name."""
+def variants(directory: Path, n_ctx: int, device: str, only: str | None = None) -> dict[str, Callable[[], Any]]:
+    """What is timed, by name; with `only`, what is needed for that alone."""
     from nca_interp.model.checkpoint import load_model
 
-    definitions, subject = definitions_with(sequences), subject_of(n_ctx)
-    measurer = Measurer(definitions)
-    three = measurer.only(set(THREE))
+    subject = subject_of(n_ctx)
+    measurer = Measurer(definitions_with(sequences_of(n_ctx)))
     work = stimuli_of(measurer, subject)
-    repeated = definitions["induction"].value.stimulus.build(subject)
-    plain = load_model(directory) if only in (None, "bare") else None
-    scored = open_scored(directory) if only in (None, "probes", "three") else None
-    bridge = wrap(load_model(directory, attn="eager"), "benchmark") if only in (None, "cache", "detect_head") else None
-    found: dict[str, Callable[[], Any]] = {
-        "bare": lambda: bare(plain, work),
-        "probes": lambda: measurer.measure(scored, subject),  # type: ignore[arg-type]
-        "cache": lambda: cached(bridge, work),
-        "detect_head": lambda: detect(bridge, repeated),
-        "three": lambda: three.measure(scored, subject),  # type: ignore[arg-type]
-    }
-    return found if only is None else {only: found[only]}
+    found: dict[str, Callable[[], Any]] = {}
+    if only in (None, "bare"):
+        found["bare"] = partial(bare, on_device(load_model(directory), device), work)
+    if only in (None, "probes"):
+        scored = open_scored(directory, device)
+        found["probes"] = partial(measurer.measure, scored, subject)
+        found["three"] = partial(measurer.only(set(THREE)).measure, scored, subject)
+    if only not in ("bare", "probes"):
+        bridge = wrap(on_device(load_model(directory, attn="eager"), device), "benchmark")
+        rows = {"cache, whole": n_ctx, "cache, 1": 1}.get(only or "")
+        maps = Maps(bridge, work, rows)
+        found |= {"floor": partial(maps.cached, reduce=False), "cache": maps.cached, "hooks": maps.hooked}
+        repeated = measurer.probes["induction"].stimulus.build(subject)
+        found["detect_head"] = partial(detect, bridge, repeated)
+    return found
 
 
-def timed(functions: dict[str, Callable[[], Any]], repeat: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Best seconds of each; all of them in turn, so that a disturbance of the machine hits all."""
-    best = dict.fromkeys(functions, float("inf"))
-    functions["probes"]()  # stimuli, chance levels
-    for _ in range(repeat):
-        for name, function in functions.items():
-            begin = clock()
-            function()
-            best[name] = min(best[name], clock() - begin)
-    return best
+def sequences_of(n_ctx: int) -> int:
+    """Sequences of a stimulus."""
+    return min(8, max(2, 4096 // n_ctx))
 
 
-def peak(directory: Path, n_ctx: int, name: str, args: argparse.Namespace) -> float:
-    """MiB that one variant takes above the opened model, in a process of its own."""
-    command = [sys.executable, __file__, "--peak", name, "--directory", str(directory), "--sizes", f"{n_ctx}x1"]
-    done = subprocess.run(
-        [*command, "--threads", str(args.threads), "--sequences", str(args.sequences)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(json.loads(done.stdout.splitlines()[-1]))
+def timed(functions: dict[str, Callable[[], Any]], args: argparse.Namespace) -> list[dict[str, float]]:
+    """Seconds of each function in each round, in turn and from another one on in every round."""
+
+    def now() -> float:
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+        return time.process_time() if args.cpu_time else time.perf_counter()
+
+    functions["probes"]()  # stimuli, chance levels, and what a process does once
+    functions["bare"]()
+    names, begin = list(functions), time.perf_counter()
+    rounds: list[dict[str, float]] = []
+    while len(rounds) < args.rounds and (len(rounds) < 2 or time.perf_counter() - begin < args.seconds):
+        names, took = [*names[1:], names[0]], {}
+        for name in names:
+            start = now()
+            functions[name]()
+            took[name] = now() - start
+        rounds.append(took)
+    return rounds
 
 
-def used(field: str) -> int:
-    """KiB of this process: VmRSS now, VmHWM at most so far."""
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
+def ratio(rounds: list[dict[str, float]], over: str, under: str) -> str:
+    """Median of the rounds' ratios, least and largest."""
+    found = [took[over] / took[under] for took in rounds]
+    return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+
+
+class Peak(NamedTuple):
+    """MiB of a process."""
+
+    above: float
+    """Above what the opened model takes."""
+    total: float
+
+
+def peak(directory: Path, n_ctx: int, layers: int, name: str, args: argparse.Namespace) -> Peak | str:
+    """Peak memory of one method in a process of its own; or why there is none."""
+    length, sequences = n_ctx, sequences_of(n_ctx)
+    patterns = 4 * layers * HEADS * length**2 * (sequences if name == "cache, whole" else 1)
+    if name.startswith("cache") and patterns > args.limit * 2**30:
+        return f"does not fit: patterns alone {patterns / 2**30:.1f} GiB"
+    command = [sys.executable, __file__, "--peak", name, "--directory", str(directory), "--sizes", f"{n_ctx}x{layers}"]
+    command += ["--threads", str(args.threads), "--device", args.device, "--limit", str(args.limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        assert "memory" in done.stderr.lower(), done.stderr
+        return f"does not fit in {args.limit:g} GiB"
+    return Peak(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def report_peak(args: argparse.Namespace, n_ctx: int) -> None:
+    """The work of the process whose memory is measured."""
+
+    def used(field: str) -> float:
+        """MiB of this process: VmRSS now, VmHWM at most so far."""
+        return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 1024
+
+    functions = variants(args.directory, n_ctx, args.device, args.peak)
+    run = functions["cache" if args.peak.startswith("cache") else args.peak]
+    if args.device == "cpu":
+        resource.setrlimit(resource.RLIMIT_DATA, (int(args.limit * 2**30), -1))
+        before = used("VmRSS")
+        run()
+        print(json.dumps((used("VmHWM") - before, used("VmHWM"))))
+        return
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() / 2**20
+    run()
+    most = torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps((most - before, most)))
+
+
+def against(peer: Peak | str, ours: Peak | str) -> str:
+    """A peer's memory above the model, as a multiple of ours."""
+    if isinstance(peer, str):
+        return peer
+    assert isinstance(ours, Peak), ours
+    return f"{peer.above / ours.above:.1f}x"
+
+
+def size_row(n_ctx: int, layers: int, args: argparse.Namespace) -> list[str]:
+    """One line of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = make_model(Path(folder), n_ctx, layers)
+        cells = [f"{n_ctx} x {layers}", str(sequences_of(n_ctx))]
+        if not args.no_time:
+            rounds = timed(variants(directory, n_ctx, args.device), args)
+            cells += [str(len(rounds)), f"{min(took['bare'] for took in rounds):.2f}"]
+            cells += [ratio(rounds, name, "bare") for name in ("probes", "floor", "cache", "hooks")]
+            cells += [ratio(rounds, name, "probes") for name in ("cache", "hooks")] + [
+                ratio(rounds, "detect_head", "three")
+            ]
+        if not args.no_memory:
+            methods = ("probes", "bare", "cache, whole", "cache, 1", "hooks")
+            ours, plain, *peers = (peak(directory, n_ctx, layers, name, args) for name in methods)
+            cells += [
+                f"{found.above:.0f} ({found.total:.0f})" if isinstance(found, Peak) else found
+                for found in (ours, plain)
+            ]
+            cells += [against(peer, ours) for peer in peers]
+    return cells
 
 
 def main() -> None:
     """Print a table of times, memory and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="256x4,512x4,1024x4,256x24,2048x4")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--sizes", default=DEFAULT)
+    parser.add_argument("--grid", action="store_true", help=f"the sizes {GRID}")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=25, help="no round begins after this, but for the second")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--limit", type=float, default=8, help="GiB that a process may take (CPU)")
     parser.add_argument(
         "--cpu-time", action="store_true", help="CPU instead of wall seconds: for busy machines, one thread"
     )
     parser.add_argument("--no-memory", action="store_true", help="times only")
+    parser.add_argument("--no-time", action="store_true", help="memory only")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    sizes = [tuple(int(n) for n in size.split("x")) for size in args.sizes.split(",")]
+    sizes = [tuple(int(n) for n in size.split("x")) for size in (GRID if args.grid else args.sizes).split(",")]
     if args.peak:
-        (function,) = variants(args.directory, sizes[0][0], args.sequences, args.peak).values()
-        before = used("VmRSS")
-        function()
-        print(json.dumps((used("VmHWM") - before) / 1024))
+        report_peak(args, sizes[0][0])
         return
-    print(
-        "| n_ctx x layers | bare s | probes s | / bare | cache / probes | detect_head / ours | probes MiB | cache / probes |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    head = ["n_ctx x layers", "sequences"]
+    if not args.no_time:
+        head += ["rounds", "bare s", "probes / bare", "floor / bare", "cache / bare", "hooks / bare"]
+        head += ["cache / probes", "hooks / probes", "detect_head / ours"]
+    if not args.no_memory:
+        head += ["probes MiB (total)", "bare MiB (total)", "cache / probes", "cache, 1 / probes", "hooks / probes"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for n_ctx, layers in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            directory = make_model(Path(folder), n_ctx, layers)
-            t = timed(variants(directory, n_ctx, args.sequences), args.repeat, clock)
-            m = {} if args.no_memory else {n: peak(directory, n_ctx, n, args) for n in ("probes", "cache")}
-        memory = [f"{m['probes']:.0f}", f"{m['cache'] / m['probes']:.1f}x"] if m else ["", ""]
-        print(
-            f"| {n_ctx} x {layers} | {t['bare']:.2f} | {t['probes']:.2f} | {t['probes'] / t['bare']:.2f}x | "
-            f"{t['cache'] / t['probes']:.1f}x | {t['detect_head'] / t['three']:.1f}x | {' | '.join(memory)} |",
-            flush=True,
-        )
+        print(f"| {' | '.join(size_row(n_ctx, layers, args))} |", flush=True)
 
 
 if __name__ == "__main__":

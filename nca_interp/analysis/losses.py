@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-LOGIT_ELEMENTS = 2**24
+LOGIT_ELEMENTS = 2**22
 """Logits held at a time."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +11,10 @@ import numpy as np
 import torch
 
 from nca_interp.analysis.attention import Attention
+from nca_interp.analysis.faults import fault_of_batch, fault_of_value
+from nca_interp.analysis.forward import forward, slices
 from nca_interp.analysis.heads import Heads
 from nca_interp.analysis.kernel import FAST, Layer, register
-from nca_interp.analysis.losses import token_losses
 from nca_interp.analysis.probe import Probe
 from nca_interp.analysis.stimuli import Batch, NotApplicable, Stimulus, Subject
 from nca_interp.base import UserError
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENGINE_CODE = (
-    "attention.py", "geometry.py", "heads.py", "kernel.py", "losses.py", "measure.py", "scores.py", "stimuli.py", "streams.py", "subject.py",
+    "attention.py", "faults.py", "forward.py", "geometry.py", "heads.py", "kernel.py", "losses.py",
+    "measure.py", "probabilities.py", "scores.py", "stimuli.py", "streams.py", "subject.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
 DTYPES = ("float32", "bfloat16", "float16")
-PASS_TOKENS = 2**14
-"""Tokens of a forward pass; a longer stimulus goes through in slices of whole sequences."""
-TOLERANCE = 1e-4
-"""A result may leave its declared range by this much (rounding)."""
 
 
 class Measured(NamedTuple):
@@ -45,22 +42,30 @@ class Measured(NamedTuple):
     """Probe -> why it does not apply."""
 
 
+class _Slice(NamedTuple):
+    """One probe in one layer on some sequences of a stimulus."""
+
+    value: torch.Tensor
+    """[batch, head]."""
+    chance: torch.Tensor
+    """[batch]; NaN for a sequence without a query for this probe."""
+
+
 class Measurer:
-    """A set of probes; keeps stimuli and chance levels, which do not depend on the weights, between checkpoints."""
+    """A set of probes; keeps stimuli, and with them what does not depend on the weights, between checkpoints."""
 
     def __init__(self, definitions: dict[str, Definition]) -> None:
         self.definitions = definitions
         self.probes: dict[str, Probe] = {name: d.value for name, d in definitions.items()}
         self.hashes = {name: d.sha256 for name, d in definitions.items()}
         self._batches: dict[tuple[Any, ...], Batch | NotApplicable | str] = {}
-        self._chances: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def only(self, names: set[str]) -> Measurer:
         """A measurer of some of the probes that shares what this one keeps."""
         if names == set(self.hashes):
             return self
         part = Measurer({name: d for name, d in self.definitions.items() if name in names})
-        part._batches, part._chances = self._batches, self._chances
+        part._batches = self._batches
         return part
 
     def measure(self, model: PreTrainedModel, subject: Subject) -> Measured:
@@ -73,7 +78,7 @@ class Measurer:
             key = (stimulus, *_key(subject))
             batch = self._build(stimulus, subject, key, probes, result)
             if batch is not None:
-                self._pass(model, batch, probes, key, result)
+                self._pass(model, batch, probes, result)
         place = {name: index for index, name in enumerate(self.probes)}
         result.rows.sort(key=lambda row: place[row["probe"]])
         return result
@@ -85,7 +90,7 @@ class Measurer:
         if key not in self._batches:
             try:
                 batch = stimulus.build(subject)
-                self._batches[key] = _fault_of_batch(batch, subject) or batch
+                self._batches[key] = fault_of_batch(batch, subject) or batch
             except NotApplicable as reason:
                 self._batches[key] = NotApplicable(str(reason))
             except Exception as error:  # a user's stimulus may raise anything
@@ -99,26 +104,25 @@ class Measurer:
             result.problems.update({name: f"{self._where(name)}: probe {name}: {built}" for name in probes})
         return None
 
-    def _pass(
-        self, model: PreTrainedModel, batch: Batch, probes: dict[str, Probe], key: tuple[Any, ...], result: Measured
-    ) -> None:
+    def _pass(self, model: PreTrainedModel, batch: Batch, probes: dict[str, Probe], result: Measured) -> None:
         """One forward pass of a stimulus (in slices of whole sequences where it is long) for all probes that read it."""
         kinds: dict[str, dict[str, Probe]] = {"attention": {}, "heads": {}, "loss": {}, "stimulus": {}}
         for name, probe in probes.items():
             kinds[probe.reads][name] = probe
-        chances = {n: c for n in kinds["attention"] if (c := self._chance(n, batch, key, result)) is not None}
-        for name in kinds["heads"]:
-            if (level := self._constant(name, batch, result)) is not None:
-                chances[name] = torch.full((len(batch.inputs),), level)
-        collected: dict[tuple[str, int], list[torch.Tensor]] = {}
+        looking = [name for name in kinds["attention"] if self._has_queries(name, batch, result)]
+        constants = {name: self._constant(name, batch, result) for name in kinds["heads"]}
+        looking += [name for name, level in constants.items() if level is not None]
+        collected: dict[tuple[str, int], list[_Slice]] = {}
         nlls = []
-        if chances or kinds["loss"]:
-            for part in _slices(batch):
-                sink = self._sink(model, part, {n: probes[n] for n in chances}, collected, result) if chances else None
-                nlls.append(_forward(model, part, sink, bool(kinds["loss"]), chances, result.skipped))
-        for (name, layer), values in collected.items():
-            self._head_rows(name, layer, torch.cat(values), chances[name], batch, result)
-        for name in set(chances) - {name for name, _ in collected} - result.problems.keys() - result.skipped.keys():
+        if looking or kinds["loss"]:
+            for part in slices(batch):
+                sink = self._sink(model, part, {n: probes[n] for n in looking}, constants, collected, result)
+                nlls.append(
+                    forward(model, part, sink if looking else None, bool(kinds["loss"]), looking, result.skipped)
+                )
+        for (name, layer), found in collected.items():
+            self._head_rows(name, layer, found, batch, result)
+        for name in set(looking) - {name for name, _ in collected} - result.problems.keys() - result.skipped.keys():
             result.skipped[name] = f"{type(model).__name__} does not let its attention be replaced"
         for name, probe in (kinds["loss"] | kinds["stimulus"]).items():
             views = (torch.cat(nlls), batch) if probe.reads == "loss" else (batch,)
@@ -132,7 +136,8 @@ class Measurer:
         model: PreTrainedModel,
         part: Batch,
         probes: dict[str, Probe],
-        collected: dict[tuple[str, int], list[torch.Tensor]],
+        constants: dict[str, float | None],
+        collected: dict[tuple[str, int], list[_Slice]],
         result: Measured,
     ) -> Any:
         """What the attention function calls for each layer: every probe looks, what it returns is kept."""
@@ -140,28 +145,43 @@ class Measurer:
 
         def sink(layer: Layer) -> None:
             view = Heads(layer, part, model) if wants_heads else Attention.of(layer, part)
+            mask = None if layer.rule.allowed is None else _number_of(layer.rule.allowed.cpu(), part)
             for name, probe in probes.items():
-                if name not in result.problems and name not in result.skipped:
-                    value = self._call(name, result, probe, view, shape=(view.n_batch, view.n_heads))
-                    if value is not None:
-                        collected.setdefault((name, layer.number), []).append(value)
+                if name in result.problems or name in result.skipped:
+                    continue
+                value = self._call(name, result, probe, view, shape=(view.n_batch, view.n_heads))
+                constant = constants.get(name)
+                if constant is not None:
+                    level: torch.Tensor | None = torch.full((view.n_batch,), constant)
+                else:
+                    level = self._level(name, part, mask, result)
+                if value is not None and level is not None:
+                    collected.setdefault((name, layer.number), []).append(_Slice(value, level))
 
         return sink
 
-    def _chance(self, name: str, batch: Batch, key: tuple[Any, ...], result: Measured) -> torch.Tensor | None:
-        """What an attention probe gives for uniform attention [batch]; None if it fails already there."""
-        entry = (name, self.hashes[name], *key)
-        if entry not in self._chances:
-            value = self._call(
-                name, result, self.probes[name], Attention.uniform(batch), shape=(len(batch.inputs), 1), nan=True
-            )
+    def _has_queries(self, name: str, batch: Batch, result: Measured) -> bool:
+        """Whether an attention probe has a chance level here; notes why where it has none."""
+        levels = [self._level(name, part, None, result) for part in slices(batch)]
+        if any(level is None for level in levels):
+            return False
+        if all(bool(level.isnan().all()) for level in levels if level is not None):
+            result.skipped[name] = "no query of the stimulus has a key that the probe looks at"
+            return False
+        return True
+
+    def _level(self, name: str, part: Batch, mask: int | None, result: Measured) -> torch.Tensor | None:
+        """What an attention probe gives for uniform attention [batch] to the keys that a mask allows (its `_number_of`;
+        None: all up to the query); None if it fails already there."""
+        entry = ("chance", name, self.hashes[name], mask)
+        if entry not in part.memo:
+            view = Attention.uniform(part, None if mask is None else part.memo["masks"][mask])
+            value = self._call(name, result, self.probes[name], view, shape=(len(part.inputs), 1), nan=True)
             if value is None:
                 return None
-            if value.isnan().all():
-                result.skipped[name] = "no query of the stimulus has a key that the probe looks at"
-                return None
-            self._chances[entry] = value[:, 0]
-        return self._chances[entry]
+            part.memo[entry] = value[:, 0]
+        level: torch.Tensor = part.memo[entry]
+        return level
 
     def _constant(self, name: str, batch: Batch, result: Measured) -> float | None:
         """The declared chance level, NaN where none is; None if it cannot be computed."""
@@ -175,9 +195,8 @@ class Measurer:
             )
             return None
 
-    def _head_rows(
-        self, name: str, layer: int, values: torch.Tensor, chances: torch.Tensor, batch: Batch, result: Measured
-    ) -> None:
+    def _head_rows(self, name: str, layer: int, found: list[_Slice], batch: Batch, result: Measured) -> None:
+        values, chances = torch.cat([part.value for part in found]), torch.cat([part.chance for part in found])
         # a sequence without any query for this probe has no score under uniform attention either
         usable = ~chances.isnan() if not chances.isnan().all() else torch.ones_like(chances, dtype=torch.bool)
         self._rows(name, layer, values[usable], float(chances[usable].double().mean()), batch, result)
@@ -222,40 +241,12 @@ class Measurer:
             result.problems[name] = f"{self._where(name, error)}: probe {name}: {type(error).__name__}: {error}"
             return None
         value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        problem = _fault(value, shape, probe, nan)
+        value = value.detach().cpu() if isinstance(value, torch.Tensor) else value  # once, before all questions
+        problem = fault_of_value(value, shape, probe, nan)
         if problem is not None:
             result.problems[name] = f"{self._where(name)}: probe {name} returned {problem}"
             return None
-        return value.detach().float().cpu()
-
-
-def _fault(value: Any, shape: tuple[int, ...], probe: Probe, nan: bool) -> str | None:
-    if not isinstance(value, torch.Tensor):
-        return f"{type(value).__name__}; legal: a tensor of shape {list(shape)}"
-    if tuple(value.shape) != shape:
-        return f"shape {list(value.shape)}; legal: {list(shape)}"
-    finite = value[~value.isnan()].float()
-    if (value.isnan().any() and not nan and probe.reads not in ("attention", "heads")) or finite.isinf().any():
-        return "NaN or infinity"
-    for bound, outside in (
-        (probe.low, lambda b: finite.min() < b - TOLERANCE),
-        (probe.high, lambda b: finite.max() > b + TOLERANCE),
-    ):
-        if bound is not None and len(finite) and bool(outside(bound)):
-            return f"values from {finite.min():.6g} to {finite.max():.6g}; its declared range is {probe.low} to {probe.high}"
-    return None
-
-
-def _fault_of_batch(batch: Any, subject: Subject) -> str | None:
-    """What makes a built stimulus one that the model cannot take."""
-    if not isinstance(batch, Batch):
-        return f"its stimulus built a {type(batch).__name__}; legal: a Batch"
-    if batch.length > subject.n_ctx:
-        return f"its stimulus has {batch.length} tokens a sequence; the model's context holds {subject.n_ctx}"
-    for tokens in (batch.inputs, batch.targets):
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < subject.vocab_size:
-            return f"its stimulus holds tokens {tokens.min()} to {tokens.max()}; the model knows 0 to {subject.vocab_size - 1}"
-    return None
+        return value.float()
 
 
 def open_scored(directory: Path, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
@@ -283,30 +274,13 @@ def on_device(model: Any, device: str) -> PreTrainedModel:
         raise UserError(f"device: {device!r} is not usable here ({str(error).splitlines()[0]})") from None
 
 
-def _forward(
-    model: PreTrainedModel, part: Batch, sink: Any, loss: bool, wanted: Iterable[str], skipped: dict[str, str]
-) -> torch.Tensor:
-    """Run the backbone, and the head if its loss is wanted; returns the loss of each target [batch, position] (or nothing)."""
-    tokens = torch.from_numpy(np.asarray(part.inputs, dtype=np.int64)).to(model.device)
-    with torch.inference_mode():
-        try:
-            out = model.base_model(input_ids=tokens, use_cache=False, **({"score_sink": sink} if sink else {}))
-        except UserError as error:  # attention that is not causal softmax: refused by the attention function
-            skipped.update(dict.fromkeys(wanted, str(error)))
-            if not loss:
-                return torch.empty(0)
-            model.set_attn_implementation("eager")
-            out = model.base_model(input_ids=tokens, use_cache=False)
-            model.set_attn_implementation(FAST)
-    if not loss:
-        return torch.empty(0)
-    targets = torch.from_numpy(np.asarray(part.targets, dtype=np.int64)).to(model.device)
-    return token_losses(model, out, tokens, targets).cpu()
-
-
-def _slices(batch: Batch) -> list[Batch]:
-    rows, n = max(1, PASS_TOKENS // batch.length), len(batch.inputs)
-    return [batch] if rows >= n else [batch.rows(start, min(n, start + rows)) for start in range(0, n, rows)]
+def _number_of(allowed: torch.Tensor, part: Batch) -> int:
+    """Which of the masks that a stimulus met with this one is; layers with a window differ from those without."""
+    masks: list[torch.Tensor] = part.memo.setdefault("masks", [])
+    number = next((i for i, mask in enumerate(masks) if torch.equal(mask, allowed)), len(masks))
+    if number == len(masks):
+        masks.append(allowed)
+    return number
 
 
 def _key(subject: Subject) -> tuple[Any, ...]:

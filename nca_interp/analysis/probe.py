@@ -19,9 +19,10 @@ class Probe:
     """A measurement: what it reads, what the function returns, unit, range and chance level.
 
     reads="attention": function(attention: Attention) -> [batch, head], called once a layer; chance is what it returns
-    for uniform causal attention. reads="heads": the same with `heads.Heads`, which also knows what each head writes to
-    the logits. reads="loss": function(nll [batch, position], stimulus: Batch) -> [batch], nll[b, i] in nats of target
-    i. reads="stimulus": function(stimulus: Batch) -> [batch], what the stimulus holds whatever the model.
+    for uniform attention to the keys that the layer lets a query see. reads="heads": the same with `heads.Heads`, which
+    also knows what each head writes to the logits. reads="loss": function(nll [batch, position], stimulus: Batch) ->
+    [batch], nll[b, i] in nats of target i. reads="stimulus": function(stimulus: Batch) -> [batch], what the stimulus
+    holds whatever the model.
     """
 
     name: str

@@ -11,7 +11,7 @@ import torch
 
 from nca_interp.analysis.stimuli import Batch
 
-SPARSE = 32
+SPARSE = 100
 """One entry gathered alone costs about as much as this many entries of a block."""
 Mask = torch.Tensor | np.ndarray | Callable[[int, int], torch.Tensor]
 
@@ -62,14 +62,14 @@ class Block(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A set of keys for the queries start to stop: either the keys from `low` that are not in it, or the few that are."""
+    """A set of keys for the queries start to stop: which of the keys from `low` are in it, or a list where they are few."""
 
     start: int
     stop: int
     low: int
     exists: torch.Tensor
     """Bool [batch or 1, stop - start]: the set holds a key."""
-    others: torch.Tensor | None
+    chosen: torch.Tensor | None
     """Bool [batch or 1, stop - start, stop - low]."""
     few: tuple[torch.Tensor, ...] | None
     """Indices of sequence, query (from start) and key of every entry, where they are few."""
@@ -81,10 +81,10 @@ class Piece(NamedTuple):
         if not bool(columns.any()):
             return cls(start, stop, stop, exists, None, None)
         low = int(columns.int().argmax())
-        others = ~chosen[:, :, low:]
-        if int(chosen.sum()) * SPARSE < others.numel():
+        band = chosen[:, :, low:]
+        if int(chosen.sum()) * SPARSE < band.numel():
             return cls(start, stop, low, exists, None, chosen.nonzero(as_tuple=True))
-        return cls(start, stop, low, exists, others, None)
+        return cls(start, stop, low, exists, band.clone(), None)
 
 
 def is_constant(keys: Mask) -> bool:
@@ -92,6 +92,6 @@ def is_constant(keys: Mask) -> bool:
     return isinstance(keys, np.ndarray) and not keys.flags.writeable
 
 
-def content(ids: torch.Tensor) -> bytes:
+def content(ids: torch.Tensor | np.ndarray) -> bytes:
     """Integers as a key of a dictionary."""
-    return ids.cpu().numpy().tobytes()
+    return torch.as_tensor(ids).cpu().numpy().tobytes()

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nca_interp.analysis import attention as attention_module
 from nca_interp.analysis import kernel
 from nca_interp.analysis import scores as scores_module
 from nca_interp.analysis.attention import Attention
@@ -57,12 +56,13 @@ def test_reductions_equal_brute_force(seed, length, queries, kind, sparse):
     rule = _rule(kind, 2, length)
     a = _probabilities(q, k, rule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention_module, "QUERIES", queries)  # several blocks: their borders must not show
-        patch.setattr(attention_module, "BLOCK_ELEMENTS", 3 * queries * length)
+        patch.setattr(kernel, "QUERIES", queries)  # several blocks: their borders must not show
+        patch.setattr(kernel, "BLOCK_ELEMENTS", 3 * queries * length)
         patch.setattr(scores_module, "SPARSE", sparse)
         _, lse = blocked(q, k, q, rule)
-        view = Attention(q, k, lse, rule, batch_of(tokens))
-        _compare(view, a, tokens, length)
+        stimulus = batch_of(tokens)
+        for _ in range(2):  # the second view knows all key sets beforehand and sums them over one map
+            _compare(Attention(q, k, lse, rule, stimulus), a, tokens, length)
 
 
 def _compare(view: Attention, a: torch.Tensor, tokens: np.ndarray, length: int) -> None:
@@ -179,10 +179,10 @@ def test_the_operation_of_gpus_takes_our_arguments(dtype):
 
 
 def test_memory_is_bounded_by_blocks(monkeypatch):
-    monkeypatch.setattr(attention_module, "BLOCK_ELEMENTS", 2**17)
+    monkeypatch.setattr(kernel, "BLOCK_ELEMENTS", 2**17)
     view = Attention(torch.zeros(3, 4, 600, 2), torch.zeros(3, 4, 600, 2), torch.zeros(3, 4, 600), Rule(1.0), batch_of(np.zeros((3, 600), int)))  # fmt: skip
     sizes = [block.mass.numel() for block in view.blocks()]
-    queries = attention_module.QUERIES
+    queries = kernel.QUERIES
     assert max(sizes) <= max(2**17, 4 * queries * 600)
     assert sum(sizes) == 3 * 4 * sum(min(queries, 600 - s) * min(600, s + queries) for s in range(0, 600, queries))
 

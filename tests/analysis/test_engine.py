@@ -432,11 +432,11 @@ def test_names_of_the_hub(tmp_path, monkeypatch):
 
 
 def test_slices_do_not_change_the_scores(study, monkeypatch):
-    from nca_interp.analysis import losses, measure
+    from nca_interp.analysis import forward, losses
 
     checkpoint = _run(study).checkpoint(7)
     whole = analyze(checkpoint)
-    monkeypatch.setattr(measure, "PASS_TOKENS", 1024)  # every stimulus that compares sequences has fewer
+    monkeypatch.setattr(forward, "PASS_TOKENS", 1024)  # every stimulus that compares sequences has fewer
     monkeypatch.setattr(losses, "LOGIT_ELEMENTS", 1000)
     sliced = analyze(checkpoint)
     pd.testing.assert_frame_equal(whole, sliced, rtol=1e-4, atol=1e-5)

@@ -84,6 +84,28 @@ def test_every_probe_equals_eager_attention(case, probes):
     assert max(a.max() for found in maps.values() for a in found) > 0.3, "the test model must not be near uniform"
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral-window", "gemma2", "gemma3"])
+def test_chance_is_uniform_attention_to_the_keys_of_the_window(family, tmp_path, tokens, probes):
+    """Without queries every head attends alike to all keys that its layer lets it see: every score is chance."""
+    model = tiny(family.removesuffix("-window"), **FAMILIES[family])
+    for name, weight in model.named_parameters():
+        if "q_proj" in name:
+            weight.data.zero_()
+    model.save_pretrained(tmp_path / "model")
+    frame = analyze(tmp_path / "model", tokens=tokens)
+    rows = frame[frame.probe.isin([name for name, probe in probes.items() if probe.reads == "attention"])]
+    np.testing.assert_allclose(rows.value, rows.chance, atol=1e-5)
+    subject = describe(tmp_path / "model", model.config, {}, tokens)
+    q = np.arange(1, probes["previous_token"].stimulus.build(subject).length)
+    kinds = getattr(model.config, "layer_types", None) or ["full_attention"] * model.config.num_hidden_layers
+    for layer, kind in enumerate(["sliding_attention"] * len(kinds) if family == "mistral-window" else kinds):
+        chance = rows[rows.layer == layer].groupby("probe").chance.first()
+        seen = np.minimum(q + 1, 16) if kind == "sliding_attention" else q + 1
+        assert chance.previous_token == pytest.approx((1 / seen).mean(), abs=1e-6), kind
+        # the token after the first occurrence is out of the window's sight
+        assert (chance.induction == 0.0) == (kind == "sliding_attention")
+
+
 @pytest.mark.parametrize("case", ["llama", "gpt2", "gemma2", "olmo2"], indirect=True)
 def test_losses_are_those_of_the_whole_model(case):
     model = open_scored(case.directory)
