@@ -62,7 +62,7 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
     from nca_interp.engine.plan import headline, measurements
 
     study, plan = resolve("demo", None, None, None, None, analyze=True)
-    plan.jobs.extend(measurements(headline(plan), ("causes",), to_train=True))
+    plan.jobs.extend(measurements(headline(plan), ["causes"], to_train=True))
     folder = out or OUT / study.name
     code = run_plan(folder, study, plan, workers, threads, resume=f"nca-interp demo{option('--out', out)}")
     write_tables(folder, None)
