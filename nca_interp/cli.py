@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -98,7 +99,7 @@ def train(
 
         print_plan(plan, folder, workers, threads)
         return
-    code = run_plan(folder, study, plan, workers, threads, resume=" ".join(["nca-interp", *sys.argv[1:]]))
+    code = run_plan(folder, study, plan, workers, threads, resume=shlex.join(["nca-interp", *sys.argv[1:]]))
     print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
     raise typer.Exit(code)
 

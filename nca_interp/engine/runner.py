@@ -11,9 +11,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from nca_interp.engine.jobs import execute, is_done
 from nca_interp.engine.plan import Job, Plan
 from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE, work
+from nca_interp.signals import collected, shielded
 from nca_interp.store import StudyDir
 
 PRELOAD = {
@@ -82,7 +84,7 @@ def run_plan(
     live: dict[str, _Worker] = {}
     slots = list(range(workers))
     context = _fork_server(plan, threads)
-    with _collect_signals() as received:
+    with collected(insisted=lambda: _kill(live)) as received:
         while live or (todo and not received):
             for worker in list(live.values()):
                 _listen(worker, on_event)
@@ -100,7 +102,7 @@ def run_plan(
                 else:
                     _record(outcome, worker, on_event)
             if received:
-                _stop(outcome, live, received)
+                _stop(outcome, live, received[0])
             while slots and not received and (job := _next(todo, resting, outcome, study, on_event)):
                 live[job.id] = _start(context, study, job, probes, slots.pop(0))
                 if job.id not in resting:
@@ -144,6 +146,9 @@ def _start(
     messages, sender = context.Pipe(duplex=False)
     arguments = (study.path, job, probes, slot, os.getpid(), sender)
     process = context.Process(target=work, args=arguments, daemon=True)
+    resource_tracker.ensure_running()  # here, since it takes the shield away
+    with shielded():  # a signal to all processes must leave the server, which alone knows how its workers ended
+        forkserver.ensure_running()
     process.start()
     sender.close()
     return _Worker(process, job, slot, messages, [])
@@ -160,15 +165,17 @@ def _listen(worker: _Worker, on_event: Event) -> None:
                 on_event("note", worker.job, text)
 
 
-def _stop(outcome: Outcome, live: dict[str, _Worker], received: list[int]) -> None:
-    """After the first signal every worker is asked once to stop; after the second it is killed."""
+def _stop(outcome: Outcome, live: dict[str, _Worker], number: int) -> None:
+    """Ask every worker once to stop."""
     if not outcome.stopped:
-        outcome.stopped = received[0]
+        outcome.stopped = number
         for worker in live.values():
             worker.process.terminate()
-    if len(received) > 1:
-        for worker in live.values():
-            worker.process.kill()
+
+
+def _kill(live: dict[str, _Worker]) -> None:
+    for worker in live.values():
+        worker.process.kill()
 
 
 def _next(
@@ -210,10 +217,18 @@ def _record(outcome: Outcome, worker: _Worker, on_event: Event) -> None:
     outcome.states[job.id] = state
     message = ""
     if state == "failed":
-        message = "\n".join(worker.errors) or f"the worker died (exit code {code})"
+        message = "\n".join(worker.errors) or _death(code)
         outcome.messages[job.id] = message
         outcome.usage_error |= code == EXIT_USAGE
     on_event(state, job, message)
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}; the same command continues from the last state"
+    return f"its process died (exit code {code}); the same command continues from the last state"
 
 
 def _fork_server(plan: Plan, threads: int) -> multiprocessing.context.ForkServerContext:
@@ -226,17 +241,3 @@ def _fork_server(plan: Plan, threads: int) -> multiprocessing.context.ForkServer
         [module for kind in sorted({job.kind for job in plan.jobs}) for module in PRELOAD[kind]]
     )
     return context
-
-
-@contextmanager
-def _collect_signals() -> Iterator[list[int]]:
-    received: list[int] = []
-    old = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(ValueError):  # not the main thread
-            old[number] = signal.signal(number, lambda n, frame: received.append(n))
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -16,6 +16,7 @@ from pathlib import Path
 from nca_interp.base import Busy, RunFailed, UserError
 from nca_interp.engine.jobs import execute
 from nca_interp.engine.plan import Job
+from nca_interp.signals import unshield
 
 EXIT_FAILED, EXIT_USAGE, EXIT_BUSY, EXIT_STOPPED = 1, 2, 75, 130
 
@@ -23,6 +24,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_BUSY, EXIT_STOPPED = 1, 2, 75, 130
 def work(study: Path, job: Job, probes: Path | None, slot: int, parent: int, messages: Connection) -> None:
     """Do `job` in this process and leave it. `messages` carries `note:...` and `error:...` to the parent."""
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks each worker once
+    unshield()
     _die_with(parent)
     import torch
 

@@ -1,9 +1,8 @@
-"""What stands between a run and the outside: its lock, its configuration on disk, and signals."""
+"""What stands between a run and the outside: its lock, and its configuration and inputs on disk."""
 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -67,25 +66,3 @@ def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMet
             f"{run.path}: files that this run depends on were changed after it began:\n" + "\n".join(changed) + "\n"
             f"put them back, or delete {run.path} to begin it again; nothing was changed"
         )
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying; a second one interrupts at once."""
-    received: list[int] = []
-
-    def remember(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        old = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals cannot be caught here
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.model.checkpoint import load_model
+from nca_interp.signals import collected
 from nca_interp.store import RunDir, StudyDir, damage, write_json
-from nca_interp.train.guard import claim, locked, signals
+from nca_interp.train.guard import claim, locked
 from nca_interp.train.health import Diverged
 from nca_interp.train.held import Loop
 from nca_interp.train.record import checkpoint, keep_state, record_start, record_step
@@ -46,9 +47,9 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
         claim(run, config)
         if (status := _finished(run, config)) is not None:
             return status
-        with signals() as received, prepared(study, run, config) as loop:
+        with collected(insisted=_interrupt) as received, prepared(study, run, config) as loop:
             try:
-                _run(loop, received)
+                stop = _run(loop, received)
             except (RunFailed, RuntimeError) as error:
                 with suppress(RunFailed):  # a full disk does not take the status either
                     state = "diverged" if isinstance(error, Diverged) else "failed"
@@ -56,7 +57,13 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
                 raise
         if loop.main:
             _finish(loop)
+        if stop:
+            raise Stopped(stop, loop.step)
         return run.status()
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _finished(run: RunDir, config: RunConfig) -> dict[str, Any] | None:
@@ -68,7 +75,8 @@ def _finished(run: RunDir, config: RunConfig) -> dict[str, Any] | None:
     return status
 
 
-def _run(loop: Loop, received: list[int]) -> None:
+def _run(loop: Loop, received: list[int]) -> int:
+    """Take all steps that are left; returns the signal that asked to stop at the last one, or 0."""
     stage, checkpoints = loop.config.config, set(loop.config.config.checkpoint_steps())
     if loop.main:
         loop.run.set_status("running", loop.step)
@@ -76,6 +84,7 @@ def _run(loop: Loop, received: list[int]) -> None:
         loop.val = validate(loop)
         record_start(loop)
         checkpoint(loop)
+    stop = 0
     while loop.step < stage.steps:
         begin, waited = time.perf_counter(), loop.loader.waited
         step = update(loop)
@@ -96,6 +105,7 @@ def _run(loop: Loop, received: list[int]) -> None:
             if loop.main:
                 loop.run.set_status("stopped", loop.step, signal=stop)
             raise Stopped(stop, loop.step)
+    return stop
 
 
 def _describe(loop: Loop, step: Step, problem: str) -> str:
