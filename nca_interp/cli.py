@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,6 @@ from nca_interp.cli_plan import (
     Workers,
     execute_on,
     fail,
-    option,
     resolve,
     run_plan,
     write_report,
@@ -65,7 +63,7 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
     study, plan = resolve("demo", None, None, None, None, analyze=True)
     plan.jobs.extend(measurements(headline(plan), ["causes"], to_train=True))
     folder = out or OUT / study.name
-    code = run_plan(folder, study, plan, workers, threads, resume=f"nca-interp demo{option('--out', out)}")
+    code = run_plan(folder, study, plan, workers, threads)
     write_tables(folder, None)
     write_report(folder)
     raise typer.Exit(code)
@@ -99,7 +97,7 @@ def train(
 
         print_plan(plan, folder, workers, threads)
         return
-    code = run_plan(folder, study, plan, workers, threads, resume=shlex.join(["nca-interp", *sys.argv[1:]]))
+    code = run_plan(folder, study, plan, workers, threads)
     print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
     raise typer.Exit(code)
 

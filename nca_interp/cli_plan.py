@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -62,8 +63,8 @@ def resolve(
     return study, make_plan(study, resolve_precision(study.precision), regime, domain, seed, analyze)
 
 
-def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int, resume: str) -> int:
-    """Claim the folder, check the disk, run the plan; returns the exit code."""
+def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int) -> int:
+    """Check the disk, claim the folder, run the plan; returns the exit code."""
     import os
     import shutil
 
@@ -74,20 +75,17 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
 
     workers = workers or default_workers()
     directory = StudyDir(folder)
-    fresh = not directory.config.exists()
+    if not directory.config.exists():
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers).peak
+        if needed > free:
+            raise RunFailed(f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run)")
     precision = machine.resolve_precision(study.precision)
-    directory.claim(
-        study.model_dump(mode="json"),
-        machine.provenance(" ".join(["nca-interp", *sys.argv[1:]]), precision, workers, threads),
-    )
-    free = shutil.disk_usage(folder).free
-    if fresh and (needed := disk_cost(plan, workers).peak) > free:
-        raise RunFailed(f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run)")
+    provenance = machine.provenance(this_command(), precision, workers, threads)
+    directory.claim(study.model_dump(mode="json"), provenance)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from nca_interp.engine.runner import run_inline
-
-        return finish(run_inline(directory, plan, lambda what, job, message: print(what, job.id, flush=True)), resume)
-    return finish(follow(directory, plan, workers, threads, None), resume)
+        return _together(directory, plan)
+    return finish(follow(directory, plan, workers, threads, None), this_command())
 
 
 def follow(directory: StudyDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
@@ -110,15 +108,39 @@ def follow(directory: StudyDir, plan: Plan, workers: int, threads: int, probes: 
         )
 
 
+def this_command() -> str:
+    """The command that is running, as it can be typed again."""
+    return shlex.join(["nca-interp", *sys.argv[1:]])
+
+
+def _together(directory: StudyDir, plan: Plan) -> int:
+    """Run the plan as one of several processes that were launched together; the first one speaks for all."""
+    from rich.console import Console
+
+    from nca_interp.engine.runner import run_inline
+    from nca_interp.machine import launched_again
+    from nca_interp.progress import Follow
+    from nca_interp.train.guard import is_first_process
+
+    if not is_first_process():
+        outcome = run_inline(directory, plan)
+        raise SystemExit(128 + outcome.stopped if outcome.stopped else int(bool(outcome.failed)))
+    following = Follow(directory, plan, Console(stderr=True))
+    with following.shown():
+        outcome = run_inline(directory, plan, on_event=following.event, on_tick=following.tick)
+    return finish(outcome, launched_again(sys.argv[1:]))
+
+
 def finish(outcome: Outcome, resume: str) -> int:
     """Exit code of a plan: 1 where runs or probes failed (the others are whole and go on to the report).
 
     Raises UserError for mistakes, RunFailed where token files could not be made, and leaves with 130 or 143 where it
     was stopped.
     """
-    if outcome.stopped:
-        fail(f"stopped; everything is saved, continue with: {resume}", 128 + outcome.stopped)
     messages = "\n".join(f"{job}: {text}" for job, text in outcome.messages.items())
+    if outcome.stopped:
+        how = f"{len(outcome.failed)} job(s) failed:\n{messages}\n" if messages else "everything is saved, "
+        fail(f"stopped; {how}continue with: {resume}", 128 + outcome.stopped)
     if outcome.usage_error:
         raise UserError(messages)
     if any(job.startswith("tokens:") for job in outcome.failed):
@@ -148,4 +170,4 @@ def write_report(folder: Path, name: str = "study") -> None:
 
 def option(flag: str, value: Path | int | None) -> str:
     """An option as it stands in a command to type, nothing where it was not given."""
-    return f" {flag} {value}" if value is not None else ""
+    return f" {flag} {shlex.quote(str(value))}" if value is not None else ""

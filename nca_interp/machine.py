@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -70,12 +71,20 @@ def refuse_lost_processes() -> None:
         )
 
 
-def torchrun(n: int) -> str:
+def torchrun(n: int, arguments: str = "train ...") -> str:
     """The command that starts `n` processes on this machine."""
     import torch
 
     cpu = "" if torch.cuda.is_available() else "ACCELERATE_USE_CPU=true "
-    return f"{cpu}torchrun --standalone --nproc_per_node {n} -m nca_interp train ..."
+    return f"{cpu}torchrun --standalone --nproc_per_node {n} -m nca_interp {arguments}"
+
+
+def launched_again(arguments: list[str]) -> str:
+    """The command that starts the processes of this launch again, each with these arguments."""
+    n, sharded = int(os.environ["WORLD_SIZE"]), os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+    line = shlex.join([*arguments, *(["--shard"] if sharded and "--shard" not in arguments else [])])
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", n))
+    return torchrun(n, line) if here == n else f"{n} processes, on every machine as before: -m nca_interp {line}"
 
 
 def resolve_precision(asked: str) -> Literal["fp32", "bf16"]:

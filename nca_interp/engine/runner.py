@@ -10,10 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -34,6 +36,8 @@ PRELOAD = {
 """What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
 RETRY_SECONDS = 2.0
 """Until a job that another process was doing is tried again."""
+LONGEST_WAIT = timedelta(days=30)
+"""For the first of several processes, while it writes tokens or analyses; a collective of NCCL would give up after minutes."""
 Event = Callable[[str, Job, str], None]
 """Called with (what, job, message); what is start, done, skipped, failed, stopped, blocked, waiting or note."""
 
@@ -112,32 +116,62 @@ def run_plan(
     return outcome
 
 
-def run_inline(study: StudyDir, plan: Plan, on_event: Event, probes: Path | None = None) -> Outcome:
+def run_inline(
+    study: StudyDir, plan: Plan, *,
+    on_event: Event = lambda what, job, message: None, on_tick: Callable[[list[Job]], None] = lambda running: None,
+) -> Outcome:  # fmt: skip
     """Run a plan in this process, one job after the other: the way under `accelerate launch`, where every process
-    of the group works on the same run. Only the first process writes token files and analyses."""
+    of the group works on the same run. Only the first process writes token files and analyses; the others wait."""
     import torch.distributed as dist
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
+    from nca_interp.train.health import Diverged
     from nca_interp.train.loop import Stopped
 
-    state = PartialState(
-        cpu=parse_flag_from_env("ACCELERATE_USE_CPU")
-    )  # without it two CPU processes would be two worlds
+    # told of the CPU, or two CPU processes would be two worlds
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    waiting = dist.new_group(backend="gloo", timeout=LONGEST_WAIT) if dist.is_initialized() else None
     outcome = Outcome()
     for job in plan.jobs:
+        if any(outcome.states[need] != "done" for need in job.needs):
+            outcome.states[job.id] = "blocked"
+            on_event("blocked", job, "")
+            continue
         on_event("start", job, "")
+        message = ""
         try:
             if job.kind == "train" or state.is_main_process:
-                execute(study.path, job, probes)
+                with _ticking(on_tick, job):
+                    execute(study.path, job, None)
         except Stopped as stopped:
             outcome.stopped, outcome.states[job.id] = stopped.signal, "stopped"
             return outcome
-        if dist.is_initialized():
-            dist.barrier()
-        outcome.states[job.id] = "done"
-        on_event("done", job, "")
+        except Diverged as error:  # as all processes see it; any other failure ends them all
+            message = outcome.messages[job.id] = str(error)
+        if waiting is not None:
+            dist.barrier(group=waiting)
+        outcome.states[job.id] = "failed" if message else "done"
+        on_event(outcome.states[job.id], job, message)
     return outcome
+
+
+@contextmanager
+def _ticking(on_tick: Callable[[list[Job]], None], job: Job) -> Iterator[None]:
+    """Call `on_tick` now and then while this thread is busy with `job`."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(0.5):
+            on_tick([job])
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _start(

@@ -59,7 +59,8 @@ def test_a_plan_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypa
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, disk_cost(plan, 1).peak - 1))
     with pytest.raises(RunFailed, match=r"the plan needs .* MB, .* MB are free \(details: --dry-run\)"):
-        cli_plan.run_plan(tmp_path / "s", recipe, plan, 1, 1, resume="")
+        cli_plan.run_plan(tmp_path / "s", recipe, plan, 1, 1)
+    assert not list(tmp_path.iterdir())  # so that it is refused the next time as well
 
 
 def test_sizes_are_read_at_a_glance():

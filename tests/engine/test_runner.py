@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
 from contextlib import suppress
 
+import psutil
 import pytest
 
+from nca_interp import discover
+from nca_interp.engine.plan import make_plan
+from nca_interp.engine.runner import run_inline
 from nca_interp.files import held
 from nca_interp.store import StudyDir, write_json
+from nca_interp.train.health import Diverged
 from tests.test_cli import CLI, call
 
 
@@ -63,6 +69,50 @@ def test_a_command_waits_takes_over_and_is_interrupted(tmp_path):
     assert run.state_steps()[-1] == run.status()["step"] == run.read_metrics()[-1]["step"]
     once = call("watch", study.path, "--once", cwd=tmp_path).stdout
     assert "0 of 32 runs done, 1 stopped" in once
+
+
+def test_a_signal_to_every_process_is_one_request_to_stop(tmp_path):
+    """As srun, timeout and Ctrl-C under a launcher send it: server, workers and parent all get it, some more than once."""
+    out = tmp_path / "a folder's name"
+    process = launch(
+        *("train", "smoke", "--regime", "nca", "--domain", "web", "--seed", 0, "--workers", 1, "--out", out),
+        *("--set", "ppt.steps=100000", "--set", "ppt.checkpoint_every=100000", "--set", "ppt.checkpoints=ends"),
+        cwd=tmp_path,
+    )
+    run = StudyDir(out).run("ppt.nca.s0")
+    wait_for(lambda: len(run.read_metrics()) > 3, process)
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for _ in range(2):
+        for each in everyone:
+            with suppress(psutil.NoSuchProcess):
+                each.terminate()
+        time.sleep(0.02)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "failed" not in errors
+    command = errors.rpartition("stopped; everything is saved, continue with: nca-interp ")[2]
+    assert shlex.split(command)[-6:-4] == ["--set", "ppt.steps=100000"]
+    assert str(out) in shlex.split(command)
+    assert run.status()["state"] == "stopped"
+    assert run.state_steps() == [run.status()["step"]] == [run.read_metrics()[-1]["step"]]
+
+
+def test_one_after_the_other_a_diverged_run_blocks_only_what_needs_it(tmp_path, monkeypatch):
+    plan = make_plan(discover.find("runs", "smoke").value(), "fp32", domain="web", seed=0, analyze=False)
+    done = []
+
+    def execute(study, job, probes):
+        if job.id == "train:ppt.nca.s0":
+            raise Diverged("loss is not finite")
+        done.append(job.id)
+
+    monkeypatch.setattr("nca_interp.engine.runner.execute", execute)
+    outcome = run_inline(StudyDir(tmp_path), plan)
+    blocked = {"train:pt.nca.web.s0", "train:pt.nca-reinit-attn.web.s0"}
+    assert outcome.messages == {"train:ppt.nca.s0": "loss is not finite"}
+    assert outcome.failed == ["train:ppt.nca.s0"]
+    assert {job for job, state in outcome.states.items() if state == "blocked"} == blocked
+    assert set(done) == {job.id for job in plan.jobs} - blocked - {"train:ppt.nca.s0"}
 
 
 def test_a_file_system_of_50_mb_that_fills_up(tmp_path):

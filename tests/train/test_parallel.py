@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_a_sharded_state_is_continued_by_one_process(split):
     np.testing.assert_allclose([r["loss"] for r in a], [r["loss"] for r in b], rtol=1e-5)
 
 
-def test_the_command_line_under_torchrun_is_one_run_on_two_processes(tmp_path):
+def test_the_command_line_under_torchrun_is_one_run_on_two_processes(tmp_path, monkeypatch):
     options = [
         "--regime",
         "scratch",
@@ -113,6 +114,13 @@ def test_the_command_line_under_torchrun_is_one_run_on_two_processes(tmp_path):
     execution = read_json(directory.checkpoint(2) / "provenance.json")["execution"]
     assert (execution["processes"], execution["sharded"]) == (2, True)
     assert [row["step"] for row in directory.read_metrics()] == [0, 1, 2]
+    assert done.stderr.count("training runs 0/1; 0 of 1 runs done") == 1  # the first process speaks for both
+    assert done.stdout.count("trained: ") == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    again = shlex.split(machine.launched_again(["train", "smoke", *options]))
+    assert again[-len(options) - 2 :] == ["train", "smoke", *options]
+    assert "--nproc_per_node 2 -m nca_interp train" in " ".join(again)
 
 
 def out_of_memory_above(monkeypatch, rows):
