@@ -182,8 +182,12 @@ def damage(directory: Path, quick: bool = False) -> str | None:
 
     `quick` compares sizes only, in no time; an altered byte shows without it.
     """
+    if not directory.is_dir():
+        return "the folder is missing"
     try:
         listing = json.loads((directory / MANIFEST).read_text())
+        if not listing:
+            return f"{MANIFEST} lists no file"
         for name, entry in listing.items():
             path = directory / name
             if not path.is_file():

@@ -82,11 +82,14 @@ class RunDir:
         """Steps with a committed checkpoint, ascending."""
         return _steps(self.checkpoints)
 
-    def damaged_checkpoints(self, last: int) -> Iterator[str]:
-        """One sentence for each checkpoint up to step `last` that lacks a file or a part of one (sizes are compared only)."""
-        for step in self.steps():
+    def lost(self, checkpoint_steps: Iterable[int], last: int) -> Iterator[str]:
+        """One sentence for each thing of the steps up to `last` that is no longer whole (of checkpoints only sizes are compared)."""
+        remedy = f"only a new run in place of {self.path} makes it again"
+        for step in checkpoint_steps:
             if step <= last and (problem := damage(self.checkpoint(step), quick=True)):
-                yield f"{self.checkpoint(step)} is damaged: {problem}; only a new run in place of {self.path} makes it again"
+                yield f"{self.checkpoint(step)} is damaged: {problem}; {remedy}"
+        if absent := last + 1 - sum(row["step"] <= last for row in self.read_metrics()):
+            yield f"{self.metrics} lacks {absent} of the steps 0 to {last}; {remedy}"
 
     def state(self, step: int) -> Path:
         """Directory of the resumable state after `step` steps."""
@@ -119,7 +122,14 @@ class RunDir:
 
     def status(self) -> dict[str, Any]:
         """`{"state": ..., "step": ..., ...}`; state is `new` before the run began."""
-        return read_json(self.status_file) if self.status_file.exists() else {"state": "new", "step": 0}
+        return self.read(self.status_file) if self.status_file.exists() else {"state": "new", "step": 0}
+
+    def read(self, record: Path) -> Any:
+        """Parsed JSON of status.json, run.json or inputs.json; UserError says how to go on without it where it is damaged."""
+        try:
+            return read_json(record)
+        except UserError as error:
+            raise UserError(f"{error}; delete this file, and the same command goes on from the last state") from None
 
     def set_status(self, state: str, step: int, **extra: Any) -> None:
         """Record the run's state atomically, with this process and the wall clock (for reading only)."""

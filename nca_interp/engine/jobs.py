@@ -7,7 +7,7 @@ from pathlib import Path
 from nca_interp.base import RunFailed
 from nca_interp.engine.plan import Job, MeasureJob, TokensJob
 from nca_interp.files import damage, held, sweep
-from nca_interp.store import StudyDir, read_json
+from nca_interp.store import StudyDir
 from nca_interp.train.run import RunConfig
 
 
@@ -56,7 +56,7 @@ def is_done(study: StudyDir, job: Job) -> bool:
         return (study.path / job.payload.path / "meta.json").is_file()
     if isinstance(job.payload, RunConfig):
         run = study.run(job.payload.id)
-        same = run.config.is_file() and RunConfig.model_validate(read_json(run.config)) == job.payload
+        same = run.config.is_file() and RunConfig.model_validate(run.read(run.config)) == job.payload
         final = run.checkpoint(job.payload.config.steps)
         return same and run.status()["state"] == "done" and damage(final, quick=True) is None
     return False  # cheap to ask the measurement itself, which compares hashes

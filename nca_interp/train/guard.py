@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.files import held, weight_hashes
-from nca_interp.store import RunDir, StudyDir, completed, differences, read_json, write_json
+from nca_interp.store import RunDir, StudyDir, completed, differences, write_json
 from nca_interp.train.run import RunConfig
 
 
@@ -36,7 +36,7 @@ def claim(run: RunDir, config: RunConfig) -> None:
     """Write run.json, or raise UserError, key by key, where the folder belongs to another configuration."""
     wanted = config.model_dump(mode="json")
     if run.config.exists():
-        found = completed(RunConfig, read_json(run.config))
+        found = completed(RunConfig, run.read(run.config))
         if lines := list(differences(found, wanted)):
             shown = "\n".join(f"  {line}" for line in lines)
             raise UserError(f"{run.path}: this run was begun with another configuration:\n{shown}\nnothing was changed")
@@ -55,7 +55,7 @@ def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMet
         if is_first_process():
             write_json(run.inputs, now)
         return
-    before = read_json(run.inputs)
+    before = run.read(run.inputs)
     changed = [
         f"  {name}: SHA-256 then {before.get(name, 'absent')[:12]}, now {now.get(name, 'absent')[:12]}"
         for name in sorted(before.keys() | now.keys())

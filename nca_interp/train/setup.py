@@ -86,7 +86,10 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> tuple[
     status = parent.status()
     if status["state"] != "done":
         raise RunFailed(f"{config.id}: its parent run {config.parent} is not finished")
-    model = load_model(parent.checkpoint(status["step"]))
+    try:
+        model = load_model(parent.checkpoint(status["step"]))
+    except UserError as error:
+        raise UserError(f"{error}; delete this folder, and {config.parent} is trained again") from None
     if config.stage == "ft":
         return model.train(), []
     model, log = swap(model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to)
@@ -137,6 +140,8 @@ def _optimizer(model: Any, config: RunConfig, device: torch.device) -> torch.opt
 def _resume(loop: Loop) -> None:
     loop.step, problems = load_state(loop.run, loop.raw_model, loop.optimizer)
     if loop.main:
+        if loop.step:
+            problems += loop.run.lost(loop.config.config.checkpoint_steps(), loop.step)
         for problem in problems:
             logger.warning("%s; %s continues from step %d", problem, loop.config.id, loop.step)
         rows = [row for row in loop.run.read_metrics() if row["step"] <= loop.step and loop.step > 0]

@@ -22,7 +22,7 @@ KEPT = 2
 
 
 class Resumed(NamedTuple):
-    """Where a run continues, and what is wrong with newer states and with the checkpoints up to there."""
+    """Where a run continues, and what is wrong with newer states."""
 
     step: int
     problems: list[str]
@@ -67,7 +67,7 @@ def load_state(run: RunDir, model: nn.Module, optimizer: torch.optim.Optimizer) 
             problems.append(f"{directory} is damaged: {problem}")
             continue
         _restore(directory, model, optimizer)
-        return Resumed(int(read_json(directory / "state.json")["step"]), [*problems, *run.damaged_checkpoints(step)])
+        return Resumed(int(read_json(directory / "state.json")["step"]), problems)
     return Resumed(0, problems)
 
 

@@ -147,7 +147,7 @@ def flip(path):
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("hurt", [flip, lambda p: p.write_bytes(b"half"), lambda p: p.unlink()])
+@pytest.mark.parametrize("hurt", [flip, lambda p: p.write_bytes(b"{}"), lambda p: p.unlink()])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"])
 def test_a_damaged_state_is_named_and_the_one_before_is_used(stopped, caplog, monkeypatch, name, hurt):
     import nca_interp.train.loop as loop
@@ -155,7 +155,7 @@ def test_a_damaged_state_is_named_and_the_one_before_is_used(stopped, caplog, mo
     study, run, expected = stopped
     hurt(study.run(run.id).state(15) / name)
     begun = []
-    monkeypatch.setattr(loop, "_run", lambda a, b, real=loop._run: (begun.append(a.step), real(a, b)))
+    monkeypatch.setattr(loop, "_run", lambda a, b, real=loop._run: (begun.append(a.step), real(a, b))[1])
     train(study, run)
     assert begun == [10]
     assert "state/step-00000015 is damaged: " in caplog.text
@@ -178,7 +178,10 @@ def test_a_damaged_checkpoint_of_a_finished_run_is_named(study):
     train(study, parent)
     final = study.run(parent.id).checkpoint(4)
     flip(final / "model.safetensors")
-    with pytest.raises(UserError, match=r"step-00000004: damaged checkpoint, model.safetensors was altered"):
+    with pytest.raises(
+        UserError,
+        match=r"step-00000004: damaged checkpoint, model.safetensors was altered.*delete this folder, and ppt.dyck.s0 is",
+    ):
         train(study, child)
     (final / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match=r"model.safetensors has 4 bytes instead of .*; delete this folder"):
@@ -194,6 +197,24 @@ def test_a_damaged_checkpoint_of_an_unfinished_run_is_named(stopped, caplog):
     train(study, run)
     assert "checkpoints/step-00000004 is damaged: model.safetensors has 4 bytes instead of" in caplog.text
     assert f"{run.id} continues from step 15" in caplog.text
+
+
+def test_what_else_is_lost_of_an_unfinished_run_is_named(stopped, caplog):
+    """A checkpoint's folder, metrics lines, and records that may be deleted where they are damaged."""
+    study, run, expected = stopped
+    directory = study.run(run.id)
+    shutil.rmtree(directory.checkpoint(2))
+    lines = directory.metrics.read_text().splitlines(keepends=True)
+    directory.metrics.write_text("".join(lines[:5] + lines[7:]))
+    for record in (directory.config, directory.status_file, directory.inputs):
+        record.write_text("{")
+        with pytest.raises(UserError, match=rf"{record.name}: not readable as JSON .*; delete this file, and the same"):
+            train(study, run)
+        record.unlink()
+    train(study, run)
+    assert "checkpoints/step-00000002 is damaged: the folder is missing; only a new run" in caplog.text
+    assert "metrics.jsonl lacks 2 of the steps 0 to 15; only a new run" in caplog.text
+    assert directory.steps() == [step for step in run.config.checkpoint_steps() if step != 2]
 
 
 def test_asked_states_stay_and_others_go(study):
