@@ -1,7 +1,10 @@
-"""What a viewer needs from checkpoints: attention patterns of chosen heads on real sequences, one NCA trajectory."""
+"""What a viewer needs from checkpoints: the attention of every head on real sequences, one NCA trajectory."""
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,70 +13,102 @@ import pandas as pd
 import torch
 
 from nca_interp.analysis.attention import Attention
+from nca_interp.analysis.contrasts import SCRATCH, primary
 from nca_interp.analysis.kernel import FAST, Layer, register
-from nca_interp.analysis.stimuli import Batch, NotApplicable, Subject, natural, repeated_tokens
+from nca_interp.analysis.records import Run
+from nca_interp.analysis.stimuli import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
 from nca_interp.analysis.subject import describe
 from nca_interp.base import UserError
+from nca_interp.config import Study
 from nca_interp.model.checkpoint import load_model, read_provenance
+from nca_interp.store import StudyDir, write_json
 
 LONGEST = 128
 """Tokens of an exported pattern."""
-CHOSEN = {"induction": "induction", "previous_token": "previous token"}
+WHOLE = 32
+"""Heads whose whole pattern is exported, for each checkpoint and sequence: some 7 kB each in a page. A model that has no
+more heads shows them all, another the highest of each probe."""
+SIDE = 32
+"""Largest side of a thumbnail."""
+THUMBNAIL_CELLS = 160_000
+"""Cells of all thumbnails of one checkpoint on one sequence: 156 heads of 32 x 32, 384 of 20 x 20."""
 
 
-class Patterns(NamedTuple):
-    """Arrays [query, key] by key, and what each shows."""
+class Exhibit(NamedTuple):
+    """Every head of one checkpoint on one sequence."""
 
-    arrays: dict[str, np.ndarray]
-    entries: list[dict[str, Any]]
+    entry: dict[str, Any]
+    """key, run, regime, domain, seed, stage, step, shown (what the sequence is), tokens (text of each), whole (places
+    [layer, head] of `patterns`, in their order)."""
+    thumbnails: np.ndarray
+    """float16 [layer, head, side, side]: largest attention in each block of queries and keys."""
+    patterns: np.ndarray
+    """float16 [one of `whole`, query, key]."""
 
 
-def export_patterns(directory: Path, scores: pd.DataFrame) -> Patterns:
-    """The heads of a checkpoint with the highest induction and previous-token score, each on one repeated-token sequence
-    and one natural validation row. `scores`: the checkpoint's rows of the probes table."""
+def export_patterns(
+    directory: Path, scores: pd.DataFrame, sequences: dict[str, Stimulus] | None = None
+) -> list[Exhibit]:
+    """All heads of a checkpoint on the first row of each sequence that it can take (default: random tokens twice, and a
+    validation row). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole."""
     provenance = read_provenance(directory)
     model = load_model(directory, attn=register())
     subject = describe(directory, model.config, provenance)
-    batches: dict[str, Batch] = {}
-    for name, stimulus in (
-        ("repeated random tokens", repeated_tokens(sequences=2)),
-        ("validation text", natural(sequences=2)),
-    ):
+    who = {key: provenance.get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}
+    exhibits: list[Exhibit] = []
+    for shown, stimulus in (sequences or default_sequences()).items():
         try:
-            batches[name] = stimulus.build(subject)
+            batch = stimulus.build(subject)
         except NotApplicable:
             continue
-    patterns = Patterns({}, [])
-    who = {key: provenance.get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}
-    for probe, title in CHOSEN.items():
-        rows = scores[(scores.probe == probe) & scores["head"].notna()]
-        if rows.empty:
-            continue
-        best = rows.iloc[int(rows.value.to_numpy().argmax())]
-        layer, head = int(best["layer"]), int(best["head"])
-        for shown, batch in batches.items():
-            pattern = _pattern(model, batch, layer, head)
-            key = f"{who['run']}-{probe}-{shown.split()[0]}".replace(".", "-")
-            patterns.arrays[key] = pattern
-            patterns.entries.append({
-                "key": key, **who, "layer": layer, "head": head, "name": f"highest {title}, {shown}", "probe": probe,
-                "score": float(best.value), "tokens": _labels(directory, batch.inputs[0, : len(pattern)], subject),
-            })  # fmt: skip
-    return patterns
+        maps = _maps(model, Batch(batch.inputs[:1, :LONGEST], batch.targets[:1, :LONGEST]))
+        whole = notable(scores, maps.shape[0], maps.shape[1])
+        entry = {
+            "key": f"{who['run']}-{len(exhibits)}".replace(".", "-"), **who, "shown": shown,
+            "tokens": _labels(directory, batch.inputs[0, : maps.shape[-1]], subject), "whole": [list(w) for w in whole],
+        }  # fmt: skip
+        patterns = np.stack([maps[place] for place in whole])
+        exhibits.append(Exhibit(entry, thumbnails(maps), patterns))
+    return exhibits
 
 
-def _pattern(model: Any, batch: Batch, layer: int, head: int) -> np.ndarray:
-    one = Batch(batch.inputs[:1, :LONGEST], batch.targets[:1, :LONGEST])
-    found: list[torch.Tensor] = []
+def default_sequences() -> dict[str, Stimulus]:
+    """What a model of language is shown."""
+    return {"random tokens twice": repeated_tokens(sequences=2), "a validation row": natural(sequences=2)}
+
+
+def notable(scores: pd.DataFrame, n_layers: int, n_heads: int, limit: int = WHOLE) -> list[tuple[int, int]]:
+    """At most `limit` places (layer, head): all heads if they are no more, else the highest of each probe, then the second of
+    each, and so on; sorted."""
+    everything = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    if len(everything) <= limit:
+        return everything
+    rows = scores[scores["head"].notna() & scores.value.notna()].sort_values("value", ascending=False, kind="stable")
+    position = rows.groupby("probe", sort=False).cumcount()
+    ordered = rows.assign(position=position).sort_values(["position", "probe"], kind="stable")
+    places = dict.fromkeys((int(layer), int(head)) for layer, head in zip(ordered.layer, ordered["head"], strict=True))
+    return sorted([*dict.fromkeys([*places, *everything])][:limit])
+
+
+def thumbnails(maps: np.ndarray) -> np.ndarray:
+    """[layer, head, query, key] -> [layer, head, side, side]: the largest value of each block, so that a thin line stays."""
+    heads, length = maps.shape[0] * maps.shape[1], maps.shape[-1]
+    side = min(SIDE, length, max(8, math.isqrt(THUMBNAIL_CELLS // heads)))
+    edges = np.arange(side) * length // side
+    return np.maximum.reduceat(np.maximum.reduceat(maps, edges, axis=-1), edges, axis=-2)
+
+
+def _maps(model: Any, one: Batch) -> np.ndarray:
+    """Attention of every head on one sequence: float16 [layer, head, query, key]."""
+    found: dict[int, np.ndarray] = {}
 
     def sink(handed: Layer) -> None:
-        if handed.number == layer:
-            found.append(Attention.of(handed, one).pattern(head))
+        found[handed.number] = Attention.of(handed, one).corner(one.length)[0].cpu().numpy().astype(np.float16)
 
     with torch.inference_mode():
         model.base_model(input_ids=torch.from_numpy(one.inputs), use_cache=False, score_sink=sink)
     assert found, f"{FAST} was not called"
-    return found[0].numpy().astype(np.float32)
+    return np.stack([found[layer] for layer in sorted(found)])
 
 
 def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:
@@ -88,6 +123,49 @@ def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:
     if (subject.spec or {}).get("kind") == "nca":
         names = {subject.vocab_size - 2: "<grid>", subject.vocab_size - 1: "</grid>"}
     return [names.get(int(t), str(int(t))) for t in tokens]
+
+
+def write_patterns(
+    directory: StudyDir, study: Study, runs: list[Run], roles: dict[str, str], probes: pd.DataFrame
+) -> None:
+    """patterns.npz and patterns.json of a study (docs/tables.md); both are removed where there is nothing to show. `roles`: of
+    every regime; `probes`: the whole probes table."""
+    arrays: dict[str, np.ndarray] = {}
+    entries: list[dict[str, Any]] = []
+    for run, sequences in _exhibited(study, runs, roles):
+        step = run.dir.steps()[-1]
+        scores = probes[(probes.run == run.config.id) & (probes.step == step)]
+        for shown in export_patterns(run.dir.checkpoint(step), scores, sequences) if len(scores) else []:
+            key = shown.entry["key"]
+            arrays |= {f"{key}-thumbnails": shown.thumbnails, f"{key}-whole": shown.patterns}
+            entries.append(shown.entry)
+    path, temporary = directory.tables / "patterns.npz", directory.tables / f".tmp-patterns-{os.getpid()}.npz"
+    if not entries:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        return
+    try:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), entries)
+
+
+def _exhibited(
+    study: Study, runs: list[Run], roles: dict[str, str]
+) -> Iterator[tuple[Run, dict[str, Stimulus] | None]]:
+    """Finished runs of seed 0 whose heads are shown, and on what (None: as a model of language): the regime that the study is
+    about and scratch after pre-training on the first domain, and the former after pre-pre-training on its own data."""
+    done: dict[tuple[str, str | None, str | None], Run] = {
+        (r.config.stage, r.config.regime, r.config.domain): r for r in runs if r.done and r.config.seed == 0
+    }
+    first = primary(roles)
+    for regime in (first, SCRATCH):
+        if (run := done.get(("pt", regime, study.domains[0].name))) is not None:
+            yield run, None
+    if (before := done.get(("ppt", first, None))) is not None:
+        yield before, {"its own synthetic data": natural(sequences=2)}
 
 
 def export_trajectory(tokens_dir: Path, label: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Do the same heads carry two things? Rank correlation of what losing each head costs, with a permutation test."""
+"""Do the same heads carry two things? Rank correlations over heads, with permutation tests within models."""
 
 from __future__ import annotations
 
@@ -62,3 +62,66 @@ def checkpoint_load(a: pd.DataFrame, b: pd.DataFrame, metric: str, other: str | 
         raise ValueError("the two models do not have the same heads")
     first, second = ([-float(rank) for rank in p["rank"]] for p in parts)
     return cross_load(first, second)
+
+
+class Association(NamedTuple):
+    """Spearman correlation over the heads of each model, and what the models say together."""
+
+    rhos: np.ndarray
+    """[model, x, y]; NaN where a variable is the same for all heads or missing."""
+    rho: np.ndarray
+    """[x, y]: mean over the models that have one."""
+    low: np.ndarray
+    high: np.ndarray
+    """Two models or more: 95 % t-interval over models; one: Bonett and Wright's (2000) over its heads."""
+    p: np.ndarray
+    """Two-sided, by permutation of the heads within each model."""
+
+
+def associate(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], permutations: int = PERMUTATIONS, seed: int = 0
+) -> Association:
+    """Every column of x against every column of y over heads: `pairs` holds (x [head, columns], y [head, columns]) of each model.
+
+    p = (1 + #{|mean rho of permuted heads| >= |mean rho|}) / (1 + permutations); all columns share the permutations.
+    Raises ValueError for no model or one of fewer than 3 heads.
+    """
+    if not pairs or min(len(x) for x, _ in pairs) < 3:
+        raise ValueError(f"associate: {[len(x) for x, _ in pairs]} heads; legal: at least one model, at least 3 heads")
+    standard = [(_standard_ranks(x), _standard_ranks(y)) for x, y in pairs]
+    rhos = np.stack([x.T @ y for x, y in standard]).round(12)
+    known = np.isfinite(rhos).sum(0)
+    rho = np.where(known > 0, np.nansum(rhos, 0) / np.maximum(known, 1), math.nan).round(12)
+    beaten, rng = np.zeros(rho.shape), np.random.default_rng(seed)
+    for start in range(0, permutations, AT_ONCE):
+        count = min(AT_ONCE, permutations - start)
+        drawn = np.zeros((count, *rho.shape))
+        for x, y in standard:
+            order = rng.permuted(np.tile(np.arange(len(y)), (count, 1)), axis=1)
+            drawn += np.nan_to_num(x.T @ y[order])
+        beaten += (np.abs(drawn) / np.maximum(known, 1) >= np.abs(rho) - 1e-9).sum(0)
+    p = np.where(known > 0, (1 + beaten) / (1 + permutations), math.nan)
+    return Association(rhos, rho, *_association_interval(rhos, rho, len(pairs[0][0])), p)
+
+
+def _standard_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks of each column, centred and of length 1; NaN for a column without variation or with gaps."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values, axis=0, nan_policy="propagate")
+    centred = ranks - ranks.mean(0)
+    size = np.sqrt((centred**2).sum(0))
+    return centred / np.where(size > 0, size, math.nan)
+
+
+def _association_interval(rhos: np.ndarray, rho: np.ndarray, n_heads: int) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.stats import t
+
+    n = np.isfinite(rhos).sum(0)
+    spread = np.sqrt(np.nansum((rhos - rho) ** 2, 0) / np.maximum(n - 1, 1))
+    half = t.ppf(0.975, np.maximum(n - 1, 1)) * spread / np.sqrt(np.maximum(n, 1))
+    error = 1.959964 * np.sqrt((1 + rho**2 / 2) / (n_heads - 3)) if n_heads > 3 else np.full(rho.shape, math.nan)
+    with np.errstate(divide="ignore"):
+        z = np.arctanh(rho)
+    low, high = np.where(n >= 2, rho - half, np.tanh(z - error)), np.where(n >= 2, rho + half, np.tanh(z + error))
+    return np.clip(low, -1, 1), np.clip(high, -1, 1)

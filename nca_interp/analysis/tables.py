@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import pandas as pd
 
 from nca_interp.analysis.causes_study import causes_table
 from nca_interp.analysis.complexity import summaries
-from nca_interp.analysis.contrasts import ACCURACY_MARGIN, SCRATCH, Values, contrast_tables, primary
+from nca_interp.analysis.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
 from nca_interp.analysis.engine import choose, write_table
 from nca_interp.analysis.inference_study import inference_tables
 from nca_interp.analysis.null_study import probe_tables
-from nca_interp.analysis.patterns import export_patterns, export_trajectory
+from nca_interp.analysis.patterns import export_trajectory, write_patterns
 from nca_interp.analysis.published import published_table
 from nca_interp.analysis.records import Run, ppt_of, read_runs, validations, weights_hash
 from nca_interp.analysis.speedup import Curve, speedup_table
@@ -256,7 +255,7 @@ def _write_viewer_files(
     definitions, _ = choose(None, folder)
     docs = [d.value.describe() for name, d in definitions.items() if name in measured]
     write_json(directory.tables / "probes.json", docs)
-    _patterns(directory, study, runs, roles, probes)
+    write_patterns(directory, study, runs, roles, probes)
     first = primary(roles)
     source = next((r for r in runs if r.config.stage == "ppt" and r.config.regime == first), None)
     source = source or next((r for r in runs if r.config.stage == "ppt" and r.meta.spec.get("kind") == "nca"), None)
@@ -265,31 +264,3 @@ def _write_viewer_files(
         write_json(directory.tables / "trajectory.json", shown)
     else:
         (directory.tables / "trajectory.json").unlink(missing_ok=True)
-
-
-def _patterns(directory: StudyDir, study: Study, runs: list[Run], roles: dict[str, str], probes: pd.DataFrame) -> None:
-    wanted = [name for name in (primary(roles), SCRATCH) if name]
-    arrays: dict[str, np.ndarray] = {}
-    entries: list[dict[str, Any]] = []
-    for regime in wanted:
-        for run in runs:
-            c = run.config
-            if (c.stage, c.regime, c.domain, c.seed) != ("pt", regime, study.domains[0].name, 0) or not run.done:
-                continue
-            step = run.dir.steps()[-1]
-            scores = probes[(probes.run == c.id) & (probes.step == step)]
-            if len(scores):
-                found = export_patterns(run.dir.checkpoint(step), scores)
-                arrays |= found.arrays
-                entries += found.entries
-    path, temporary = directory.tables / "patterns.npz", directory.tables / f".tmp-patterns-{os.getpid()}.npz"
-    if not entries:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-        return
-    try:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_json(path.with_suffix(".json"), entries)

@@ -1,5 +1,3 @@
-(() => {
-"use strict";
 const root = document.documentElement;
 const data = JSON.parse(document.getElementById("page-data").textContent);
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
@@ -32,14 +30,18 @@ prefersDark.addEventListener("change", paint);
 /* charts */
 const state = new Map(all("figure").map(f => [f.dataset.figure, {}]));
 const drawn = new Map();
+function options() {
+  const loader = {load: url => Promise.reject(new Error(`this page loads nothing: ${url}`)), sanitize: uri => Promise.reject(new Error(uri))};
+  return {ast: true, renderer: "svg", actions: false, logLevel: 1, config: data.config, loader};
+}
 function draw(cell) {
   if (drawn.has(cell)) return drawn.get(cell);
   const id = cell.closest("figure").dataset.figure;
   const {spec, data: names} = data.figures[id].charts[Number(cell.dataset.index)];
   const datasets = Object.fromEntries(names.map(name => [name, rows(data.datasets[name])]));
-  const loader = {load: url => Promise.reject(new Error(`this page loads nothing: ${url}`)), sanitize: uri => Promise.reject(new Error(uri))};
-  const done = vegaEmbed(cell, {...spec, datasets}, {ast: true, renderer: "svg", actions: false, logLevel: 1, config: data.config, loader}).then(({view}) => {
+  const done = vegaEmbed(cell, {...spec, datasets}, options()).then(({view}) => {
     views.push({view, id});
+    headChart(view, cell);
     const values = {...data.themes[theme()], off, ...state.get(id)};
     for (const key in values) view.signal(key, values[key]);
     return view.runAsync();
@@ -63,9 +65,13 @@ all("figure").forEach(figure => all("[data-choice]", figure).forEach(select => s
 /* data tables */
 const LIMIT = 400;
 const written = value => value === null || value === undefined || value === "" ? "–" : String(value);
+function chosenNow(id) {
+  const choice = state.get(id);
+  all("[data-choice]", document.getElementById(id)).forEach(s => { if (!(s.dataset.choice in choice)) choice[s.dataset.choice] = s.value; });
+  return choice;
+}
 function chosen(figure) {
-  const id = figure.dataset.figure, choice = state.get(id), table = rows(data.figures[id].table);
-  all("[data-choice]", figure).forEach(s => { if (!(s.dataset.choice in choice)) choice[s.dataset.choice] = s.value; });
+  const id = figure.dataset.figure, choice = chosenNow(id), table = rows(data.figures[id].table);
   return table.filter(row => Object.keys(choice).every(key => !(key in row) || String(row[key]) === String(choice[key])));
 }
 function fill(figure) {
@@ -110,10 +116,17 @@ function lookup() {
   return Array.from({length: 256}, (_, v) => { const at = v / 255 * (stops.length - 1), i = Math.min(Math.floor(at), stops.length - 2); return stops[i].map((c, k) => c + (at - i) * (stops[i + 1][k] - c)); });
 }
 const visible = text => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll("Ġ", " ") || "∅";
-async function attention(box, widget) {
-  const canvas = box.querySelector("canvas"), reading = box.querySelector("output"), strip = box.querySelector(".strip"), select = box.querySelector("select");
+async function greys(uri, width, height) {
+  const sheet = make("canvas"), context = sheet.getContext("2d");
+  sheet.width = width; sheet.height = height;
+  context.drawImage(await pixels(uri), 0, 0);
+  return context.getImageData(0, 0, width, height).data.filter((_, i) => i % 4 === 0);
+}
+/* a map of one head; returns the function that shows an entry {size, tokens, png} or, max-pooled, {size, tokens, bytes, block} */
+function viewer(box) {
+  const canvas = box.querySelector("canvas"), reading = box.querySelector("output"), strip = box.querySelector(".strip");
   const context = canvas.getContext("2d", {willReadFrequently: true});
-  let entry, bytes, query = 0, key = 0;
+  let entry, bytes, query = 0, key = 0, ticket = 0;
   const p = (q, k) => (bytes[q * entry.size + k] / 255) ** 2;
   function show() {
     const n = entry.size, colors = lookup(), picture = context.createImageData(n, n);
@@ -132,16 +145,15 @@ async function attention(box, widget) {
   function point(q, k) {
     query = Math.max(0, Math.min(entry.size - 1, q));
     key = Math.max(0, Math.min(query, k));
-    reading.textContent = `query ${query} “${visible(entry.tokens[query])}” → key ${key} “${visible(entry.tokens[key])}”: ${p(query, key).toFixed(3)}`;
+    const name = i => entry.block ? entry.block(i) : `${i} “${visible(entry.tokens[i])}”`;
+    reading.textContent = `query ${name(query)} → key ${name(key)}: ${entry.block ? "up to " : ""}${p(query, key).toFixed(3)}`;
     show();
   }
-  async function load() {
-    entry = widget.entries[Number(select.value)];
-    const image = await pixels(entry.png), sheet = make("canvas");
-    sheet.width = sheet.height = canvas.width = canvas.height = entry.size;
-    const inner = sheet.getContext("2d");
-    inner.drawImage(image, 0, 0);
-    bytes = inner.getImageData(0, 0, entry.size, entry.size).data.filter((_, i) => i % 4 === 0);
+  async function load(wanted) {
+    const own = ++ticket, found = wanted.bytes ?? await greys(wanted.png, wanted.size, wanted.size);
+    if (own !== ticket) return;
+    entry = wanted; bytes = found;
+    canvas.width = canvas.height = entry.size;
     strip.replaceChildren(...entry.tokens.map((token, k) => {
       const span = make("span", visible(token));
       span.addEventListener("pointerenter", () => point(k, key));
@@ -154,14 +166,22 @@ async function attention(box, widget) {
   }
   canvas.addEventListener("pointermove", event => {
     const area = canvas.getBoundingClientRect();
-    point(Math.floor((event.clientY - area.top) / area.height * entry.size), Math.floor((event.clientX - area.left) / area.width * entry.size));
+    if (entry) point(Math.floor((event.clientY - area.top) / area.height * entry.size), Math.floor((event.clientX - area.left) / area.width * entry.size));
   });
   canvas.addEventListener("keydown", event => {
     const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
-    if (move) { event.preventDefault(); point(query + move[0], key + move[1]); }
+    if (move && entry) { event.preventDefault(); point(query + move[0], key + move[1]); }
   });
+  repaint.push(() => entry && show());
+  return load;
+}
+async function attention(box, widget) {
+  const select = box.querySelector("select"), look = viewer(box), exhibits = widgetOf("thumbnails")?.entries;
+  async function load() {
+    const entry = widget.entries[Number(select.value)];
+    await look(entry.png ? entry : await seen(exhibits[entry.exhibit], ...entry.place.split(".").map(Number)));
+  }
   select.addEventListener("change", load);
-  repaint.push(() => entry && bytes && show());
   await load();
 }
 async function player(box, widget) {
@@ -207,9 +227,10 @@ async function player(box, widget) {
   new IntersectionObserver(seen => { if (!seen[0].isIntersecting && timer) stop(); }).observe(canvas);
   go(0);
 }
+const pagesOfHeads = headPages(), opened = () => pagesOfHeads;
 const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget).map(f => {
   const widget = data.figures[f.dataset.figure].widget;
-  return {attention, player, text: () => null}[widget.kind](f, widget);
+  return {attention, player, thumbnails, text: () => null, heads: () => null}[widget.kind](f, widget);
 });
 
 /* draw what comes into view, the rest one by one when idle (paper and pictures want all of it); #all draws everything at once */
@@ -218,7 +239,7 @@ const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isInter
 const eager = location.hash === "#all" ? cells : cells.filter(c => c.getBoundingClientRect().top < innerHeight);
 cells.forEach(c => watch.observe(c));
 paint();
-Promise.all([...widgets, ...eager.map(draw)]).then(() => { root.dataset.ready = "1"; rest(cells.filter(c => !drawn.has(c))); });
+Promise.all([...widgets, ...eager.map(draw), pagesOfHeads.route?.()]).then(() => { root.dataset.ready = "1"; rest(cells.filter(c => !drawn.has(c))); });
 const idle = window.requestIdleCallback || (f => setTimeout(f, 50));
 function rest(waiting) {
   if (!waiting.length) { Promise.all(drawn.values()).then(() => { root.dataset.drawn = "1"; }); return; }
@@ -229,4 +250,3 @@ function rest(waiting) {
 let before;
 addEventListener("beforeprint", () => { before = root.dataset.theme; root.dataset.theme = "light"; cells.forEach(draw); paint(); });
 addEventListener("afterprint", () => { if (before) root.dataset.theme = before; else delete root.dataset.theme; paint(); });
-})();

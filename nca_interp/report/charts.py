@@ -86,7 +86,7 @@ def curves(
     layers: list[Any] = [seeds, means, points]
     if where:
         layers = [layer.transform_filter(where) for layer in layers]
-    layers = [*_reference_lines(references or [], zero), *([_swap_rule()] if swap else []), *layers]
+    layers = [*_reference_lines(references or [], zero), *([swap_rule()] if swap else []), *layers]
     if labels:
         layers.append(_end_labels(mean, regimes, low, high, height))
     return sized(
@@ -111,7 +111,8 @@ def _reference_lines(references: list[tuple[float, str]], zero: bool) -> list[An
     return layers
 
 
-def _swap_rule() -> Any:
+def swap_rule() -> Any:
+    """A dotted line at the embedding swap, x = 0 of `tokens`."""
     frame = pd.DataFrame({"tokens": [0.0], "text": ["embedding swap"]})
     base = alt.Chart(frame).encode(x="tokens:Q")
     rule = base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2)
@@ -150,8 +151,10 @@ def sized(chart: Any, height: int | Any) -> Any:
     )
 
 
-def heat(rows: pd.DataFrame, spans: dict[str, tuple[float, float]], where: str, written: bool) -> alt.LayerChart:
-    """Layer-by-head map. `rows`: layer, head, value, probe; `spans`: probe -> shared (low, high) of the colours."""
+def heat(rows: pd.DataFrame, spans: dict[str, tuple[float, float]], written: bool) -> alt.LayerChart:
+    """Layer-by-head map; the signals `probe` and `domain` choose. `rows`: domain, layer, head, a column for each probe, and `hits`,
+    the probes that the head is a hit of, each between two spaces. `spans`: probe -> shared (low, high) of the colours. The page sets
+    the signal `at` to the chosen [layer, head]."""
     x = alt.X("head:O", title="head", axis=alt.Axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False))
     y = alt.Y("layer:O", title="layer", axis=alt.Axis(labelOverlap=True, ticks=False, domain=False))
     color = alt.Color(
@@ -159,14 +162,20 @@ def heat(rows: pd.DataFrame, spans: dict[str, tuple[float, float]], where: str, 
         legend=None,
         scale=ramp_scale(domainMin=alt.ExprRef("spans[probe][0]"), domainMax=alt.ExprRef("spans[probe][1]")),
     )
-    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", format=".4f"), alt.Tooltip("chance:Q", format=".4f")]
-    base = alt.Chart(rows).transform_filter(where)
+    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", format=".4f")]
+    base = alt.Chart(rows).transform_filter("datum.domain == domain").transform_calculate(value="datum[probe]")
+    base = base.transform_filter("isValid(datum.value)")
     layers: list[Any] = [
         base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=1).encode(x, y, color, tooltip=tip)
     ]
+    hits = base.transform_filter("indexof(datum.hits, ' ' + probe + ' ') >= 0")
+    layers.append(hits.mark_rect(aria=False, filled=False, strokeWidth=2, stroke=signal("pal[2]")).encode(x, y))
     if written:
         tone = alt.ExprRef("(datum.value - spans[probe][0]) / (spans[probe][1] - spans[probe][0]) > 0.55 ? bg : fg")
         layers.append(base.mark_text(fontSize=10.5, color=tone).encode(x, y, text=alt.Text("value:Q", format=".2f")))
+    chosen = base.transform_filter("datum.layer == at[0] && datum.head == at[1]")
+    layers.append(chosen.mark_rect(aria=False, filled=False, strokeWidth=3, stroke=signal("fg")).encode(x, y))
     params = alt.param(name="spans", value={k: list(v) for k, v in spans.items()})
+    at = alt.param(name="at", value=[-1, -1])
     height = max(90, min(320, 26 * int(rows.layer.nunique())))
-    return sized(alt.layer(*layers).add_params(params), height)
+    return sized(alt.layer(*layers).add_params(params, at), height)

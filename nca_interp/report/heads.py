@@ -1,26 +1,19 @@
-"""What happens inside: probe scores over training, layer-by-head maps, attention patterns."""
+"""What happens inside: probe scores over training and layer-by-head maps. Pages of single heads: head_page.py."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from nca_interp.report import charts
-from nca_interp.report.numbers import fixed, listing, plain
+from nca_interp.report import charts, head_page
+from nca_interp.report.numbers import fixed, listing, plain, plural
 from nca_interp.report.outcome import mean_over_seeds, missing
-from nca_interp.report.page import Chart, Choice, Figure, Item, Widget
-from nca_interp.report.raster import attention_png
+from nca_interp.report.page import Chart, Choice, Figure, Item
 from nca_interp.report.tables import SCRATCH, Tables
 
 HIGHEST, AVERAGE = "highest head", "mean of heads"
-SHOWN_SEEDS = 3
+SHOWN_SEEDS, SHOWN_SCORES = 3, 250_000
+"""Whose head maps are drawn: seeds, and scores (8 bytes each in the page)."""
 AXIS = "tokens since the embedding swap"
-
-
-def _since_swap(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
-    """`tokens` counted from the swap: pre-pre-training is negative."""
-    length = tables.runs[tables.runs.stage == "ppt"].set_index("run").tokens
-    offset = rows.run.map(length).where(rows.stage == "ppt", 0.0).fillna(0.0)
-    return rows.assign(tokens=rows.tokens - offset)
 
 
 def _timeline(tables: Tables) -> pd.DataFrame:
@@ -28,11 +21,11 @@ def _timeline(tables: Tables) -> pd.DataFrame:
     rows = tables.probes[
         tables.probes.regime.isin(tables.main) & tables.probes.run.isin(tables.finished) & tables.probes.value.notna()
     ]
-    rows = _since_swap(tables, rows[rows.stage.isin(["ppt", "pt"])])
+    rows = tables.since_swap(rows[rows.stage.isin(["ppt", "pt"])])
     keys = ["run", "regime", "domain", "seed", "stage", "step", "tokens", "probe", "unit"]
     whole = rows[rows["head"].isna()]
     grouped = rows[rows["head"].notna()].groupby(keys, as_index=False, sort=False)
-    chance = {"chance": ("chance", "mean")}
+    chance = {"chance": ("chance", "mean"), "null_95": ("null_95", "mean")}
     return pd.concat(
         [
             grouped.agg(value=("value", "max"), **chance).assign(line=HIGHEST),
@@ -53,19 +46,18 @@ def _mean(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _references(rows: pd.DataFrame, line: str) -> list[tuple[float, str]]:
-    chance = rows.chance.dropna()
+    """Chance and, for the highest head, what random models reach: the 95th percentile of their heads where it was measured,
+    else the highest head of scratch before its first step."""
+    chance, null = rows.chance.dropna(), rows.null_95.dropna()
     found = [(float(chance.mean()), f"chance {fixed(chance.mean())}")] if len(chance) else []
     random = rows[(rows.regime == SCRATCH) & (rows.step == 0) & (rows.stage == "pt")].value
-    if line == HIGHEST and len(random):
-        # two labels of one height would cover each other
-        value, span = float(random.mean()), rows.value.max() - rows.value.min()
-        near = bool(found) and abs(value - found[0][0]) < 0.07 * span
-        found = (
-            [(found[0][0], f"chance {fixed(found[0][0])}; random weights {fixed(value)}")]
-            if near
-            else [*found, (value, f"random weights {fixed(value)}")]
-        )
-    return found
+    if line != HIGHEST or not (len(null) or len(random)):
+        return found
+    value, name = (null.mean(), "random models, 95th percentile") if len(null) else (random.mean(), "random weights")
+    # two labels of one height would cover each other
+    if found and abs(value - found[0][0]) < 0.07 * (rows.value.max() - rows.value.min()):
+        return [(found[0][0], f"{found[0][1]}; {name} {fixed(value)}")]
+    return [*found, (float(value), f"{name} {fixed(value)}")]
 
 
 def induction(tables: Tables, probe: str = "induction") -> list[Item]:
@@ -94,7 +86,7 @@ def induction(tables: Tables, probe: str = "induction") -> list[Item]:
         told.append(_ending(tables, rows[(rows.line == HIGHEST) & (rows.domain == domain)], title))
     encoding = (
         "Attention from the second occurrence of a random token to the token after its first. Left of the swap: pre-pre-training (the same "
-        "runs in every panel); right: pre-training. Thick: mean over seeds; thin: single seeds; dashed: chance and, for the highest head, weights at random."
+        "runs in every panel); right: pre-training. Thick: mean over seeds; thin: single seeds; dashed: chance and, for the highest head, what random weights reach."
     )
     return [
         Figure("fig-induction", " ".join(t for t in told if t), encoding, rows.drop(columns=["unit"]), tuple(views))
@@ -154,52 +146,47 @@ def explorer(tables: Tables, skip: tuple[str, ...] = ("induction",)) -> list[Ite
 
 
 def head_map(tables: Tables) -> list[Item]:
-    """Scores of every head at the final checkpoint, probe by probe."""
-    rows = tables.probes[
-        tables.probes["head"].notna() & (tables.probes.stage == "pt") & tables.probes.regime.isin(tables.main)
-    ]
-    rows = rows[rows.run.isin(tables.finished)]
+    """Scores of every head at the final checkpoint, probe by probe; each head has a page of its own."""
+    rows = tables.final_scores
+    rows = rows[rows.value.notna()]
     if rows.empty:
         return [missing("score of single heads", "probes.csv")]
-    last = rows.groupby("run").step.transform("max")
-    columns = ["run", "regime", "domain", "seed", "step", "probe", "layer", "head", "value", "chance", "sd", "unit"]
-    rows = rows[rows.step == last][columns]
-    spans = {str(p): (float(g.value.min()), float(g.value.max()) + 1e-9) for p, g in rows.groupby("probe")}
-    where = "datum.probe == probe && datum.domain == domain"
-    seeds = sorted(rows.seed.unique())[:SHOWN_SEEDS]
+    spans = {str(p): (float(g.value.min()), float(g.value.max()) + 1e-9) for p, g in rows.groupby("probe", sort=False)}
+    seeds = _drawn_seeds(rows)
+    wide = _wide(rows[rows.seed.isin(seeds)])
     views = []
     for regime in tables.main:
         for seed in seeds:
-            part = rows[(rows.regime == regime) & (rows.seed == seed)]
+            part = wide[(wide.regime == regime) & (wide.seed == seed)]
             if len(part):
                 name = f"{regime}, seed {int(seed)}"
-                views.append(
-                    Chart(charts.heat(part, spans, where, rows["head"].nunique() <= 6), f"Heads of {name}", name)
-                )
-    probes = list(rows.probe.unique())
-    probes.sort(key=lambda p: p != "induction")
-    chance = rows.groupby("probe").chance.mean()
-    options = tuple((p, f"{p} (chance {fixed(chance[p])})" if pd.notna(chance[p]) else p) for p in probes)
+                chart = charts.heat(part.drop(columns=["regime", "seed"]), spans, rows["head"].nunique() <= 6)
+                views.append(Chart(chart, f"Heads of {name}", name))
+    probes = sorted(spans, key=lambda p: p != "induction")
     choices = (
-        Choice("probe", "Probe", options),
+        Choice("probe", "Probe", tuple((p, _option(rows[rows.probe == p])) for p in probes)),
         Choice("domain", "Domain", tuple((d, t) for d, t in tables.domains.items() if d in set(rows.domain))),
     )
-    top = rows[rows.probe == probes[0]].sort_values("value").iloc[-1]
-    finding = (
-        f"Highest {probes[0]} score of any head: {fixed(top.value)}, layer {plain(top.layer)} head {plain(top['head'])} of {top.regime} "
-        f"on {tables.domain_label(top.domain)}, seed {plain(top.seed)} (chance {fixed(top.chance)})."
+    hidden = f" Drawn are the first {plural(len(seeds), 'seed')} of {rows.seed.nunique()}." if rows.seed.nunique() > len(seeds) else ""  # fmt: skip
+    outlined = (
+        " Outlined: hits, above the probe's threshold and the 95th percentile of the heads of randomly initialised models."
+        if rows.hit.notna().any()
+        else ""
     )
-    hidden = (
-        f" The first {SHOWN_SEEDS} seeds are drawn; the table has all." if rows.seed.nunique() > SHOWN_SEEDS else ""
+    encoding = (
+        "Click a head, or choose it with the arrow keys and press Enter, for its page. Final pre-training checkpoint; a row is a layer, a column a head, "
+        f"darker (in dark mode: lighter) is higher. One colour scale for all maps of a probe.{outlined} Heads of different seeds do not correspond.{hidden} "
+        "The data name the highest head of each model; tables/probes.csv holds every head."
     )
-    encoding = f"Final pre-training checkpoint; a row is a layer, a column a head, darker (in dark mode: lighter) is higher. One colour scale for all maps of a probe. Heads of different seeds do not correspond.{hidden}"
+    first = rows[rows.probe == probes[0]]
     return [
         Figure(
             "fig-heads",
-            finding,
+            f"{_highest(tables, first)} {_hits(tables, first)}".strip(),
             encoding,
-            rows,
+            _summary(rows),
             tuple(views),
+            widget=head_page.pages(tables, rows[rows.seed.isin(seeds)]),
             choices=choices,
             columns=max(2, len(seeds)),
             swatches=False,
@@ -207,38 +194,62 @@ def head_map(tables: Tables) -> list[Item]:
     ]
 
 
-def patterns(tables: Tables) -> list[Item]:
-    """Attention of chosen heads on a real sequence, cell by cell."""
-    if not tables.patterns:
-        return [missing("attention pattern", "patterns.npz")]
-    entries, rows = [], []
-    ordered = sorted(tables.patterns, key=lambda p: p[0]["regime"] != tables.reference)
-    for entry, pattern in ordered:
-        name = f"{entry['regime']}, {tables.domain_label(entry.get('domain') or '')}, seed {entry['seed']}: layer {entry['layer']} head {entry['head']} ({entry['name']})"
-        entries.append(
-            {
-                "name": name,
-                "size": int(pattern.shape[0]),
-                "tokens": [str(t) for t in entry["tokens"]],
-                "png": attention_png(pattern),
-            }
-        )
-        rows.append(
-            {k: entry.get(k) for k in ("regime", "domain", "seed", "stage", "step", "layer", "head", "name", "score")}
-        )
-    best, first = ordered[0][0], entries[0]["name"]
-    finding = f"{first}, score {fixed(best['score'])}." if best.get("score") is not None else f"{first}."
-    encoding = (
-        "A row is a query token, a column a key token it may look back at; darker (in dark mode: lighter) is more attention, on a square-root "
-        "scale so that small weights show. Point at a cell, or focus the map and use the arrow keys, to read both tokens and the probability."
-    )
-    return [
-        Figure(
-            "fig-pattern",
-            finding,
-            encoding,
-            pd.DataFrame(rows),
-            widget=Widget("attention", {"entries": entries}),
-            swatches=False,
-        )
+def _drawn_seeds(rows: pd.DataFrame) -> list[int]:
+    """The first seeds, as many as fit: three, fewer where models are large, at least one."""
+    sizes = rows.groupby(rows.seed.astype(int)).size().sort_index().cumsum()
+    fitting = sum(int(n) <= SHOWN_SCORES for n in sizes[:SHOWN_SEEDS])
+    return [int(s) for s in sizes.index[: max(1, fitting)]]
+
+
+def _wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a head, a column a probe."""
+    keys = ["run", "regime", "domain", "seed", "layer", "head"]
+    wide = rows.pivot_table(index=keys, columns="probe", values="value", sort=False)
+    hits = rows[rows.hit == 1].groupby(keys, sort=False).probe.agg(lambda names: f" {'  '.join(names)} ")
+    return wide.assign(hits=hits.reindex(wide.index).fillna("")).reset_index()
+
+
+def _summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """The highest head of each run and probe, the mean over heads, reference levels and hits."""
+    keys = ["run", "probe"]
+    best = rows.loc[rows.groupby(keys, sort=False).value.idxmax()].set_index(keys)
+    grouped = rows.groupby(keys, sort=False)
+    best = best.assign(mean=grouped.value.mean(), hits=grouped.hit.sum(min_count=1), heads=grouped.size())
+    columns = ["run", "regime", "domain", "seed", "step", "probe", "layer", "head", "value", "mean", "chance", "null_95", "hits", "heads", "unit"]  # fmt: skip
+    return best.reset_index()[columns]
+
+
+def _option(rows: pd.DataFrame) -> str:
+    """A probe with its reference levels, as the selector shows it."""
+    known = [
+        f"{name} {fixed(rows[column].mean())}"
+        for column, name in (("chance", "chance"), ("null_95", "random models’ 95th percentile"))
+        if rows[column].notna().any()
     ]
+    if rows.hit.notna().any():
+        known.append(f"hits {int(rows.hit.sum())} of {int(rows.hit.notna().sum())}")
+    return f"{rows.probe.iloc[0]} ({'; '.join(known)})" if known else str(rows.probe.iloc[0])
+
+
+def _highest(tables: Tables, rows: pd.DataFrame) -> str:
+    top = rows.sort_values("value").iloc[-1]
+    return (
+        f"Highest {top.probe} score of any head: {fixed(top.value)}, layer {plain(top.layer)} head {plain(top['head'])} of {top.regime} "
+        f"on {tables.domain_label(top.domain)}, seed {plain(top.seed)} (chance {fixed(top.chance)})."
+    )
+
+
+def _hits(tables: Tables, rows: pd.DataFrame) -> str:
+    """How many heads of each regime are hits of one probe; nothing where no random models were measured."""
+    rows = rows[rows.hit.notna()]
+    if rows.empty:
+        return ""
+    corrected = tables.hits.merge(rows[["run", "step", "probe"]].drop_duplicates(), on=["run", "step", "probe"])
+    told = []
+    for regime in tables.main:
+        part, sure = rows[rows.regime == regime], corrected[corrected.regime == regime].hits_fdr.dropna()
+        if len(part):
+            fdr = f" ({int(sure.sum())} at a false discovery rate of 5 %)" if len(sure) else ""
+            told.append(f"{regime} {int(part.hit.sum())} of {plural(len(part), 'head')}{fdr}")
+    random = f"; random models’ 95th percentile {fixed(rows.null_95.mean())}" if rows.null_95.notna().any() else ""
+    return f"Hits, all domains and seeds: {listing(told)}{random}."

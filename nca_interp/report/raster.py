@@ -27,8 +27,20 @@ def attention_png(pattern: np.ndarray) -> str:
     """
     if pattern.ndim != 2 or pattern.shape[0] != pattern.shape[1]:
         raise ValueError(f"pattern: shape {pattern.shape}; a square [query, key] array is needed")
-    levels = np.rint(255 * np.sqrt(np.clip(np.nan_to_num(pattern.astype(np.float64)), 0, 1))).astype(np.uint8)
-    return _data_uri(Image.fromarray(levels))
+    return _data_uri(Image.fromarray(_levels(pattern)))
+
+
+def sheet_png(thumbnails: np.ndarray) -> str:
+    """Data URI of thumbnails [layer, head, side, side] as one image, a row of heads a layer, in the levels of `attention_png`."""
+    layers, heads, side, _ = thumbnails.shape
+    return _data_uri(
+        Image.fromarray(_levels(thumbnails).transpose(0, 2, 1, 3).reshape(layers * side, heads * side).copy())
+    )
+
+
+def _levels(attention: np.ndarray) -> np.ndarray:
+    values = np.clip(np.nan_to_num(attention.astype(np.float64)), 0, 1)
+    return np.rint(255 * np.sqrt(values)).astype(np.uint8)
 
 
 def state_colors(n_states: int) -> list[tuple[int, int, int]]:

@@ -41,6 +41,14 @@ def _file(name: str) -> str:
     return (resources.files("nca_interp.report") / name).read_text(encoding="utf-8")
 
 
+SCRIPTS = ("heads.js", "app.js")
+
+
+def script() -> str:
+    """The page's own script: one scope over all files, so functions of each are known to all."""
+    return '(() => {\n"use strict";\n' + "".join(map(_file, SCRIPTS)) + "})();\n"
+
+
 def embed(value: Any) -> Markup:
     """JSON that cannot leave its script element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
@@ -119,7 +127,7 @@ def _figure(figure: Figure, shared: dict[str, Any]) -> dict[str, Any]:
 def render(page: Page) -> str:
     """The whole HTML text of a page. Raises RunFailed when it would exceed 10 MB, naming the largest figures."""
     figures, shared = _figures(page)
-    app, vega = _file("app.js"), bundle()
+    app, vega = script(), bundle()
     policy = (
         f"default-src 'none'; script-src '{script_hash(vega)}' '{script_hash(app)}'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -133,7 +141,7 @@ def render(page: Page) -> str:
     ]
     html = environment.from_string(_file("template.html.j2")).render(
         page=page, legend=legend, policy=policy, css=Markup(_file("style.css")), palette=Markup(_palette_css()),
-        vega=Markup(vega), app=Markup(app), record=embed(page.record),
+        heads=any(f["widget"] and f["widget"]["kind"] == "heads" for f in figures.values()), vega=Markup(vega), app=Markup(app), record=embed(page.record),
         data=embed({"figures": figures, "datasets": shared, "themes": THEMES, "config": config(), "study": page.record["study"]}),
     )  # fmt: skip
     size = len(html.encode())

@@ -16,14 +16,17 @@ from nca_interp.store import StudyDir, read_json, sha256_file
 
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
-    "checkpoint_sha256", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
+    "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
 }  # fmt: skip
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
     "flops tokens_per_second spikes nonfinite skipped precision checkpoint_sha256",
     "metrics": "run regime domain seed stage step tokens loss val_loss val_bpb grad_norm lr tokens_per_second",
-    "probes": "run regime domain seed stage step tokens probe layer head value chance sd unit n",
+    "probes": "run regime domain seed stage step tokens probe layer head value chance null_95 hit sd unit n",
+    "hits": "run regime domain seed stage step tokens probe heads models threshold null_95 best top_mean hits hits_fdr fdr_least",
+    "causes": "run regime domain seed stage step tokens probe layer head value chance sd unit n metric by site how full rank p "
+    "from_layer from_head at",
     "contrasts": "family domain metric treated control n effect low high p p_holm margin detectable ppl_change_pct verdict "
     "sentence",
     "pairs": "family domain metric treated control seed treated_value control_value difference",
@@ -48,6 +51,18 @@ class RegimeInfo:
     name: str
     label: str
     role: str
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """The attention of every head of one checkpoint on one sequence."""
+
+    entry: dict[str, Any]
+    """key, run, regime, domain, seed, stage, step, shown, tokens (docs/tables.md)."""
+    thumbnails: np.ndarray
+    """[layer, head, side, side]: largest attention in each block of queries and keys."""
+    patterns: dict[tuple[int, int], np.ndarray]
+    """(layer, head) -> [query, key], of the heads that were exported whole."""
 
 
 class Tables:
@@ -110,6 +125,21 @@ class Tables:
         ]
         return rows.sort_values("step").groupby("run", sort=False).tail(1)
 
+    @cached_property
+    def final_scores(self) -> pd.DataFrame:
+        """Rows of `probes` of every head of the compared regimes at the end of a finished pre-training."""
+        rows = self.probes[
+            self.probes["head"].notna() & (self.probes.stage == "pt") & self.probes.regime.isin(self.main)
+        ]
+        rows = rows[rows.run.isin(self.finished)]
+        return rows[rows.step == rows.groupby("run").step.transform("max")]
+
+    def since_swap(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """`rows` with tokens counted from the embedding swap: pre-pre-training is negative."""
+        length = self.runs[self.runs.stage == "ppt"].set_index("run").tokens
+        offset = rows.run.map(length).where(rows.stage == "ppt", 0.0).fillna(0.0)
+        return rows.assign(tokens=rows.tokens - offset)
+
     @property
     def n_seeds(self) -> int:
         """Replications the study asks for."""
@@ -140,13 +170,20 @@ class Tables:
         return _loss_rows(self.pairs, family, where)
 
     @cached_property
-    def patterns(self) -> list[tuple[dict[str, Any], np.ndarray]]:
-        """Attention patterns: (description, array [query, key])."""
+    def exhibits(self) -> list[Exhibit]:
+        """Checkpoints and sequences whose attention is shown; UserError for files of an earlier version."""
         listing, arrays = self.dir.tables / "patterns.json", self.dir.tables / "patterns.npz"
         if not (listing.is_file() and arrays.is_file()):
             return []
-        with np.load(arrays, allow_pickle=False) as stored:
-            return [(entry, np.asarray(stored[entry["key"]])) for entry in read_json(listing) if entry["key"] in stored]
+        entries = read_json(listing)
+        try:
+            with np.load(arrays, allow_pickle=False) as stored:
+                return [
+                    Exhibit(e, stored[f"{e['key']}-thumbnails"], {(w[0], w[1]): p for w, p in zip(e["whole"], stored[f"{e['key']}-whole"], strict=True)})
+                    for e in entries
+                ]  # fmt: skip
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{listing}: not as expected ({error}); run `nca-interp analyze` again") from None
 
     @cached_property
     def trajectory(self) -> dict[str, Any] | None:

@@ -197,17 +197,22 @@ def test_complexity_names_sources_regimes_and_domains(tables):
 
 def test_patterns_trajectory_and_definitions(study, tables):
     entries = json.loads((study / "tables/patterns.json").read_text())
-    assert {(e["regime"], e["probe"]) for e in entries} == {
-        (r, p) for r in ("nca", "scratch") for p in ("induction", "previous_token")
-    }
+    assert [(e["run"], e["shown"]) for e in entries] == [
+        ("pt.nca.math.s0", "random tokens twice"),
+        ("pt.nca.math.s0", "a validation row"),
+        ("pt.scratch.math.s0", "random tokens twice"),
+        ("pt.scratch.math.s0", "a validation row"),
+        ("ppt.nca.s0", "its own synthetic data"),
+    ]
     with np.load(study / "tables/patterns.npz") as arrays:
         for entry in entries:
-            pattern = arrays[entry["key"]]
-            assert pattern.shape == (len(entry["tokens"]),) * 2
-            np.testing.assert_allclose(pattern.sum(1), 1, atol=1e-5)
-            assert not np.triu(pattern, 1).any()
-    best = tables["probes"].query("run == 'pt.nca.math.s0' and probe == 'induction'")
-    assert entries[0]["score"] == best.value.max()
+            whole, small = arrays[f"{entry['key']}-whole"], arrays[f"{entry['key']}-thumbnails"]
+            layers, heads, side, _ = small.shape
+            assert entry["whole"] == [[layer, head] for layer in range(layers) for head in range(heads)]
+            assert whole.shape == (layers * heads, *(len(entry["tokens"]),) * 2)
+            np.testing.assert_allclose(whole.astype(float).sum(-1), 1, atol=2e-3)
+            assert not np.triu(whole, 1).any()
+            assert (small.max((2, 3)).ravel() == whole.max((1, 2))).all()
     trajectory = json.loads((study / "tables/trajectory.json").read_text())
     row = np.concatenate(trajectory["tokens"])
     assert any(np.array_equal(row, r[: len(row)]) for r in TokenFile.open(study / "tokens/nca").val)

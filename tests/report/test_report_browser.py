@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from nca_interp.report.raster import state_colors
+from nca_interp.report.tables import Tables
 from nca_interp.report.theme import THEMES
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -142,20 +143,24 @@ def test_player_shows_every_frame(desk: Visit, study: Path):
 
 
 def test_pattern_reads_out_tokens_and_probability(desk: Visit, study: Path):
-    entry = json.loads((study / "tables" / "patterns.json").read_text())[0]
-    pattern = np.load(study / "tables" / "patterns.npz")[entry["key"]]
-    desk.page.select_option("#fig-pattern select.entry", "1")
+    exhibit = next(e for e in Tables(study).exhibits if e.entry["run"] == "pt.nca.web.s0")
+    scores = pd.read_csv(study / "tables" / "probes.csv").query(
+        "run == 'pt.nca.web.s0' and probe == 'induction' and step == 1024"
+    )
+    best = scores.loc[scores.value.idxmax()]
+    pattern, tokens = exhibit.patterns[int(best.layer), int(best["head"])], exhibit.entry["tokens"]
+    desk.page.select_option("#fig-pattern select.entry", "0")
     desk.page.wait_for_timeout(300)
-    canvas = desk.page.locator("canvas.map")
+    canvas = desk.page.locator("#fig-pattern canvas.map")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     assert box
-    query, key, size = 70, 41, len(entry["tokens"])
+    query, key, size = 70, 41, len(tokens)
     canvas.hover(position={"x": (key + 0.5) / size * box["width"], "y": (query + 0.5) / size * box["height"]})
     said = desk.page.inner_text("#fig-pattern output")
     assert f"query {query}" in said
     assert f"key {key}" in said
-    assert entry["tokens"][query].strip() in said
+    assert tokens[query].strip() in said
     assert abs(float(said.rsplit(" ", 1)[1]) - pattern[query, key]) < 0.005
     canvas.press("ArrowLeft")
     assert f"key {key - 1}" in desk.page.inner_text("#fig-pattern output")

@@ -130,6 +130,7 @@ def test_missing_optional_tables_leave_a_sentence(tmp_path: Path):
         "published",
         "inference",
         "learned",
+        "causes",
         "patterns",
         "trajectory",
     )
