@@ -169,7 +169,13 @@ def _pairs_of_tasks(tables: Tables, found: Causes) -> pd.DataFrame:
         for regime in tables.main:
             pairs = [((place, a), (place, b)) for i, a in enumerate(losses) for b in losses[i + 1 :]]
             crossed = found.of("cross_stage")
-            crossed = crossed[(crossed.place == place) & (crossed.regime == regime)].drop_duplicates(["metric", "by"])
+            crossed = crossed[
+                (crossed.place == place)
+                & (crossed.regime == regime)
+                & crossed.metric.isin(wide)
+                & crossed.by.isin(wide)
+            ]
+            crossed = crossed.drop_duplicates(["metric", "by"])
             pairs = [*(((BEFORE, r.metric), (place, r.by)) for r in each(crossed)), *pairs]
             for one, other in pairs:
                 told.append(_pair(wide, regime, place, one, other))
