@@ -202,8 +202,7 @@ def test_patterns_trajectory_and_definitions(study, tables):
         ("pt.nca.math.s0", "a validation row"),
         ("pt.scratch.math.s0", "random tokens twice"),
         ("pt.scratch.math.s0", "a validation row"),
-        ("ppt.nca.s0", "its own synthetic data"),
-    ]
+    ]  # the pre-pre-training was not analysed
     with np.load(study / "tables/patterns.npz") as arrays:
         for entry in entries:
             whole, small = arrays[f"{entry['key']}-whole"], arrays[f"{entry['key']}-thumbnails"]
