@@ -72,6 +72,5 @@ def _nll_sum(logits: torch.Tensor, targets: torch.Tensor, learn: bool) -> torch.
     # log sum exp = highest - log p(highest): p(highest) >= 1 / vocabulary, so nothing underflows
     total = ((highest - p.amax(1).log() - at_target) * counted).sum()
     if learn:
-        p.scatter_add_(1, index, p.new_full((len(p), 1), -1.0))
-        torch.mul(p, counted[:, None], out=logits)
+        logits.copy_(p.scatter_add_(1, index, p.new_full((len(p), 1), -1.0)).mul_(counted[:, None]))
     return total
