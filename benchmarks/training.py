@@ -9,7 +9,7 @@ Loops, each in a process of its own, all on the same LlamaForCausalLM with the s
   published        habits of the published code: additive mask tensor, AdamW not fused, loss over all logits;
                    `published, 64,000 rows` also allocates a head of 64,000 rows, as it does
 All processes live at once and take turns of about `--turn` seconds, every round in another order, while the others
-sleep: whatever else the machine does meets all alike. Rates are medians over the rounds. A ratio is the median of the
+sleep: whatever else the machine does meets all alike. A loop whose step takes several turns sits out some rounds. Rates are medians over the rounds. A ratio is the median of the
 rounds' own ratios, with its quartiles; that in processor time (all threads) stands beside that on the clock.
 MFU: model FLOPs (6 x parameters in products + causal attention) over those of a square matrix product in the same round.
 "first step": seconds from the start of the process, imports, and compiling without a cache, to the end of step 1.
@@ -28,6 +28,7 @@ from multiprocessing.context import SpawnContext
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from training_loops import LOOPS, SIZES, Setting, Size, Turn, synchronise, train, write_tokens
 
 LEAST_ROUNDS, WARM_UP = 4, 2
@@ -37,7 +38,8 @@ class Racer:
     """A loop in a process of its own."""
 
     def __init__(self, context: SpawnContext, setting: Setting, size: Size, loop: str, folder: Path) -> None:
-        self.loop, self.size, self.turns, self.alive = loop, size, list[Turn](), True
+        self.loop, self.size, self.alive = loop, size, True
+        self.turns: dict[int, Turn] = {}
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=train, args=(theirs, setting, size, loop, folder), daemon=True)
         begin = time.perf_counter()
@@ -57,10 +59,12 @@ class Racer:
                 self.alive = False
         return None
 
-    def turn(self, seconds: float) -> None:
-        """Let it take steps for about `seconds`, at least one."""
-        if turn := self._take(max(1, round(seconds / self.step_seconds)) if self.step_seconds else 1):
-            self.turns.append(turn)
+    def turn(self, number: int, seconds: float) -> None:
+        """Let it take steps for about `seconds` in this round; one step, in fewer rounds, where that is much longer."""
+        if number % max(1, int(self.step_seconds / seconds / 2)) == 0 and (
+            turn := self._take(max(1, round(seconds / self.step_seconds)))
+        ):
+            self.turns[number] = turn
 
     def stop(self) -> None:
         """End the process."""
@@ -69,9 +73,10 @@ class Racer:
         self.process.join(60)
         self.process.kill()
 
-    def rates(self, cpu: bool = False) -> np.ndarray:
-        """Tokens a second of each round, on the clock or of processor time."""
-        return np.array([self.size.tokens * t.steps / (t.cpu if cpu else t.seconds) for t in self.turns])
+    def rates(self, cpu: bool = False) -> pd.Series:
+        """Tokens a second by round, on the clock or of processor time."""
+        tokens = self.size.tokens
+        return pd.Series({k: tokens * t.steps / (t.cpu if cpu else t.seconds) for k, t in self.turns.items()})
 
 
 def main() -> None:
@@ -108,16 +113,18 @@ def _race(args: argparse.Namespace, setting: Setting, size: Size, name: str, fol
             _say(
                 f"{name}, {loop}: first step after {racers[-1].first:.1f} s, then {racers[-1].step_seconds:.3f} s a step"
             )
+        racers = [racer for racer in racers if racer.alive]
+        seconds = max(args.turn, min(racer.step_seconds for racer in racers))
         begin = time.perf_counter()
         while len(peaks) < LEAST_ROUNDS or time.perf_counter() - begin < args.seconds:
             for racer in order.sample(racers, len(racers)):
-                racer.turn(args.turn)
+                racer.turn(len(peaks), seconds)
             peaks.append(_product_rate(setting))
             _say(f"{name}, round {len(peaks)}, {time.perf_counter() - begin:.0f} s")
     finally:
         for racer in racers:
             racer.stop()
-    _print(name, size, [racer for racer in racers if racer.alive], np.array(peaks))
+    _print(name, size, [racer for racer in racers if racer.alive], pd.Series(peaks))
 
 
 def _say(text: str) -> None:
@@ -140,25 +147,25 @@ def _product_rate(setting: Setting) -> float:
     return best
 
 
-def _print(name: str, size: Size, racers: list[Racer], peaks: np.ndarray) -> None:
+def _print(name: str, size: Size, racers: list[Racer], peaks: pd.Series) -> None:
     print(
         f"\n{name}: {size.model.n_params(size.vocab):,} parameters, vocabulary {size.vocab:,}, {size.batch} x "
-        f"{size.model.n_ctx} tokens a step; {len(peaks)} rounds; matrix product {np.median(peaks) / 1e9:,.0f} GFLOP/s"
+        f"{size.model.n_ctx} tokens a step; {len(peaks)} rounds; matrix product {peaks.median() / 1e9:,.0f} GFLOP/s"
     )
     bases = [racer for racer in racers if racer.loop.startswith("ours")]
     head = ["loop", "tokens/s", "a CPU s", *(f"{base.loop} / it{of}" for base in bases for of in (", clock", ", CPU"))]
     rows = [[*head, "MFU", "peak GB", "first step s", "data", f"loss at {1 + WARM_UP}"]]
     for racer in racers:
-        mfu = np.median(racer.rates() * size.model.flops_per_token(size.vocab) / peaks)
-        waited = [share for turn in racer.turns for share in turn.waited]
+        mfu = (racer.rates() * size.model.flops_per_token(size.vocab) / peaks).median()
+        waited = [share for turn in racer.turns.values() for share in turn.waited]
         rows.append(
             [
                 racer.loop,
-                f"{np.median(racer.rates()):,.0f}",
-                f"{np.median(racer.rates(cpu=True)):,.0f}",
+                f"{racer.rates().median():,.0f}",
+                f"{racer.rates(cpu=True).median():,.0f}",
                 *(_ratio(base.rates(cpu) / racer.rates(cpu)) for base in bases for cpu in (False, True)),
                 f"{mfu:.1%}",
-                f"{racer.turns[-1].memory / 1e9:.2f}",
+                f"{max(turn.memory for turn in racer.turns.values()) / 1e9:.2f}",
                 f"{racer.first:.1f}",
                 f"{np.median(waited):.3%}" if waited else "",
                 f"{racer.losses[-1]:.4f}",
@@ -170,8 +177,8 @@ def _print(name: str, size: Size, racers: list[Racer], peaks: np.ndarray) -> Non
             print("|---" * len(row) + "|")
 
 
-def _ratio(of_rounds: np.ndarray) -> str:
-    low, middle, high = np.percentile(of_rounds, [25, 50, 75])
+def _ratio(of_rounds: pd.Series) -> str:
+    low, middle, high = of_rounds.quantile([0.25, 0.5, 0.75])
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-BLOCK = 128
+
+def block_rows(d_head: int) -> int:
+    """Queries at a time: small blocks compute less of the future, large ones are better products (docs/performance.md)."""
+    return min(128, max(32, 2 * d_head))
 
 
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -51,10 +54,10 @@ def _attention_backward(
 
 def _patterns(Q: torch.Tensor, K: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """For each block of (scaled) queries its rows, and the pattern [batch * head, rows, keys up to the last row]."""
-    n = Q.shape[1]
-    future = torch.full((BLOCK, BLOCK), -math.inf, dtype=Q.dtype).triu_(1)
-    for start in range(0, n, BLOCK):
-        rows = slice(start, min(n, start + BLOCK))
+    n, block = Q.shape[1], block_rows(Q.shape[2])
+    future = torch.full((block, block), -math.inf, dtype=Q.dtype).triu_(1)
+    for start in range(0, n, block):
+        rows = slice(start, min(n, start + block))
         size = rows.stop - start
         S = torch.bmm(Q[:, rows], K[:, : rows.stop].transpose(1, 2))
         S[:, :, start:] += future[:size, :size]
