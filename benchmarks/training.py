@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 from training_loops import LOOPS, SIZES, Setting, Size, Turn, synchronise, train, write_tokens
 
-LEAST_ROUNDS, WARM_UP = 4, 2
+LEAST_ROUNDS, WARM_UP = 3, 2
 
 
 class Racer:
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help=f"a size, for the turns; at least {LEAST_ROUNDS} rounds"
+        "--seconds", type=float, default=45.0, help=f"a size, for the turns; at least {LEAST_ROUNDS} rounds"
     )
     parser.add_argument("--turn", type=float, default=0.7, help="seconds")
     args = parser.parse_args()

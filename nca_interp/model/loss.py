@@ -39,14 +39,15 @@ class _LinearNll(torch.autograd.Function):
         cpu = hidden.device.type == "cpu"
         rows = min(len(hidden), max(MIN_ROWS, LOGITS.get(hidden.device.type, LOGITS["cpu"]) // n_vocab))
         few, some = (max(1, CACHED // n_vocab), SLICE) if cpu else (rows, n_vocab)
-        buffer = hidden.new_empty(rows, n_vocab)  # one for all chunks: fresh memory costs a page fault every 4 kB
+        # one for all chunks: fresh memory costs page faults; rows of a GPU begin at 128 bytes, or its products are slow
+        buffer = hidden.new_empty(rows, n_vocab if cpu else -(-n_vocab // 64) * 64)[:, :n_vocab]
         for x, y, start in zip(hidden.split(rows), targets.split(rows), range(0, len(hidden), rows), strict=True):
             logits = torch.mm(x, head.T, out=buffer[: len(x)])
             for piece, target in zip(logits.split(few), y.split(few), strict=True):
                 total += _nll_sum(piece, target, learn)
             if grad_hidden is None or grad_weight is None:
                 continue
-            error = logits
+            error = logits  # by now
             torch.mm(error, head, out=grad_hidden[start : start + rows])
             for columns, sums in zip(error.split(some, 1), grad_weight.split(some), strict=True):
                 if error.dtype == grad_weight.dtype:
