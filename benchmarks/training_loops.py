@@ -72,7 +72,10 @@ class Turns:
         self._await()
 
     def _await(self) -> bool:
-        self.steps = self.connection.recv()
+        try:
+            self.steps = self.connection.recv()
+        except EOFError:  # nobody is left to ask
+            self.steps = 0
         self.losses: list[float] = []
         self.waited: list[float] = []
         self.begin, self.cpu = time.perf_counter(), time.process_time()
