@@ -12,75 +12,68 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-BLOCK = 128
+
+def block_rows(d_head: int) -> int:
+    """Queries at a time: small blocks compute less of the future, large ones are better products (docs/performance.md)."""
+    return min(128, max(32, 2 * d_head))
 
 
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """softmax(q k^T / sqrt(d_head), causal) v; all [batch, position, head, d_head], the result too."""
+    scale = q.shape[-1] ** -0.5
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        return _attention(q, k, v)
+        # scaled and ordered out here, where a compiler can do it together with what comes before
+        Q, K, V = (x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3]) for x in (q * scale, k, v))
+        return _attention(Q, K, V).view(q.transpose(1, 2).shape).transpose(1, 2)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return out.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
 
 
-# an operator, so that a compiler leaves it whole instead of unrolling its blocks
+# an operator, so that a compiler leaves it whole instead of unrolling its blocks; all [batch * head, position, d_head]
 @torch.library.custom_op("nca_interp::causal_attention", mutates_args=())
-def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    (Q, K, V), out = _by_head(q, k, v), torch.empty(q.shape, dtype=q.dtype)
-    by_head = out.transpose(1, 2)
+def _attention(Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor) -> torch.Tensor:
+    out = torch.empty_like(Q)
     for rows, P in _patterns(Q, K):
-        by_head[:, :, rows] = torch.bmm(P, V[:, : rows.stop]).view(by_head[:, :, rows].shape)
+        out[:, rows] = torch.bmm(P, V[:, : rows.stop])
     return out
 
 
 @torch.library.custom_op("nca_interp::causal_attention_backward", mutates_args=())
 def _attention_backward(
-    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    grad: torch.Tensor, Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    Q, K, V, G = _by_head(q, k, v, grad)
     dQ, dK, dV = torch.empty_like(Q), torch.zeros(K.shape), torch.zeros(V.shape)
     for rows, P in _patterns(Q, K):
-        dP = torch.bmm(G[:, rows], V[:, : rows.stop].transpose(1, 2))
+        dP = torch.bmm(grad[:, rows], V[:, : rows.stop].transpose(1, 2))
         dS = torch._softmax_backward_data(dP, P, -1, P.dtype)
-        dV[:, : rows.stop] += torch.bmm(P.transpose(1, 2), G[:, rows])
+        dV[:, : rows.stop] += torch.bmm(P.transpose(1, 2), grad[:, rows])
         dQ[:, rows] = torch.bmm(dS, K[:, : rows.stop])
         dK[:, : rows.stop] += torch.bmm(dS.transpose(1, 2), Q[:, rows])
-    scale = q.shape[-1] ** -0.5
-    dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
-    for target, value in ((dq, dQ.mul_(scale)), (dk, dK.mul_(scale)), (dv, dV)):
-        target.transpose(1, 2).copy_(value.view(target.transpose(1, 2).shape))
-    return dq, dk, dv
-
-
-def _by_head(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """[batch, position, head, d_head] -> [batch * head, position, d_head], contiguous."""
-    return [x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3]) for x in tensors]
+    return dQ, dK.to(K.dtype), dV.to(V.dtype)
 
 
 def _patterns(Q: torch.Tensor, K: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """For each block of queries its rows, and the pattern [batch * head, rows, keys up to the last row]."""
-    n = Q.shape[1]
-    future = torch.full((BLOCK, BLOCK), -math.inf, dtype=Q.dtype).triu_(1)
-    scale = Q.shape[-1] ** -0.5
-    for start in range(0, n, BLOCK):
-        rows = slice(start, min(n, start + BLOCK))
+    """For each block of (scaled) queries its rows, and the pattern [batch * head, rows, keys up to the last row]."""
+    n, block = Q.shape[1], block_rows(Q.shape[2])
+    future = torch.full((block, block), -math.inf, dtype=Q.dtype).triu_(1)
+    for start in range(0, n, block):
+        rows = slice(start, min(n, start + block))
         size = rows.stop - start
-        S = torch.bmm(Q[:, rows] * scale, K[:, : rows.stop].transpose(1, 2))
+        S = torch.bmm(Q[:, rows], K[:, : rows.stop].transpose(1, 2))
         S[:, :, start:] += future[:size, :size]
         yield rows, torch.softmax(S, -1)
 
 
 @_attention.register_fake
-def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
+def _(Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(Q)
 
 
 @_attention_backward.register_fake
 def _(
-    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    grad: torch.Tensor, Q: torch.Tensor, K: torch.Tensor, V: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return tuple(torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))  # type: ignore[return-value]
+    return torch.empty_like(Q), torch.empty_like(K), torch.empty_like(V)
 
 
 _attention.register_autograd(

@@ -19,6 +19,7 @@ from nca_interp.model.llama import build
 from nca_interp.model.swap import swap
 from nca_interp.store import RunDir, StudyDir, write_json, write_text
 from nca_interp.train import parallel
+from nca_interp.train.allocator import keep_freed_memory
 from nca_interp.train.batches import Loader
 from nca_interp.train.compiling import should_compile
 from nca_interp.train.guard import claim_inputs
@@ -40,6 +41,8 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
     Raises UserError where tokens, batch or processes do not fit the configuration.
     """
     accelerator, sharded = parallel.start()
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     tokens = TokenFile.open(study.path / config.tokens)
     _check(config, tokens, accelerator, sharded)
     stage = config.config

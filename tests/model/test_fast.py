@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nca_interp.config import ModelConfig
 from nca_interp.model import loss as loss_module
-from nca_interp.model.attention import BLOCK, causal_attention
+from nca_interp.model.attention import block_rows, causal_attention
 from nca_interp.model.fast import fast_forward
 from nca_interp.model.llama import build
 from nca_interp.model.loss import IGNORE, LOGITS, MIN_ROWS, linear_nll_sum
@@ -98,10 +98,13 @@ def test_memory_of_the_loss_does_not_grow_with_tokens_times_vocabulary(n):
     assert largest.numel == n * 1000
 
 
-@pytest.mark.parametrize("n", [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 40])
-def test_attention_in_blocks_is_causal_attention(n):
+@pytest.mark.parametrize("d_head", [16, 64])
+@pytest.mark.parametrize("blocks", [0.0, 0.3, 1.0, 2.4])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_attention_in_blocks_is_causal_attention(d_head, blocks, more):
+    n = max(1, int(blocks * block_rows(d_head)) + more)
     g = torch.Generator().manual_seed(n)
-    q, k, v, grad = (torch.randn(2, n, 3, 16, generator=g) for _ in range(4))
+    q, k, v, grad = (torch.randn(2, n, 3, d_head, generator=g) for _ in range(4))
 
     def run(attend, dtype):
         inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
