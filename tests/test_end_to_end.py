@@ -161,8 +161,8 @@ def test_causes_of_a_study_are_those_of_each_checkpoint(study, tmp_path):
 
 def test_a_second_call_redoes_nothing(study):
     before = {p: p.stat().st_mtime_ns for p in study.glob("runs/*/checkpoints/*/model.safetensors")}
-    kept = [p for kind in ("probes", "inference", "causes") for p in study.glob(f"runs/*/{kind}/*")]
-    kept = {p: p.stat().st_mtime_ns for p in [*kept, *study.glob("nulls/*")]}
+    folders = ("runs/*/probes", "runs/*/inference", "runs/*/causes", "nulls")
+    kept = {p: p.stat().st_mtime_ns for folder in folders for p in study.glob(f"{folder}/*")}
     assert call("train", "smoke", "--out", study, *TWO, cwd=study.parent).returncode == 0
     assert call("analyze", study, "--compare", "--causes", cwd=study.parent).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
