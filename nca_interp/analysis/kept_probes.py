@@ -43,7 +43,7 @@ def refresh(
         before = read_table(path)
         before = before[before.probe.isin(done)]
         frame = pd.concat([before, frame], ignore_index=True) if len(frame) else before
-        frame = frame.sort_values("probe", kind="stable")
+    frame = frame.sort_values("probe", kind="stable")
 
     def merged(part: str, new: dict[str, str]) -> dict[str, str]:
         return {**{k: v for k, v in (old or {}).get(part, {}).items() if k in done}, **new}

@@ -15,9 +15,10 @@ INTRODUCTION = """# Probes
 What every probe measures, from its docstring; written by `nca-interp list --definitions > docs/probes.md`. A[q, k] is the
 attention of query q to key k. Unless a definition says otherwise the score of a head is the mean over queries, then over
 sequences (`sd`: over sequences); `chance` is what uniform causal attention gives on the same tokens, in a layer with a sliding
-window uniform attention to the keys of the window: with that, 1 / (q + 1) reads 1 / min(q + 1, window). With `--random 5` the table
-also has the 95th percentile over the heads of five randomly initialised models (`null_95`), and a head is a hit if it is above
-that and above the probe's threshold. Stimuli shrink to a small vocabulary or context; the unit then says how.
+window uniform attention to the keys of the window: with that, 1 / (q + 1) reads 1 / min(q + 1, window). With `--random 5`,
+and for a study always, the table also has the 95th percentile over the heads of five randomly initialised models (`null_95`), and a
+head is a hit if it is above that and above the probe's threshold. Stimuli shrink to a small vocabulary or context; the unit then says
+how.
 """
 
 

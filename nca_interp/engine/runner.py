@@ -31,7 +31,11 @@ from nca_interp.store import StudyDir
 PRELOAD = {
     "tokens": ["nca_interp.data.tokens"],
     "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
-    "measure": ["nca_interp.analysis.engine", "transformer_lens.model_bridge.sources"],
+    "measure": [
+        "nca_interp.engine.measurements",
+        "transformers.models.llama.modeling_llama",
+        "transformer_lens.model_bridge.sources",
+    ],
 }
 """What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
 RETRY_SECONDS = 2.0
