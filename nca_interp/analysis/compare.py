@@ -28,7 +28,9 @@ from nca_interp.analysis.weights import (
     update_cosines,
     weight_table,
 )
+from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenFile
+from nca_interp.model.checkpoint import check_directory
 from nca_interp.store import StudyDir, checkpoint_hash
 
 TABLES = {
@@ -65,24 +67,32 @@ class Peers(NamedTuple):
 
 
 def compare_run(study: StudyDir, run_id: str) -> list[str]:
-    """Measure and keep what a finished run adds to the tables, unless that is up to date."""
+    """Measure and keep what a finished run adds to the tables, unless that is up to date; returns what is damaged."""
     peers = next((p for p in _all_peers(read_runs(study)) if p.run.config.id == run_id), None)
     if peers is None:
         return []
-    missing = {name for name, made_from in _made_from(peers).items() if _kept(peers.run, name, made_from) is None}
-    made: dict[str, pd.DataFrame] = {}
-    if missing & {"similarity", "streams"}:
-        made |= _walk(study, peers)
+    sources = _made_from(peers)
+    missing = {name for name, made_from in sources.items() if _kept(peers.run, name, made_from) is None}
+    try:
+        made = _measure(study, peers, missing)
+    except UserError as error:
+        return [str(error)]
+    for name, frame in made.items():
+        keep(peers.run.dir.compared(name), frame[TABLES[name]], sources[name])
+    return []
+
+
+def _measure(study: StudyDir, peers: Peers, wanted: set[str]) -> dict[str, pd.DataFrame]:
+    if wanted:
+        for step in peers.run.dir.steps():
+            check_directory(peers.run.dir.checkpoint(step))
     makers: dict[str, Callable[[], pd.DataFrame]] = {
         "updates": lambda: _updates(peers),
         "weights": lambda: run_weights(peers.run),
         "head_norms": lambda: run_head_norms(peers.run),
     }
-    made |= {name: make() for name, make in makers.items() if name in missing}
-    sources = _made_from(peers)
-    for name, frame in made.items():
-        keep(peers.run.dir.compared(name), frame[TABLES[name]], sources[name])
-    return []
+    made = {name: make() for name, make in makers.items() if name in wanted}
+    return made | _walk(study, peers) if wanted & {"similarity", "streams"} else made
 
 
 def comparison_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:

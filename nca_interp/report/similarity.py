@@ -47,26 +47,29 @@ def _against_ceiling(tables: Tables) -> list[Item]:
         return [
             Note("No regime of this study has two finished seeds, so nothing says how alike two seeds are.", quiet=True)
         ]
-    wanted = rows[(rows.regime_a == tables.reference) | (rows.regime_b == tables.reference)]
-    rows = wanted if len(wanted) else rows
+    rows = rows[(rows.regime_a == tables.reference) | (rows.regime_b == tables.reference)]
+    if rows.empty:
+        return [_pairs(tables)]
     rows = rows.assign(name=rows.regime_a.where(rows.regime_a != tables.reference, rows.regime_b))
     rows = rows.sort_values("name", key=lambda names: names.map(tables.main.index), kind="stable")
     layers, means = rows[rows.layer.notna()], rows[rows.layer.isna()]
     views = []
     for domain, part in layers.groupby("domain", sort=False):
-        title, names = tables.domain_label(str(domain)), list(dict.fromkeys(part.name))
+        title = tables.domain_label(str(domain))
         gaps = part.assign(x=part.layer, value=part.effect)[DRAWN]
         pair = part.assign(x=part.layer, value=part.across)[["name", "x", "value"]]
         top = part.groupby("layer").ceiling.mean().rename("value").rename_axis("x").reset_index()
         level = pd.concat([pair, top.assign(name="two seeds")]).assign(low=math.nan, high=math.nan)
         views += [
             Chart(
-                lines.labelled(gaps, names, "layer", "CKA minus ceiling"),
+                lines.labelled(gaps, tables.main, "layer", "CKA minus ceiling"),
                 f"Difference to the ceiling, {title}",
                 f"{title}: difference",
             ),
             Chart(
-                lines.labelled(level, [*names, "two seeds"], "layer", "CKA"), f"CKA by layer, {title}", f"{title}: CKA"
+                lines.labelled(level, [*tables.main, "two seeds"], "layer", "CKA"),
+                f"CKA by layer, {title}",
+                f"{title}: CKA",
             ),
         ]
     told = [f"{tables.domain_label(r.domain)}: {r.sentence}" for r in each(means[means.name == means.name.iloc[0]])]
@@ -126,7 +129,7 @@ def _maps(tables: Tables) -> list[Item]:
     best = best.loc[best.groupby("layer_a").value.idxmax()]
     equal = int((best.layer_a == best.layer_b).sum())
     finding = f"{names[0]} on {next(iter(domains.values()))}: {equal} of {len(best)} layers are most alike to the same layer of {SCRATCH} of the same seed."
-    encoding = "Mean over seeds of one initialisation each, at the end of pre-training; darker (in dark mode: lighter) is more alike, from 0 to 1."
+    encoding = "Two networks of one seed, mean over seeds, at the end of pre-training; darker (in dark mode: lighter) is more alike, from 0 to 1."
     choice = Choice("domain", "Domain", tuple(domains.items()))
     return [Figure("fig-cka-map", finding, encoding, mean, tuple(views), choices=(choice,), swatches=False)]
 

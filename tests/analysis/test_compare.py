@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -161,6 +162,17 @@ def test_what_is_kept_is_used_until_a_checkpoint_behind_it_changes(study, monkey
     assert all(frame.empty for frame in compare.comparison_tables(read_runs(study)).values())
     changed.write_text(text)
     assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_kept_of_it(study, tmp_path):
+    folder = StudyDir(shutil.copytree(study.path, tmp_path / "study"))
+    run = folder.run("ppt.nca.s0")
+    shutil.rmtree(run.path / "compare")
+    weights = run.checkpoint(4) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    (problem,) = compare.compare_run(folder, run.id)
+    assert str(run.checkpoint(4)) in problem
+    assert not (run.path / "compare").exists()
 
 
 def test_tensors_are_read_one_at_a_time_and_are_those_of_the_file(study):
