@@ -102,17 +102,13 @@ def _study(
     from nca_interp.store import StudyDir
 
     directory = StudyDir.open(folder)
-    kinds: tuple[Measurement, ...] = (*ALWAYS, "causes") if causes else ALWAYS
+    more: dict[Measurement, bool] = {"causes": causes, "compare": compare}
+    kinds = (*ALWAYS, *(kind for kind, asked in more.items() if asked))
     plan = analysis_plan(directory, kinds, RANDOM if random is None else random)
-    resume = (
-        f"nca-interp analyze {folder}{option('--probes', probes)}{option('--random', random)}{' --causes' * causes}"
-    )
+    call = f"nca-interp analyze {folder}{option('--probes', probes)}{option('--random', random)}"
+    resume = f"{call}{' --causes' * causes}{' --compare' * compare}"
     code = finish(follow(directory, plan, workers or default_workers(), threads, probes), resume)
     write_tables(folder, probes)
-    if compare:
-        from nca_interp.analysis.compare import compare_study
-
-        compare_study(folder)
     if not causes:
         from nca_interp.analysis.causes_study import outdated
 

@@ -15,6 +15,8 @@ runs/out/<study>/
     probes/step-00000100.csv    measurements of that checkpoint
     inference/step-00000100.csv the rule-inference curve of it (NCA, last checkpoint)
     causes/step-00000100.csv    what it loses without each of its parts (last checkpoint, where asked for)
+    decode/step-00000100.csv    what a linear read-out finds of the rule in it (NCA, some checkpoints)
+    compare/<table>.csv         its part of the tables of docs/compare.md
   nulls/<hash>.csv              probes of randomly initialised models, for all checkpoints of one architecture and token source
   tables/*.csv                  tidy tables of the study
   tensorboard/<run>/            events, where they were asked for
@@ -119,6 +121,14 @@ class RunDir:
     def causes(self, step: int) -> Path:
         """What one checkpoint loses without each of its parts."""
         return self.path / "causes" / f"{STEP}{step:08d}.csv"
+
+    def decode(self, step: int) -> Path:
+        """What is read out of one checkpoint."""
+        return self.path / "decode" / f"{STEP}{step:08d}.csv"
+
+    def compared(self, table: str) -> Path:
+        """This run's part of one of the tables that compare networks."""
+        return self.path / "compare" / f"{table}.csv"
 
     def status(self) -> dict[str, Any]:
         """`{"state": ..., "step": ..., ...}`; state is `new` before the run began."""

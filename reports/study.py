@@ -1,7 +1,18 @@
 """The standard report of a study: did it help, by how much, where in the network, and how sure is that."""
 
 from nca_interp.discover import report
-from nca_interp.report import causes, head_page, heads, learning, method, outcome, sources, transfer
+from nca_interp.report import (
+    causes,
+    head_page,
+    heads,
+    learning,
+    method,
+    outcome,
+    readout,
+    similarity,
+    sources,
+    transfer,
+)
 from nca_interp.report.page import Page, Section
 from nca_interp.report.tables import Tables
 
@@ -28,6 +39,8 @@ def study(tables: Tables) -> Page:
             Section("causes", "What the model loses without a head", (*causes.section(tables),)),
             Section("data", "What the model reads before language", (*sources.trajectory(tables),)),
             Section("learned", "Was the synthetic task learned?", (*learning.task(tables),)),
+            Section("readout", "Is the rule in the network?", (*readout.rules(tables),)),
+            Section("similarity", "Are the networks alike inside?", (*similarity.networks(tables),)),
             Section("transfer", "Which part of the network carries it", (*transfer.reinit(tables),)),
             Section("complexity", "Does the complexity of the data matter?", (*sources.complexity(tables),)),
             Section("reasoning", "Reasoning after fine-tuning", (*transfer.reasoning(tables),)),

@@ -19,7 +19,8 @@ import torch
 from tests.test_cli import CLI, call
 
 NUMBERS = (
-    "metrics", "probes", "hits", "contrasts", "pairs", "complexity", "inference", "learned", "reasoning", "speedup"
+    "metrics", "probes", "hits", "contrasts", "pairs", "complexity", "inference", "learned", "decode", "decoded", "reasoning",
+    "speedup",
 )  # fmt: skip
 CLOCK = ["tokens_per_second", "loader_share"]
 # fp32 on every machine: transformers alone is to agree to five digits
@@ -167,6 +168,10 @@ def test_a_second_call_redoes_nothing(study):
     assert call("analyze", study, "--compare", "--causes", cwd=study.parent).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    compared = {p: p.stat().st_mtime_ns for p in study.glob("runs/*/compare/*")}
+    assert len(compared) > 100
+    assert call("analyze", study, "--compare", cwd=study.parent).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in compared} == compared
     compared_networks_are_alike_where_they_must_be(study)
 
 
@@ -183,12 +188,12 @@ def test_every_probe_has_the_level_of_random_models(study):
 
 def compared_networks_are_alike_where_they_must_be(study):
     similarity, weights = table(study, "similarity"), table(study, "weights")
-    assert set(similarity.comparison) == {"regimes", "seeds", "time"}
+    assert set(similarity.comparison) == {"regimes", "seeds", "across", "time"}
     assert similarity.value.between(-0.2, 1 + 1e-9).all()
     # regimes of a seed have one language embedding, which six steps hardly move; two seeds have nothing in common
     embedding = similarity[(similarity.layer_a == 0) & (similarity.layer_b == 0)]
     assert embedding[embedding.comparison == "regimes"].value.min() > 0.95
-    assert embedding[embedding.comparison == "seeds"].value.max() < 0.9
+    assert embedding[embedding.comparison.isin(["seeds", "across"])].value.max() < 0.9
     assert (weights[weights.step == 0].displacement == 0).all()
     assert (weights[(weights.step > 0) & (weights["rank"] > 0)].displacement > 0).all()
     assert table(study, "streams").effective_rank.between(1, 32).all()

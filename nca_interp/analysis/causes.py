@@ -14,7 +14,8 @@ import torch
 from nca_interp.analysis.ablation import HOW, Effects, Head, How, ablate, ablate_sets
 from nca_interp.analysis.effects import Task, tasks_for
 from nca_interp.analysis.probe_table import COLUMNS as PROBE_COLUMNS
-from nca_interp.analysis.probe_table import IDENTITY, table
+from nca_interp.analysis.probe_table import table
+from nca_interp.analysis.records import CHECKPOINT
 from nca_interp.analysis.resume import Trunk
 from nca_interp.analysis.sharing import cross_load
 from nca_interp.analysis.stimuli import NotApplicable
@@ -78,7 +79,7 @@ def causes(
             rows, skipped = _rows(model, subject, scores, how, k, sets, tell)
         except NotApplicable as reason:
             raise UserError(f"{checkpoint}: {reason}") from None
-    identity = {key: provenance.get(key) for key in IDENTITY}
+    identity = {key: provenance.get(key) for key in CHECKPOINT}
     identity["run"] = identity["run"] or source.directory.resolve().name
     frame = as_table([{**identity, **row} for row in rows])
     frame.attrs = {

@@ -1,190 +1,238 @@
-"""Are the regimes' networks alike inside? Similarity between the runs of one domain, at their end and over time.
+"""Are the regimes' networks alike inside? Kept run by run: what a run needs of itself and of the runs before it.
 
 Every comparison is on the same validation rows. What makes a number readable: `seeds` compares two seeds of one regime (the
-ceiling), `regimes` two regimes of one seed, `time` a run with its own end.
+ceiling), `across` two regimes of two seeds (which share no initial weights either), `regimes` two regimes of one seed, `time` a
+run with its own end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.engine import write_table
-from nca_interp.analysis.records import Run, read_runs
+from nca_interp.analysis.compare_seeds import alike
+from nca_interp.analysis.kept import code_hash, keep, kept
+from nca_interp.analysis.records import CHECKPOINT, Run, read_runs
 from nca_interp.analysis.similarity import Moments, cka, cka_matrix, open_streams
-from nca_interp.analysis.weights import COLUMNS, UPDATES, Tensors, spectrum, update_cosines, weight_table
+from nca_interp.analysis.weights import (
+    COLUMNS,
+    HEADS,
+    UPDATES,
+    CheckpointTensors,
+    head_norms,
+    spectrum,
+    update_cosines,
+    weight_table,
+)
+from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenFile
-from nca_interp.store import StudyDir
+from nca_interp.model.checkpoint import check_directory
+from nca_interp.store import StudyDir, checkpoint_hash
 
-SIMILARITY = [
-    "comparison", "domain", "regime_a", "regime_b", "seed_a", "seed_b", "run_a", "run_b", "step_a", "step_b", "tokens",
-    "layer_a", "layer_b", "value", "n",
-]  # fmt: skip
-STREAMS = [
-    "run",
-    "regime",
-    "domain",
-    "seed",
-    "stage",
-    "step",
-    "tokens",
-    "layer",
-    "effective_rank",
-    "participation",
-    "n",
-]
-WEIGHTS = ["run", "regime", "domain", "seed", "stage", "step", "tokens", *COLUMNS]
-UPDATE_PAIRS = ["comparison", "domain", "regime_a", "regime_b", "seed", *UPDATES]
-
-
-class Comparison(NamedTuple):
-    """The tables of one domain."""
-
-    similarity: pd.DataFrame
-    """One CKA value a row (SIMILARITY): layer 0 is the embedding, layer l the residual stream after l blocks."""
-    streams: pd.DataFrame
-    """Directions that the residual stream uses (STREAMS), one row a run, checkpoint and layer."""
-    updates: pd.DataFrame
-    """Cosines of updates (UPDATE_PAIRS): `regimes`, what language changed in a regime and in scratch of the same seed;
-    `stages`, what the synthetic stage and what language changed in one network."""
+TABLES = {
+    "similarity": [
+        "comparison", "domain", "regime_a", "regime_b", "seed_a", "seed_b", "run_a", "run_b", "step_a", "step_b", "tokens",
+        "layer_a", "layer_b", "value", "n",
+    ],
+    "streams": [*CHECKPOINT, "layer", "effective_rank", "participation", "n"],
+    "updates": ["comparison", "domain", "regime_a", "regime_b", "seed", *UPDATES],
+    "weights": [*CHECKPOINT, *COLUMNS],
+    "head_norms": [*CHECKPOINT, *HEADS],
+}  # fmt: skip
+"""Columns of each table (docs/compare.md)."""
+TEXT = {
+    "comparison", "run", "run_a", "run_b", "regime", "regime_a", "regime_b", "domain", "stage", "tensor", "kind",
+}  # fmt: skip
+INTEGERS = {
+    "seed", "seed_a", "seed_b", "step", "step_a", "step_b", "tokens", "layer", "layer_a", "layer_b", "head", "rank", "n",
+}  # fmt: skip
+CODE = ("compare.py", "similarity.py", "weights.py")
+"""Files that decide a number."""
 
 
-def compare_study(folder: Path) -> dict[str, pd.DataFrame]:
-    """Write tables/similarity, streams, updates and weights .csv of a study (docs/compare.md) and return them by name.
+class Peers(NamedTuple):
+    """A finished run and the runs that it is compared with."""
 
-    Raises UserError where the folder holds no study.
-    """
-    directory = StudyDir.open(folder)
-    runs = read_runs(directory)
-    domains = sorted({r.config.domain for r in runs if r.config.domain is not None})
-    parts = [compare_domain(directory, runs, domain) for domain in domains]
-    found = {name: [getattr(part, name) for part in parts] for name in Comparison._fields}
-    found["weights"] = [run_weights(run) for run in runs if run.done and run.config.stage != "ft"]
-    tables = {name: _joined(frames) for name, frames in found.items()}
-    for name, frame in tables.items():
-        write_table(directory.table(name), frame)
-    return tables
+    run: Run
+    earlier: list[Run]
+    """Runs of the domain before it, all of which are compared with its end: a pair belongs to the later of the two."""
+    scratch: Run | None
+    """Scratch of its seed, at every step that both kept; None for scratch itself."""
+    parent: Run | None
+    """The run whose weights it started from."""
 
 
-def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several, of which empty ones have no say in the types."""
-    filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True) if filled else frames[0] if frames else pd.DataFrame()
+def compare_run(study: StudyDir, run_id: str) -> list[str]:
+    """Measure and keep what a finished run adds to the tables, unless that is up to date; returns what is damaged."""
+    peers = next((p for p in _all_peers(read_runs(study)) if p.run.config.id == run_id), None)
+    if peers is None:
+        return []
+    sources = _made_from(peers)
+    missing = {name for name, made_from in sources.items() if _kept(peers.run, name, made_from) is None}
+    try:
+        made = _measure(study, peers, missing)
+    except UserError as error:
+        return [str(error)]
+    for name, frame in made.items():
+        keep(peers.run.dir.compared(name), frame[TABLES[name]], sources[name])
+    return []
 
 
-def compare_domain(study: StudyDir, runs: list[Run], domain: str) -> Comparison:
-    """Compare the finished pre-training runs of a domain; only full-transfer regimes and controls are worth the time.
+def _measure(study: StudyDir, peers: Peers, wanted: set[str]) -> dict[str, pd.DataFrame]:
+    if wanted:
+        for step in peers.run.dir.steps():
+            check_directory(peers.run.dir.checkpoint(step))
+    makers: dict[str, Callable[[], pd.DataFrame]] = {
+        "updates": lambda: _updates(peers),
+        "weights": lambda: run_weights(peers.run),
+        "head_norms": lambda: run_head_norms(peers.run),
+    }
+    made = {name: make() for name, make in makers.items() if name in wanted}
+    return made | _walk(study, peers) if wanted & {"similarity", "streams"} else made
 
-    Whole layer-by-layer matrices between regimes at their last checkpoint; equal layers for everything else.
-    """
-    chosen = [r for r in runs if _wanted(r, domain)]
-    if not chosen:
-        return Comparison(*(pd.DataFrame(columns=columns) for columns in (SIMILARITY, STREAMS, UPDATE_PAIRS)))
-    rows = np.asarray(TokenFile.open(study.path / chosen[0].config.tokens, verify=False).val[:, :-1])
 
-    @lru_cache(maxsize=4 * len(chosen))
-    def streams(run_id: str, step: int) -> tuple[Moments, ...]:
-        return tuple(open_streams(study.run(run_id).checkpoint(step), rows))
-
-    similarity = [*_ends(chosen, streams), *_over_time(chosen, streams)]
-    ranks = [row for run in chosen for row in _ranks(run, streams)]
-    return Comparison(
-        pd.DataFrame(similarity, columns=SIMILARITY),
-        pd.DataFrame(ranks, columns=STREAMS),
-        _updates(chosen, {run.config.id: run for run in runs}),
-    )
+def comparison_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """The TABLES from what is kept and still true, and `alike`; empty where `analyze --compare` has not been run."""
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    for peers in _all_peers(runs):
+        if not any(peers.run.dir.compared(name).is_file() for name in TABLES):
+            continue
+        for name, made_from in _made_from(peers).items():
+            frame = _kept(peers.run, name, made_from)
+            if frame is not None and len(frame):
+                found[name].append(frame)
+    empty = {name: pd.DataFrame(columns=columns) for name, columns in TABLES.items()}
+    tables = {name: pd.concat(frames, ignore_index=True) if frames else empty[name] for name, frames in found.items()}
+    return {**tables, "alike": alike(tables["similarity"])}
 
 
 def run_weights(run: Run) -> pd.DataFrame:
-    """`weight_table` of every checkpoint of a run, displacement counted from the run's own step 0 (WEIGHTS)."""
-    steps = run.dir.steps()
-    start = tensors(run, steps[0])
-    frames = []
-    for step in steps:
-        table = weight_table(tensors(run, step), start)
-        tokens = step * run.config.config.batch_size * run.config.model.n_ctx
-        frames.append(table.assign(**run.identity, step=step, tokens=tokens)[WEIGHTS])
-    return pd.concat(frames, ignore_index=True)
+    """`weight_table` of every checkpoint of a run, displacement counted from the run's own step 0."""
+    start = tensors(run, run.dir.steps()[0])
+    tables = [weight_table(tensors(run, step), start).assign(**run.at(step)) for step in run.dir.steps()]
+    return pd.concat(tables, ignore_index=True)
 
 
-def tensors(run: Run, step: int) -> Tensors:
-    """Weights of one checkpoint by name, on the CPU."""
-    from safetensors.torch import load_file
-
-    parts = [load_file(path) for path in sorted(run.dir.checkpoint(step).glob("*.safetensors"))]
-    return {name: tensor for part in parts for name, tensor in part.items()}
-
-
-def _updates(runs: list[Run], by_id: dict[str, Run]) -> pd.DataFrame:
-    scratch = {r.config.seed: r for r in runs if r.config.regime == "scratch"}
-    frames = []
-    for run in runs:
-        moved = _ends_of(run)
-        baseline, parent = scratch.get(run.config.seed), by_id.get(run.config.parent or "")
-        where = {"domain": run.config.domain, "regime_a": run.config.regime, "seed": run.config.seed}
-        if baseline is not None and baseline is not run:
-            found = update_cosines(*moved, *_ends_of(baseline))
-            frames.append(found.assign(comparison="regimes", regime_b="scratch", **where))
-        if parent is not None and parent.done:
-            found = update_cosines(*moved, *_ends_of(parent))
-            frames.append(found.assign(comparison="stages", regime_b=parent.config.regime, **where))
-    return pd.concat(frames, ignore_index=True)[UPDATE_PAIRS] if frames else pd.DataFrame(columns=UPDATE_PAIRS)
+def run_head_norms(run: Run) -> pd.DataFrame:
+    """`head_norms` of every checkpoint of a run."""
+    n_heads = run.config.model.n_heads
+    tables = [head_norms(tensors(run, step), n_heads).assign(**run.at(step)) for step in run.dir.steps()]
+    return pd.concat(tables, ignore_index=True)
 
 
-def _ends_of(run: Run) -> tuple[Tensors, Tensors]:
-    steps = run.dir.steps()
-    return tensors(run, steps[-1]), tensors(run, steps[0])
+def tensors(run: Run, step: int) -> CheckpointTensors:
+    """Weights of one checkpoint by name, on the CPU, read one at a time."""
+    return CheckpointTensors(run.dir.checkpoint(step))
 
 
-def _wanted(run: Run, domain: str) -> bool:
-    c = run.config
-    return c.stage == "pt" and c.domain == domain and run.done and c.role in ("regime", "control")
-
-
-def _ends(runs: list[Run], streams: Any) -> Iterator[dict[str, Any]]:
-    for a, b in combinations(runs, 2):
-        same_seed, same_regime = a.config.seed == b.config.seed, a.config.regime == b.config.regime
-        if not (same_seed or same_regime):
+def _all_peers(runs: list[Run]) -> Iterator[Peers]:
+    """Every finished run before fine-tuning; only full-transfer regimes and controls are compared with each other."""
+    by_id = {run.config.id: run for run in runs}
+    # scratch first, so that it is the second of each of its pairs; seeds before regimes: a new seed changes no earlier run
+    order = sorted(runs, key=lambda r: (r.config.seed, r.config.regime != "scratch", r.config.regime))
+    compared: dict[str | None, list[Run]] = {}
+    for run in order:
+        c = run.config
+        if not run.done or c.stage == "ft" or not run.dir.steps():
             continue
-        left, right = (streams(r.config.id, r.dir.steps()[-1]) for r in (a, b))
-        where = _pair("seeds" if same_regime else "regimes", a, b, a.dir.steps()[-1], b.dir.steps()[-1])
-        if same_regime:
-            yield from (_value(where, i, i, cka(x, y), x) for i, (x, y) in enumerate(zip(left, right, strict=True)))
+        if not _is_compared(run):
+            yield Peers(run, [], None, None)
             continue
-        matrix = cka_matrix(left, right)
-        yield from (_value(where, i, j, value, left[0]) for (i, j), value in np.ndenumerate(matrix))
+        earlier = compared.setdefault(c.domain, [])
+        scratch = next((r for r in earlier if r.config.regime == "scratch" and r.config.seed == c.seed), None)
+        parent = by_id.get(c.parent or "")
+        yield Peers(
+            run, list(earlier), scratch, parent if parent is not None and parent.done and parent.dir.steps() else None
+        )
+        earlier.append(run)
 
 
-def _over_time(runs: list[Run], streams: Any) -> Iterator[dict[str, Any]]:
-    """Every run against its own end, and against scratch of the same seed at the steps that both kept."""
-    scratch = {r.config.seed: r for r in runs if r.config.regime == "scratch"}
-    for run in runs:
-        last = run.dir.steps()[-1]
-        baseline = scratch.get(run.config.seed)
-        for step in run.dir.steps()[:-1]:
-            now = streams(run.config.id, step)
-            yield from _diagonal(_pair("time", run, run, step, last), now, streams(run.config.id, last))
-            if baseline is not None and baseline is not run and step in baseline.dir.steps():
-                yield from _diagonal(
-                    _pair("regimes", run, baseline, step, step), now, streams(baseline.config.id, step)
-                )
+def _is_compared(run: Run) -> bool:
+    return run.config.stage == "pt" and run.config.role in ("regime", "control")
 
 
-def _diagonal(where: dict[str, Any], a: Any, b: Any) -> Iterator[dict[str, Any]]:
+def _made_from(peers: Peers) -> dict[str, dict[str, Any]]:
+    """By table: hashes of the checkpoints, rows and code that decide it."""
+    run = peers.run
+    own = [_hash(run, step) for step in run.dir.steps()]
+    alone = {"code": code_hash(CODE), "own": own}
+    if not _is_compared(run):
+        return {"weights": alone, "head_norms": alone}
+    scratch = [_hash(peers.scratch, step) for step in peers.scratch.dir.steps()] if peers.scratch else []
+    parent = [_hash(peers.parent, step) for step in _ends(peers.parent)] if peers.parent else []
+    ends = {r.config.id: _hash(r, r.dir.steps()[-1]) for r in peers.earlier}
+    with_others = alone | {"tokens": run.meta.sha256, "scratch": scratch, "ends": ends}
+    return {
+        "similarity": with_others, "streams": with_others, "updates": alone | {"scratch": scratch, "parent": parent},
+        "weights": alone, "head_norms": alone,
+    }  # fmt: skip
+
+
+def _hash(run: Run, step: int) -> str:
+    return checkpoint_hash(run.dir.checkpoint(step))
+
+
+def _kept(run: Run, name: str, made_from: dict[str, Any]) -> pd.DataFrame | None:
+    columns = set(TABLES[name])
+    return kept(
+        run.dir.compared(name), made_from, numbers=columns - TEXT - INTEGERS, integers=columns & INTEGERS,
+    )  # fmt: skip
+
+
+def _walk(study: StudyDir, peers: Peers) -> dict[str, pd.DataFrame]:
+    """Tables `similarity` and `streams`: every checkpoint is read once, three at most are held."""
+    run, scratch = peers.run, peers.scratch
+    rows = np.asarray(TokenFile.open(study.path / run.config.tokens, verify=False).val[:, :-1])
+    last = run.dir.steps()[-1]
+
+    @lru_cache(maxsize=1)
+    def end_of(index: int) -> list[Moments]:
+        other = peers.earlier[index]
+        return open_streams(other.dir.checkpoint(other.dir.steps()[-1]), rows)
+
+    end = open_streams(run.dir.checkpoint(last), rows)
+    similarity: list[dict[str, Any]] = []
+    ranks: list[dict[str, Any]] = []
+    for step in run.dir.steps()[:-1]:
+        now = open_streams(run.dir.checkpoint(step), rows)
+        ranks += _ranks(run, step, now)
+        similarity += _diagonal(_pair("time", run, run, step, last), now, end)
+        if scratch is not None and step in scratch.dir.steps():
+            similarity += _diagonal(
+                _pair("regimes", run, scratch, step, step), now, open_streams(scratch.dir.checkpoint(step), rows)
+            )
+    for index, other in enumerate(peers.earlier):
+        same_seed, same_regime = (getattr(other.config, k) == getattr(run.config, k) for k in ("seed", "regime"))
+        kind = "regimes" if same_seed else "seeds" if same_regime else "across"
+        where = _pair(kind, run, other, last, other.dir.steps()[-1])
+        compare = _matrix if kind == "regimes" else _diagonal
+        similarity += compare(where, end, end_of(index))
+    ranks += _ranks(run, last, end)
+    return {
+        "similarity": pd.DataFrame(similarity, columns=TABLES["similarity"]),
+        "streams": pd.DataFrame(ranks, columns=TABLES["streams"]),
+    }
+
+
+def _diagonal(where: dict[str, Any], a: list[Moments], b: list[Moments]) -> Iterator[dict[str, Any]]:
+    """Equal layers."""
     return (_value(where, i, i, cka(x, y), x) for i, (x, y) in enumerate(zip(a, b, strict=True)))
+
+
+def _matrix(where: dict[str, Any], a: list[Moments], b: list[Moments]) -> Iterator[dict[str, Any]]:
+    """Every layer with every layer."""
+    return (_value(where, i, j, value, a[0]) for (i, j), value in np.ndenumerate(cka_matrix(a, b)))
 
 
 def _pair(comparison: str, a: Run, b: Run, step_a: int, step_b: int) -> dict[str, Any]:
     return {
         "comparison": comparison, "domain": a.config.domain, "regime_a": a.config.regime, "regime_b": b.config.regime,
         "seed_a": a.config.seed, "seed_b": b.config.seed, "run_a": a.config.id, "run_b": b.config.id,
-        "step_a": step_a, "step_b": step_b, "tokens": step_a * a.config.config.batch_size * a.config.model.n_ctx,
+        "step_a": step_a, "step_b": step_b, "tokens": a.at(step_a)["tokens"],
     }  # fmt: skip
 
 
@@ -192,12 +240,28 @@ def _value(where: dict[str, Any], i: int, j: int, value: float, features: Moment
     return {**where, "layer_a": i, "layer_b": j, "value": float(value), "n": len(features.features)}
 
 
-def _ranks(run: Run, streams: Any) -> Iterator[dict[str, Any]]:
-    for step in run.dir.steps():
-        tokens = step * run.config.config.batch_size * run.config.model.n_ctx
-        for layer, stream in enumerate(streams(run.config.id, step)):
-            found = spectrum(stream.features)
-            yield {
-                **run.identity, "step": step, "tokens": tokens, "layer": layer, "effective_rank": found.effective_rank,
-                "participation": found.participation, "n": len(stream.features),
-            }  # fmt: skip
+def _ranks(run: Run, step: int, streams: list[Moments]) -> Iterator[dict[str, Any]]:
+    for layer, stream in enumerate(streams):
+        found = spectrum(stream.features)
+        yield {
+            **run.at(step), "layer": layer, "effective_rank": found.effective_rank, "participation": found.participation,
+            "n": len(stream.features),
+        }  # fmt: skip
+
+
+def _updates(peers: Peers) -> pd.DataFrame:
+    """What language changed in a run, against scratch of its seed and against what the stage before changed."""
+    run, frames = peers.run, []
+    for comparison, other in (("regimes", peers.scratch), ("stages", peers.parent)):
+        if other is None:
+            continue
+        (start, end), (other_start, other_end) = ([tensors(r, step) for step in _ends(r)] for r in (run, other))
+        found = update_cosines(end, start, other_end, other_start)
+        where = {"domain": run.config.domain, "regime_a": run.config.regime, "regime_b": other.config.regime}
+        frames.append(found.assign(comparison=comparison, seed=run.config.seed, **where))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TABLES["updates"])
+
+
+def _ends(run: Run) -> tuple[int, int]:
+    steps = run.dir.steps()
+    return steps[0], steps[-1]

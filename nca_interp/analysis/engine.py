@@ -18,9 +18,10 @@ from nca_interp.analysis.kept_probes import Refreshed, refresh
 from nca_interp.analysis.measure import ENGINE_CODE, Measured, Measurer, open_scored
 from nca_interp.analysis.null import add_null, like
 from nca_interp.analysis.probe_table import COLUMNS as COLUMNS
-from nca_interp.analysis.probe_table import IDENTITY, table
 from nca_interp.analysis.probe_table import read_table as read_table
+from nca_interp.analysis.probe_table import table
 from nca_interp.analysis.probe_table import write_table as write_table
+from nca_interp.analysis.records import CHECKPOINT
 from nca_interp.analysis.source import Source, unchanged
 from nca_interp.analysis.subject import describe
 from nca_interp.base import UserError
@@ -153,7 +154,7 @@ def _measure(
         measured = measurer.measure(model, subject)
     if random:
         add_null(measured, measurer, like(model, random), subject)
-    identity = {key: provenance.get(key) for key in IDENTITY}
+    identity = {key: provenance.get(key) for key in CHECKPOINT}
     identity["run"] = identity["run"] or directory.resolve().name
     return measured._replace(rows=[{**identity, **row} for row in measured.rows])
 

@@ -8,12 +8,12 @@ import pandas as pd
 
 from nca_interp.analysis.inference import COLUMNS, LEARNED, inference_hash, rule_inference
 from nca_interp.analysis.kept import keep, kept
-from nca_interp.analysis.records import Run
+from nca_interp.analysis.records import IDENTITY, Run
 from nca_interp.base import UserError
 from nca_interp.machine import device_type
 from nca_interp.store import RunDir, checkpoint_hash, damage
 
-IDENTITY = ["run", "regime", "domain", "seed", "stage", "step"]
+WHERE = [*IDENTITY, "step"]
 NUMBERS, INTEGERS = ("band_low", "band_high", "value", "low", "high"), ("frame", "n")
 NOT_MEASURED = "not measured"
 
@@ -49,11 +49,11 @@ def inference_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:
         learned.append({**identity, **frame.attrs["learned"]})
         if len(frame):
             frame.attrs = {}
-            curves.append(frame.assign(**identity)[[*IDENTITY, *COLUMNS]])
-    empty = pd.DataFrame(columns=[*IDENTITY, *COLUMNS])
+            curves.append(frame.assign(**identity)[[*WHERE, *COLUMNS]])
+    empty = pd.DataFrame(columns=[*WHERE, *COLUMNS])
     return {
         "inference": pd.concat(curves, ignore_index=True) if curves else empty,
-        "learned": pd.DataFrame(learned, columns=[*IDENTITY, *LEARNED]),
+        "learned": pd.DataFrame(learned, columns=[*WHERE, *LEARNED]),
     }
 
 

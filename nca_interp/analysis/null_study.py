@@ -16,15 +16,15 @@ from nca_interp.analysis.kept import code_hash
 from nca_interp.analysis.kept_probes import read_header, refresh
 from nca_interp.analysis.measure import Measured, Measurer
 from nca_interp.analysis.null import PERCENTILE, random_models
-from nca_interp.analysis.probe_table import IDENTITY, read_table
-from nca_interp.analysis.records import Run
+from nca_interp.analysis.probe_table import read_table
+from nca_interp.analysis.records import CHECKPOINT, Run
 from nca_interp.base import digest
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.machine import device_type
 from nca_interp.store import RunDir, StudyDir, read_json
 
 HITS = [
-    *IDENTITY, "probe", "heads", "models", "threshold", "null_95", "best", "top_mean", "hits", "hits_fdr", "fdr_least",
+    *CHECKPOINT, "probe", "heads", "models", "threshold", "null_95", "best", "top_mean", "hits", "hits_fdr", "fdr_least",
 ]  # fmt: skip
 FDR = 0.05
 """False discovery rate of `hits_fdr`."""
@@ -135,7 +135,7 @@ def _hits(frame: pd.DataFrame, null: Null) -> list[dict[str, Any]]:
         found = significant(values, drawn) & (values > threshold)
         top = np.sort(values)[-max(1, math.ceil(TOP_SHARE * len(values))) :]
         rows.append({
-            **{key: first[key] for key in IDENTITY}, "probe": name, "heads": len(values), "models": null.header["models"],
+            **{key: first[key] for key in CHECKPOINT}, "probe": name, "heads": len(values), "models": null.header["models"],
             "threshold": threshold, "null_95": first["null_95"], "best": values.max(), "top_mean": top.mean(),
             "hits": int(part["hit"].sum()), "hits_fdr": int(found.sum()), "fdr_least": fdr_least(len(values), len(drawn)),
         })  # fmt: skip

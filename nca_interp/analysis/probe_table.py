@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from nca_interp.analysis.records import CHECKPOINT
 from nca_interp.base import UserError
 from nca_interp.store import disk_errors, write_json, write_text
 
-IDENTITY = ("run", "regime", "domain", "seed", "stage", "step", "tokens")
-COLUMNS = [*IDENTITY, "probe", "layer", "head", "value", "chance", "null_95", "hit", "sd", "unit", "n"]
+COLUMNS = [*CHECKPOINT, "probe", "layer", "head", "value", "chance", "null_95", "hit", "sd", "unit", "n"]
 _INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n")
 _NUMBERS = (*_INTEGERS, "value", "chance", "null_95", "sd")
 SUFFIXES = (".csv", ".parquet")

@@ -9,6 +9,11 @@ from nca_interp.overrides import parse
 from nca_interp.store import MANIFEST, RunDir, StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
+IDENTITY = ["run", "regime", "domain", "seed", "stage"]
+"""Columns that name a run in every tidy table."""
+CHECKPOINT = [*IDENTITY, "step", "tokens"]
+"""Columns that name one of its checkpoints."""
+
 
 class Run(NamedTuple):
     """One run as it stands on disk."""
@@ -22,9 +27,13 @@ class Run(NamedTuple):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Columns that every table has."""
+        """The columns IDENTITY."""
         c = self.config
-        return {"run": c.id, "regime": c.regime, "domain": c.domain or "", "seed": c.seed, "stage": c.stage}
+        return dict(zip(IDENTITY, (c.id, c.regime, c.domain or "", c.seed, c.stage), strict=True))
+
+    def at(self, step: int) -> dict[str, Any]:
+        """The columns CHECKPOINT of one of its checkpoints."""
+        return {**self.identity, "step": step, "tokens": step * self.config.config.batch_size * self.config.model.n_ctx}
 
     @property
     def done(self) -> bool:

@@ -6,7 +6,8 @@ The first token of every sequence is left out, since its massive activations wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,32 +75,43 @@ def cka_matrix(a: Sequence[Moments], b: Sequence[Moments]) -> np.ndarray:
 def residual_streams(model: Any, rows: np.ndarray, positions: int = POSITIONS) -> list[torch.Tensor]:
     """resid_pre of every block and the final resid_post, each [positions, d_model], on rows [sequences, tokens].
 
-    Hooks on the blocks, so the last one is not normalised (as `output_hidden_states` would have it). The first token of
-    every row is left out; fewer positions come back where the rows hold fewer.
+    The first token of every row is left out; fewer positions come back where the rows hold fewer.
     """
-    blocks = blocks_of(model)
-    streams: list[list[torch.Tensor]] = [[] for _ in range(len(blocks) + 1)]
+    streams: list[list[torch.Tensor]] = []
 
-    def keep(index: int, hidden: torch.Tensor) -> None:
-        streams[index].append(hidden[:, 1:].float().reshape(-1, hidden.shape[-1]))
+    def keep(layer: int, hidden: torch.Tensor) -> None:
+        streams.extend([] for _ in range(layer + 1 - len(streams)))
+        streams[layer].append(hidden[:, 1:].float().reshape(-1, hidden.shape[-1]))
 
-    def before(index: int) -> Any:
-        return lambda module, args, kwargs: keep(index, args[0] if args else kwargs["hidden_states"])
-
-    def after(module: Any, args: Any, out: Any) -> None:
-        keep(len(blocks), out[0] if isinstance(out, tuple) else out)
-
-    handles = [b.register_forward_pre_hook(before(i), with_kwargs=True) for i, b in enumerate(blocks)]
-    handles.append(blocks[-1].register_forward_hook(after))
-    try:
+    with watched_streams(model, keep):
         wanted = -(-positions // (rows.shape[1] - 1))
         for start in range(0, min(wanted, len(rows)), BATCH):
             part = torch.from_numpy(np.asarray(rows[start : min(start + BATCH, wanted)], dtype=np.int64))
             model.base_model(input_ids=part.to(model.device), use_cache=False)
+    return [torch.cat(parts)[:positions] for parts in streams]
+
+
+@contextmanager
+def watched_streams(model: Any, see: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
+    """Call `see(layer, hidden [batch, position, d_model])` with resid_pre of each block and, as one layer more, the final
+    resid_post, in every forward pass of the body. Hooks on the blocks, so the last one is not normalised (as
+    `output_hidden_states` would have it).
+    """
+    blocks = blocks_of(model)
+
+    def before(index: int) -> Any:
+        return lambda module, args, kwargs: see(index, args[0] if args else kwargs["hidden_states"])
+
+    def after(module: Any, args: Any, out: Any) -> None:
+        see(len(blocks), out[0] if isinstance(out, tuple) else out)
+
+    handles = [b.register_forward_pre_hook(before(i), with_kwargs=True) for i, b in enumerate(blocks)]
+    handles.append(blocks[-1].register_forward_hook(after))
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return [torch.cat(parts)[:positions] for parts in streams]
 
 
 def blocks_of(model: Any) -> Any:
@@ -112,7 +124,9 @@ def blocks_of(model: Any) -> Any:
 
 
 def open_streams(directory: Path, rows: np.ndarray, positions: int = POSITIONS) -> list[Moments]:
-    """`residual_streams` of a checkpoint directory, ready for `cka_matrix`."""
+    """`residual_streams` of a checkpoint directory, ready for `cka_matrix`, on the GPU where there is one."""
+    from nca_interp.machine import device_type
     from nca_interp.model.checkpoint import load_model
 
-    return [moments(stream) for stream in residual_streams(load_model(directory), rows, positions)]
+    model: Any = load_model(directory)
+    return [moments(stream) for stream in residual_streams(model.to(device_type()), rows, positions)]

@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.causes_study import causes_table
+from nca_interp.analysis.compare import comparison_tables
 from nca_interp.analysis.complexity import summaries
 from nca_interp.analysis.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
+from nca_interp.analysis.decode_study import decode_tables
 from nca_interp.analysis.engine import choose, write_table
 from nca_interp.analysis.inference_study import inference_tables
 from nca_interp.analysis.null_study import probe_tables
 from nca_interp.analysis.patterns import export_trajectory, write_patterns
 from nca_interp.analysis.published import published_table
-from nca_interp.analysis.records import Run, ppt_of, read_runs, validations, weights_hash
+from nca_interp.analysis.records import CHECKPOINT, IDENTITY, Run, ppt_of, read_runs, validations, weights_hash
 from nca_interp.analysis.speedup import Curve, speedup_table
 from nca_interp.analysis.statistics import wilson
 from nca_interp.config import Study
@@ -52,13 +54,7 @@ RUNS = [
     "checkpoint_sha256",
 ]
 METRICS = [
-    "run",
-    "regime",
-    "domain",
-    "seed",
-    "stage",
-    "step",
-    "tokens",
+    *CHECKPOINT,
     "loss",
     "val_loss",
     "val_bpb",
@@ -118,7 +114,7 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
         _curves(runs, by_id, {n for n, role in roles.items() if role in ("regime", "control")})
     )
     tables["complexity"] = _complexity(directory, runs, study)
-    tables |= inference_tables(runs)
+    tables |= inference_tables(runs) | decode_tables(runs) | comparison_tables(runs)
     tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
     if len(causes := causes_table(runs, probes_folder)):
         tables["causes"] = causes
@@ -172,7 +168,7 @@ def _final(runs: list[Run]) -> pd.DataFrame:
         losses = validations(run)
         if run.done and run.config.stage == "pt" and losses:
             rows.append({**run.identity, "value": losses[-1][1]})
-    return pd.DataFrame(rows, columns=["run", "regime", "domain", "seed", "stage", "value"])
+    return pd.DataFrame(rows, columns=[*IDENTITY, "value"])
 
 
 def _reasoning(runs: list[Run]) -> pd.DataFrame:

@@ -6,7 +6,8 @@ same size without their structure would bring too is no transfer of structure (a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -16,7 +17,33 @@ from nca_interp.model.llama import kind_of
 
 COLUMNS = ["tensor", "kind", "layer", "norm", "std", "displacement", "effective_rank", "participation", "rank"]
 UPDATES = ["tensor", "kind", "layer", "cosine", "norm_a", "norm_b"]
+HEADS = ["layer", "head", "ov_norm", "qk_norm"]
 Tensors = Mapping[str, torch.Tensor]
+
+
+class CheckpointTensors(Tensors):
+    """Weights of a checkpoint directory by name, each read from disk when it is asked for: no model need fit into memory."""
+
+    def __init__(self, directory: Path) -> None:
+        from safetensors import safe_open
+
+        self._files: dict[str, Path] = {}
+        for path in sorted(directory.glob("*.safetensors")):
+            with safe_open(path, "pt") as file:
+                self._files |= dict.fromkeys(file.keys(), path)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        from safetensors import safe_open
+
+        with safe_open(self._files[name], "pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 class Spectrum(NamedTuple):
@@ -63,6 +90,31 @@ def weight_table(weights: Tensors, initial: Tensors | None = None) -> pd.DataFra
         rows.append([name, kind_of(name), layer_of(name), float(wide.norm()), std, moved, *shape])
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({"layer": "Int64", "displacement": float})
+
+
+def head_norms(weights: Tensors, n_heads: int) -> pd.DataFrame:
+    """One row a head of a Llama: Frobenius norms of W_V W_O (what it moves) and of W_Q W_K^T at relative position 0 (how
+    sharply it chooses), the gain of the norm before it folded in. Heads that share keys or values have copies of them.
+    """
+    rows: list[tuple[int, int, float, float]] = []
+    layers = sorted({layer for name in weights if (layer := layer_of(name)) is not None})
+    for layer in layers:
+        gain = weights[f"model.layers.{layer}.input_layernorm.weight"].double()
+        q, k, v, o = (
+            weights[f"model.layers.{layer}.self_attn.{part}_proj.weight"].double() for part in ("q", "k", "v", "o")
+        )
+        q, k, v = ((w * gain).unflatten(0, (-1, len(q) // n_heads)) for w in (q, k, v))
+        k, v = (w.repeat_interleave(n_heads // len(w), 0) for w in (k, v))
+        o = o.unflatten(1, (n_heads, -1)).permute(1, 2, 0)  # [head, d_head, d_model]
+        for head, norms in enumerate(zip(_product_norms(v, o), _product_norms(q, k), strict=True)):
+            rows.append((layer, head, *norms))
+    return pd.DataFrame(rows, columns=HEADS)
+
+
+def _product_norms(a: torch.Tensor, b: torch.Tensor) -> list[float]:
+    """Frobenius norm of a^T b of each head [head, d_head, d_model], without ever making it."""
+    squares = ((a @ a.mT) * (b @ b.mT)).sum((1, 2))
+    return [float(x) for x in squares.clamp(min=0).sqrt()]
 
 
 def update_cosines(a: Tensors, a_start: Tensors, b: Tensors, b_start: Tensors) -> pd.DataFrame:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nca_interp.analysis.causes_study import causes_of_run
+from nca_interp.analysis.compare import compare_run
+from nca_interp.analysis.decode_study import decode_run
 from nca_interp.analysis.engine import analyze_run
 from nca_interp.analysis.inference_study import infer_run
 from nca_interp.analysis.null_study import null_of_run
@@ -19,7 +21,9 @@ KINDS: dict[Measurement, Measure] = {
     "probes": lambda study, job, probes: analyze_run(study.run(job.subject), probes_folder=probes).problems,
     "nulls": lambda study, job, probes: null_of_run(study, study.run(job.subject), job.models, probes),
     "inference": lambda study, job, probes: infer_run(study.run(job.subject)),
+    "decode": lambda study, job, probes: decode_run(study.run(job.subject)),
     "causes": lambda study, job, probes: causes_of_run(study.run(job.subject), probes),
+    "compare": lambda study, job, probes: compare_run(study, job.subject),
 }
 
 

@@ -13,15 +13,17 @@ from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
-Measurement = Literal["probes", "nulls", "inference", "causes"]
+Measurement = Literal["probes", "nulls", "inference", "decode", "causes", "compare"]
 """What can be measured of a study; measurements.py says how."""
 OF_RUNS: dict[Measurement, Callable[[RunConfig], bool]] = {
     "probes": lambda run: True,
     "inference": lambda run: run.stage == "ppt" and run.source.get("kind") == "nca",
+    "decode": lambda run: run.stage == "ppt" and run.source.get("kind") == "nca",
     "causes": lambda run: run.role in ("regime", "control"),
+    "compare": lambda run: True,
 }
 """What is measured of single runs before fine-tuning, and of which."""
-ALWAYS: tuple[Measurement, ...] = ("probes", "nulls", "inference")
+ALWAYS: tuple[Measurement, ...] = ("probes", "nulls", "inference", "decode")
 """What `analyze` measures without being asked."""
 RANDOM = 5
 """Randomly initialised models that the heads of a study are compared with."""

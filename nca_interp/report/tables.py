@@ -17,6 +17,7 @@ from nca_interp.store import StudyDir, read_json, sha256_file
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
+    "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
 }  # fmt: skip
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
@@ -37,6 +38,14 @@ COLUMNS: dict[str, str] = {
     "learned": "run regime domain seed stage step verdict accuracy rival rival_accuracy effect low high n oracle_accuracy "
     "teacher_accuracy first_frame last_frame slope slope_low slope_high gain gain_low gain_high swap swap_low swap_high "
     "shuffle shuffle_low shuffle_high sentence",
+    "alike": "domain regime_a regime_b layer across ceiling effect low high margin n verdict sentence",
+    "similarity": "comparison domain regime_a regime_b seed_a seed_b run_a step_a tokens layer_a layer_b value n",
+    "streams": "run regime domain seed stage step tokens layer effective_rank participation n",
+    "weights": "run regime domain seed stage step tensor kind layer displacement",
+    "updates": "comparison domain regime_a regime_b seed tensor kind layer cosine",
+    "decode": "run regime domain seed stage step attribute frames source layer spearman low high r2 n",
+    "decoded": "run regime domain seed stage step attribute verdict frames layer spearman low high rival rival_spearman "
+    "effect effect_low effect_high n sentence",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }
 """Columns of each table (docs/tables.md)."""

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from nca_interp.analysis.causes_study import causes_of_run
+from nca_interp.analysis.compare import compare_run
+from nca_interp.analysis.decode_study import decode_run
 from nca_interp.analysis.engine import analyze_run
 from nca_interp.analysis.inference_study import infer_run
 from nca_interp.analysis.null_study import null_of_run
@@ -108,6 +110,11 @@ def study(tmp_path_factory) -> Path:
     model = build(MODEL, meta.vocab_size, 0, "ppt")
     save_model(model, directory.run("ppt.nca.s0").checkpoint(4), {"meta": meta.model_dump(mode="json")}, None)
     assert infer_run(directory.run("ppt.nca.s0")) == []
+    assert decode_run(directory.run("ppt.nca.s0")) == []
+    for run_id in ("pt.nca.math.s1", "pt.scratch.math.s1"):
+        save_model(build(MODEL, vocab["math"], 1, "pt"), directory.run(run_id).checkpoint(4), {}, None)
+    for run_id in (f"pt.{regime}.math.s{seed}" for seed in range(2) for regime in ("nca", "scratch")):
+        assert compare_run(directory, run_id) == []
     return path
 
 
@@ -118,7 +125,7 @@ def tables(study) -> dict[str, pd.DataFrame]:
 
 def test_the_written_tables_are_those_of_the_documentation(study, tables, root):
     documented = {}
-    for line in (root / "docs/tables.md").read_text().splitlines():
+    for line in "".join((root / "docs" / name).read_text() for name in ("tables.md", "compare.md")).splitlines():
         cells = [c.strip() for c in line.strip("|").split("|")]
         if line.startswith("| ") and len(cells) == 3 and cells[0] != "table":
             documented[cells[0]] = [
@@ -258,6 +265,33 @@ def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed
     again = inference_study.inference_tables(read_runs(StudyDir(study)))
     assert "the context is too short" in again["learned"].sentence[0]
     assert again["inference"].empty
+    for file, content in before.items():
+        file.write_bytes(content)
+
+
+def test_what_is_read_out_is_measured_once_and_a_reason_is_kept_like_a_result(study, tables, monkeypatch):
+    from nca_interp.analysis import decode_study
+
+    decode, decoded = tables["decode"], tables["decoded"]
+    assert set(decoded.run) == {"ppt.nca.s0"}
+    assert set(decoded.attribute) == set(decode.attribute)
+    best = decode[(decode.source == "model") & (decode.frames == 5) & (decode.attribute == decoded.attribute[0])]
+    assert decoded.spearman[0] == best.spearman.max()
+    run, path = StudyDir(study).run("ppt.nca.s0"), StudyDir(study).run("ppt.nca.s0").decode(4)
+    before = {file: file.read_bytes() for file in (path, path.with_suffix(".json"))}
+    calls = []
+
+    def refuse(model, directory):
+        calls.append(directory)
+        raise UserError("no attribute varies")
+
+    monkeypatch.setattr(decode_study, "rules_of", refuse)
+    assert (decode_study.decode_run(run), calls) == ([], [])
+    monkeypatch.setattr(decode_study, "code_hash", lambda files: "another engine")
+    assert decode_study.decode_tables(read_runs(StudyDir(study)))["decode"].empty
+    assert (decode_study.decode_run(run), decode_study.decode_run(run), len(calls)) == ([], [], 1)
+    again = decode_study.decode_tables(read_runs(StudyDir(study)))["decoded"]
+    assert list(again.sentence) == ["Not measured: no attribute varies."]
     for file, content in before.items():
         file.write_bytes(content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
         "learned": _learned(seeds),
         "causes": cause_rows(probes),
         "hits": _hits(probes),
+        **_networks(seeds, rng),
+        **_read_out(seeds),
     }
     for name, rows in frames.items():
         if name not in drop:
@@ -477,6 +480,107 @@ def _learned(seeds: int) -> list[dict[str, Any]]:
                 **{f"{name}{end}": 0.1 for name in ("slope", "gain", "swap", "shuffle") for end in ("", "_low", "_high")},
             })  # fmt: skip
     return rows
+
+
+MAIN = [name for name, (_, role, _) in REGIMES.items() if role == "regime"]
+APART = {"scratch": 0.25, "c4": 0.02, "dyck": 0.1}
+"""How much less alike than two seeds each regime and NCA are, in every layer but the embedding."""
+
+
+def _networks(seeds: int, rng: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
+    """What `analyze --compare` finds: planted gaps, ranks and displacements that grow with the layer."""
+    found: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("alike", "similarity", "streams", "weights", "updates")
+    }
+    for domain in DOMAINS:
+        for other, gap in APART.items():
+            for layer in [*range(LAYERS + 1), None]:
+                effect = 0.0 if layer == 0 else -gap
+                found["alike"].append({
+                    "domain": domain, "regime_a": "nca", "regime_b": other, "layer": layer, "across": 0.8 + effect, "ceiling": 0.8,
+                    "effect": effect, "low": effect - 0.04 if seeds > 2 else None, "high": effect + 0.04 if seeds > 2 else None,
+                    "margin": 0.05, "n": seeds, "verdict": "differ more than seeds" if gap > 0.05 else "inconclusive",
+                    "sentence": "" if layer is not None else f"nca and {other}: synthetic difference {effect:+z.3f}.",
+                })  # fmt: skip
+        for regime in MAIN:
+            for seed in range(seeds):
+                _one_network(found, regime, domain, seed, rng)
+    return found if seeds > 1 else {name: rows for name, rows in found.items() if name != "alike"}
+
+
+def _one_network(
+    found: dict[str, list[dict[str, Any]]], regime: str, domain: str, seed: int, rng: np.random.Generator
+) -> None:
+    run = f"pt.{regime}.{domain}.s{seed}"
+    ident = {"run": run, "regime": regime, "domain": domain, "seed": seed, "stage": "pt"}
+    pair = {"domain": domain, "regime_a": regime, "seed_a": seed, "seed_b": seed, "run_a": run, "n": 2048}
+    for step in (0, 64, PT_STEPS):
+        at = {**ident, "step": step, "tokens": step * BATCH_TOKENS}
+        for a in range(LAYERS + 1):
+            rank = 40 + 5 * a + rng.normal()
+            found["streams"].append({**at, "layer": a, "effective_rank": rank, "participation": rank / 2, "n": 2048})
+            where = {**pair, "step_a": step, "tokens": step * BATCH_TOKENS, "layer_a": a}
+            if step < PT_STEPS:
+                value = 0.6 + 0.3 * (step > 0) + 0.01 * rng.normal()
+                found["similarity"].append(
+                    {**where, "comparison": "time", "regime_b": regime, "layer_b": a, "value": value}
+                )
+            elif regime != "scratch":
+                found["similarity"] += [
+                    {
+                        **where,
+                        "comparison": "regimes",
+                        "regime_b": "scratch",
+                        "layer_b": b,
+                        "value": 0.9 - 0.15 * abs(a - b),
+                    }
+                    for b in range(LAYERS + 1)
+                ]
+        for layer, (kind, tensor) in product(
+            range(LAYERS), {"attn": "q_proj", "mlp": "up_proj", "norm": "norm"}.items()
+        ):
+            moved = 0.0 if step == 0 else 0.1 * (layer + 1) * (2 if kind == "mlp" else 1)
+            found["weights"].append({**at, "tensor": tensor, "kind": kind, "layer": layer, "displacement": moved})
+            if step == PT_STEPS and regime != "scratch":
+                found["updates"] += [
+                    {"comparison": c, "domain": domain, "regime_a": regime, "regime_b": b, "seed": seed, "tensor": tensor, "kind": kind,
+                     "layer": layer, "cosine": v} for c, b, v in (("regimes", "scratch", 0.6), ("stages", regime, -0.1))
+                ]  # fmt: skip
+
+
+def _read_out(seeds: int) -> dict[str, list[dict[str, Any]]]:
+    """Damage is decoded from layer 2 on, the gzip ratio is what the counts say."""
+    rows, decoded = [], []
+    for regime, seed in product(LEARNERS, range(seeds)):
+        ident = {
+            "run": f"ppt.{regime}.s{seed}",
+            "regime": regime,
+            "domain": "",
+            "seed": seed,
+            "stage": "ppt",
+            "step": PPT_STEPS,
+            "tokens": 0,
+        }
+        for attribute, frames in product(("gzip_ratio", "damage"), (2, 6)):
+            common = {**ident, "attribute": attribute, "frames": frames, "n": 256}
+            flat = {"token counts": 0.3, "count statistics": 0.7 if attribute == "gzip_ratio" else 0.4}
+            curves = [(name, None, value) for name, value in flat.items()]
+            for layer in range(LAYERS + 1):
+                top = 0.85 if attribute == "damage" and layer >= 2 else 0.35
+                curves += [("model", layer, top), ("random weights", layer, 0.3), ("permuted labels", layer, 0.0)]
+            rows += [
+                {**common, "source": s, "layer": k, "spearman": v, "low": v - 0.05, "high": v + 0.05, "r2": v**2}
+                for s, k, v in curves
+            ]
+            if frames == 6:
+                found = attribute == "damage"
+                value, rival = (0.85, 0.4) if found else (0.35, 0.7)
+                decoded.append({
+                    **common, "verdict": "decoded" if found else "not decoded", "layer": 2, "spearman": value, "low": value - 0.05,
+                    "high": value + 0.05, "rival": "count statistics", "rival_spearman": rival, "effect": value - rival,
+                    "effect_low": value - rival - 0.1, "effect_high": value - rival + 0.1, "sentence": f"Synthetic read-out of {attribute}.",
+                })  # fmt: skip
+    return {"decode": rows, "decoded": decoded}
 
 
 def _patterns(tables: Path, rng: np.random.Generator) -> None:

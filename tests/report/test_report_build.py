@@ -119,6 +119,30 @@ def test_one_seed_allows_no_verdict(one_seed: Path):
     assert "NaN" not in text.replace(render.bundle(), "").replace("isNaN", "")
 
 
+def test_findings_on_networks_are_the_planted_ones(report: Path, study: Path):
+    figures = {f.id: f for section in _page(study).sections for f in section.items if isinstance(f, Figure)}
+    assert figures["fig-cka"].finding == " ".join(
+        f"{title}: nca and scratch: synthetic difference -0.250." for title in Tables(study).domains.values()
+    )
+    assert set(figures["fig-cka"].data.verdict) == {"differ more than seeds", "inconclusive"}
+    assert "5 of 5 layers are most alike to the same layer of scratch" in figures["fig-cka-map"].finding
+    assert re.search(r"scratch 0\.(59|60)", figures["fig-cka-time"].finding)
+    assert re.search(r"nca (59|60|61)\.\d", figures["fig-ranks"].finding)
+    assert "nca attention 0.250, MLP 0.500, norms 0.250" in figures["fig-displacement"].finding
+    told = figures["fig-updates"].finding
+    assert "against scratch: nca +0.60, c4 +0.60 and dyck +0.60" in told
+    assert "against the stage before: nca −0.10" in told
+    assert figures["fig-decode"].finding.startswith(
+        "Attributes of new rules that were decoded, over runs and attributes: nca 3 of 6 and nca-low 3 of 6."
+    )
+    assert set(figures["fig-decode"].data.frames) == {6.0}
+    assert "differ more than seeds" in report.read_text()
+
+
+def _page(study: Path):
+    return discover.find("reports", "study").value(Tables(study))
+
+
 def test_missing_optional_tables_leave_a_sentence(tmp_path: Path):
     names = (
         "probes",
@@ -131,11 +155,20 @@ def test_missing_optional_tables_leave_a_sentence(tmp_path: Path):
         "inference",
         "learned",
         "causes",
+        "alike",
+        "similarity",
+        "streams",
+        "weights",
+        "updates",
+        "decode",
+        "decoded",
         "patterns",
         "trajectory",
     )
     text = build_report(write_study(tmp_path / "s", seeds=2, drop=names)).read_text()
     assert text.count("Left out: this study holds no") >= 9
+    assert "To compare them: nca-interp analyze s --compare" in text
+    assert "To measure it: nca-interp analyze s." in text
     assert 'id="fig-loss"' in text
     assert 'id="fig-heads"' not in text
     assert "No planned comparison was computed" in text
