@@ -138,7 +138,8 @@ def measure(
         if kind == NEW:
             learned = _learned(sample, told, temperature)
     frame = pd.concat(parts, ignore_index=True)
-    frame.attrs = {**learned, "notes": list(trial.notes)}
+    frame.attrs.update(learned)
+    frame.attrs["notes"] = list(trial.notes)
     return frame
 
 
