@@ -125,7 +125,7 @@ def _loss(emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Emergence against the bend of the loss of the same run, for each regime, stage, domain and probe."""
     known = emergence[emergence.bend.notna() & emergence.resolution.notna()]
     for keys, rows in known.groupby(["domain", "stage", "regime", "probe"], sort=False):
-        domain, stage, regime, probe = map(str, keys)  # type: ignore[arg-type]
+        domain, stage, regime, probe = map(str, keys)
         records = _records(rows)
         spans = [(span_of(row), Span(row["bend_low"], row["bend_high"])) for row in records]
         head = {
