@@ -1,7 +1,7 @@
 """The standard report of a study: did it help, by how much, where in the network, and how sure is that."""
 
 from nca_interp.discover import report
-from nca_interp.report import heads, learning, method, outcome, sources, transfer
+from nca_interp.report import emergence, heads, learning, method, outcome, sources, transfer
 from nca_interp.report.page import Page, Section
 from nca_interp.report.tables import Tables
 
@@ -20,6 +20,11 @@ def study(tables: Tables) -> Page:
             ),
             Section("speed", "Tokens to the same loss", (*outcome.speedup(tables),)),
             Section("probes", "Attention heads over training", (*heads.induction(tables), *heads.explorer(tables))),
+            Section(
+                "emergence",
+                "When heads appear, and whether they stay",
+                (*emergence.appearance(tables), *emergence.persistence(tables)),
+            ),
             Section("heads", "Head by head", (*heads.head_map(tables), *heads.patterns(tables))),
             Section("data", "What the model reads before language", (*sources.trajectory(tables),)),
             Section("learned", "Was the synthetic task learned?", (*learning.task(tables),)),

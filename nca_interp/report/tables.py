@@ -17,6 +17,7 @@ from nca_interp.store import StudyDir, read_json, sha256_file
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
     "checkpoint_sha256", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
+    "order", "ppt_run", "half_state",
 }  # fmt: skip
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
@@ -34,6 +35,12 @@ COLUMNS: dict[str, str] = {
     "learned": "run regime domain seed stage step verdict accuracy rival rival_accuracy effect low high n oracle_accuracy "
     "teacher_accuracy first_frame last_frame slope slope_low slope_high gain gain_low gain_high swap swap_low swap_high "
     "shuffle shuffle_low shuffle_high sentence",
+    "learning": "run regime domain seed stage step tokens predictor quantity value low high n",
+    "emergence": "run regime domain seed stage probe level state after_step by_step after by first last highest checkpoints "
+    "resolution bend bend_low bend_high distance_low distance_high order",
+    "persistence": "run regime domain seed stage probe ppt_run heads level chance ppt_highest swap_highest end_highest best "
+    "persisted share best_ppt best_swap best_end rho p scratch_rho half_state half_after half_by",
+    "timing": "family domain stage probe treated control budget n effect low high earlier later p verdict sentence",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }
 """Columns of each table (docs/tables.md)."""
