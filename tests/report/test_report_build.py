@@ -294,7 +294,7 @@ def test_appearances_stand_where_they_were_planted(study: Path):
     assert at.loc[("nca, 0", "pt"), "x"] == 0
     assert at.loc[("scratch, 1", "pt"), ["low", "high"]].tolist() == [256 * 4096, 512 * 4096]
     assert at.loc[("c4, 2", "pt"), "x"] == 1024 * 4096
-    assert list(dict.fromkeys(placed.name))[0] == "scratch, 0"
+    assert placed.name.iloc[0] == "scratch, 0"
 
 
 def test_the_course_of_learning_is_drawn_and_told(report: Path):
