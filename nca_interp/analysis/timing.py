@@ -158,14 +158,17 @@ def _judged(head: dict[str, Any], pairs: list[tuple[Span, Span]], by_chance: boo
         verdict = NEVER
     elif found.n < ENOUGH:
         verdict = TOO_FEW
-    ends = [f"{2**end:.3g}" if math.isfinite(end) else "unknown" for end in (found.low, found.high)]
-    middle = f"{2**found.effect:.3g} times the tokens" if math.isfinite(found.effect) else "a ratio that is not known"
     place = f" on {head['domain']}" if head["domain"] else ""
-    sentence = (
-        f"{head['probe']}{place}, {head['treated']} against {head['control']}, tokens of {head['budget']}: {verdict}; "
-        f"{middle} [{ends[0]}, {ends[1]}], earlier in {earlier} and later in {later} of {found.n} seeds; "
-        f"reached in {seen[0]}{'' if head['control'] == BEND else f' and {seen[1]}'}."
-    )
+    what = f"{head['probe']}{place}, {head['treated']} against {head['control']}, tokens of {head['budget']}: {verdict}"
+    if verdict == NEVER:
+        sentence = f"{what} in {found.n} seeds."
+    else:
+        ends = [f"{2**end:.3g}" if math.isfinite(end) else "unbounded" for end in (found.low, found.high)]
+        middle = f"{2**found.effect:.3g}" if math.isfinite(found.effect) else "an unknown number of"
+        sentence = (
+            f"{what}; {middle} times the tokens [{ends[0]}, {ends[1]}], earlier in {earlier} and later in {later} of {found.n} seeds, "
+            f"reached in {seen[0]}{'' if head['control'] == BEND else f' and {seen[1]}'}."
+        )
     return {
         **head, **found._asdict(), "earlier": earlier, "later": later, "p": sign_p(earlier, later), "verdict": verdict,
         "sentence": sentence,
