@@ -106,8 +106,14 @@ def study(tmp_path_factory) -> Path:
     assert causes_of_run(directory.run("pt.nca.math.s0")) == []
     meta = TokenFile.open(path / "tokens/nca").meta
     model = build(MODEL, meta.vocab_size, 0, "ppt")
-    save_model(model, directory.run("ppt.nca.s0").checkpoint(4), {"meta": meta.model_dump(mode="json")}, None)
-    assert infer_run(directory.run("ppt.nca.s0")) == []
+    run = directory.run("ppt.nca.s0")
+    provenance = {
+        "run": run.id, "regime": "nca", "domain": None, "seed": 0, "stage": "ppt", "step": 4, "tokens": 512, "tokens_dir": "tokens/nca",
+        "meta": meta.model_dump(mode="json"),
+    }  # fmt: skip
+    save_model(model, run.checkpoint(4), provenance, None)
+    assert infer_run(run) == []
+    assert analyze_run(run).problems == []
     return path
 
 
