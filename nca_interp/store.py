@@ -13,7 +13,7 @@ runs/out/<study>/
     inputs.json                 SHA-256 of the tokens and the parent's weights that the run began with
     micro_batch.json            sequences a forward pass, where the run was to find that out
     probes/step-00000100.csv    measurements of that checkpoint
-    inference/step-00000100.csv the rule-inference curve of it (NCA, last checkpoint)
+    inference/step-00000100.csv the rule-inference curve of it (NCA)
     causes/step-00000100.csv    what it loses without each of its parts (last checkpoint, where asked for)
     decode/step-00000100.csv    what a linear read-out finds of the rule in it (NCA, some checkpoints)
     compare/<table>.csv         its part of the tables of docs/compare.md

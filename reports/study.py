@@ -3,6 +3,7 @@
 from nca_interp.discover import report
 from nca_interp.report import (
     causes,
+    emergence,
     head_page,
     heads,
     learning,
@@ -31,6 +32,11 @@ def study(tables: Tables) -> Page:
             ),
             Section("speed", "Tokens to the same loss", (*outcome.speedup(tables),)),
             Section("probes", "Attention heads over training", (*heads.induction(tables), *heads.explorer(tables))),
+            Section(
+                "emergence",
+                "When heads appear, and whether they stay",
+                (*emergence.appearance(tables), *emergence.persistence(tables)),
+            ),
             Section(
                 "heads",
                 "Head by head",

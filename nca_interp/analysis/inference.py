@@ -9,7 +9,6 @@ teacher-forcing gives away.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,14 +26,13 @@ from nca_interp.analysis.inference_read import (
     swap_context,
     teacher_forced,
 )
-from nca_interp.analysis.inspection_nca import affordable
+from nca_interp.analysis.inference_trial import NEW, generated_frames, last_third, make_trial
 from nca_interp.analysis.measure import on_device
 from nca_interp.analysis.source import Source, unchanged
 from nca_interp.analysis.statistics import Interval, cluster_interval
 from nca_interp.analysis.subject import context_length
 from nca_interp.base import UserError
-from nca_interp.data.predictors import counting, oracle
-from nca_interp.data.sample import Sample, draw
+from nca_interp.data.sample import Sample
 from nca_interp.data.specs import NcaSpec
 
 Floats = npt.NDArray[np.float64]
@@ -43,24 +41,22 @@ RULES = 64
 RIVALS = ("copy", "mode", "cell-mode", "lookup")
 """Predictors that know no rule, of all which a model must be better."""
 TEACHER, FREE, SWAP, SHUFFLE = "teacher-forced", "free-running", "context swap", "frame shuffle"
-EARLY, LATE, CONTROLLED = 4, 4, 4
-"""Frames generated of many: 1, 2, 4, 8, ... (EARLY of them) and LATE spread over the last third; those with a changed context."""
-FRESH = 2**40
-"""Number of the trajectory that a trained rule is read on: no training row has it."""
-TRAINED, NEW, OTHER = "trained", "new", "other band"
-BAND_STEP, LOWEST = 0.2, 0.3
-"""Width in gzip ratio of the other band, next to the model's own; it lies above a band that begins below LOWEST (far
-below that rules die out)."""
+CONTROLLED = 4
+"""Frames with a changed context."""
 COLUMNS = ["rules", "band_low", "band_high", "predictor", "frame", "quantity", "value", "low", "high", "n"]
 LEARNED = [
     "verdict", "accuracy", "rival", "rival_accuracy", "effect", "low", "high", "n", "oracle_accuracy", "teacher_accuracy",
     "first_frame", "last_frame", "slope", "slope_low", "slope_high", "gain", "gain_low", "gain_high", "swap", "swap_low",
     "swap_high", "shuffle", "shuffle_low", "shuffle_high", "sentence",
 ]  # fmt: skip
+COURSE = ["predictor", "quantity", "value", "low", "high", "n"]
+GAP = "gap"
+"""Quantity of a course: accuracy, free-running, minus that of the rival that decides."""
 NO_RULE = "no rule to learn"
 CODE = (
     "inference.py",
     "inference_read.py",
+    "inference_trial.py",
     "statistics.py",
     "inspection_nca.py",
     "../data/predictors.py",
@@ -85,13 +81,14 @@ class Verdict(NamedTuple):
 
 
 def rule_inference(
-    checkpoint: Path | str, *, rules: int = RULES, temperature: float = 0.0, device: str = "cpu"
+    checkpoint: Path | str, *, rules: int = RULES, temperature: float = 0.0, device: str = "cpu", whole: bool = True
 ) -> pd.DataFrame:
     """Tidy table (COLUMNS; docs/tables.md) of an NCA checkpoint of ours on `rules` trained, new and other-band rules.
 
-    `temperature` of the free-running frames, 0: greedy. `attrs`: "learned" (LEARNED: verdict, effect, slope, controls,
-    a sentence), "notes" (what was left out), "checkpoint_sha256", "engine". Raises UserError for a checkpoint that does
-    not say on which NCA it was trained, and for a context of less than two frames.
+    `temperature` of the free-running frames, 0: greedy. `whole` False: the model alone on the new rules, what a checkpoint
+    on the way is asked. `attrs`: "learned" (LEARNED: verdict, effect, slope, controls, a sentence), "course" (rows of COURSE:
+    new rules, mean of the last third of the frames), "notes" (what was left out), "checkpoint_sha256", "engine". Raises
+    UserError for a checkpoint that does not say on which NCA it was trained, and for a context of less than two frames.
     """
     from nca_interp.model.checkpoint import load_model, read_provenance
 
@@ -107,12 +104,14 @@ def rule_inference(
                 "whose provenance.json names the specification"
             )
         with fitting_threads(model):
-            frame = measure(model, meta, rules, temperature)
+            frame = measure(model, meta, rules, temperature, whole)
         frame.attrs |= {"checkpoint_sha256": source.sha256(), "engine": inference_hash()}
     return frame
 
 
-def measure(model: Any, meta: dict[str, Any], rules: int = RULES, temperature: float = 0.0) -> pd.DataFrame:
+def measure(
+    model: Any, meta: dict[str, Any], rules: int = RULES, temperature: float = 0.0, whole: bool = True
+) -> pd.DataFrame:
     """As `rule_inference`, of an open model; `meta`: spec, seed and n_train of its tokens."""
     spec = NcaSpec.model_validate(meta["spec"])
     n_frames = context_length(model.config) // spec.tokens_per_frame
@@ -121,75 +120,27 @@ def measure(model: Any, meta: dict[str, Any], rules: int = RULES, temperature: f
             f"rule inference: a context of {context_length(model.config)} tokens holds less than two frames of "
             f"{spec.tokens_per_frame}"
         )
-    notes: list[str] = []
-    sets = dict(rule_sets(spec, int(meta["seed"]), int(meta["n_train"]), n_frames, rules, notes))
+    trial = make_trial(spec.model_dump_json(), int(meta["seed"]), int(meta["n_train"]), n_frames, rules)
+    sets = trial.sets if whole else {NEW: trial.sets[NEW]}
     # all sets in one batch: generation is bound by its steps
     tokens, generated = np.concatenate([sample.tokens for sample in sets.values()]), generated_frames(n_frames)
+    asked = generated if whole else last_third(generated)
     forced = teacher_forced(model, spec, tokens)
-    free = free_running(model, spec, tokens, generated, temperature=temperature)
+    free = free_running(model, spec, tokens, asked, temperature=temperature)
     parts, learned, end = [], {}, 0
     for kind, sample in sets.items():
         rows = slice(end, end := end + len(sample.tokens))
         found = {TEACHER: Reading(*(v[rows] for v in forced)), FREE: Reading(*(v[rows] for v in free))}
-        if kind == NEW:
+        if whole and kind == NEW:
             found |= _controls(model, spec, sample.tokens, generated)
-        readings = {name: reading._asdict() for name, reading in (found | _ideal(sample, notes)).items()}
-        parts.append(_table(kind, sample, readings))
+        told = found | trial.ideal[kind]
+        parts.append(_table(kind, sample, told if whole else found))
         if kind == NEW:
-            learned = _learned(sample, readings, temperature)
+            learned = _learned(sample, told, temperature)
     frame = pd.concat(parts, ignore_index=True)
-    frame.attrs = {"learned": learned, "notes": list(dict.fromkeys(notes))}
+    frame.attrs.update(learned)
+    frame.attrs["notes"] = list(trial.notes)
     return frame
-
-
-def rule_sets(
-    spec: NcaSpec, seed: int, n_train: int, n_frames: int, n: int, notes: list[str]
-) -> Iterator[tuple[str, Sample]]:
-    """Rows of `n_frames` whole frames of trained rules (a trajectory that training did not show), new and other-band rules.
-
-    Splits have names of their own, so that they share no rule with the training or with each other.
-    """
-    from nca_interp.data.nca import frames_to_tokens
-    from nca_interp.data.nca_rows import trajectory
-
-    length = n_frames * spec.tokens_per_frame
-    trained = draw(spec, n=min(n, n_train), length=length, seed=seed, split="train")
-    if spec.control == "none":
-        assert trained.candidates is not None
-        frames = trajectory(spec, seed, "train", trained.candidates, FRESH, n_frames)
-        trained = trained._replace(frames=frames, tokens=frames_to_tokens(spec, frames))
-    yield TRAINED, trained
-    yield NEW, draw(spec, n=n, length=length, seed=seed, split="inference")
-    if (band := other_band(spec)) is None:
-        notes.append("No other band: the model's own data take rules of every gzip ratio.")
-        return
-    other = spec.model_copy(update={"band": band, "where": {}})
-    try:
-        yield OTHER, draw(other, n=n, length=length, seed=seed, split="inference, other band")
-    except UserError as error:
-        notes.append(f"No other band: {error}")
-
-
-def other_band(spec: NcaSpec) -> tuple[float, float] | None:
-    """The band of BAND_STEP below the model's own, or above it where that begins below LOWEST."""
-    if spec.band is None:
-        return None
-    low, high = spec.band
-    return (round(low - BAND_STEP, 6), low) if low >= LOWEST else (high, round(high + BAND_STEP, 6))
-
-
-def generated_frames(n_frames: int) -> list[int]:
-    """Frames that are generated: all where they are few, else some early ones and some of the last third with the last."""
-    last = n_frames - 1
-    if last <= EARLY + LATE:
-        return list(range(1, n_frames))
-    early = {2**k for k in range(EARLY) if 2**k <= last}
-    return sorted(early | {round(x) for x in np.linspace(max(1, last * 2 // 3 + 1), last, LATE)})
-
-
-def last_third(frames: list[int]) -> list[int]:
-    """Those of the frames whose number is above two thirds of the last."""
-    return [frame for frame in frames if frame > frames[-1] * 2 / 3]
 
 
 def judge(model: Floats, rivals: dict[str, Floats], groups: list[str]) -> Verdict:
@@ -220,30 +171,12 @@ def _controls(model: Any, spec: NcaSpec, tokens: npt.ArrayLike, generated: list[
     }
 
 
-def _ideal(sample: Sample, notes: list[str]) -> dict[str, Reading]:
-    """The ideal predictors on the same rows (the oracle on fewer where following the rule is expensive)."""
-    spec, frames = sample.spec, sample.frames
-    assert isinstance(spec, NcaSpec)
-    assert frames is not None
-    scores = counting(spec, frames)
-    rows, told = affordable(sample)
-    if rows:
-        assert sample.keys is not None
-        scores["oracle"] = oracle(spec, frames[:rows], sample.keys[:rows])
-    if told:
-        notes.append(told)
-    return {
-        name: Reading(score.cell_nats * spec.patch**2, score.cell_accuracy, score.patch_accuracy)
-        for name, score in scores.items()
-    }
-
-
-def _table(kind: str, sample: Sample, found: dict[str, dict[str, Floats]]) -> pd.DataFrame:
+def _table(kind: str, sample: Sample, found: dict[str, Reading]) -> pd.DataFrame:
     spec = sample.spec
     assert isinstance(spec, NcaSpec)
     band, rows = spec.band or (None, None), []
-    for predictor, quantities in found.items():
-        for quantity, values in quantities.items():
+    for predictor, reading in found.items():
+        for quantity, values in reading._asdict().items():
             groups = sample.groups[: len(values)]
             for frame in np.flatnonzero(np.isfinite(values).all(0)):
                 mean = cluster_interval(values[:, frame], groups)
@@ -251,16 +184,13 @@ def _table(kind: str, sample: Sample, found: dict[str, dict[str, Floats]]) -> pd
     return pd.DataFrame(rows, columns=COLUMNS).astype({"band_low": float, "band_high": float})
 
 
-def _learned(sample: Sample, found: dict[str, dict[str, Floats]], temperature: float) -> dict[str, Any]:
-    """The row of LEARNED from readings of new rules."""
-    spec, loss = sample.spec, found[TEACHER]["loss"]
+def _learned(sample: Sample, found: dict[str, Reading], temperature: float) -> dict[str, Any]:
+    """The row of LEARNED ("learned") and the rows of COURSE ("course") from readings of new rules."""
+    spec, loss = sample.spec, found[TEACHER].loss
     assert isinstance(spec, NcaSpec)
     chosen = last_third(generated_frames(loss.shape[1]))
-    accuracy = {
-        name: values["cell_accuracy"][:, chosen].mean(1)
-        for name, values in found.items()
-        if name != SHUFFLE and name != SWAP
-    }
+    plain = {name: reading for name, reading in found.items() if name not in (SHUFFLE, SWAP)}
+    accuracy = {name: reading.cell_accuracy[:, chosen].mean(1) for name, reading in plain.items()}
     verdict = judge(accuracy[FREE], {name: accuracy[name] for name in RIVALS}, sample.groups)
     if spec.control != "none":
         verdict = verdict._replace(verdict=NO_RULE)
@@ -271,7 +201,7 @@ def _learned(sample: Sample, found: dict[str, dict[str, Floats]], temperature: f
         known = values is not None and np.isfinite(values).all()
         return cluster_interval(values, sample.groups) if known and values is not None else Interval(*[np.nan] * 3)
 
-    costs = [found[name]["loss"][:, -1] - loss[:, -1] for name in (SWAP, SHUFFLE)]
+    costs = [found[name].loss[:, -1] - loss[:, -1] if name in found else None for name in (SWAP, SHUFFLE)]
     numbers = [*within(slopes), *within(loss[:, -1] - loss[:, 1]), *within(costs[0]), *within(costs[1])]
     means = {name: float(values.mean()) for name, values in accuracy.items()}
     ideal = means.get("oracle", np.nan)
@@ -279,7 +209,22 @@ def _learned(sample: Sample, found: dict[str, dict[str, Floats]], temperature: f
         verdict.verdict, means[FREE], verdict.rival, means[verdict.rival], *verdict[2:], ideal, means[TEACHER],
         chosen[0], chosen[-1], *numbers, sentence(verdict, means, chosen, temperature),
     ]  # fmt: skip
-    return {name: _plain(value) for name, value in zip(LEARNED, row, strict=True)}
+    course = [
+        (
+            name,
+            quantity,
+            *cluster_interval(values, sample.groups[: len(values)]),
+            len(set(sample.groups[: len(values)])),
+        )
+        for name, reading in plain.items()
+        for quantity, values in (("cell_accuracy", accuracy[name]), ("loss", reading.loss[:, chosen].mean(1)))
+        if np.isfinite(values).all()
+    ]
+    course.append((verdict.rival, GAP, *verdict[2:]))
+    return {
+        "learned": {name: _plain(value) for name, value in zip(LEARNED, row, strict=True)},
+        "course": [[_plain(value) for value in row] for row in course],
+    }
 
 
 def sentence(verdict: Verdict, means: dict[str, float], frames: list[int], temperature: float = 0.0) -> str:

@@ -14,14 +14,17 @@ from nca_interp.analysis.compare import comparison_tables
 from nca_interp.analysis.complexity import summaries
 from nca_interp.analysis.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
 from nca_interp.analysis.decode_study import decode_tables
+from nca_interp.analysis.emergence import emergence_table
 from nca_interp.analysis.engine import choose, write_table
 from nca_interp.analysis.inference_study import inference_tables
 from nca_interp.analysis.null_study import probe_tables
 from nca_interp.analysis.patterns import export_trajectory, write_patterns
+from nca_interp.analysis.persistence import persistence_table
 from nca_interp.analysis.published import published_table
 from nca_interp.analysis.records import CHECKPOINT, IDENTITY, Run, ppt_of, read_runs, validations, weights_hash
 from nca_interp.analysis.speedup import Curve, speedup_table
 from nca_interp.analysis.statistics import wilson
+from nca_interp.analysis.timing import timing_table
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
 from nca_interp.data.tokens import TokenFile
@@ -115,6 +118,10 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
     )
     tables["complexity"] = _complexity(directory, runs, study)
     tables |= inference_tables(runs) | decode_tables(runs) | comparison_tables(runs)
+    hits = {name: d.value.hit for name, d in choose(None, probes_folder)[0].items() if d.value.hit is not None}
+    tables["emergence"] = emergence_table(runs, tables["probes"], tables["learning"], hits)
+    tables["persistence"] = persistence_table(runs, tables["probes"], hits)
+    tables["timing"] = timing_table(roles, tables["runs"], tables["emergence"], tables["persistence"])
     tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
     if len(causes := causes_table(runs, probes_folder)):
         tables["causes"] = causes

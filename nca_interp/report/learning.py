@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from nca_interp.report import distributions as charts
-from nca_interp.report.numbers import DASH, fixed, interval, listing, plural, signed, whole
+from nca_interp.report.numbers import DASH, fixed, interval, listing, plural, short, signed, whole
 from nca_interp.report.outcome import NATS, missing
 from nca_interp.report.page import Chart, Figure, Item, Table
 from nca_interp.report.tables import Tables, each
@@ -37,13 +39,13 @@ def task(tables: Tables) -> list[Item]:
     """Curves of each regime's first run, and the verdicts of all runs."""
     if tables.learned.empty:
         return [missing("pre-pre-training on NCA", "learned.csv")]
-    return [*_figures(tables), _verdicts(tables)]
+    return [*_figures(tables), *_course(tables), _verdicts(tables)]
 
 
 def _figures(tables: Tables) -> list[Item]:
     rows, accuracy, losses = tables.inference, [], []
     for regime, part in rows.groupby("regime", sort=False):
-        first = part[part.run == part.run.iloc[0]].rename(columns={"frame": "x"})
+        first = part[(part.run == part.run.iloc[0]) & (part.step == part.step.max())].rename(columns={"frame": "x"})
         title = f"{tables.label(str(regime))}, seed {whole(first.seed.iloc[0])}"
         cells = first[(first.rules == "new") & (first.quantity == "cell_accuracy")].assign(name=lambda f: f.predictor)
         names = [n for n in SHOWN if n in set(cells.name)]
@@ -74,6 +76,52 @@ def _figures(tables: Tables) -> list[Item]:
         ),
         Figure("fig-inference", _loss_finding(tables), controls, rows[(rows.quantity == "loss") & rows.predictor.isin(DRAWN)][keep], tuple(losses), swatches=False),
     ]  # fmt: skip
+
+
+def _course(tables: Tables) -> list[Item]:
+    """Accuracy and loss on new rules over training, between the ideal predictors."""
+    rows, views = tables.learning, []
+    for regime, part in rows.groupby("regime", sort=False):
+        first = part[part.run == part.run.iloc[0]].rename(columns={"tokens": "x"}).assign(name=lambda f: f.predictor)
+        title = f"{tables.label(str(regime))}, seed {whole(first.seed.iloc[0])}"
+        for quantity, names, unit in (
+            ("cell_accuracy", _drawn(first), "share of cells"),
+            ("loss", ("teacher-forced", "oracle"), NATS),
+        ):
+            shown = first[(first.quantity == quantity) & first.predictor.isin(names)]
+            if shown.step.nunique() > 1:
+                chart = charts.labelled(shown, [n for n in names if n in set(shown.name)], "training tokens", unit)
+                views.append(Chart(chart, f"{quantity} of new rules over training, {title}", f"{title}: {unit}"))
+    if not views:
+        return []
+    encoding = (
+        "The same new rules at every checkpoint, mean of the last third of the frames with its 95 % interval over rules. Names as above; the "
+        "ideal predictors do not depend on training. The first run of each regime is drawn; the table of the figure has all."
+    )
+    return [Figure("fig-course", _course_finding(tables), encoding, rows, tuple(views), swatches=False)]
+
+
+def _drawn(first: pd.DataFrame) -> list[str]:
+    """What is drawn of accuracy; of the two modes the better one, so that the best rival is always there."""
+    cells = first[first.quantity == "cell_accuracy"].groupby("name").value.mean()
+    better = max(("mode", "cell-mode"), key=lambda name: cells.get(name, -1.0))
+    return [better if name == "mode" else name for name in SHOWN]
+
+
+def _course_finding(tables: Tables) -> str:
+    reached = tables.emergence[tables.emergence.probe == "rule_inference"]
+    told = [f"{r.run} {_when(r)}" for r in each(reached)]
+    return (
+        f"Surely better than every predictor without the rule: {'; '.join(told)}."
+        if told
+        else "Rule inference over training."
+    )
+
+
+def _when(row: Any) -> str:
+    if row.state == "reached":
+        return f"between {short(row.after)} and {short(row.by)} tokens"
+    return "from the first checkpoint" if row.state == "from start" else f"not until {short(row.after)} tokens"
 
 
 def _losses(first: pd.DataFrame) -> pd.DataFrame:

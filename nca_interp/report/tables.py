@@ -18,6 +18,7 @@ _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
+    "order", "ppt_run", "half_state",
 }  # fmt: skip
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
@@ -46,6 +47,12 @@ COLUMNS: dict[str, str] = {
     "decode": "run regime domain seed stage step attribute frames source layer spearman low high r2 n",
     "decoded": "run regime domain seed stage step attribute verdict frames layer spearman low high rival rival_spearman "
     "effect effect_low effect_high n sentence",
+    "learning": "run regime domain seed stage step tokens predictor quantity value low high n",
+    "emergence": "run regime domain seed stage probe level state after_step by_step after by first last highest checkpoints "
+    "resolution bend bend_low bend_high distance_low distance_high order",
+    "persistence": "run regime domain seed stage probe ppt_run heads level chance ppt_highest swap_highest end_highest best "
+    "persisted share best_ppt best_swap best_end rho p scratch_rho half_state half_after half_by",
+    "timing": "family domain stage probe treated control budget n effect low high earlier later p verdict sentence",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }
 """Columns of each table (docs/tables.md)."""

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from nca_interp.analysis import inference, inference_read
-from nca_interp.analysis.inference import FREE, NEW, OTHER, RIVALS, SHUFFLE, SWAP, TEACHER, TRAINED, judge
+from nca_interp.analysis import inference, inference_read, inference_trial
+from nca_interp.analysis.inference import FREE, RIVALS, SHUFFLE, SWAP, TEACHER, judge
+from nca_interp.analysis.inference_trial import NEW, OTHER, TRAINED
 from nca_interp.base import UserError
 from nca_interp.config import ModelConfig
 from nca_interp.data.nca_rows import trajectory
@@ -65,7 +66,7 @@ class Oracle(Player):
     """Knows every row that can be asked for by its second frame; copies where a row is none of them."""
 
     def __init__(self) -> None:
-        sets = inference.rule_sets(SPEC, 3, 12, FRAMES, 24, [])
+        sets = inference_trial.rule_sets(SPEC, 3, 12, FRAMES, 24, [])
         rows = np.concatenate([sample.tokens for _, sample in sets]).astype(np.int64)
         self.rows = {row[: WIDTH + 1].tobytes(): row for row in rows}
 
@@ -188,7 +189,7 @@ def test_a_control_has_no_rule_to_learn():
 
 def test_rules_are_trained_new_or_of_the_other_band():
     notes: list[str] = []
-    sets = dict(inference.rule_sets(SPEC, 3, 12, FRAMES, 24, notes))
+    sets = dict(inference_trial.rule_sets(SPEC, 3, 12, FRAMES, 24, notes))
     training = draw(SPEC, n=12, length=WIDTH * FRAMES, seed=3, split="train")
     assert set(sets[TRAINED].keys) == set(training.keys)
     assert not {f.tobytes() for f in sets[TRAINED].frames} & {f.tobytes() for f in training.frames}
@@ -198,7 +199,7 @@ def test_rules_are_trained_new_or_of_the_other_band():
     np.testing.assert_array_equal(frames, sets[NEW].frames)
     assert notes == []
     free = SPEC.model_copy(update={"band": None})
-    assert set(dict(inference.rule_sets(free, 3, 12, FRAMES, 4, notes))) == {TRAINED, NEW}
+    assert set(dict(inference_trial.rule_sets(free, 3, 12, FRAMES, 4, notes))) == {TRAINED, NEW}
     assert len(notes) == 1
 
 
@@ -206,19 +207,19 @@ def test_rules_are_trained_new_or_of_the_other_band():
     ("band", "other"), [((0.5, 1.0), (0.3, 0.5)), ((0.3, 0.5), (0.1, 0.3)), ((0.15, 0.4), (0.4, 0.6)), (None, None)]
 )
 def test_the_other_band_is_next_to_the_own(band, other):
-    assert inference.other_band(SPEC.model_copy(update={"band": band})) == other
+    assert inference_trial.other_band(SPEC.model_copy(update={"band": band})) == other
 
 
 def test_generated_frames_cover_the_last_third():
     for n in range(2, 60):
-        frames = inference.generated_frames(n)
+        frames = inference_trial.generated_frames(n)
         assert frames == sorted(set(frames))
         assert (frames[0], frames[-1]) == (1, n - 1)
-        late = inference.last_third(frames)
+        late = inference_trial.last_third(frames)
         assert late[-1] == n - 1
         assert all(3 * frame > 2 * (n - 1) for frame in late)
         assert len(late) == min(4, (n - 1) - 2 * (n - 1) // 3)
-    assert inference.generated_frames(26) == [1, 2, 4, 8, 17, 20, 22, 25]
+    assert inference_trial.generated_frames(26) == [1, 2, 4, 8, 17, 20, 22, 25]
 
 
 def test_verdict_of_planted_numbers():

@@ -108,9 +108,15 @@ def study(tmp_path_factory) -> Path:
     assert causes_of_run(directory.run("pt.nca.math.s0")) == []
     meta = TokenFile.open(path / "tokens/nca").meta
     model = build(MODEL, meta.vocab_size, 0, "ppt")
-    save_model(model, directory.run("ppt.nca.s0").checkpoint(4), {"meta": meta.model_dump(mode="json")}, None)
-    assert infer_run(directory.run("ppt.nca.s0")) == []
-    assert decode_run(directory.run("ppt.nca.s0")) == []
+    run = directory.run("ppt.nca.s0")
+    provenance = {
+        "run": run.id, "regime": "nca", "domain": None, "seed": 0, "stage": "ppt", "step": 4, "tokens": 512, "tokens_dir": "tokens/nca",
+        "meta": meta.model_dump(mode="json"),
+    }  # fmt: skip
+    save_model(model, run.checkpoint(4), provenance, None)
+    assert infer_run(run) == []
+    assert analyze_run(run).problems == []
+    assert decode_run(run) == []
     for run_id in ("pt.nca.math.s1", "pt.scratch.math.s1"):
         save_model(build(MODEL, vocab["math"], 1, "pt"), directory.run(run_id).checkpoint(4), {}, None)
     for run_id in (f"pt.{regime}.math.s{seed}" for seed in range(2) for regime in ("nca", "scratch")):
@@ -246,7 +252,7 @@ def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed
     assert learned.effect[0] == pytest.approx(means["free-running"] - means[learned.rival[0]])
     calls = []
 
-    def measured(directory, device):
+    def measured(directory, device, whole):
         calls.append(directory)
         raise UserError("the context is too short")
 

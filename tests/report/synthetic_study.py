@@ -66,6 +66,10 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
         "hits": _hits(probes),
         **_networks(seeds, rng),
         **_read_out(seeds),
+        "learning": _learning(seeds),
+        "emergence": _emergence(seeds),
+        "persistence": _persistence(seeds),
+        "timing": _timing(seeds),
     }
     for name, rows in frames.items():
         if name not in drop:
@@ -581,6 +585,91 @@ def _read_out(seeds: int) -> dict[str, list[dict[str, Any]]]:
                     "effect_low": value - rival - 0.1, "effect_high": value - rival + 0.1, "sentence": f"Synthetic read-out of {attribute}.",
                 })  # fmt: skip
     return {"decode": rows, "decoded": decoded}
+
+
+def _learning(seeds: int) -> list[dict[str, Any]]:
+    """The one regime passes the best predictor without the rule in mid-training, the other never."""
+    rows = []
+    for regime, verdict in LEARNERS.items():
+        for seed in range(seeds):
+            for step in _steps(PPT_STEPS):
+                model = 0.3 + (0.6 if verdict == "learned" else 0.2) * step / PPT_STEPS
+                ident = {
+                    "run": f"ppt.{regime}.s{seed}", "regime": regime, "domain": "", "seed": seed, "stage": "ppt", "step": step,
+                    "tokens": step * BATCH_TOKENS,
+                }  # fmt: skip
+                levels = {
+                    "free-running": model,
+                    "teacher-forced": model + 0.02,
+                    "copy": 0.3,
+                    "mode": 0.35,
+                    "lookup": 0.65,
+                    "oracle": 0.99,
+                }
+                for predictor, value in levels.items():
+                    spread = {"value": value, "low": value - 0.02, "high": value + 0.02, "n": 64}
+                    rows.append({**ident, "predictor": predictor, "quantity": "cell_accuracy", **spread})
+                    if predictor in ("teacher-forced", "oracle"):
+                        loss = {name: v if name == "n" else 3 * (1 - v) for name, v in spread.items()}
+                        rows.append({**ident, "predictor": predictor, "quantity": "loss", **loss})
+    return rows
+
+
+EMERGING = {"nca": ("from start", None, 0.0), "scratch": ("reached", 256.0, 512.0), "c4": ("never", 1024.0, None)}
+"""State of induction in language, and the steps after and by which."""
+
+
+def _emergence(seeds: int) -> list[dict[str, Any]]:
+    rows = []
+
+    def add(run: str, regime: str, stage: str, seed: int, probe: str, state: str, after: Any, by: Any) -> None:
+        steps = {"after_step": after, "by_step": by}
+        tokens = {
+            "after": None if after is None else after * BATCH_TOKENS,
+            "by": None if by is None else by * BATCH_TOKENS,
+        }
+        rows.append({
+            "run": run, "regime": regime, "domain": "web" if stage == "pt" else "", "seed": seed, "stage": stage, "probe": probe,
+            "level": 0.3, "state": state, **steps, **tokens, "first": 0.1, "last": 0.5, "highest": 0.6, "checkpoints": 8,
+            "resolution": 4096, "bend": 1e6, "bend_low": 8e5, "bend_high": 1.2e6, "distance_low": -1.0, "distance_high": 2.0,
+            "order": "inconclusive",
+        })  # fmt: skip
+
+    for seed in range(seeds):
+        add(f"ppt.nca.s{seed}", "nca", "ppt", seed, "induction", "reached", 128.0, 256.0)
+        add(f"ppt.nca.s{seed}", "nca", "ppt", seed, "rule_inference", "reached", 256.0, 512.0)
+        for regime, (state, after, by) in EMERGING.items():
+            add(f"pt.{regime}.web.s{seed}", regime, "pt", seed, "induction", state, after, by)
+            add(f"pt.{regime}.web.s{seed}", regime, "pt", seed, "copying", "from start", None, 0.0)
+    return rows
+
+
+def _persistence(seeds: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": f"pt.nca.web.s{seed}", "regime": "nca", "domain": "web", "seed": seed, "stage": "pt", "probe": probe,
+            "ppt_run": f"ppt.nca.s{seed}", "heads": 16, "level": 0.3, "chance": 0.02, "ppt_highest": 0.8, "swap_highest": 0.5,
+            "end_highest": 0.6, "best": 3, "persisted": 2, "share": 2 / 3, "best_ppt": 0.7, "best_swap": 0.4, "best_end": 0.5,
+            "rho": 0.61 + 0.01 * seed, "p": 0.01, "scratch_rho": 0.1, "half_state": "reached", "half_after": 4096.0, "half_by": 8192.0,
+        }
+        for seed in range(seeds)
+        for probe in ("induction", "previous-token")
+    ]  # fmt: skip
+
+
+def _timing(seeds: int) -> list[dict[str, Any]]:
+    rows = []
+    for family, control, effect, verdict in (
+        ("regime", "scratch", -8.0, "earlier"), ("regime", "c4", None, "never reached"), ("loss", "bend of the loss", 1.0, "inconclusive"),
+        ("persistence", "scratch of the same seed", 0.5, "persists"),
+    ):  # fmt: skip
+        rows.append({
+            "family": family, "domain": "web", "stage": "pt", "probe": "induction", "treated": "nca", "control": control,
+            "budget": "" if family == "persistence" else "pt", "n": seeds, "effect": effect,
+            "low": None if effect is None else effect - 1, "high": None if effect is None else effect + 1, "earlier": seeds,
+            "later": 0, "p": 0.25, "verdict": verdict, "sentence": f"Synthetic sentence of {family} against {control}.",
+        })  # fmt: skip
+    return rows
 
 
 def _patterns(tables: Path, rng: np.random.Generator) -> None:

@@ -301,3 +301,45 @@ def test_numbers_are_written_alike():
         "n": 2,
         "columns": {"a": [None, 1], "b": {"d": ["x", ""], "i": [0, 1]}},
     }
+
+
+def test_when_heads_appear_is_told_as_the_tables_have_it(report: Path, study: Path):
+    text = report.read_text()
+    part = text[text.index('<section id="emergence"') : text.index('<section id="heads"')]
+    for row in pd.read_csv(study / "tables" / "timing.csv", keep_default_na=False).itertuples():
+        assert (row.sentence in part) == (row.family != "loss"), row.sentence
+    cells = re.sub(r"<[^>]*>", "|", part)
+    assert "earlier|" in cells.replace("||", "|")
+    assert f"{2**-8.0:.3g}" in part
+    assert "1 inconclusive" in part  # emergence beside the loss
+    assert "copying: not drawn, for random weights are at the level already" in part
+    for value in ("+0.61", "+0.62", "+0.63"):
+        assert value in part
+    assert "too sparse" in part
+
+
+def test_appearances_stand_where_they_were_planted(study: Path):
+    from nca_interp.report import emergence
+
+    tables = Tables(study)
+    placed = emergence._placed(tables, tables.emergence[tables.emergence.probe == "induction"])
+    at = placed.set_index(["name", "stage"])
+    assert at.loc[("nca, 0", "ppt"), ["low", "high"]].tolist() == [(128 - 512) * 4096, (256 - 512) * 4096]
+    assert at.loc[("nca, 0", "pt"), "x"] == 0
+    assert at.loc[("scratch, 1", "pt"), ["low", "high"]].tolist() == [256 * 4096, 512 * 4096]
+    assert at.loc[("c4, 2", "pt"), "x"] == 1024 * 4096
+    assert placed.name.iloc[0] == "scratch, 0"
+
+
+def test_the_course_of_learning_is_drawn_and_told(report: Path):
+    text = report.read_text()
+    assert "ppt.nca.s0 between 1.05\u00a0M and 2.1\u00a0M tokens" in text
+    assert 'id="fig-course"' in text
+
+
+def test_a_study_without_time_says_so(tmp_path: Path):
+    path = write_study(tmp_path / "study", drop=("emergence", "persistence", "timing", "learning"))
+    text = build_report(path).read_text()
+    assert "no rows in tables/emergence.csv" in text
+    assert "no rows in tables/persistence.csv" in text
+    assert "fig-course" not in text
