@@ -14,7 +14,7 @@ from nca_interp.analysis.inference import GAP
 from nca_interp.analysis.records import Run
 
 EMERGENCE = [
-    "run", "regime", "domain", "seed", "stage", "probe", "level", "state", "after_step", "by_step", "after", "by",
+    "run", "regime", "domain", "seed", "stage", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens",
     "first", "last", "highest", "checkpoints", "resolution", "bend", "bend_low", "bend_high", "distance_low", "distance_high", "order",
 ]  # fmt: skip
 BEHAVIOUR = {"repeated_token_gain": (0.5, 1), "in_context_learning": (-0.2, -1)}
@@ -120,7 +120,7 @@ def _emergence(series: Series, turn: Bend) -> dict[str, Any]:
     row: dict[str, Any] = {"level": series.level, "state": found.state}
     for end, index in (("after", found.after), ("by", found.by)):
         row[f"{end}_step"] = None if index is None else series.steps[index]
-        row[end] = None if index is None else series.tokens[index]
+        row[f"{end}_tokens"] = None if index is None else series.tokens[index]
     row |= {"first": values[0], "last": values[-1], "highest": (series.sign * values).max() * series.sign}
     row |= {"checkpoints": len(values), "resolution": next((t for t in series.tokens if t > 0), None)}
     row |= {"bend": turn.at, "bend_low": turn.low, "bend_high": turn.high}
@@ -132,7 +132,7 @@ def _emergence(series: Series, turn: Bend) -> dict[str, Any]:
 
 def span_of(row: Mapping[str, Any]) -> Span:
     """When the probe of a row of the table emerged, at least its `resolution`."""
-    after, by = (row[name] for name in ("after", "by"))
+    after, by = (row[name] for name in ("after_tokens", "by_tokens"))
     return Span(0.0 if pd.isna(after) else after, math.inf if pd.isna(by) else by).at_least(row["resolution"])
 
 

@@ -100,7 +100,7 @@ def _placed(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with their place on an axis that has the swap at 0."""
     length = tables.runs[tables.runs.stage == "ppt"].set_index("run").tokens
     offset = rows.run.map(length).where(rows.stage == "ppt", 0.0).fillna(0.0)
-    low, high = rows.after.fillna(0.0) - offset, rows.by.fillna(rows.after) - offset
+    low, high = rows.after_tokens.fillna(0.0) - offset, rows.by_tokens.fillna(rows.after_tokens) - offset
     order = rows.regime.map({name: i for i, name in enumerate(tables.main)})
     names = rows.regime + ", " + rows.seed.map(lambda seed: f"{int(seed)}")
     placed = rows.assign(low=low, high=high, x=high, name=names, place=order)
@@ -114,8 +114,8 @@ def _placed(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
         "low",
         "high",
         "x",
-        "after",
-        "by",
+        "after_tokens",
+        "by_tokens",
         "level",
         "last",
     ]

@@ -120,8 +120,8 @@ def _course_finding(tables: Tables) -> str:
 
 def _when(row: Any) -> str:
     if row.state == "reached":
-        return f"between {short(row.after)} and {short(row.by)} tokens"
-    return "from the first checkpoint" if row.state == "from start" else f"not until {short(row.after)} tokens"
+        return f"between {short(row.after_tokens)} and {short(row.by_tokens)} tokens"
+    return "from the first checkpoint" if row.state == "from start" else f"not until {short(row.after_tokens)} tokens"
 
 
 def _losses(first: pd.DataFrame) -> pd.DataFrame:

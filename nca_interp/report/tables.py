@@ -48,7 +48,7 @@ COLUMNS: dict[str, str] = {
     "decoded": "run regime domain seed stage step attribute verdict frames layer spearman low high rival rival_spearman "
     "effect effect_low effect_high n sentence",
     "learning": "run regime domain seed stage step tokens predictor quantity value low high n",
-    "emergence": "run regime domain seed stage probe level state after_step by_step after by first last highest checkpoints "
+    "emergence": "run regime domain seed stage probe level state after_step by_step after_tokens by_tokens first last highest checkpoints "
     "resolution bend bend_low bend_high distance_low distance_high order",
     "persistence": "run regime domain seed stage probe ppt_run heads level chance ppt_highest swap_highest end_highest best "
     "persisted share best_ppt best_swap best_end rho p scratch_rho half_state half_after half_by",

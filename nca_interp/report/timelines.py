@@ -31,8 +31,8 @@ def appearances(rows: pd.DataFrame, regimes: list[str], where: str) -> alt.Layer
     )
     color = regime_color(regimes)
     tip = [
-        alt.Tooltip("name:N"), alt.Tooltip("stage:N"), alt.Tooltip("state:N"), alt.Tooltip("after:Q", format=",.0f"),
-        alt.Tooltip("by:Q", format=",.0f"), alt.Tooltip("level:Q", format=".3f"), alt.Tooltip("last:Q", format=".3f"),
+        alt.Tooltip("name:N"), alt.Tooltip("stage:N"), alt.Tooltip("state:N"), alt.Tooltip("after_tokens:Q", format=",.0f"),
+        alt.Tooltip("by_tokens:Q", format=",.0f"), alt.Tooltip("level:Q", format=".3f"), alt.Tooltip("last:Q", format=".3f"),
     ]  # fmt: skip
     base = alt.Chart(rows).transform_filter(where)
     bars = base.transform_filter("datum.state == 'reached'").mark_rule(strokeWidth=3).encode(

@@ -121,12 +121,12 @@ def test_emergence_of_the_highest_head_in_each_stage():
     assert found.state.to_dict() == {
         "ppt.nca.s0": "reached", "pt.nca.web.s0": "from start", "pt.scratch.web.s0": "reached", "pt.late.web.s0": "never",
     }  # fmt: skip
-    assert found.loc["ppt.nca.s0", ["after_step", "by_step", "after", "by"]].tolist() == [4, 8, 400, 800]
-    assert found.loc["pt.scratch.web.s0", ["after", "by", "level"]].tolist() == [800, 1600, 0.3]
-    assert math.isnan(found.loc["pt.nca.web.s0", "after"])
-    assert found.loc["pt.nca.web.s0", "by"] == 0
-    assert found.loc["pt.late.web.s0", "after"] == 6400
-    assert math.isnan(found.loc["pt.late.web.s0", "by"])
+    assert found.loc["ppt.nca.s0", ["after_step", "by_step", "after_tokens", "by_tokens"]].tolist() == [4, 8, 400, 800]
+    assert found.loc["pt.scratch.web.s0", ["after_tokens", "by_tokens", "level"]].tolist() == [800, 1600, 0.3]
+    assert math.isnan(found.loc["pt.nca.web.s0", "after_tokens"])
+    assert found.loc["pt.nca.web.s0", "by_tokens"] == 0
+    assert found.loc["pt.late.web.s0", "after_tokens"] == 6400
+    assert math.isnan(found.loc["pt.late.web.s0", "by_tokens"])
     assert (found.checkpoints.unique(), found.resolution.unique()) == (8, 100)
     assert found.bend.isna().all()
 

@@ -215,7 +215,8 @@ def test_patterns_trajectory_and_definitions(study, tables):
         ("pt.nca.math.s0", "a validation row"),
         ("pt.scratch.math.s0", "random tokens twice"),
         ("pt.scratch.math.s0", "a validation row"),
-    ]  # the pre-pre-training was not analysed
+        ("ppt.nca.s0", "its own synthetic data"),
+    ]
     with np.load(study / "tables/patterns.npz") as arrays:
         for entry in entries:
             whole, small = arrays[f"{entry['key']}-whole"], arrays[f"{entry['key']}-thumbnails"]

@@ -625,8 +625,8 @@ def _emergence(seeds: int) -> list[dict[str, Any]]:
     def add(run: str, regime: str, stage: str, seed: int, probe: str, state: str, after: Any, by: Any) -> None:
         steps = {"after_step": after, "by_step": by}
         tokens = {
-            "after": None if after is None else after * BATCH_TOKENS,
-            "by": None if by is None else by * BATCH_TOKENS,
+            "after_tokens": None if after is None else after * BATCH_TOKENS,
+            "by_tokens": None if by is None else by * BATCH_TOKENS,
         }
         rows.append({
             "run": run, "regime": regime, "domain": "web" if stage == "pt" else "", "seed": seed, "stage": stage, "probe": probe,
