@@ -22,7 +22,7 @@ from nca_interp.analysis.stimuli import NotApplicable
 from nca_interp.base import UserError, stream_seed
 from nca_interp.discover import Definition, load
 
-EXTRA = ["metric", "by", "site", "how", "full", "rank", "p", "from_layer", "from_head", "at"]
+EXTRA = ["metric", "by", "site", "how", "full", "rank", "worse", "p", "from_layer", "from_head", "at"]
 COLUMNS = [*PROBE_COLUMNS, *EXTRA]
 SETS = 50
 """Random sets that the top heads of a probe are compared with."""
@@ -96,7 +96,7 @@ def as_table(rows: list[Row]) -> pd.DataFrame:
     """Rows with the columns, order and types of the causes table."""
     frame, extra = table(rows), pd.DataFrame(rows, columns=EXTRA)
     for column in EXTRA:
-        if column in ("rank", "from_layer", "from_head"):
+        if column in ("rank", "worse", "from_layer", "from_head"):
             frame[column] = pd.to_numeric(extra[column]).astype("Int64")
         elif column in ("full", "p"):
             frame[column] = pd.to_numeric(extra[column]).astype(float)
@@ -154,7 +154,7 @@ def effect_rows(task: Task, effects: Effects, how: How) -> list[Row]:
                     "value": float(changes[site].mean()), "sd": float(changes[site].std()), "n": len(changes[site]),
                     "unit": _unit(metric.unit, task), "metric": name, "site": kind,
                     "how": how if kind == "head" else "zero", "full": float(effects.full[name].mean()),
-                    "rank": order.index(site) + 1,
+                    "rank": order.index(site) + 1, "worse": metric.harm,
                 })  # fmt: skip
     return rows
 
@@ -220,7 +220,7 @@ def top_rows(trunk: Trunk, task: Task, scores: Scores, k: int | None, sets: int)
             rows.append({
                 "probe": "top_heads", "by": probe, "metric": name, "value": value, "chance": float(random.mean()),
                 "sd": float(random.std(ddof=1)), "p": (1 + beaten) / (1 + sets), "n": sets, "how": "mean",
-                "unit": _unit(metric.unit, task), "at": f"{' '.join(f'{n}.{h}' for n, h in sorted(top))} "
+                "worse": metric.harm, "unit": _unit(metric.unit, task), "at": f"{' '.join(f'{n}.{h}' for n, h in sorted(top))} "
                 f"against {len(set(drawn[top]))} different sets",
             })  # fmt: skip
     return rows

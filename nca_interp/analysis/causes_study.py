@@ -32,7 +32,7 @@ ARGUMENTS: dict[str, Any] = {"how": "mean", "k": None, "sets": SETS}
 CROSS_STAGE = (("nca_loss", "own_loss"), ("own_loss", "own_loss"), ("repeated_token_loss", "repeated_token_loss"))
 """A loss before the swap and one after it: do the same heads carry both?"""
 NUMBERS = ("value", "chance", "null_95", "sd", "full", "p")
-INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "from_layer", "from_head")
+INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "worse", "from_layer", "from_head")
 
 
 def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:

@@ -131,6 +131,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> list[float]:
+    """Adjusted p of one family: the false discovery rate at which each would be called; NaN stays NaN and is not counted."""
+    array = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(array), math.nan)
+    known = ~np.isnan(array)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(array[known])
+    return adjusted.tolist()
+
+
 @lru_cache
 def standard_effect(n: int) -> float:
     """Effect / standard deviation that a two-sided paired t-test at 5 % with n pairs detects with probability 0.8."""

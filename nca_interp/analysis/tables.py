@@ -17,6 +17,7 @@ from nca_interp.analysis.decode_study import decode_tables
 from nca_interp.analysis.emergence import emergence_table
 from nca_interp.analysis.engine import choose, write_table
 from nca_interp.analysis.inference_study import inference_tables
+from nca_interp.analysis.loads import LOADS, load_tables
 from nca_interp.analysis.null_study import probe_tables
 from nca_interp.analysis.patterns import export_trajectory, write_patterns
 from nca_interp.analysis.persistence import persistence_table
@@ -125,8 +126,10 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
     tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
     if len(causes := causes_table(runs, probes_folder)):
         tables["causes"] = causes
+        tables |= load_tables(causes, tables["probes"], tables["runs"], roles, list(domains), study.margin)
     else:
-        directory.table("causes").unlink(missing_ok=True)
+        for name in ("causes", *LOADS):
+            directory.table(name).unlink(missing_ok=True)
     for name, frame in tables.items():
         write_table(directory.table(name), frame)
     _write_viewer_files(directory, study, runs, roles, tables["probes"], probes_folder)

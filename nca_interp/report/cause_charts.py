@@ -48,7 +48,7 @@ def score_against_harm(rows: pd.DataFrame, levels: pd.DataFrame, regimes: list[s
 
 def against_random(rows: pd.DataFrame, regimes: list[str]) -> alt.LayerChart:
     """Harm of losing the top heads (marks) beside random sets (bars: mean and two standard deviations), a row a probe and regime;
-    the signal `metric` chooses. `rows`: regime, probe, metric, effect, random, low, high (of random sets), verdict, p, p_bh."""
+    the signal `metric` chooses. `rows`: regime, probe, metric, effect, random, random_low, random_high, verdict, p, p_bh."""
     order = list(dict.fromkeys(rows.probe))
     axis = alt.Axis(
         title=None, grid=False, ticks=False, domain=False, labelLimit=170, labelColor=signal("fg"), labelPadding=8
@@ -72,7 +72,7 @@ def against_random(rows: pd.DataFrame, regimes: list[str]) -> alt.LayerChart:
         .encode(x=alt.X("effect:Q", title=HARM, axis=x_axis))
     )
     spread = base.mark_rule(strokeWidth=5).encode(
-        x=alt.X("low:Q", title=HARM, axis=x_axis), x2="high:Q", y=y, yOffset=offset, color=color, opacity=fade(0.25)
+        x=alt.X("random_low:Q", title=HARM, axis=x_axis), x2="random_high:Q", y=y, yOffset=offset, color=color, opacity=fade(0.25)
     )
     middle = base.mark_tick(thickness=2, size=9).encode(
         x=alt.X("random:Q", title=HARM, axis=x_axis), y=y, yOffset=offset, color=color, opacity=fade(0.7)

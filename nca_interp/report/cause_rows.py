@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from nca_interp.report.page import Choice
@@ -23,8 +22,6 @@ class Causes(NamedTuple):
     places: list[str]
     metrics: dict[str, str]
     """Metric -> unit, in the order of the table."""
-    signs: dict[str, float]
-    """Metric -> 1 where more is worse, -1 where less is."""
 
     def of(self, probe: str) -> pd.DataFrame:
         """Rows of one measure."""
@@ -44,30 +41,18 @@ def read(tables: Tables) -> Causes | None:
     ablated = rows[rows.probe == "ablation"]
     if ablated.empty:
         return None
-    signs = {str(m): _sign(part) for m, part in ablated.groupby("metric")}
-    place = rows.domain.map(tables.domain_label).where(rows.stage == "pt", BEFORE)
-    rows = rows.assign(place=place, harm=rows.value * rows.metric.map(signs).fillna(1.0))
+    rows = placed(tables, rows).assign(harm=lambda f: f.value * f.worse)
     places = [p for p in [*tables.domains.values(), BEFORE] if p in set(rows.place)]
     metrics = {str(m): str(u).split(",")[0] for m, u in ablated.groupby("metric", sort=False).unit.first().items()}
-    return Causes(rows, places, metrics, signs)
+    return Causes(rows, places, metrics)
 
 
-def _sign(rows: pd.DataFrame) -> float:
-    """1 where more is worse, -1 where less is: rank 1 harms most."""
-    ranked = rows.sort_values("rank").groupby("run").value
-    return 1.0 if float((ranked.first() - ranked.last()).sum()) >= 0 else -1.0
+def placed(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with their `place` in front."""
+    place = rows.domain.map(tables.domain_label).where(rows.stage == "pt", BEFORE)
+    return rows.assign(place=place)[["place", *rows.columns]]
 
 
 def choice(found: Causes, order: list[str] | None = None) -> Choice:
     """Which metric is drawn."""
     return Choice("metric", "What is lost", tuple((m, f"{m} ({found.metrics[m]})") for m in order or found.metrics))
-
-
-def benjamini_hochberg(p: pd.Series) -> np.ndarray:
-    """Adjusted p: the false discovery rate at which each would be called; NaN stays NaN."""
-    from statsmodels.stats.multitest import multipletests
-
-    adjusted, known = np.full(len(p), np.nan), p.notna().to_numpy()
-    if known.any():
-        adjusted[known] = multipletests(p[known], method="fdr_bh")[1]
-    return adjusted

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.sharing import associate
-from nca_interp.analysis.statistics import ALPHA
 from nca_interp.report import cause_charts as charts
 from nca_interp.report import cause_layers, cause_sets
-from nca_interp.report.cause_rows import INCONCLUSIVE, Causes, benjamini_hochberg, choice, read
+from nca_interp.report.cause_rows import INCONCLUSIVE, Causes, choice, placed, read
 from nca_interp.report.numbers import absent, fixed, interval, p_value, plural, signed
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note
 from nca_interp.report.tables import SCRATCH, Tables, each
 
-ASSOCIATION = ["place", "regime", "probe", "metric", "rho", "low", "high", "p", "p_bh", "seeds", "heads", "verdict"]
 DRAWN_HEADS = 1500
 """Heads of one scatter at most, whole seeds; the statistics are of all."""
 
@@ -31,7 +27,7 @@ def section(tables: Tables) -> list[Item]:
                 quiet=True,
             )
         ]
-    return [*load(tables, found), *cause_sets.top_heads(tables, found), *cause_sets.shared(tables, found), *cause_layers.layers(tables, found), *cause_layers.edges(found), *cause_layers.lens(tables, found)]  # fmt: skip
+    return [*load(tables, found), *cause_sets.top_heads(tables, found), *cause_sets.shared(tables), *cause_layers.layers(tables, found), *cause_layers.edges(found), *cause_layers.lens(tables, found)]  # fmt: skip
 
 
 def load(tables: Tables, found: Causes) -> list[Item]:
@@ -39,7 +35,7 @@ def load(tables: Tables, found: Causes) -> list[Item]:
     wide, probes = _wide(tables, found)
     if not probes:
         return []
-    told = _associations(tables, found, wide, probes)
+    told = placed(tables, tables.score_harm).drop(columns=["domain", "stage"])
     probes = sorted(probes, key=lambda p: (p != "induction", p != "previous_token", p))
     views, hidden = [], False
     for place in found.places:
@@ -100,36 +96,6 @@ def _levels(tables: Tables, heads: pd.DataFrame, probes: list[str]) -> pd.DataFr
         if not absent(float(means[column][p]))
     ]
     return pd.DataFrame(found, columns=["probe", "value", "text"])
-
-
-def _associations(tables: Tables, found: Causes, wide: pd.DataFrame, probes: list[str]) -> pd.DataFrame:
-    """Spearman correlation of every probe with every metric, a row each place, regime, probe and metric."""
-    metrics, parts = list(found.metrics), []
-    for place in found.places:
-        for regime in tables.main:
-            models = [m for _, m in wide[(wide.place == place) & (wide.regime == regime)].groupby("run") if len(m) >= 3]
-            if not models:
-                continue
-            columns = [p for p in probes if all(m[p].notna().all() for m in models)]
-            measured = [m for m in metrics if all(f[m].notna().all() for f in models)]
-            if not (columns and measured):
-                continue
-            a = associate([(m[columns].to_numpy(float), m[measured].to_numpy(float)) for m in models])
-            grid = pd.MultiIndex.from_product([columns, measured], names=["probe", "metric"]).to_frame(index=False)
-            part = grid.assign(
-                place=place, regime=regime, rho=a.rho.ravel(), low=a.low.ravel(), high=a.high.ravel(), p=a.p.ravel()
-            )
-            part = part.assign(seeds=len(models), heads=len(models[0]), p_bh=benjamini_hochberg(part.p))
-            parts.append(part[part.rho.notna()])
-    if not parts:
-        return pd.DataFrame(columns=ASSOCIATION)
-    rows = pd.concat(parts, ignore_index=True)
-    rows["verdict"] = np.select(
-        [(rows.p_bh < ALPHA) & (rows.rho > 0), (rows.p_bh < ALPHA) & (rows.rho < 0)],
-        ["rises with harm", "falls with harm"],
-        INCONCLUSIVE,
-    )
-    return rows[ASSOCIATION]
 
 
 def _load_finding(tables: Tables, found: Causes, told: pd.DataFrame, probe: str, metric: str) -> str:

@@ -18,7 +18,7 @@ _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
-    "order", "ppt_run", "half_state",
+    "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
@@ -27,8 +27,12 @@ COLUMNS: dict[str, str] = {
     "metrics": "run regime domain seed stage step tokens loss val_loss val_bpb grad_norm lr tokens_per_second",
     "probes": "run regime domain seed stage step tokens probe layer head value chance null_95 hit sd unit n",
     "hits": "run regime domain seed stage step tokens probe heads models threshold null_95 best top_mean hits hits_fdr fdr_least",
-    "causes": "run regime domain seed stage step tokens probe layer head value chance sd unit n metric by site how full rank p "
+    "causes": "run regime domain seed stage step tokens probe layer head value chance sd unit n metric by site how full rank worse p "
     "from_layer from_head at",
+    "score_harm": "domain stage regime probe metric rho low high p p_bh seeds heads verdict",
+    "top_sets": "domain stage regime probe metric effect random random_low random_high excess low high p p_bh seeds sets at "
+    "margin unit verdict",
+    "shared_heads": "domain stage regime one_stage one other rho low high p p_holm seeds heads verdict",
     "contrasts": "family domain metric treated control n effect low high p p_holm margin detectable ppl_change_pct verdict "
     "sentence",
     "pairs": "family domain metric treated control seed treated_value control_value difference",

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nca_interp.analysis.loads import load_tables
+
 COLUMNS = [
     "run",
     "regime",
@@ -31,6 +33,7 @@ COLUMNS = [
     "how",
     "full",
     "rank",
+    "worse",
     "p",
     "from_layer",
     "from_head",
@@ -60,7 +63,7 @@ def cause_rows(probes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         harms = {"repeated_token_loss": planted, "own_loss": 0.5 - planted, "nca_patch_accuracy": planted / 10}
         for metric, (unit, sign) in METRICS.items():
             order = np.argsort(np.argsort(-harms[metric], kind="stable")) + 1
-            common = {**who, "metric": metric, "unit": unit, "sd": 0.02, "n": 16, "full": 3.5}
+            common = {**who, "metric": metric, "unit": unit, "sd": 0.02, "n": 16, "full": 3.5, "worse": sign}
             for (layer, head), harm, rank in zip(heads, harms[metric], order, strict=True):
                 place = {"layer": layer, "head": head, "rank": rank}
                 rows.append(
@@ -72,6 +75,13 @@ def cause_rows(probes: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     rows.append({**common, "probe": "knock_out", "site": site, "how": "zero", "layer": layer, "value": sign * 0.1 * layer, "rank": 4 - layer})  # fmt: skip
         rows += _others(who)
     return pd.DataFrame(rows, columns=COLUMNS).to_dict("records")
+
+
+def judged(causes: list[dict[str, Any]], probes: list[dict[str, Any]], runs: list[dict[str, Any]]) -> Any:
+    """The tables that an analysis makes of causes: verdicts over seeds."""
+    known = pd.DataFrame(runs)
+    roles, domains = dict(zip(known.regime, known.role, strict=True)), [d for d in known.domain.unique() if d]
+    return load_tables(pd.DataFrame(causes), pd.DataFrame(probes), known, roles, domains, 0.01)
 
 
 def _top_sets(common: dict[str, Any], sign: int, rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from synthetic_causes import cause_rows
+from synthetic_causes import cause_rows, judged
 
 REGIMES: dict[str, tuple[str, str, float]] = {
     "scratch": ("Scratch (no pre-pre-training)", "regime", 0.0),
@@ -50,6 +50,7 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
     (path / "study.json").write_text(json.dumps({"study": _study(names, seeds), "provenance": _provenance()}, indent=1))
     runs, metrics, probes = _training(names, seeds, rng)
     contrasts, pairs = _comparisons(seeds, rng)
+    causes = cause_rows(probes)
     frames = {
         "runs": runs,
         "metrics": metrics,
@@ -62,7 +63,8 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
         "published": _published(),
         "inference": _inference(seeds),
         "learned": _learned(seeds),
-        "causes": cause_rows(probes),
+        "causes": causes,
+        **judged(causes, probes, runs),
         "hits": _hits(probes),
         **_networks(seeds, rng),
         **_read_out(seeds),

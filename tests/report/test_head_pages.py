@@ -17,7 +17,7 @@ from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report import causes, head_page, heads, raster
 from nca_interp.report.build import build_report
-from nca_interp.report.cause_rows import BEFORE, benjamini_hochberg, read
+from nca_interp.report.cause_rows import BEFORE, read
 from nca_interp.report.page import Figure, Table
 from nca_interp.report.tables import Tables
 
@@ -150,7 +150,6 @@ def test_planted_correlation_is_found_and_the_rest_is_open(tables: Tables):
 
 def test_harm_is_signed_so_that_more_is_worse(tables: Tables):
     found = read(tables)
-    assert found.signs == {"repeated_token_loss": 1, "own_loss": 1, "nca_patch_accuracy": -1}
     rows = found.of("ablation").query("run == 'pt.nca.web.s0'")
     scores = tables.final_scores.query("run == 'pt.nca.web.s0' and probe == 'induction'")
     for metric, factor in (("repeated_token_loss", SLOPE), ("nca_patch_accuracy", SLOPE / 10)):
@@ -207,7 +206,7 @@ def test_without_causes_the_report_says_what_to_run(tmp_path: Path):
 
 
 def test_causes_of_half_a_study(tmp_path: Path):
-    path = write_study(tmp_path / "s", seeds=2)
+    path = write_study(tmp_path / "s", seeds=2, drop=("score_harm", "top_sets", "shared_heads"))
     file = path / "tables" / "causes.csv"
     rows = pd.read_csv(file, keep_default_na=False)
     rows[(rows.probe == "ablation") & (rows.run == "pt.scratch.web.s0")].to_csv(file, index=False)
@@ -219,8 +218,3 @@ def test_causes_of_half_a_study(tmp_path: Path):
     }
     assert "fig-load" in ids
     assert not ids & {"fig-top-heads", "fig-layers", "fig-lens"}
-
-
-def test_adjusted_p_by_hand():
-    p = pd.Series([0.01, np.nan, 0.04, 0.03, 0.5])
-    np.testing.assert_allclose(benjamini_hochberg(p), [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5])
