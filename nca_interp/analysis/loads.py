@@ -92,7 +92,7 @@ def _score_harm(ends: pd.DataFrame, probes: pd.DataFrame) -> list[dict[str, Any]
             continue
         found = associate([(x[columns].to_numpy(float), y[metrics].to_numpy(float)) for x, y in pairs])
         same = {**dict(zip(PLACE, place, strict=True)), "seeds": len(pairs), "heads": len(pairs[0][0])}
-        told = [
+        told: list[dict[str, Any]] = [
             {**same, "probe": probe, "metric": metric, **_numbers(found, i, j)}
             for i, probe in enumerate(columns)
             for j, metric in enumerate(metrics)
@@ -138,18 +138,13 @@ def _shared_heads(ends: pd.DataFrame) -> list[dict[str, Any]]:
     crossed = ends[ends["probe"].isin(["cross_stage", "cross_task"])]
     rows: list[dict[str, Any]] = []
     for place, part in crossed.groupby(PLACE, sort=False):
-        for (probe, one, other), seeds in part.sort_values("probe", kind="stable").groupby(
-            ["probe", "metric", "by"], sort=False
-        ):
+        named = part.sort_values("probe", kind="stable").groupby(["probe", "metric", "by"], sort=False)
+        for (probe, one, other), seeds in named:
             swapped = probe == "cross_stage"
-            models = []
-            for run, parent in zip(seeds["run"], seeds["at"], strict=True):
-                before, after = harms.get(parent if swapped else run), harms.get(run)
-                if before is None or after is None or one not in before or other not in after:
-                    continue
-                both = pd.concat([before[one], after[other]], axis=1, join="inner").to_numpy(float)
-                if len(both) >= ENOUGH and np.isfinite(both).all():
-                    models.append((both[:, :1], both[:, 1:]))
+            runs = zip(seeds["at"] if swapped else seeds["run"], seeds["run"], strict=True)
+            models = [
+                m for before, after in runs if (m := _paired(harms, before, after, str(one), str(other))) is not None
+            ]
             if not models or not np.isfinite((found := associate(models)).rho[0, 0]):
                 continue
             rows.append({
@@ -159,6 +154,16 @@ def _shared_heads(ends: pd.DataFrame) -> list[dict[str, Any]]:
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p_holm": adjusted, "verdict": _told(adjusted, row["rho"], "the same heads", "opposite heads")}
     return rows
+
+
+def _paired(
+    harms: dict[str, pd.DataFrame], before: str, after: str, one: str, other: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Harm to `one` in a run and to `other` in another, each [head, 1]; None unless all heads of both have them."""
+    if not (before in harms and one in harms[before] and after in harms and other in harms[after]):
+        return None
+    both = pd.concat([harms[before][one], harms[after][other]], axis=1, join="inner").to_numpy(float)
+    return (both[:, :1], both[:, 1:]) if len(both) >= ENOUGH and np.isfinite(both).all() else None
 
 
 def _by_head(rows: pd.DataFrame, column: str, value: str) -> dict[str, pd.DataFrame]:
@@ -171,7 +176,8 @@ def _by_head(rows: pd.DataFrame, column: str, value: str) -> dict[str, pd.DataFr
 
 def _complete(frames: list[pd.DataFrame]) -> list[str]:
     """Columns that every frame has, without a gap."""
-    return [c for c in (frames[0] if frames else []) if all(c in f and f[c].notna().all() for f in frames)]
+    names = [str(c) for c in frames[0]] if frames else []
+    return [c for c in names if all(c in f and f[c].notna().all() for f in frames)]
 
 
 def _numbers(found: Association, i: int, j: int) -> dict[str, float]:

@@ -72,7 +72,12 @@ def against_random(rows: pd.DataFrame, regimes: list[str]) -> alt.LayerChart:
         .encode(x=alt.X("effect:Q", title=HARM, axis=x_axis))
     )
     spread = base.mark_rule(strokeWidth=5).encode(
-        x=alt.X("random_low:Q", title=HARM, axis=x_axis), x2="random_high:Q", y=y, yOffset=offset, color=color, opacity=fade(0.25)
+        x=alt.X("random_low:Q", title=HARM, axis=x_axis),
+        x2="random_high:Q",
+        y=y,
+        yOffset=offset,
+        color=color,
+        opacity=fade(0.25),
     )
     middle = base.mark_tick(thickness=2, size=9).encode(
         x=alt.X("random:Q", title=HARM, axis=x_axis), y=y, yOffset=offset, color=color, opacity=fade(0.7)
