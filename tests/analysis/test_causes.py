@@ -139,6 +139,7 @@ def test_planted_heads_matter_and_idle_ones_do_not(planted):
     best = next(r for r in rows if r["metric"] == LOSS and r["site"] == "head" and r["rank"] == 1)
     assert (best["layer"], best["head"]) == (0, 0)
     assert sorted(r["rank"] for r in rows if r["metric"] == GAIN and r["site"] == "head") == [1, 2, 3, 4]
+    assert {(r["metric"], r["worse"]) for r in rows} == {(LOSS, 1), (GAIN, -1)}
 
 
 def test_without_induction_nothing_is_gained_from_the_repeat(planted):

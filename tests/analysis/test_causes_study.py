@@ -14,6 +14,7 @@ from nca_interp.analysis import causes_study
 from nca_interp.analysis.causes import COLUMNS
 from nca_interp.analysis.causes_study import causes_of_run, causes_table, outdated
 from nca_interp.analysis.engine import analyze_run
+from nca_interp.analysis.loads import LOADS
 from nca_interp.analysis.records import read_runs
 from nca_interp.analysis.sharing import checkpoint_load
 from nca_interp.analysis.tables import build_tables
@@ -191,10 +192,12 @@ def test_scores_that_the_analysis_kept_are_used_and_give_the_same_table(study, t
     pd.testing.assert_frame_equal(again, before, rtol=1e-6, check_dtype=False)
 
 
-def test_without_anything_kept_there_is_no_table(study, tmp_path):
+def test_without_anything_kept_there_is_no_table(study, table, tmp_path):
     shutil.copytree(study.path, tmp_path / "study")
     copy = StudyDir(tmp_path / "study")
     for run in copy.all_runs():
         shutil.rmtree(run.path / "causes", ignore_errors=True)
-    assert "causes" not in build_tables(copy.path)
-    assert not copy.table("causes").exists()
+    made = ("causes", *LOADS)
+    assert all(copy.table(name).is_file() for name in made)
+    assert not set(made) & set(build_tables(copy.path))
+    assert not any(copy.table(name).exists() for name in made)

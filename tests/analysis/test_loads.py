@@ -36,7 +36,14 @@ class Planted:
     ) -> dict[str, Any]:
         """A run STAGE.REGIME.DOMAIN.sSEED whose heads cost `harms` when lost; of an accuracy the value falls."""
         stage, regime, *domain, seed = name.split(".")
-        who = {"run": name, "regime": regime, "domain": "".join(domain), "seed": int(seed[1:]), "stage": stage, "step": 8}
+        who = {
+            "run": name,
+            "regime": regime,
+            "domain": "".join(domain),
+            "seed": int(seed[1:]),
+            "stage": stage,
+            "step": 8,
+        }
         self.runs.append({"run": name, "state": state})
         for head in range(HEADS):
             place = {**who, "layer": head // 4, "head": head % 4}
@@ -53,7 +60,13 @@ class Planted:
         """Losing the induction heads of a run against random sets; both as harm."""
         worse = -1 if metric == ACCURACY else 1
         unit = "share" if metric == ACCURACY else "nats per token, a note"
-        row = {"probe": "top_heads", "by": "induction", "metric": metric, "value": worse * effect, "chance": worse * random}
+        row = {
+            "probe": "top_heads",
+            "by": "induction",
+            "metric": metric,
+            "value": worse * effect,
+            "chance": worse * random,
+        }
         self.causes.append({**who, **row, "sd": 0.02, "p": p, "n": 50, "unit": unit, "at": "1.2", "worse": worse})
 
     def crossed(self, who: dict[str, Any], metric: str, by: str, parent: str = "") -> None:
@@ -132,7 +145,6 @@ def test_unmeasured_heads_and_probes_of_some_seeds_give_no_number():
     gap[3] = np.nan
     study.run("pt.nca.web.s1", {LOSS: UP}, {"induction": UP, "sink": gap})
     told = study.tables()["score_harm"]
-    # the head without a score is no head of its model: "sink" has a gap there
     assert list(told.probe) == ["induction"]
     assert told.seeds[0] == 2
 

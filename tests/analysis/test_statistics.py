@@ -11,12 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 from nca_interp.analysis.contrasts import Values, contrast_tables, planned
 from nca_interp.analysis.speedup import Curve, speedup_table, speedups, tokens_to
-from nca_interp.analysis.statistics import compare, holm, sign_flip_p, standard_effect, t_interval, wilson
+from nca_interp.analysis.statistics import (
+    benjamini_hochberg,
+    compare,
+    holm,
+    sign_flip_p,
+    standard_effect,
+    t_interval,
+    wilson,
+)
 
 FLOATS = st.floats(-5, 5, allow_nan=False).map(lambda x: round(x, 3))
 
@@ -80,6 +89,21 @@ def test_detectable_difference_has_power_80():
     d = standard_effect(5)
     hits = [stats.ttest_1samp(rng.normal(d, 1, 5), 0).pvalue < 0.05 for _ in range(2000)]
     assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_false_discovery_rate_by_hand():
+    adjusted = benjamini_hochberg([0.01, math.nan, 0.04, 0.03, 0.5])
+    np.testing.assert_allclose(adjusted, [0.04, math.nan, 0.16 / 3, 0.16 / 3, 0.5])
+    assert benjamini_hochberg([]) == []
+
+
+@given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=30))
+def test_false_discovery_rate_is_that_of_statsmodels(p):
+    known = [value for value in p if not math.isnan(value)]
+    expected = multipletests(known, method="fdr_bh")[1] if known else []
+    adjusted = np.array(benjamini_hochberg(p))
+    np.testing.assert_allclose(adjusted[~np.isnan(p)] if p else [], expected)
+    assert np.isnan(adjusted[np.isnan(p)]).all() if p else len(adjusted) == 0
 
 
 def test_holm_and_wilson():
