@@ -16,11 +16,10 @@ from nca_interp.store import StudyDir, read_json, sha256_file
 
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
-    "checkpoint_sha256", "causes.by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
+    "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
     "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
-"""Columns that are text, in every table or in the one that is named."""
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
@@ -254,7 +253,7 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
 def _typed(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     typed: dict[str, pd.Series] = {}
     for column in frame.columns:
-        if column in _TEXT or f"{path.stem}.{column}" in _TEXT:
+        if column in _TEXT:
             typed[column] = frame[column].astype(object)
         elif column in _TRUTH:
             typed[column] = frame[column].str.strip().str.lower().isin({"true", "1", "1.0", "yes"})
