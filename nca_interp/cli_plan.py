@@ -37,10 +37,15 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], left: tup
     if not rows:
         return
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    tall = any("\n" in name for name in columns)
     for index, name in enumerate(columns):
         text = index == 0 or name in left
-        vertical = "bottom" if "\n" in "".join(columns) else "top"
-        table.add_column(name, justify="left" if text else "right", vertical=vertical, no_wrap=name not in left)
+        table.add_column(
+            name,
+            justify="left" if text else "right",
+            vertical="bottom" if tall else "top",
+            no_wrap=name not in left,
+        )
     for row in rows:
         table.add_row(*row)
     print(title)
