@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nca_interp.cli_plan import Probes, Threads, Workers, finish, follow, option, write_tables
+from nca_interp.cli_plan import Probes, Threads, Workers, finish, follow, option, print_table, write_tables
 from nca_interp.errors import RunFailed, UserError
 
 CHECKPOINT = ("--probe", "--probes", "--tokens", "--tokenizer", "--random", "--device", "--dtype", "--table")
@@ -126,23 +126,18 @@ def _checkpoint(
 ) -> None:
     import warnings
 
-    from rich.console import Console
-    from rich.table import Table
-
     from nca_interp.analysis.engine import analyze
     from nca_interp.analysis.probe_table import check_suffix, save
-    from nca_interp.analysis.summary import COLUMNS, summarise
+    from nca_interp.analysis.summary import annotate, summarise
 
     check_suffix(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # problems are printed below
         frame = analyze(checkpoint, probe or None, probes_folder=probes, **options)
-    table = Table(title=checkpoint, title_justify="left")
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("probe", "unit") else "right")
-    for row in summarise(frame):
-        table.add_row(*row)
-    Console().print(table)
+    columns, rows, notes = annotate(summarise(frame))
+    print_table(f"{checkpoint}: largest score of each probe, at layer.head", columns, rows, left=("unit",))
+    for note in notes:
+        print(note)
     if path is not None:
         print(f"table: {', '.join(map(str, save(frame, path)))}")
     for reason in frame.attrs["skipped"]:
@@ -155,10 +150,6 @@ def _checkpoint(
 
 
 def _inference(checkpoint: str, device: str, path: Path | None) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
     from nca_interp.analysis.inference import rule_inference
     from nca_interp.analysis.probe_table import check_suffix, save
     from nca_interp.analysis.summary import by_frame, what_changed_contexts_cost
@@ -166,12 +157,7 @@ def _inference(checkpoint: str, device: str, path: Path | None) -> None:
     check_suffix(path)
     frame = rule_inference(checkpoint, device=device)
     for title, columns, rows in by_frame(frame):
-        table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-        for name in columns:
-            table.add_column(name, justify="right", vertical="bottom")
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+        print_table(title, columns, rows)
     print(frame.attrs["learned"]["sentence"], what_changed_contexts_cost(frame.attrs["learned"]), sep="\n")
     if path is not None:
         print(f"table: {', '.join(map(str, save(frame, path)))}")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nca_interp.cli_plan import print_table
 from nca_interp.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ SHOWN = 5
 def show_causes(checkpoint: str, options: dict[str, Any], path: Path | None) -> None:
     """Measure, print the heads that matter, and write the whole table to `path` if given."""
     from rich.console import Console
-    from rich.table import Table
 
     from nca_interp.analysis.causes import causes
     from nca_interp.analysis.probe_table import SUFFIXES, save
@@ -27,18 +27,15 @@ def show_causes(checkpoint: str, options: dict[str, Any], path: Path | None) -> 
         raise UserError(f"--table {path}: unknown kind of table {path.suffix!r}; legal: {', '.join(SUFFIXES)}")
     with Console(stderr=True).status("opening") as status:
         frame = causes(checkpoint, on_part=status.update, **options)
-    for title, columns, rows in (
-        (f"{checkpoint}: change where a head is ablated, +- sd over sequences (rank)", *ablations(frame)),
-        ("top heads of each probe ablated together, against random sets of the same layers", *tops(frame)),
-        ("do the same heads carry both?", *loads(frame)),
-    ):
-        if rows:
-            table = Table(title=title, title_justify="left")
-            for column in columns:
-                table.add_column(column)
-            for row in rows:
-                table.add_row(*row)
-            Console().print(table)
+    print_table(f"{checkpoint}: heads whose ablation harms most, +- sd over sequences", *ablations(frame))
+    for metric, columns, rows in tops(frame):
+        print_table(
+            f"{metric}: top heads of each probe ablated together, against random sets",
+            columns,
+            rows,
+            left=("heads", "against"),
+        )
+    print_table("do the same heads carry both?", *loads(frame), left=("and",))
     if path is not None:
         print(f"table: {', '.join(map(str, save(frame, path)))}")
     else:
@@ -48,23 +45,25 @@ def show_causes(checkpoint: str, options: dict[str, Any], path: Path | None) -> 
 
 
 def ablations(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """One row a head that is among the SHOWN most harmful of some metric, one column a metric."""
-    heads = frame[frame.probe == "ablation"]
-    metrics = list(dict.fromkeys(heads.metric))
-    shown = heads[heads["rank"] <= SHOWN][["layer", "head"]].drop_duplicates().sort_values(["layer", "head"])
-    cells = {(r.layer, r.head, r.metric): f"{r.value:+.4f} +- {r.sd:.4f} ({r.rank})" for r in heads.itertuples()}
-    rows = [[f"{n}.{h}", *(cells[n, h, m] for m in metrics)] for n, h in shown.itertuples(index=False)]
-    full = heads.drop_duplicates("metric").set_index("metric").full
-    return ["head", *(f"{m} (full {full[m]:.4f})" for m in metrics)], rows
+    """Of each metric, one row for each of the SHOWN heads whose loss harms it most."""
+    rows = []
+    for metric, group in frame[frame.probe == "ablation"].groupby("metric", sort=False):
+        for r in group[group["rank"] <= SHOWN].sort_values("rank").itertuples():
+            named = [str(metric), f"{r.full:.4f}"] if r.rank == 1 else ["", ""]
+            rows.append([*named, f"{r.layer}.{r.head}", f"{r.value:+.4f}", f"{r.sd:.4f}"])
+    return ["metric", "of the model", "head", "change", "sd"], rows
 
 
-def tops(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """One row a probe and metric."""
-    found = frame[frame.probe == "top_heads"]
-    return ["probe", "metric", "effect", "random", "p", "heads"], [
-        [str(r.by), str(r.metric), f"{r.value:+.4f}", f"{r.chance:+.4f}", f"{r.p:.3f}", str(r.at)]
-        for r in found.itertuples()
-    ]
+def tops(frame: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
+    """For each metric: its name, columns, one row a probe."""
+    tables = []
+    for metric, group in frame[frame.probe == "top_heads"].groupby("metric", sort=False):
+        rows = [
+            [str(r.by), f"{r.value:+.4f}", f"{r.chance:+.4f}", f"{r.p:.3f}", *str(r.at).split(" against ")]
+            for r in group.itertuples()
+        ]
+        tables.append((str(metric), ["probe", "effect", "random", "p", "heads", "against"], rows))
+    return tables
 
 
 def loads(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

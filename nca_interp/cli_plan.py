@@ -1,4 +1,4 @@
-"""What commands share that work on a study: from a recipe to its plan, running it, exit codes, tables and report."""
+"""What commands share: from a recipe to its plan, running it, exit codes, tables printed and written, report."""
 
 from __future__ import annotations
 
@@ -26,6 +26,30 @@ def fail(message: str, code: int) -> NoReturn:
     """Print one message on stderr and leave."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]], left: tuple[str, ...] = ()) -> None:
+    """A table for 80 columns; the first column, what rows are of, and headings are never cut. `left`: columns of text."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    tall = any("\n" in name for name in columns)
+    for index, name in enumerate(columns):
+        text = index == 0 or name in left
+        table.add_column(
+            name,
+            justify="left" if text else "right",
+            vertical="bottom" if tall else "top",
+            no_wrap=name not in left,
+        )
+    for row in rows:
+        table.add_row(*row)
+    print(title)
+    Console().print(table)
 
 
 def execute_on(device: str, track: list[str], shard: bool) -> None:

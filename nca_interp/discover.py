@@ -156,12 +156,11 @@ def _load_file(path: Path) -> tuple[str, list[tuple[str, str, Any]]]:
     _collected.clear()
     try:
         spec.loader.exec_module(module)
-    except UserError:
-        raise
     except Exception as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None) or 1
-        raise UserError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        raise UserError(f"{path}:{line}: {kind}{error}") from error
     finally:
         values = list(_collected)
         _collected.clear()

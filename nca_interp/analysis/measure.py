@@ -16,6 +16,7 @@ from nca_interp.analysis.forward import forward, slices
 from nca_interp.analysis.heads import Heads
 from nca_interp.analysis.kernel import FAST, Layer, register
 from nca_interp.analysis.probe import Probe
+from nca_interp.analysis.scores import NO_QUERY
 from nca_interp.analysis.stimuli import Batch, NotApplicable, Stimulus, Subject
 from nca_interp.base import UserError
 from nca_interp.discover import Definition
@@ -176,8 +177,12 @@ class Measurer:
         entry = ("chance", name, self.hashes[name], mask)
         if entry not in part.memo:
             view = Attention.uniform(part, None if mask is None else part.memo["masks"][mask])
+            part.memo.pop(NO_QUERY, None)
             value = self._call(name, result, self.probes[name], view, shape=(len(part.inputs), 1), nan=True)
             if value is None:
+                return None
+            if value.isnan().any() and NO_QUERY not in part.memo:
+                result.problems[name] = f"{self._where(name)}: probe {name} returned NaN or infinity"
                 return None
             part.memo[entry] = value[:, 0]
         level: torch.Tensor = part.memo[entry]

@@ -13,6 +13,8 @@ from nca_interp.analysis.stimuli import Batch
 
 SPARSE = 100
 """One entry gathered alone costs about as much as this many entries of a block."""
+NO_QUERY = "no query"
+"""Key of a stimulus's memo: a mean over no query was taken."""
 Mask = torch.Tensor | np.ndarray | Callable[[int, int], torch.Tensor]
 
 
@@ -27,10 +29,13 @@ class Scores:
     def mean(self, queries: torch.Tensor | np.ndarray | None = None) -> torch.Tensor:
         """Mean [batch, head] over the queries that exist, and are in `queries` (bool, [query] or [batch, query]) if given.
 
-        NaN for a sequence that has none.
+        NaN for a sequence that has none, noted in the stimulus's memo under NO_QUERY: the only NaN a probe may return.
         """
         keep = self.exists if queries is None else self.exists & torch.as_tensor(queries, device=self.exists.device)
         keep = keep.expand(self.values.shape[0], -1)[:, None]
+        # chance levels are measured on the CPU; a GPU would have to be waited for
+        if not keep.is_cuda and not bool(keep.any(-1).all()):
+            self.stimulus.memo[NO_QUERY] = True
         return torch.where(keep, self.values, 0.0).sum(-1) / keep.sum(-1)
 
     def repeat_mean(self, repeat: int | None = None) -> torch.Tensor:

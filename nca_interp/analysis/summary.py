@@ -8,7 +8,9 @@ import pandas as pd
 
 from nca_interp.discover import Definition
 
-COLUMNS = ("probe", "max", "at layer.head", "mean", "chance", "random 95 %", "hits", "unit", "n")
+COLUMNS = ("probe", "max", "head", "mean", "chance", "random 95 %", "hits", "n", "unit")
+OPTIONAL = ("random 95 %", "hits")
+"""Columns that are empty without `--random`."""
 CONTROLS = ("context swap", "frame shuffle")
 INTRODUCTION = """# Probes
 
@@ -23,7 +25,7 @@ how.
 
 
 def summarise(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """One row a probe, as in COLUMNS: largest head (or the model's value), its place, mean over heads, chance, unit, n."""
+    """One row a probe, as in COLUMNS: largest head (or the model's value), its place (layer.head), mean over heads, chance ..."""
     rows: list[tuple[str, ...]] = []
     group: Any
     for name, group in frame.groupby("probe", sort=True):
@@ -33,8 +35,23 @@ def summarise(frame: pd.DataFrame) -> list[tuple[str, ...]]:
         mean = "" if heads.empty else _number(heads["value"].mean())
         hits = "" if group["hit"].isna().all() else str(int(group["hit"].sum()))
         value, chance, null = (_number(best[column]) for column in ("value", "chance", "null_95"))
-        rows.append((str(name), value, place, mean, chance, null, hits, str(best["unit"]), str(best["n"])))
+        rows.append((str(name), value, place, mean, chance, null, hits, str(best["n"]), str(best["unit"])))
     return rows
+
+
+def annotate(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]], list[str]]:
+    """The rows of `summarise` for a narrow screen: columns without the empty ones, rows, and notes.
+
+    What a unit says after a comma (how the stimulus was made to fit) becomes a numbered note."""
+    place = COLUMNS.index("unit")
+    shown = [i for i, name in enumerate(COLUMNS) if name not in OPTIONAL or any(row[i] for row in rows)]
+    notes: dict[str, int] = {}
+    lines = []
+    for row in rows:
+        unit, _, note = row[place].partition(", ")
+        mark = f" [{notes.setdefault(note, len(notes) + 1)}]" if note else ""
+        lines.append([unit + mark if i == place else row[i] for i in shown])
+    return [COLUMNS[i] for i in shown], lines, [f"[{number}] {note}" for note, number in notes.items()]
 
 
 def by_frame(frame: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -143,6 +143,14 @@ def signal(name: str) -> Any:
     return alt.ExprRef(name)
 
 
+def whole_ticks(values: pd.Series) -> list[int]:
+    """At most nine whole numbers from the least to the greatest, evenly apart: Vega alone repeats "1" at 0.5 and 1 on short axes."""
+    if values.empty:
+        return []
+    low, high = int(values.min()), int(values.max())
+    return list(range(low, high + 1, (high - low) // 9 + 1))
+
+
 def sized(chart: Any, height: int | Any) -> Any:
     """As wide as its place on the page, `height` pixels high."""
     padding = {"left": 2, "right": 8, "top": 8, "bottom": 2}

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from nca_interp.report.charts import signal, sized, spread
+from nca_interp.report.charts import signal, sized, spread, whole_ticks
 from nca_interp.report.theme import regime_color, regime_shape
 
 BINS = 24
@@ -80,7 +80,7 @@ def labelled(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, h
     x = alt.X(
         "x:Q",
         title=x_title,
-        axis=alt.Axis(tickCount=6, tickMinStep=1, format="d"),
+        axis=alt.Axis(values=whole_ticks(rows.x), format="d"),
         scale=alt.Scale(nice=False, zero=False),
     )
     top, bottom = float(frame.high.fillna(frame.value).max()), float(frame.low.fillna(frame.value).min())

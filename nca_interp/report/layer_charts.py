@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts import signal, sized
+from nca_interp.report.charts import signal, sized, whole_ticks
 from nca_interp.report.theme import fade, ramp_scale, regime_color, regime_shape
 
 
@@ -19,7 +19,7 @@ def by_layer(
     x = alt.X(
         "layer:Q",
         title="layer",
-        axis=alt.Axis(format="d", tickMinStep=1, tickCount=8),
+        axis=alt.Axis(format="d", values=whole_ticks(mean.layer)),
         scale=alt.Scale(nice=False, padding=6),
     )
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=zero, nice=True), axis=alt.Axis(tickCount=5))

@@ -36,7 +36,7 @@ def two_back(attention):
 BROKEN = {
     "raises": ('    return attention.offset(2).no_such_method()', 6, "AttributeError"),
     "shaped": ('    return attention.offset(2).values', 4, "legal: \\[16, 1\\]"),
-    "nans": ('    return attention.offset(2).mean() * float("nan")', 4, "no query|NaN or infinity"),
+    "nans": ('    return attention.offset(2).mean() * float("nan")', 4, "NaN or infinity"),
     "ranged": ('    return attention.offset(2).mean() + 3', 4, "its declared range is 0.0 to 1.0"),
     "typed": ('    return 3', 4, "int; legal: a tensor"),
 }  # fmt: skip
@@ -74,6 +74,7 @@ def _write_broken(folder: Path) -> None:
         lines = GOOD.replace("two_back", name).splitlines()
         (folder / f"{name}.py").write_text("\n".join([*lines[:-1], line, ""]))
     (folder / "syntax.py").write_text("from nca_interp import probe\ndef (:\n")
+    (folder / "arguments.py").write_text(GOOD.replace("two_back", "short").replace("period=16", "period=2"))
 
 
 def test_all_probes_of_an_nca_checkpoint(study):
@@ -98,14 +99,12 @@ def test_a_broken_probe_is_named_with_file_and_line_while_the_others_finish(stud
     problems = frame.attrs["problems"]
     for name, (_, line, message) in BROKEN.items():
         told = [p for p in problems if f"{name}.py:" in p]
-        if name == "nans":  # NaN even under uniform attention: nothing that it could look at
-            told += [s for s in frame.attrs["skipped"] if s.startswith("nans")]
-        else:
-            assert told[0].startswith(f"{folder / name}.py:"), told
-            assert int(told[0].split(":")[1]) == line
+        assert told[0].startswith(f"{folder / name}.py:"), told
+        assert int(told[0].split(":")[1]) == line
         assert pd.Series(told).str.contains(message).all(), told
         assert name not in set(frame.probe)
     assert any("syntax.py:2" in p for p in problems)
+    assert any("arguments.py:4: repeated_tokens: period 2" in p for p in problems), problems
     assert {"two_back", "induction", "copying"} <= set(frame.probe)
 
 
