@@ -308,7 +308,8 @@ def _speed_finding(tables: Tables, rows: pd.DataFrame, budget: str) -> str:
             if len(reached) > 1
             else f"{fixed(reached.max(), 2)} times"
         )
-        tail = f"; {plural(len(part) - len(reached), 'seed')} never reach it" if len(part) > len(reached) else ""
+        missing = len(part) - len(reached)
+        tail = f"; {plural(missing, 'seed')} never {'reaches' if missing == 1 else 'reach'} it" if missing else ""
         told.append(
             f"{title}: speed-up of {tables.reference} {spread} in {len(reached)} of {plural(len(part), 'seed')}{tail}."
             if len(reached)
