@@ -77,12 +77,9 @@ def columns(rows: pd.DataFrame, x_title: str, height: int = 200) -> alt.Chart:
 def labelled(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, height: int = 260) -> alt.LayerChart:
     """A line with its interval and its name for each of `names`. `rows`: name, x, value, low, high."""
     frame = rows.assign(regime=rows["name"])
-    x = alt.X(
-        "x:Q",
-        title=x_title,
-        axis=alt.Axis(values=whole_ticks(rows.x), format="d"),
-        scale=alt.Scale(nice=False, zero=False),
-    )
+    few = rows.x.max() < 1000
+    axis = alt.Axis(values=whole_ticks(rows.x), format="d") if few else alt.Axis(tickCount=5, format="~s")
+    x = alt.X("x:Q", title=x_title, axis=axis, scale=alt.Scale(nice=False, zero=False))
     top, bottom = float(frame.high.fillna(frame.value).max()), float(frame.low.fillna(frame.value).min())
     low, high = min(bottom, 0.0), max(top * 1.02, 1e-3)
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(tickCount=5))

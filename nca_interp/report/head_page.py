@@ -54,10 +54,11 @@ def pages(tables: Tables, finals: pd.DataFrame) -> Widget:
     history = history[history.run.isin([*shown, *shown.values()])]
     spans = {str(p): (float(g.value.min()), float(g.value.max())) for p, g in history.groupby("probe")}
     units = history.groupby("probe").unit.first()
+    judged = set(finals[finals.hit.notna()].probe)  # probes that name a kind of head
     stages = {str(run): _stage(rows, spans) for run, rows in history.groupby("run", sort=False)}
     first = finals.drop_duplicates("run").set_index("run")
     return Widget("heads", {
-        "probes": {name: {"low": low, "high": high, "unit": str(units[name])} for name, (low, high) in spans.items()},
+        "probes": {name: {"low": low, "high": high, "unit": str(units[name]), "judged": name in judged} for name, (low, high) in spans.items()},
         "pages": {
             run: {
                 "name": f"{first.regime[run]}, {tables.domain_label(first.domain[run])}, seed {plain(first.seed[run])}",

@@ -87,7 +87,7 @@ function headPages() {
       const tr = make("tr"), th = make("th", name), [chance, random] = known[name], hit = own.hits.includes(` ${name} `);
       const rank = 1 + peers.filter(o => o[name] > own[name]).length;
       th.scope = "row";
-      tr.append(th, make("td", plainly(own[name]), "n"), make("td", plainly(chance), "n"), ...(marked ? [make("td", plainly(random), "n"), make("td", random === null ? "–" : hit ? "yes" : "no")] : []), make("td", `${rank} of ${peers.length}`, "n"));
+      tr.append(th, make("td", plainly(own[name]), "n"), make("td", plainly(chance), "n"), ...(marked ? [make("td", plainly(random), "n"), make("td", random === null || !store.probes[name].judged ? "–" : hit ? "yes" : "no")] : []), make("td", `${rank} of ${peers.length}`, "n"));
       if (hit) tr.className = "hit";
       return tr;
     }));

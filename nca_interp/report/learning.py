@@ -110,7 +110,10 @@ def _drawn(first: pd.DataFrame) -> list[str]:
 
 def _course_finding(tables: Tables) -> str:
     reached = tables.emergence[tables.emergence.probe == "rule_inference"]
-    told = [f"{r.run} {_when(r)}" for r in each(reached)]
+    alike: dict[str, list[str]] = {}
+    for r in each(reached):
+        alike.setdefault(_when(r), []).append(str(r.run))
+    told = [f"{runs[0] if len(runs) == 1 else plural(len(runs), 'run')} {when}" for when, runs in alike.items()]
     return (
         f"Surely better than every predictor without the rule: {'; '.join(told)}."
         if told

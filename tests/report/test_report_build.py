@@ -333,7 +333,7 @@ def test_appearances_stand_where_they_were_planted(study: Path):
 
 def test_the_course_of_learning_is_drawn_and_told(report: Path):
     text = report.read_text()
-    assert "ppt.nca.s0 between 1.05\u00a0M and 2.1\u00a0M tokens" in text
+    assert "3 runs between 1.05\u00a0M and 2.1\u00a0M tokens" in text
     assert 'id="fig-course"' in text
 
 
