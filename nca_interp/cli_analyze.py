@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nca_interp.cli_plan import Probes, Threads, Workers, finish, follow, option, print_table, write_tables
+from nca_interp.cli_plan import Probes, Threads, Workers, finish, follow, print_table, this_command, write_tables
 from nca_interp.errors import RunFailed, UserError
 
 CHECKPOINT = ("--probe", "--probes", "--tokens", "--tokenizer", "--random", "--device", "--dtype", "--table")
@@ -105,8 +106,7 @@ def _study(
     more: dict[Measurement, bool] = {"causes": causes, "compare": compare}
     kinds = (*ALWAYS, *(kind for kind, asked in more.items() if asked))
     plan = analysis_plan(directory, kinds, RANDOM if random is None else random)
-    call = f"nca-interp analyze {folder}{option('--probes', probes)}{option('--random', random)}"
-    resume = f"{call}{' --causes' * causes}{' --compare' * compare}"
+    resume = this_command()
     code = finish(follow(directory, plan, workers or default_workers(), threads, probes), resume)
     write_tables(folder, probes)
     if not causes:
@@ -117,7 +117,7 @@ def _study(
                 f"note: causes of {len(old)} run(s) are of other weights, code or probes: {resume} --causes",
                 file=sys.stderr,
             )
-    print(f"tables: {directory.tables}\nnext: nca-interp report {folder}")
+    print(f"tables: {directory.tables}\nnext: {shlex.join(['nca-interp', 'report', str(folder)])}")
     return code
 
 

@@ -190,8 +190,3 @@ def write_report(folder: Path, name: str = "study") -> None:
     directory = StudyDir.open(folder)
     path = build_report(directory.path, discover.find("reports", name))
     print(f"report: {path.resolve()}")
-
-
-def option(flag: str, value: Path | int | None) -> str:
-    """An option as it stands in a command to type, nothing where it was not given."""
-    return f" {flag} {shlex.quote(str(value))}" if value is not None else ""

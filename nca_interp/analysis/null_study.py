@@ -18,6 +18,7 @@ from nca_interp.analysis.measure import Measured, Measurer
 from nca_interp.analysis.null import PERCENTILE, random_models
 from nca_interp.analysis.probe_table import read_table
 from nca_interp.analysis.records import CHECKPOINT, Run
+from nca_interp.analysis.statistics import benjamini_hochberg
 from nca_interp.base import digest
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.machine import device_type
@@ -145,11 +146,8 @@ def _hits(frame: pd.DataFrame, null: Null) -> list[dict[str, Any]]:
 def significant(values: np.ndarray, null: np.ndarray) -> np.ndarray:
     """Which heads' `values` lie above the null at a false discovery rate of FDR (Benjamini and Hochberg), where a head's
     p = (1 + #{null >= value}) / (1 + #null) with the heads of all layers and models as one null, ascending."""
-    from scipy.stats import false_discovery_control
-
     p = (1 + len(null) - np.searchsorted(null, values, side="left")) / (1 + len(null))
-    adjusted: np.ndarray = false_discovery_control(p)
-    return adjusted <= FDR
+    return np.array(benjamini_hochberg(p)) <= FDR
 
 
 def fdr_least(heads: int, drawn: int) -> int:

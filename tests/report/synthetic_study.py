@@ -445,14 +445,7 @@ def _inference(seeds: int) -> list[dict[str, Any]]:
     rows = []
     for regime in LEARNERS:
         for seed in range(seeds):
-            ident = {
-                "run": f"ppt.{regime}.s{seed}",
-                "regime": regime,
-                "domain": "",
-                "seed": seed,
-                "stage": "ppt",
-                "step": PPT_STEPS,
-            }
+            ident = _end_of_ppt(regime, seed)
             for kind in ("trained", "new", "other band"):
                 names = [*heights, "context swap", "frame shuffle"] if kind == "new" else list(heights)
                 for predictor in names:
@@ -554,19 +547,16 @@ def _one_network(
                 ]  # fmt: skip
 
 
+def _end_of_ppt(regime: str, seed: int) -> dict[str, Any]:
+    run = f"ppt.{regime}.s{seed}"
+    return {"run": run, "regime": regime, "domain": "", "seed": seed, "stage": "ppt", "step": PPT_STEPS}
+
+
 def _read_out(seeds: int) -> dict[str, list[dict[str, Any]]]:
     """Damage is decoded from layer 2 on, the gzip ratio is what the counts say."""
     rows, decoded = [], []
     for regime, seed in product(LEARNERS, range(seeds)):
-        ident = {
-            "run": f"ppt.{regime}.s{seed}",
-            "regime": regime,
-            "domain": "",
-            "seed": seed,
-            "stage": "ppt",
-            "step": PPT_STEPS,
-            "tokens": 0,
-        }
+        ident = {**_end_of_ppt(regime, seed), "tokens": 0}
         for attribute, frames in product(("gzip_ratio", "damage"), (2, 6)):
             common = {**ident, "attribute": attribute, "frames": frames, "n": 256}
             flat = {"token counts": 0.3, "count statistics": 0.7 if attribute == "gzip_ratio" else 0.4}
