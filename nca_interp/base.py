@@ -37,3 +37,14 @@ def stream_seed(*parts: Any) -> int:
     Streams with different names are independent; the value depends on nothing but the parts.
     """
     return int(digest([str(p) for p in parts], 16), 16) >> 1
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 40 s, 12 min, 3 h 20 min or 2 d 4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,1 @@
+"""What a forward pass hands out: queries, keys, probabilities, head outputs, losses."""

@@ -1,0 +1,1 @@
+"""How complex a token source is, and whether it can be learned."""

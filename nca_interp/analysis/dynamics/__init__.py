@@ -1,0 +1,1 @@
+"""What happens over training: emergence, persistence, and comparisons of the two."""

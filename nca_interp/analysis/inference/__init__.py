@@ -1,0 +1,1 @@
+"""Did an NCA model infer its rules? Its predictions against ideal predictors."""

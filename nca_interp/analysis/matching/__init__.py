@@ -1,0 +1,1 @@
+"""NCA settings whose complexity is nearest to a corpus."""

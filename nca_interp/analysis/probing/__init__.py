@@ -1,0 +1,1 @@
+"""Probes on checkpoints: definition, measurement, nulls, tables."""

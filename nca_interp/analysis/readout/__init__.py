@@ -1,0 +1,1 @@
+"""What of a rule can be read out of the layers."""

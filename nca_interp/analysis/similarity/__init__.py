@@ -1,0 +1,1 @@
+"""How alike networks are inside: CKA, ranks, weights, updates."""

@@ -1,0 +1,1 @@
+"""Measures of complexity of token rows."""

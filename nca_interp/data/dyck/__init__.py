@@ -1,0 +1,1 @@
+"""Dyck brackets: rows and their statistics."""

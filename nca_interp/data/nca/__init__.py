@@ -1,0 +1,1 @@
+"""Neural cellular automata: rules, rows, filters, ideal predictors."""

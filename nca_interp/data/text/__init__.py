@@ -1,0 +1,1 @@
+"""Natural text and question-answer pairs: reading, tokenising, packing."""

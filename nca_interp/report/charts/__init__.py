@@ -1,0 +1,1 @@
+"""Kinds of charts, each from a tidy table."""

@@ -1,0 +1,1 @@
+"""Whole pages beside the report of a study."""
