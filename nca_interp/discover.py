@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from nca_interp.base import UserError
@@ -146,7 +147,17 @@ def _hyphens(name: str) -> str:
     return name.replace("_", "-")
 
 
+def load_module(path: Path) -> ModuleType:
+    """A user's Python file, run as a module of its own; UserError with file and line where it raises."""
+    return _load(path)[0]
+
+
 def _load_file(path: Path) -> tuple[str, list[tuple[str, str, Any]]]:
+    module, values = _load(path)
+    return module.__doc__ or "", values
+
+
+def _load(path: Path) -> tuple[ModuleType, list[tuple[str, str, Any]]]:
     name = f"nca_interp_definitions.{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -164,4 +175,4 @@ def _load_file(path: Path) -> tuple[str, list[tuple[str, str, Any]]]:
     finally:
         values = list(_collected)
         _collected.clear()
-    return module.__doc__ or "", values
+    return module, values

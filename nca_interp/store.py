@@ -21,6 +21,11 @@ runs/out/<study>/
   tables/*.csv                  tidy tables of the study
   tensorboard/<run>/            events, where they were asked for
   report.html
+
+An analysis of checkpoints that come from elsewhere (by default runs/out/analysis/<name>/):
+  collection.json               which checkpoints, who they are, how they are read
+  measured/<run>/<measurement>/step-00000100.csv
+  nulls/, tables/, report.html  as above
 """
 
 from __future__ import annotations
@@ -110,26 +115,6 @@ class RunDir:
         if self.states.is_dir() and not any(self.states.iterdir()):
             self.states.rmdir()
 
-    def probes(self, step: int) -> Path:
-        """Measurements of one checkpoint."""
-        return self.path / "probes" / f"step-{step:08d}.csv"
-
-    def inference(self, step: int) -> Path:
-        """The rule-inference curve of one checkpoint."""
-        return self.path / "inference" / f"{STEP}{step:08d}.csv"
-
-    def causes(self, step: int) -> Path:
-        """What one checkpoint loses without each of its parts."""
-        return self.path / "causes" / f"{STEP}{step:08d}.csv"
-
-    def decode(self, step: int) -> Path:
-        """What is read out of one checkpoint."""
-        return self.path / "decode" / f"{STEP}{step:08d}.csv"
-
-    def compared(self, table: str) -> Path:
-        """This run's part of one of the tables that compare networks."""
-        return self.path / "compare" / f"{table}.csv"
-
     def status(self) -> dict[str, Any]:
         """`{"state": ..., "step": ..., ...}`; state is `new` before the run began."""
         return self.read(self.status_file) if self.status_file.exists() else {"state": "new", "step": 0}
@@ -188,18 +173,59 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(p.name.removeprefix(STEP)) for p in folder.glob(f"{STEP}*"))
 
 
-class StudyDir:
-    """Files of one study."""
+def kept_table(folder: Path, measurement: str, step: int) -> Path:
+    """Where the rows of a measurement of one checkpoint are kept in the folder of its run."""
+    return folder / measurement / f"{STEP}{step:08d}.csv"
+
+
+class AnalysisDir:
+    """Files of an analysis: of a study, or of checkpoints that come from elsewhere."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.collection = path / "collection.json"
+        self.measured = path / "measured"
+        self.nulls = path / "nulls"
+        self.tables = path / "tables"
+        self.report = path / "report.html"
+
+    def null(self, key: str) -> Path:
+        """Probes of the randomly initialised models that `key` stands for."""
+        return self.nulls / f"{key}.csv"
+
+    def table(self, name: str) -> Path:
+        """Path of one tidy table."""
+        return self.tables / f"{name}.csv"
+
+    def claim_collection(self, listed: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Write collection.json, or check that the folder holds an analysis of the same checkpoints; how they are read may
+        change, since whatever is measured is kept with that."""
+        self._refuse_foreign()
+        if self.collection.is_file():
+            saved = read_json(self.collection)["collection"]
+            if found := list(differences(saved["entries"], listed["entries"])):
+                raise UserError(
+                    f"{self.path}: this folder holds an analysis of other checkpoints:\n  {found[0]}\nchoose another --out; "
+                    "nothing was changed"
+                )
+            if saved == listed:
+                return
+        write_json(self.collection, {"collection": listed, "provenance": provenance})
+
+    def _refuse_foreign(self) -> None:
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.collection.is_file():
+            raise UserError(f"{self.path}: not empty and not an analysis; choose another --out; nothing was changed")
+
+
+class StudyDir(AnalysisDir):
+    """Files of one study."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self.config = path / "study.json"
         self.tokens = path / "tokens"
         self.runs = path / "runs"
-        self.nulls = path / "nulls"
-        self.tables = path / "tables"
         self.tensorboard = path / "tensorboard"
-        self.report = path / "report.html"
 
     @classmethod
     def open(cls, path: Path) -> StudyDir:
@@ -220,14 +246,6 @@ class StudyDir:
     def all_runs(self) -> list[RunDir]:
         """Runs that have begun, by name."""
         return [RunDir(p) for p in sorted(self.runs.glob("*")) if (p / "run.json").is_file()]
-
-    def null(self, key: str) -> Path:
-        """Probes of the randomly initialised models that `key` stands for."""
-        return self.nulls / f"{key}.csv"
-
-    def table(self, name: str) -> Path:
-        """Path of one tidy table."""
-        return self.tables / f"{name}.csv"
 
     def read_config(self) -> dict[str, Any]:
         """The `study` part of study.json: validate it with `config.parse(Study, ...)`."""

@@ -10,19 +10,11 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.cache import write_table
-from nca_interp.analysis.causes.load_bearing import LOADS, load_tables
-from nca_interp.analysis.causes.study import causes_table
+from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.run import CHECKPOINT, IDENTITY, Run, ppt_of, weights_hash
 from nca_interp.analysis.complexity.vector import summaries
-from nca_interp.analysis.dynamics.contrasts import timing_table
-from nca_interp.analysis.dynamics.emergence import emergence_table
-from nca_interp.analysis.dynamics.persistence import persistence_table
-from nca_interp.analysis.inference.study import inference_tables
-from nca_interp.analysis.probing.engine import choose
-from nca_interp.analysis.probing.null_study import probe_tables
-from nca_interp.analysis.probing.patterns import export_trajectory, write_patterns
-from nca_interp.analysis.readout.study import decode_tables
-from nca_interp.analysis.records import CHECKPOINT, IDENTITY, Run, ppt_of, read_runs, validations, weights_hash
-from nca_interp.analysis.similarity.study import comparison_tables
+from nca_interp.analysis.elsewhere import described
+from nca_interp.analysis.probing.patterns import export_trajectory
 from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
 from nca_interp.analysis.verdicts.published import published_table
 from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
@@ -30,8 +22,8 @@ from nca_interp.analysis.verdicts.statistics import wilson
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
 from nca_interp.data.tokens import TokenFile
-from nca_interp.overrides import parse
-from nca_interp.store import StudyDir, read_json, write_json
+from nca_interp.measurement import Asked, Measurement, measurements, resolve
+from nca_interp.store import read_json, write_json
 
 RUNS = [
     "run",
@@ -92,83 +84,122 @@ COMPLEXITY = [
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
 
-def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str, pd.DataFrame]:
-    """Write every table of a study into its tables/ folder and return them; a study that is half done gives what it has.
+def build_tables(folder: Path, probes_folder: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Write every table of a study, or of a collection of checkpoints, into its tables/ folder and return them; one that is half
+    done gives what it has.
 
-    Raises UserError where the folder holds no study or a file in it is damaged.
+    Raises UserError where the folder holds neither or a file in it is damaged.
     """
-    directory = StudyDir.open(study_dir)
-    study = parse(Study, directory.read_config())
-    runs = read_runs(directory)
-    by_id = {run.config.id: run for run in runs}
-    roles = {r.name: r.role for r in study.regimes} | {
-        r.config.regime: r.config.role for r in runs if r.config.regime not in _names(study)
-    }
-    domains = {d.name: d.label for d in study.domains}
-    final = _final(runs)
-    tables = {
-        "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
-        "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in run.rows], columns=METRICS),
-        "reasoning": _reasoning(runs),
-    }
-    tables |= probe_tables(directory, runs)
-    accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
-    accuracies = Values(accuracy, "accuracy", ACCURACY_MARGIN, higher_is_better=True) if len(accuracy) else None
-    tables |= contrast_tables(roles, domains, Values(final, "val_loss", study.margin), accuracies)
-    tables["speedup"] = speedup_table(
-        _curves(runs, by_id, {n for n, role in roles.items() if role in ("regime", "control")})
-    )
-    tables["complexity"] = _complexity(directory, runs, study)
-    tables |= inference_tables(runs) | decode_tables(runs) | comparison_tables(runs)
-    hits = {name: d.value.hit for name, d in choose(None, probes_folder)[0].items() if d.value.hit is not None}
-    tables["emergence"] = emergence_table(runs, tables["probes"], tables["learning"], hits)
-    tables["persistence"] = persistence_table(runs, tables["probes"], hits)
-    tables["timing"] = timing_table(roles, tables["runs"], tables["emergence"], tables["persistence"])
-    tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
-    if len(causes := causes_table(runs, probes_folder)):
-        tables["causes"] = causes
-        tables |= load_tables(causes, tables["probes"], tables["runs"], roles, list(domains), study.margin)
-    else:
-        for name in ("causes", *LOADS):
-            directory.table(name).unlink(missing_ok=True)
+    collection = Collection.open(folder)
+    tables = _of_study(collection, collection.study) if collection.study is not None else _of_elsewhere(collection)
+    known = _in_order(measurements())
+    asked = Asked(collection, None, probes_folder)
+    for one in known:
+        if one.tables is not None:
+            tables |= resolve(one.tables)(collection, tables, asked)
+    if collection.study is not None:
+        tables["published"] = _published(collection, collection.study, tables)
+    for name in {name for one in known for name in one.columns} - set(tables):
+        collection.dir.table(name).unlink(missing_ok=True)
     for name, frame in tables.items():
-        write_table(directory.table(name), frame)
-    _write_viewer_files(directory, study, runs, roles, tables["probes"], probes_folder)
+        write_table(collection.dir.table(name), frame)
+    for one in known:
+        if one.files is not None:
+            resolve(one.files)(collection, tables, asked)
+    _write_trajectory(collection)
     return tables
 
 
-def _names(study: Study) -> set[str]:
-    return {r.name for r in study.regimes}
+def read_tables(collection: Collection) -> dict[str, pd.DataFrame]:
+    """The tables that stand in the folder, cells typed as pandas sees them."""
+    return {path.stem: pd.read_csv(path) for path in sorted(collection.dir.tables.glob("*.csv"))}
+
+
+def _in_order(known: dict[str, Measurement]) -> list[Measurement]:
+    """Measurements, each after those whose tables it needs."""
+    order: dict[str, Measurement] = {}
+
+    def take(one: Measurement) -> None:
+        for name in one.needs:
+            if name not in order:
+                take(known[name])
+        order.setdefault(one.name, one)
+
+    for one in known.values():
+        take(one)
+    return list(order.values())
+
+
+def _of_study(collection: Collection, study: Study) -> dict[str, pd.DataFrame]:
+    """What training itself left: runs, their metrics, contrasts, speed-up, accuracies, what they read."""
+    runs, by_id, roles = list(collection.runs), collection.by_id, collection.roles
+    final = _final(runs)
+    tables = {
+        "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
+        "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in _rows(run)], columns=METRICS),
+        "reasoning": _reasoning(runs),
+    }
+    accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
+    accuracies = Values(accuracy, "accuracy", ACCURACY_MARGIN, higher_is_better=True) if len(accuracy) else None
+    tables |= contrast_tables(roles, collection.domains, Values(final, "val_loss", study.margin), accuracies)
+    tables["speedup"] = speedup_table(
+        _curves(runs, by_id, {n for n, role in roles.items() if role in ("regime", "control")})
+    )
+    tables["complexity"] = _complexity(collection, study)
+    return tables
+
+
+def _published(collection: Collection, study: Study, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    runs = list(collection.runs)
+    return published_table({**tables, "final": _final(runs)}, collection.domains, _setting(runs, study))
+
+
+def _of_elsewhere(collection: Collection) -> dict[str, pd.DataFrame]:
+    """The tables that every report needs, of checkpoints that others trained: who they are, and no metrics of training."""
+    rows = [{**run.identity, "label": run.label, "role": run.role, **described(run)} for run in collection.runs]
+    return {"runs": pd.DataFrame(rows, columns=RUNS), "metrics": pd.DataFrame(columns=METRICS)}
+
+
+def _rows(run: Run) -> list[dict[str, Any]]:
+    return run.trained.rows if run.trained is not None else []
+
+
+def validations(run: Run) -> list[tuple[float, float]]:
+    """(tokens, validation loss) in order; a step logged twice (before and after a restart) counts as logged last."""
+    found = {row["step"]: (row["tokens"], row["val_loss"]) for row in _rows(run) if row.get("val_loss") is not None}
+    return [found[step] for step in sorted(found)]
 
 
 def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
-    config, ppt = run.config, ppt_of(run, by_id)
-    events = Counter(row.get("event") for row in run.rows)
+    config, trained, ppt = run.config, run.trained, ppt_of(run, by_id)
+    assert config is not None
+    assert trained is not None
+    events = Counter(row.get("event") for row in trained.rows)
     return {
         **run.identity,
         "label": config.label,
         "role": config.role,
-        "state": run.status["state"],
+        "state": trained.status["state"],
         "steps": config.config.steps,
         "tokens": run.tokens,
         "ppt_tokens": ppt.tokens if ppt else 0,
-        "params": config.model.n_params(run.meta.vocab_size),
-        "vocab_size": run.meta.vocab_size,
+        "params": config.model.n_params(trained.meta.vocab_size),
+        "vocab_size": trained.meta.vocab_size,
         "source": Path(config.tokens).name,
-        "description": run.meta.description,
+        "description": trained.meta.description,
         "flops": run.flops,
         "tokens_per_second": _median(run, "tokens_per_second"),
         "loader_share": _median(run, "loader_share"),
         "spikes": events["spike"],
         "nonfinite": events["nonfinite"],
-        "skipped": sum(bool(row.get("skipped")) for row in run.rows),
+        "skipped": sum(bool(row.get("skipped")) for row in trained.rows),
         "precision": config.precision,
-        "checkpoint_sha256": weights_hash(run.dir),
+        "checkpoint_sha256": weights_hash(run),
     }
 
 
 def _median(run: Run, column: str) -> float | None:
-    values = [row[column] for row in run.rows if row.get(column) is not None]
+    values = [row[column] for row in _rows(run) if row.get(column) is not None]
     return float(np.median(values)) if values else None
 
 
@@ -177,7 +208,7 @@ def _final(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         losses = validations(run)
-        if run.done and run.config.stage == "pt" and losses:
+        if run.done and run.stage == "pt" and losses:
             rows.append({**run.identity, "value": losses[-1][1]})
     return pd.DataFrame(rows, columns=[*IDENTITY, "value"])
 
@@ -185,15 +216,15 @@ def _final(runs: list[Run]) -> pd.DataFrame:
 def _reasoning(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
-        if run.config.stage != "ft" or not run.done or not run.dir.result.is_file():
+        if run.stage != "ft" or not run.done or run.trained is None or not run.trained.dir.result.is_file():
             continue
-        result = read_json(run.dir.result)
+        result = read_json(run.trained.dir.result)
         if not result["n"]:
             continue
         share = wilson(result["correct"], result["n"])
         identity = {k: v for k, v in run.identity.items() if k != "stage"}
         rows.append({
-            **identity, "n_train": run.meta.n_train, "n_test": result["n"], "correct": result["correct"],
+            **identity, "n_train": run.trained.meta.n_train, "n_test": result["n"], "correct": result["correct"],
             "accuracy": share.value, "low": share.low, "high": share.high,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=REASONING)
@@ -203,22 +234,25 @@ def _curves(runs: list[Run], by_id: dict[str, Run], regimes: set[str]) -> dict[t
     curves = {}
     for run in runs:
         c, losses = run.config, validations(run)
-        if c.stage != "pt" or not run.done or not losses or c.domain is None or c.regime not in regimes:
+        if run.stage != "pt" or not run.done or not losses or run.regime not in regimes:
             continue
+        assert c is not None
+        assert run.trained is not None
         ppt = ppt_of(run, by_id)
         tokens, values = (np.array(column, dtype=float) for column in zip(*losses, strict=True))
-        per_token = c.model.flops_per_token(run.meta.vocab_size)
-        curves[c.domain, c.regime, c.seed] = Curve(
+        per_token = c.model.flops_per_token(run.trained.meta.vocab_size)
+        curves[run.domain, run.regime, c.seed] = Curve(
             tokens, values, per_token, ppt.tokens if ppt else 0.0, ppt.flops if ppt else 0.0
         )
     return curves
 
 
-def _complexity(directory: StudyDir, runs: list[Run], study: Study) -> pd.DataFrame:
+def _complexity(collection: Collection, study: Study) -> pd.DataFrame:
     """Measures of every token directory that a stage before fine-tuning trains on, a row for each regime or domain that uses it."""
     uses: dict[str, dict[tuple[str, str], str]] = {}
-    for run in runs:
+    for run in collection.runs:
         c = run.config
+        assert c is not None
         if c.stage == "ppt":
             # a pre-pre-training is named after the first regime of its source; transfer arms share it
             uses.setdefault(c.tokens, {})[c.regime, ""] = c.label
@@ -228,7 +262,7 @@ def _complexity(directory: StudyDir, runs: list[Run], study: Study) -> pd.DataFr
             )
     rows = []
     for path, users in sorted(uses.items()):
-        file = TokenFile.open(directory.path / path, verify=False)
+        file = TokenFile.open(collection.folder / path, verify=False)
         spec = file.meta.spec
         band = spec.get("band") or (None, None)
         found = summaries(of_tokens(file, "val", 128), of_tokens(file, "train", max(1, 2**19 // file.meta.seq_len)))
@@ -243,31 +277,29 @@ def _complexity(directory: StudyDir, runs: list[Run], study: Study) -> pd.DataFr
 
 def _setting(runs: list[Run], study: Study) -> str:
     """Our model and budget in words."""
-    pt = [run for run in runs if run.config.stage == "pt"]
+    pt = [run for run in runs if run.stage == "pt"]
     if not pt:
         return "no pre-training run"
-    ppt = [run.tokens for run in runs if run.config.stage == "ppt"]
-    params = max(run.config.model.n_params(run.meta.vocab_size) for run in pt)
+    ppt = [run.tokens for run in runs if run.stage == "ppt"]
+    params = max(run.config.model.n_params(run.trained.meta.vocab_size) for run in pt if run.config and run.trained)
     return (
         f"{params / 1e6:.2g} M parameters, {max(ppt, default=0) / 1e6:.2g} M tokens of pre-pre-training, "
         f"{max(run.tokens for run in pt) / 1e6:.2g} M tokens of language, {len(study.seeds)} seed(s)"
     )
 
 
-def _write_viewer_files(
-    directory: StudyDir, study: Study, runs: list[Run], roles: dict[str, str], probes: pd.DataFrame, folder: Path | None
-) -> None:
-    """patterns.npz and .json, trajectory.json, probes.json."""
-    measured = set(probes.probe.unique())
-    definitions, _ = choose(None, folder)
-    docs = [d.value.describe() for name, d in definitions.items() if name in measured]
-    write_json(directory.tables / "probes.json", docs)
-    write_patterns(directory, study, runs, roles, probes)
-    first = primary(roles)
-    source = next((r for r in runs if r.config.stage == "ppt" and r.config.regime == first), None)
-    source = source or next((r for r in runs if r.config.stage == "ppt" and r.meta.spec.get("kind") == "nca"), None)
-    shown = export_trajectory(directory.path / source.config.tokens, source.config.label) if source else None
+def _write_trajectory(collection: Collection) -> None:
+    """trajectory.json: a moving example of the synthetic data, where there is some."""
+    path, source = collection.dir.tables / "trajectory.json", None
+    if collection.study is not None:
+        first = primary(collection.roles)
+        ppt = [run for run in collection.runs if run.stage == "ppt"]
+        source = next((r for r in ppt if r.regime == first), None)
+        source = source or next((r for r in ppt if r.source.get("kind") == "nca"), None)
+    shown = None
+    if source is not None and source.config is not None:
+        shown = export_trajectory(collection.folder / source.config.tokens, source.label)
     if shown is not None:
-        write_json(directory.tables / "trajectory.json", shown)
+        write_json(path, shown)
     else:
-        (directory.tables / "trajectory.json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -1,165 +1,234 @@
-"""`nca-interp analyze`: one checkpoint, printed and as a table, or every checkpoint of a study."""
+"""`nca-interp analyze`: measure a study, or any set of checkpoints, into tables and a report."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nca_interp.cli.plan import Probes, Threads, Workers, finish, follow, print_table, this_command, write_tables
-from nca_interp.errors import RunFailed, UserError
+from nca_interp.cli.plan import Probes, Workers, finish, follow, print_table, this_command, write_report, write_tables
+from nca_interp.errors import UserError
 
-CHECKPOINT = ("--probe", "--probes", "--tokens", "--tokenizer", "--random", "--device", "--dtype", "--table")
-CAUSES = ("--probes", "--tokens", "--tokenizer", "--device", "--table")
-INFERENCE = ("--device", "--table")
-STUDY = ("--probes", "--random", "--causes", "--compare", "--workers", "--threads")
+if TYPE_CHECKING:
+    from nca_interp.analysis.collection.collection import Collection
+
+OUT = Path("runs/out/analysis")
 
 
 def analyze(
-    study: Annotated[Path | None, typer.Argument(help="Study folder: every checkpoint of every run.")] = None,
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Study folder, or the folder that an earlier analysis of checkpoints wrote.")
+    ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="One Hugging Face checkpoint instead: a directory, or org/name[@revision].")
+        list[str] | None,
+        typer.Option(
+            help="Hugging Face checkpoint (repeatable): a directory, a folder of step folders, org/name[@revision or @step*], a "
+            ".yaml, .json or .py file that lists some; LABEL= in front names it."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --checkpoint: folder to write; default named after them.")
+    ] = None,
+    only: Annotated[bool, typer.Option("--only", help="Nothing but the measurements that are asked for.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of a measurement: NAME.option=value (repeatable).")
     ] = None,
     probe: Annotated[list[str] | None, typer.Option(help="Only this probe (repeatable).")] = None,
     probes: Probes = None,
     tokens: Annotated[Path | None, typer.Option(help="Token directory for natural stimuli.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="tokenizer.json (or its folder) for natural text; default the checkpoint's own.")
+        Path | None, typer.Option(help="Tokenizer of natural text; default the checkpoint's own.")
     ] = None,
+    text: Annotated[list[Path] | None, typer.Option(help="File of your own text to look at (repeatable).")] = None,
     random: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Randomly initialised models to compare with; default 5 for a study, 0 for --checkpoint."
+            min=0, help="Randomly initialised models to compare with; default 5, fewer where they have many heads."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="With --checkpoint: cpu, cuda, cuda:1 ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="With --checkpoint: float32, bfloat16 or float16 weights.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="With --checkpoint: cpu, cuda, cuda:1 ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="With --checkpoint: float32, bfloat16 or float16 weights.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="A first look: fewer sequences, no random models.")] = False,
     table: Annotated[
-        Path | None, typer.Option(help="With --checkpoint: also write the table here, .csv or .parquet.")
+        Path | None, typer.Option(help="Also write the table of every head's scores here, .csv or .parquet.")
     ] = None,
-    causes: Annotated[
-        bool,
-        typer.Option("--causes", help="Also what the end of each run loses without each head; see docs/causes.md."),
-    ] = False,
-    inference: Annotated[
-        bool,
-        typer.Option("--inference", help="With --checkpoint of NCA pre-pre-training: was the task learned? No probes."),
-    ] = False,
-    compare: Annotated[
-        bool,
-        typer.Option("--compare", help="With a study: also how alike its networks are inside; see docs/compare.md."),
-    ] = False,
     workers: Workers = None,
-    threads: Threads = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads a job; default 1 in a study, else all cores.")
+    ] = None,
 ) -> None:
-    """Measure heads and behaviour of one checkpoint, or of a whole study."""
-    given = {
-        "--probe": probe, "--probes": probes, "--tokens": tokens, "--tokenizer": tokenizer, "--random": random,
-        "--device": device != "cpu", "--dtype": dtype != "float32", "--table": table, "--causes": causes,
-        "--inference": inference, "--compare": compare, "--workers": workers, "--threads": threads != 1,
+    """Measure heads and behaviour of a study, or of any checkpoints, into tables and a report.
+
+    A measurement that is made by request is asked for by its name: --causes, --compare (all of them: nca-interp list).
+    """
+    from nca_interp.analysis.collection.collection import Collection
+
+    asked = _asked(ctx.args)
+    if (folder is None) == (not checkpoint):
+        raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
+    given: dict[str, Any] = {
+        "tokens": _text(tokens), "tokenizer": _text(tokenizer), "text": tuple(str(p.resolve()) for p in text) if text else None,
+        "device": device, "dtype": dtype, "random": random, "fast": fast or None,
     }  # fmt: skip
-    if (study is None) == (checkpoint is None):
-        raise UserError("give either a study folder or --checkpoint DIR")
-    if study is not None:
-        _only(given, "a study", STUDY)
-        raise typer.Exit(_study(study, workers, threads, probes, random, causes, compare))
-    assert checkpoint is not None
-    if causes:
-        _only(given, "--causes", CAUSES)
-        from nca_interp.cli.causes import show_causes
-
-        where = {"tokens": tokens, "tokenizer": tokenizer, "probes_folder": probes, "device": device}
-        show_causes(checkpoint, where, table)
-    elif inference:
-        _only(given, "--inference", INFERENCE)
-        _inference(checkpoint, device, table)
+    given = {name: value for name, value in given.items() if value is not None}
+    if folder is not None:
+        collection = Collection.open(folder)
+        wrong = [
+            name
+            for name in (*given, *(["out"] if out else []))
+            if collection.study is not None and name not in ("random", "fast")
+        ]
+        if wrong:
+            raise UserError(f"--{wrong[0]}: a study's checkpoints name their own tokens; it goes with --checkpoint")
+        if collection.study is None and given:
+            collection = _claim(collection.dir.path, _listed(collection, given))
     else:
-        _only(given, "--checkpoint", CHECKPOINT)
-        options = {"tokens": tokens, "tokenizer": tokenizer, "random": random or 0, "device": device, "dtype": dtype}
-        _checkpoint(checkpoint, probe, probes, options, table)
+        assert checkpoint
+        collection = _collect(checkpoint, given, out)
+    options = _options(set_ or [], probe, random)
+    raise typer.Exit(_measure(collection, asked, options, only, probes, workers, threads, table))
 
 
-def _only(given: dict[str, Any], what: str, legal: tuple[str, ...]) -> None:
-    """UserError for an option that has no meaning beside `what`."""
-    for name, value in given.items():
-        if value and name not in (what, *legal):
-            raise UserError(f"{name} does not go with {what}; legal with it: {', '.join(legal)}")
+def _asked(arguments: list[str]) -> list[str]:
+    """The measurements that further arguments ask for by name."""
+    from nca_interp.config import suggest
+    from nca_interp.measurement import measurements
+
+    known = [one.name for one in measurements().values() if one.measure is not None]
+    for argument in arguments:
+        if not argument.startswith("--"):
+            raise UserError(f"unexpected argument {argument!r}; several checkpoints: --checkpoint A --checkpoint B")
+        if argument[2:] not in known:
+            raise UserError(f"no such option or measurement: {argument}{suggest(argument[2:], known)}")
+    return [argument[2:] for argument in arguments]
 
 
-def _study(
-    folder: Path,
-    workers: int | None,
-    threads: int,
-    probes: Path | None,
-    random: int | None,
-    causes: bool,
-    compare: bool,
-) -> int:
-    from nca_interp.engine.plan import ALWAYS, RANDOM, Measurement, analysis_plan
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve() if path.exists() else path)
+
+
+def _collect(names: list[str], given: dict[str, Any], out: Path | None) -> Collection:
+    """The collection of what was named, in its folder."""
+    from nca_interp.analysis.collection.collection import Settings
+    from nca_interp.analysis.collection.find import find, folder_name
+    from nca_interp.overrides import parse
+
+    listed = find(names, parse(Settings, given))
+    return _claim(out or OUT / folder_name(listed), listed)
+
+
+def _listed(collection: Collection, given: dict[str, Any]) -> Any:
+    """What an earlier analysis was asked, with other settings."""
+    from nca_interp.analysis.collection.collection import Listed
+    from nca_interp.overrides import parse
+    from nca_interp.store import read_json
+
+    listed = parse(Listed, read_json(collection.dir.collection)["collection"])
+    settings = parse(type(listed.settings), {**listed.settings.model_dump(), **given})
+    return listed.model_copy(update={"settings": settings})
+
+
+def _claim(folder: Path, listed: Any) -> Collection:
+    """Write collection.json, or check that the folder holds the same checkpoints."""
+    from nca_interp import machine
+    from nca_interp.analysis.collection.collection import Collection
+    from nca_interp.store import AnalysisDir
+
+    directory = AnalysisDir(folder)
+    provenance = machine.provenance(this_command(), listed.settings.dtype, 1, 1)
+    directory.claim_collection(listed.model_dump(mode="json"), provenance)
+    return Collection.open(folder)
+
+
+def _options(overrides: list[str], probe: list[str] | None, random: int | None) -> dict[str, dict[str, Any]]:
+    """By measurement, the options that were given, checked against its model."""
+    from nca_interp.config import suggest
+    from nca_interp.measurement import measurements, resolve
+    from nca_interp.overrides import with_overrides
+
+    known = measurements()
+    found: dict[str, dict[str, Any]] = {}
+    for override in overrides:
+        name, separator, rest = override.partition(".")
+        if not separator or name not in known:
+            raise UserError(f"--set {override}: expected NAME.option=value, NAME a measurement{suggest(name, known)}")
+        found.setdefault(name, {}).setdefault("", []).append(rest)
+    for name, given in found.items():
+        model = with_overrides(resolve(known[name].options)(), given.pop(""))
+        given |= model.model_dump(mode="json", exclude_unset=False, exclude_defaults=True)
+    if probe:
+        found.setdefault("probes", {})["names"] = list(probe)
+    if random is not None:
+        found.setdefault("nulls", {})["models"] = random
+    return found
+
+
+def _measure(
+    collection: Collection, asked: list[str], options: dict[str, dict[str, Any]], only: bool, probes: Path | None,
+    workers: int | None, threads: int | None, table: Path | None,
+) -> int:  # fmt: skip
+    from nca_interp.engine.plan import analysis_plan
     from nca_interp.engine.runner import default_workers
-    from nca_interp.store import StudyDir
 
-    directory = StudyDir.open(folder)
-    more: dict[Measurement, bool] = {"causes": causes, "compare": compare}
-    kinds = (*ALWAYS, *(kind for kind, asked in more.items() if asked))
-    plan = analysis_plan(directory, kinds, RANDOM if random is None else random)
-    resume = this_command()
-    code = finish(follow(directory, plan, workers or default_workers(), threads, probes), resume)
-    write_tables(folder, probes)
-    if not causes:
-        from nca_interp.analysis.causes.study import outdated
-
-        if old := outdated(directory.all_runs(), probes):
-            print(
-                f"note: causes of {len(old)} run(s) are of other weights, code or probes: {resume} --causes",
-                file=sys.stderr,
-            )
-    print(f"tables: {directory.tables}\nnext: {shlex.join(['nca-interp', 'report', str(folder)])}")
+    plan = analysis_plan(collection, asked, options, only=only)
+    study = collection.study is not None
+    if workers is None:
+        workers = default_workers() if study else 1
+    threads = threads or (1 if study else max(1, _cores() // workers))
+    code = finish(follow(collection.dir, plan, workers, threads, probes), this_command())
+    write_tables(collection.folder, probes)
+    _show(collection)
+    if table is not None:
+        _export(collection, table)
+    if study:
+        _outdated(collection, asked, probes)
+        print(f"tables: {collection.dir.tables}\nnext: {shlex.join(['nca-interp', 'report', str(collection.folder)])}")
+    else:
+        print(f"tables: {collection.dir.tables}")
+        write_report(collection.folder, None)
     return code
 
 
-def _checkpoint(
-    checkpoint: str, probe: list[str] | None, probes: Path | None, options: dict[str, Any], path: Path | None
-) -> None:
-    import warnings
+def _cores() -> int:
+    from nca_interp.machine import cores
 
-    from nca_interp.analysis.probing.engine import analyze
-    from nca_interp.analysis.probing.summary import annotate, summarise
-    from nca_interp.analysis.probing.table import check_suffix, save
-
-    check_suffix(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # problems are printed below
-        frame = analyze(checkpoint, probe or None, probes_folder=probes, **options)
-    columns, rows, notes = annotate(summarise(frame))
-    print_table(f"{checkpoint}: largest score of each probe, at layer.head", columns, rows, left=("unit",))
-    for note in notes:
-        print(note)
-    if path is not None:
-        print(f"table: {', '.join(map(str, save(frame, path)))}")
-    for reason in frame.attrs["skipped"]:
-        print(f"skipped: {reason}", file=sys.stderr)
-    problems = frame.attrs["problems"]
-    for problem in problems:
-        print(f"problem: {problem}", file=sys.stderr)
-    if problems:
-        raise RunFailed(f"{len(problems)} probe(s) failed; the others are above")
+    return cores()
 
 
-def _inference(checkpoint: str, device: str, path: Path | None) -> None:
-    from nca_interp.analysis.inference.inference import rule_inference
-    from nca_interp.analysis.probing.summary import by_frame, what_changed_contexts_cost
-    from nca_interp.analysis.probing.table import check_suffix, save
+def _show(collection: Collection) -> None:
+    """What each measurement has to say on a terminal."""
+    from nca_interp.analysis.tables import read_tables
+    from nca_interp.measurement import Shown, measurements, resolve
 
-    check_suffix(path)
-    frame = rule_inference(checkpoint, device=device)
-    for title, columns, rows in by_frame(frame):
-        print_table(title, columns, rows)
-    print(frame.attrs["learned"]["sentence"], what_changed_contexts_cost(frame.attrs["learned"]), sep="\n")
-    if path is not None:
-        print(f"table: {', '.join(map(str, save(frame, path)))}")
-    for note in frame.attrs["notes"]:
-        print(f"note: {note}", file=sys.stderr)
+    tables = read_tables(collection)
+    for one in measurements().values():
+        for part in resolve(one.summary)(collection, tables) if one.summary is not None else ():
+            if isinstance(part, Shown):
+                print_table(part.title, part.columns, part.rows, left=part.left)
+            else:
+                print(part)
+
+
+def _export(collection: Collection, path: Path) -> None:
+    """The table of probes as one file, for other viewers."""
+    from nca_interp.analysis.probing.table import read_table, save
+
+    frame = read_table(collection.dir.table("probes"))
+    frame.attrs = {"provenance": {"collection": collection.title, **collection.provenance}}
+    print(f"table: {', '.join(map(str, save(frame, path)))}")
+
+
+def _outdated(collection: Collection, asked: list[str], probes: Path | None) -> None:
+    if "causes" in asked:
+        return
+    from nca_interp.analysis.causes.study import outdated
+
+    if old := outdated(collection.runs, probes):
+        print(
+            f"note: causes of {len(old)} run(s) are of other weights, code or probes: {this_command()} --causes",
+            file=sys.stderr,
+        )

@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.command()(match)
-app.command()(analyze)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
 OUT = Path("runs/out")
 
 Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]
@@ -58,10 +58,11 @@ def main() -> None:
 @app.command()
 def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None:
     """Train, analyse and report the demonstration study: minutes on two CPU cores. Finished parts are reused."""
-    from nca_interp.engine.plan import headline, measurements
+    from nca_interp.analysis.collection.collection import planned
+    from nca_interp.engine.plan import headline, measure_jobs
 
     study, plan = resolve("demo", None, None, None, None, analyze=True)
-    plan.jobs.extend(measurements(headline(plan), ["causes"], to_train=True))
+    plan.jobs.extend(measure_jobs([planned(run) for run in headline(plan)], ["causes"], only=True, to_train=True))
     folder = out or OUT / study.name
     code = run_plan(folder, study, plan, workers, threads)
     write_tables(folder, None)
@@ -104,19 +105,20 @@ def train(
 
 @app.command()
 def report(
-    study: Annotated[Path, typer.Argument(help="Study folder.")],
-    name: Annotated[str, typer.Option(help="Report definition (see: nca-interp list).")] = "study",
+    study: Annotated[Path, typer.Argument(help="Study folder, or folder of an analysis of checkpoints.")],
+    name: Annotated[str | None, typer.Option(help="Report definition (see: nca-interp list).")] = None,
 ) -> None:
-    """Write the study's self-contained HTML report from its tables."""
+    """Write the self-contained HTML report of a study or an analysis from its tables."""
     write_report(study, name)
 
 
 @app.command()
 def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "demo") -> None:
-    """Open a study's report in the browser."""
-    from nca_interp.store import StudyDir
+    """Open the report of a study or an analysis in the browser."""
+    from nca_interp.store import AnalysisDir, StudyDir
 
-    path = StudyDir.open(study).report
+    directory = AnalysisDir(study)
+    path = directory.report if directory.collection.is_file() else StudyDir.open(study).report
     if not path.is_file():
         raise UserError(f"{path}: no report yet; run: nca-interp report {study}")
     print(path.resolve().as_uri())
@@ -150,14 +152,19 @@ def list_(
         bool, typer.Option("--definitions", help="The definition of every probe instead, as Markdown.")
     ] = False,
 ) -> None:
-    """List runs, probes and reports, the user's own included."""
+    """List runs, probes, measurements and reports, the user's own included."""
     from nca_interp import discover
+    from nca_interp.measurement import measurements
 
     if definitions:
         from nca_interp.analysis.probing.summary import document
 
         print(document(discover.load("probes", probes)), end="")
         return
+    print("measurements:")
+    for one in measurements().values():
+        if one.measure is not None:
+            print(f"  --{one.name:22} {one.about}")
     for kind in ("runs", "probes", "reports"):
         print(f"{kind}:")
         found = discover.load(

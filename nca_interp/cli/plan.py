@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nca_interp.config import Study
     from nca_interp.engine.plan import Plan
     from nca_interp.engine.runner import Outcome
-    from nca_interp.store import StudyDir
+    from nca_interp.store import AnalysisDir, StudyDir
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads a job.")]
@@ -112,7 +112,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     return finish(follow(directory, plan, workers, threads, None), this_command())
 
 
-def follow(directory: StudyDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
+def follow(directory: AnalysisDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
     """Run a plan in worker processes and show how far it is."""
     from rich.console import Console
 
@@ -181,12 +181,10 @@ def write_tables(folder: Path, probes: Path | None) -> None:
     build_tables(folder, probes_folder=probes)
 
 
-def write_report(folder: Path, name: str = "study") -> None:
-    """Write a study's report and say where it lies."""
+def write_report(folder: Path, name: str | None = None) -> None:
+    """Write a report and say where it lies; `name`: its definition, by default that of a study or of checkpoints."""
     from nca_interp import discover
     from nca_interp.report.build import build_report
-    from nca_interp.store import StudyDir
 
-    directory = StudyDir.open(folder)
-    path = build_report(directory.path, discover.find("reports", name))
+    path = build_report(folder, None if name is None else discover.find("reports", name))
     print(f"report: {path.resolve()}")

@@ -10,9 +10,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from nca_interp.base import duration
 from nca_interp.cli.status import BoardReader, describe, headline, render
 from nca_interp.engine.plan import Job, Plan
-from nca_interp.store import StudyDir
+from nca_interp.store import AnalysisDir, StudyDir
 
 PLAIN_SECONDS = 30.0
 TERMINAL_SECONDS = 0.5
@@ -22,12 +23,15 @@ KINDS = {"tokens": "token files", "train": "training runs", "measure": "measurem
 class Follow:
     """Shows the state of a plan; `event` and `tick` are what the runner calls."""
 
-    def __init__(self, study: StudyDir, plan: Plan, console: Console) -> None:
+    def __init__(self, folder: AnalysisDir, plan: Plan, console: Console) -> None:
         self.console = console
-        self.board = BoardReader(study, plan.jobs)
+        self.board = BoardReader(StudyDir(folder.path), plan.jobs)
         self.total = {kind: sum(job.kind == kind for job in plan.jobs) for kind in KINDS}
         self.finished = dict.fromkeys(KINDS, 0)
         self.running: list[Job] = []
+        self.doing: dict[str, tuple[float, str]] = {}
+        self.left = sum(job.cost for job in plan.jobs if job.kind == "measure")
+        self.spent = 0.0
         self.begin = time.monotonic()
         self.shown_at = self.begin
         self.live: Live | None = None
@@ -47,8 +51,16 @@ class Follow:
 
     def event(self, what: str, job: Job, message: str) -> None:
         """A job started, ended, was skipped, waits for another process, or has something to say."""
+        if what == "share":
+            share, _, doing = message.partition(":")
+            self.doing[job.id] = (float(share) if share else 0.0, doing)
+            return
         if what in ("done", "skipped", "failed", "blocked"):
             self.finished[job.kind] += 1
+            self.doing.pop(job.id, None)
+            if what == "done":
+                self.spent += job.cost
+            self.left -= job.cost if job.kind == "measure" else 0.0
         if what in ("failed", "waiting", "note"):
             text = message.splitlines()[-1] if message else ""
             self.console.print(f"{what}: {job.id}: {text}", markup=False, highlight=False, soft_wrap=True)
@@ -69,7 +81,18 @@ class Follow:
         return ", ".join(f"{KINDS[kind]} {self.finished[kind]}/{n}" for kind, n in self.total.items() if n)
 
     def _others(self) -> list[str]:
-        return [job.id for job in self.running if job.kind != "train"]
+        named = [job for job in self.running if job.kind != "train"]
+        return [
+            f"{job.id} ({self.doing[job.id][1]})" if job.id in self.doing else job.id for job in named
+        ] + self._time_left()
+
+    def _time_left(self) -> list[str]:
+        """Of measurements, from what those that are done took."""
+        under_way = sum(self.doing[job.id][0] * job.cost for job in self.running if job.id in self.doing)
+        if self.total["train"] or self.spent + under_way <= 0:
+            return []
+        seconds = (time.monotonic() - self.begin) * (self.left - under_way) / (self.spent + under_way)
+        return [f"about {duration(max(seconds, 0.0))} left"]
 
     def _line(self) -> None:
         parts = [f"{time.monotonic() - self.begin:5.0f} s  {self._done()}"]

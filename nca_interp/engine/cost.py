@@ -120,6 +120,7 @@ def disk_cost(plan: Plan, workers: int) -> DiskCost:
 def print_plan(plan: Plan, folder: Path, workers: int | None, threads: int) -> None:
     """Print every run of the plan with its budget and needs, then the totals. Writes nothing."""
     workers = workers or default_workers()
+    assert plan.study is not None
     model, runs = plan.study.model, plan.runs
     print(f"study       {plan.study.name}: {plan.study.title}")
     print(f"folder      {folder}")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from nca_interp.base import RunFailed
 from nca_interp.engine.plan import Job, MeasureJob, TokensJob
 from nca_interp.files import damage, held, sweep
-from nca_interp.store import StudyDir
+from nca_interp.store import AnalysisDir, StudyDir
 from nca_interp.train.run import RunConfig
 
+Say = Callable[[str, float | None], None]
 
-def execute(study_path: Path, job: Job, probes: Path | None) -> None:
-    """Do one job in this process. Raises UserError, RunFailed or train.loop.Stopped as its part of the work does."""
+
+def execute(study_path: Path, job: Job, probes: Path | None, say: Say = lambda what, share: None) -> None:
+    """Do one job in this process. `say(what, share done)` is called now and then by measurements. Raises UserError, RunFailed or
+    train.loop.Stopped as its part of the work does."""
     study = StudyDir(study_path)
     if isinstance(job.payload, TokensJob):
         path = study.path / job.payload.path
@@ -20,15 +24,24 @@ def execute(study_path: Path, job: Job, probes: Path | None) -> None:
             sweep(path.parent, path.name)
             write_token_files(study, job.payload)
     elif isinstance(job.payload, MeasureJob):
-        from nca_interp.engine.measurements import measure
-
-        problems = measure(study, job.payload, probes)
-        if problems:  # all else is measured and written
+        if problems := _measure(study_path, job.payload, probes, say):  # all else is measured and written
             raise RunFailed("\n".join(problems))
     else:
         from nca_interp.train.loop import train
 
         train(study, job.payload)
+
+
+def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> list[str]:
+    from nca_interp.analysis.collection.collection import Collection
+    from nca_interp.measurement import Asked, measurements, resolve
+
+    collection, one = Collection.open(folder), measurements()[job.what]
+    assert one.measure is not None
+    problems: list[str] = resolve(one.measure)(
+        collection.run(job.subject), Asked(collection, one.read(job.options), probes, say)
+    )
+    return problems
 
 
 def write_token_files(study: StudyDir, job: TokensJob) -> None:
@@ -50,8 +63,9 @@ def write_token_files(study: StudyDir, job: TokensJob) -> None:
     write_tokens(directory, source, n_train=job.n_train, n_val=job.n_val, seq_len=job.seq_len, seed=job.seed)
 
 
-def is_done(study: StudyDir, job: Job) -> bool:
+def is_done(folder: AnalysisDir, job: Job) -> bool:
     """Whether a job's result is already there, as far as that shows without opening it."""
+    study = StudyDir(folder.path)
     if isinstance(job.payload, TokensJob):
         return (study.path / job.payload.path / "meta.json").is_file()
     if isinstance(job.payload, RunConfig):

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from nca_interp.analysis.collection.collection import Collection as Runs
+from nca_interp.analysis.collection.collection import planned
+from nca_interp.analysis.collection.run import Run
 from nca_interp.base import UserError, digest
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import QaSpec, TextSpec
-from nca_interp.overrides import parse
-from nca_interp.store import StudyDir, read_json
+from nca_interp.measurement import Measurement, measurements, resolve
 from nca_interp.train.run import RunConfig
 
-Measurement = Literal["probes", "nulls", "inference", "decode", "causes", "compare"]
-"""What can be measured of a study; measurements.py says how."""
-OF_RUNS: dict[Measurement, Callable[[RunConfig], bool]] = {
-    "probes": lambda run: True,
-    "inference": lambda run: run.stage == "ppt" and run.source.get("kind") == "nca",
-    "decode": lambda run: run.stage == "ppt" and run.source.get("kind") == "nca",
-    "causes": lambda run: run.role in ("regime", "control"),
-    "compare": lambda run: True,
-}
-"""What is measured of single runs before fine-tuning, and of which."""
-ALWAYS: tuple[Measurement, ...] = ("probes", "nulls", "inference", "decode")
-"""What `analyze` measures without being asked."""
-RANDOM = 5
-"""Randomly initialised models that the heads of a study are compared with."""
 GPT2_VOCAB = 50_257
 """What a named Hugging Face tokenizer is taken to have before it is loaded."""
 
@@ -48,13 +36,14 @@ class TokensJob:
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """Measure something of what a study holds and keep it in a file."""
+    """Measure something of a run and keep it in a file."""
 
-    what: Measurement
+    what: str
+    """Name of the measurement."""
     subject: str
-    """Id of a run; of nulls, the first of the runs that share them."""
-    models: int = 0
-    """Of nulls: randomly initialised models."""
+    """Id of a run; of what several runs share, of the first of them."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that differ from their defaults."""
 
 
 class Job(NamedTuple):
@@ -65,12 +54,15 @@ class Job(NamedTuple):
     payload: TokensJob | RunConfig | MeasureJob
     needs: tuple[str, ...]
     flops: float
+    cost: float = 1.0
+    """Of a measurement: seconds that it takes, about; only ratios count."""
 
 
 class Plan(NamedTuple):
-    """All jobs of a study, every job after those it needs."""
+    """All jobs of a study or of a collection, every job after those it needs."""
 
-    study: Study
+    study: Study | None
+    """None: checkpoints from elsewhere."""
     jobs: list[Job]
 
     @property
@@ -106,48 +98,47 @@ def make_plan(
         )
     plan = Plan(study, list(builder.jobs.values()))
     if analyze:
-        plan.jobs.extend(measurements(plan.runs, to_train=True))
+        plan.jobs.extend(measure_jobs([planned(run) for run in plan.runs], to_train=True))
     return plan
 
 
-def measurements(
-    runs: Iterable[RunConfig], kinds: Collection[Measurement] = ALWAYS, random: int = RANDOM, to_train: bool = False
-) -> list[Job]:
-    """What is measured of runs that have ended, or (`to_train`) will have.
+def measure_jobs(
+    runs: Iterable[Run], asked: Collection[str] = (), options: Mapping[str, Mapping[str, Any]] | None = None,
+    *, kind: str = "study", only: bool = False, to_train: bool = False,
+) -> list[Job]:  # fmt: skip
+    """What is measured of runs that have ended, or (`to_train`) will have: what is always measured of collections of that `kind`,
+    and what is `asked` for (`only`: nothing else). `options`: by measurement, those that differ from their defaults."""
+    jobs = []
+    for one in measurements().values():
+        if one.measure is None or (one.name not in asked and (kind in one.by_request or only)):
+            continue
+        given = (options or {}).get(one.name, {})
+        for run in _sharing(one, [run for run in runs if one.of(run)]):
+            cost = resolve(one.cost)(run, one.read(given)) if one.cost is not None else max(1, len(run.steps))
+            needs = (f"train:{run.id}",) if to_train else ()
+            jobs.append(Job(f"{one.name}:{run.id}", "measure", MeasureJob(one.name, run.id, given), needs, 0.0, cost))
+    return jobs
 
-    `random`: models that heads are compared with, once for all runs of the same token source; 0: none.
-    """
-    before_ft = [run for run in runs if run.stage != "ft"]
-    jobs = [
-        MeasureJob(kind, run.id)
-        for kind, applies in OF_RUNS.items() if kind in kinds
-        for run in before_ft if applies(run)
-    ]  # fmt: skip
-    if "nulls" in kinds and random:
-        jobs += [MeasureJob("nulls", run.id, random) for run in _unlike(before_ft)]
-    return [
-        Job(f"{job.what}:{job.subject}", "measure", job, (f"train:{job.subject}",) if to_train else (), 0.0)
-        for job in jobs
-    ]
+
+def _sharing(one: Measurement, runs: list[Run]) -> list[Run]:
+    """The first of the runs that share a measurement, of each group of them."""
+    if one.share is None:
+        return runs
+    first: dict[Any, Run] = {}
+    for run in runs:
+        first.setdefault(resolve(one.share)(run), run)
+    return list(first.values())
 
 
 def headline(plan: Plan) -> list[RunConfig]:
     """The runs that a study is about: its primary regime and scratch on its first domain, and their pre-pre-training."""
     from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
 
+    assert plan.study is not None
     compared = (primary({r.name: r.role for r in plan.study.regimes}), SCRATCH)
     first = plan.study.domains[0].name
     ends = [run for run in plan.runs if run.stage == "pt" and run.regime in compared and run.domain == first]
     return [run for run in plan.runs if run in ends or run.id in {end.parent for end in ends}]
-
-
-def _unlike(runs: list[RunConfig]) -> Iterator[RunConfig]:
-    """The first of the runs that a randomly initialised model would be the same for: same tokens, same embedding."""
-    seen = set()
-    for run in runs:
-        if (key := (run.tokens, run.config.vocab_rows)) not in seen:
-            seen.add(key)
-            yield run
 
 
 class _Builder:
@@ -246,11 +237,17 @@ def spec_vocab(source: dict[str, Any]) -> int:
     return GPT2_VOCAB if tokenizer["kind"] == "hf" else tokenizer["vocab_size"]
 
 
-def analysis_plan(study: StudyDir, kinds: Collection[Measurement] = ALWAYS, random: int = RANDOM) -> Plan:
-    """What is to be measured of every finished run of a study (see `measurements`); runs not finished are left out."""
-    config = parse(Study, study.read_config())
-    finished = [run for run in study.all_runs() if run.status()["state"] == "done"]
-    jobs = measurements([parse(RunConfig, read_json(run.config)) for run in finished], kinds, random)
+def analysis_plan(
+    collection: Runs, asked: Collection[str] = (), options: Mapping[str, Mapping[str, Any]] | None = None,
+    *, only: bool = False,
+) -> Plan:  # fmt: skip
+    """What is to be measured of every finished run of a collection (see `measure_jobs`); runs not finished are left out."""
+    finished = [run for run in collection.runs if run.done and run.steps]
+    jobs = measure_jobs(finished, asked, options, kind=collection.kind, only=only)
     if not jobs:
-        raise UserError(f"{study.path}: no finished run to analyse; run: nca-interp train {config.name}")
-    return Plan(config, jobs)
+        if collection.study is not None and not finished:
+            raise UserError(
+                f"{collection.folder}: no finished run to analyse; run: nca-interp train {collection.study.name}"
+            )
+        raise UserError(f"{collection.folder}: nothing of what was asked for applies to its checkpoints")
+    return Plan(collection.study, jobs)

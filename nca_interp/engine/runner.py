@@ -26,13 +26,13 @@ from nca_interp.engine.jobs import execute, is_done
 from nca_interp.engine.plan import Job, Plan
 from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE, work
 from nca_interp.signals import collected, shielded
-from nca_interp.store import StudyDir
+from nca_interp.store import AnalysisDir, StudyDir
 
 PRELOAD = {
     "tokens": ["nca_interp.data.tokens"],
     "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
     "measure": [
-        "nca_interp.engine.measurements",
+        "nca_interp.analysis.probing.study",
         "transformers.models.llama.modeling_llama",
         "transformer_lens.model_bridge.sources",
     ],
@@ -43,7 +43,8 @@ RETRY_SECONDS = 2.0
 LONGEST_WAIT = timedelta(days=30)
 """For the first of several processes, while it writes tokens or analyses; a collective of NCCL would give up after minutes."""
 Event = Callable[[str, Job, str], None]
-"""Called with (what, job, message); what is start, done, skipped, failed, stopped, blocked, waiting or note."""
+"""Called with (what, job, message); what is start, done, skipped, failed, stopped, blocked, waiting, note, or share (of the job
+that is done, a colon, and what is being done)."""
 
 
 @dataclass
@@ -79,7 +80,7 @@ def default_workers() -> int:
 
 
 def run_plan(
-    study: StudyDir, plan: Plan, *, workers: int, threads: int = 1, probes: Path | None = None,
+    study: AnalysisDir, plan: Plan, *, workers: int, threads: int = 1, probes: Path | None = None,
     on_event: Event = lambda what, job, message: None, on_tick: Callable[[list[Job]], None] = lambda running: None,
 ) -> Outcome:  # fmt: skip
     """Run every job after those it needs, `workers` at a time; a failed job blocks only what needs it.
@@ -179,7 +180,7 @@ def _ticking(on_tick: Callable[[list[Job]], None], job: Job) -> Iterator[None]:
 
 
 def _start(
-    context: multiprocessing.context.ForkServerContext, study: StudyDir, job: Job, probes: Path | None, slot: int
+    context: multiprocessing.context.ForkServerContext, study: AnalysisDir, job: Job, probes: Path | None, slot: int
 ) -> _Worker:
     messages, sender = context.Pipe(duplex=False)
     arguments = (study.path, job, probes, slot, os.getpid(), sender)
@@ -200,7 +201,7 @@ def _listen(worker: _Worker, on_event: Event) -> None:
             if kind == "error":
                 worker.errors.append(text)
             else:
-                on_event("note", worker.job, text)
+                on_event(kind, worker.job, text)
 
 
 def _stop(outcome: Outcome, live: dict[str, _Worker], number: int) -> None:
@@ -217,7 +218,7 @@ def _kill(live: dict[str, _Worker]) -> None:
 
 
 def _next(
-    todo: dict[str, Job], resting: dict[str, float], outcome: Outcome, study: StudyDir, on_event: Event
+    todo: dict[str, Job], resting: dict[str, float], outcome: Outcome, study: AnalysisDir, on_event: Event
 ) -> Job | None:
     """Take the next ready job: finished ones are skipped, those whose needs failed are blocked. Long jobs first."""
     now = time.monotonic()

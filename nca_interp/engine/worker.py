@@ -22,7 +22,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_BUSY, EXIT_STOPPED = 1, 2, 75, 130
 
 
 def work(study: Path, job: Job, probes: Path | None, slot: int, parent: int, messages: Connection) -> None:
-    """Do `job` in this process and leave it. `messages` carries `note:...` and `error:...` to the parent."""
+    """Do `job` in this process and leave it. `messages` carries `note:...`, `share:...` and `error:...` to the parent."""
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks each worker once
     unshield()
     _die_with(parent)
@@ -51,8 +51,11 @@ class _Notes(logging.Handler):
 def _guarded(study: Path, job: Job, probes: Path | None, messages: Connection) -> int:
     from nca_interp.train.loop import Stopped
 
+    def say(what: str, share: float | None) -> None:
+        messages.send_bytes(f"share:{'' if share is None else share}:{what}".encode())
+
     try:
-        execute(study, job, probes)
+        execute(study, job, probes, say)
         return 0
     except Stopped as stopped:
         return 128 + stopped.signal

@@ -11,7 +11,8 @@ from nca_interp.report.render import render
 from nca_interp.report.tables import Tables
 from nca_interp.store import write_json, write_text
 
-DEFAULT = "study"
+STUDY, CHECKPOINTS = "study", "checkpoints"
+"""Reports of a study, and of checkpoints that come from elsewhere."""
 
 
 def build_report(study_dir: Path, definition: discover.Definition | None = None) -> Path:
@@ -21,7 +22,7 @@ def build_report(study_dir: Path, definition: discover.Definition | None = None)
     study or its tables are missing or damaged; nothing is written then.
     """
     tables = Tables(Path(study_dir))
-    definition = definition or discover.find("reports", DEFAULT)
+    definition = definition or discover.find("reports", STUDY if tables.collection is None else CHECKPOINTS)
     page = definition.value(tables)
     if not isinstance(page, Page):
         raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")

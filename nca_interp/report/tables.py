@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.base import UserError
-from nca_interp.store import StudyDir, read_json, sha256_file
+from nca_interp.measurement import measurements
+from nca_interp.store import AnalysisDir, StudyDir, read_json, sha256_file
 
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
@@ -25,41 +26,15 @@ COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
     "flops tokens_per_second spikes nonfinite skipped precision checkpoint_sha256",
     "metrics": "run regime domain seed stage step tokens loss val_loss val_bpb grad_norm lr tokens_per_second",
-    "probes": "run regime domain seed stage step tokens probe layer head value chance null_95 hit sd unit n",
-    "hits": "run regime domain seed stage step tokens probe heads models threshold null_95 best top_mean hits hits_fdr fdr_least",
-    "causes": "run regime domain seed stage step tokens probe layer head value chance sd unit n metric by site how full rank worse p "
-    "from_layer from_head at",
-    "score_harm": "domain stage regime probe metric rho low high p p_bh seeds heads verdict",
-    "top_sets": "domain stage regime probe metric effect random random_low random_high excess low high p p_bh seeds sets at "
-    "margin unit verdict",
-    "shared_heads": "domain stage regime one_stage one other rho low high p p_holm seeds heads verdict",
     "contrasts": "family domain metric treated control n effect low high p p_holm margin detectable ppl_change_pct verdict "
     "sentence",
     "pairs": "family domain metric treated control seed treated_value control_value difference",
     "speedup": "domain regime seed budget target_loss speedup censored",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
     "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
-    "inference": "run regime domain seed stage step rules band_low band_high predictor frame quantity value low high n",
-    "learned": "run regime domain seed stage step verdict accuracy rival rival_accuracy effect low high n oracle_accuracy "
-    "teacher_accuracy first_frame last_frame slope slope_low slope_high gain gain_low gain_high swap swap_low swap_high "
-    "shuffle shuffle_low shuffle_high sentence",
-    "alike": "domain regime_a regime_b layer across ceiling effect low high margin n verdict sentence",
-    "similarity": "comparison domain regime_a regime_b seed_a seed_b run_a step_a tokens layer_a layer_b value n",
-    "streams": "run regime domain seed stage step tokens layer effective_rank participation n",
-    "weights": "run regime domain seed stage step tensor kind layer displacement",
-    "updates": "comparison domain regime_a regime_b seed tensor kind layer cosine",
-    "decode": "run regime domain seed stage step attribute frames source layer spearman low high r2 n",
-    "decoded": "run regime domain seed stage step attribute verdict frames layer spearman low high rival rival_spearman "
-    "effect effect_low effect_high n sentence",
-    "learning": "run regime domain seed stage step tokens predictor quantity value low high n",
-    "emergence": "run regime domain seed stage probe level state after_step by_step after_tokens by_tokens first last highest checkpoints "
-    "resolution bend bend_low bend_high distance_low distance_high order",
-    "persistence": "run regime domain seed stage probe ppt_run heads level chance ppt_highest swap_highest end_highest best "
-    "persisted share best_ppt best_swap best_end rho p scratch_rho half_state half_after half_by",
-    "timing": "family domain stage probe treated control budget n effect low high earlier later p verdict sentence",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }
-"""Columns of each table (docs/tables.md)."""
+"""Columns of the tables that no measurement brings (docs/tables.md)."""
 REQUIRED = ("runs", "metrics")
 SCRATCH = "scratch"
 
@@ -89,13 +64,24 @@ class Tables:
     """Everything a report may use: `tables.contrasts` and the others are data frames, empty where the file is missing."""
 
     def __init__(self, study_dir: Path) -> None:
-        self.dir = StudyDir.open(study_dir)
-        self.study: dict[str, Any] = self.dir.read_config()
-        self.provenance: dict[str, Any] = self.dir.read_provenance()
+        self.dir = AnalysisDir(study_dir)
+        if self.dir.collection.is_file():
+            saved = read_json(self.dir.collection)
+            self.collection: dict[str, Any] | None = saved["collection"]
+            self.study: dict[str, Any] = {
+                "title": saved["collection"]["title"],
+                "regimes": [],
+                "domains": [],
+                "seeds": [],
+            }
+            self.provenance: dict[str, Any] = saved["provenance"]
+        else:
+            study = StudyDir.open(study_dir)
+            self.collection, self.study, self.provenance = None, study.read_config(), study.read_provenance()
         for name in REQUIRED:
             if not self.dir.table(name).is_file():
                 raise UserError(f"{self.dir.table(name)}: no such table; run `nca-interp analyze {study_dir}` first")
-        self._frames = {name: _read(self.dir.table(name), columns.split()) for name, columns in COLUMNS.items()}
+        self._frames = {name: _read(self.dir.table(name), columns) for name, columns in columns_of().items()}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         frames = self.__dict__.get("_frames", {})
@@ -109,7 +95,7 @@ class Tables:
 
     @cached_property
     def regimes(self) -> dict[str, RegimeInfo]:
-        """All regimes with a run, in the study's order."""
+        """All regimes with a run, in the study's order, or in that of the checkpoints."""
         found = {r["name"]: RegimeInfo(r["name"], r["label"], r.get("role", "regime")) for r in self.study["regimes"]}
         for row in each(self.runs.drop_duplicates("regime")):
             found.setdefault(str(row.regime), RegimeInfo(str(row.regime), str(row.label), str(row.role)))
@@ -236,9 +222,16 @@ def _loss_rows(frame: pd.DataFrame, family: str, where: dict[str, str]) -> pd.Da
     return loss if len(loss) else rows
 
 
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+def columns_of() -> dict[str, str]:
+    """Columns by table: those of training, and those of every measurement."""
+    return COLUMNS | {name: columns for one in measurements().values() for name, columns in one.columns.items()}
+
+
+def _read(path: Path, spec: str) -> pd.DataFrame:
+    columns = [word.partition(":")[0] for word in spec.split()]
+    text = {word.partition(":")[0] for word in spec.split() if word.endswith(":text")}
     if not path.is_file():
-        return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path)
+        return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path, text)
     try:
         # every cell as text first: a regime may be called "nan" or "none"
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -247,13 +240,13 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         raise UserError(f"{path}: column {', '.join(missing)} is missing; run `nca-interp analyze` again")
-    return _typed(frame[columns], path)
+    return _typed(frame[columns], path, text)
 
 
-def _typed(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _typed(frame: pd.DataFrame, path: Path, text: set[str]) -> pd.DataFrame:
     typed: dict[str, pd.Series] = {}
     for column in frame.columns:
-        if column in _TEXT:
+        if column in _TEXT or column in text:
             typed[column] = frame[column].astype(object)
         elif column in _TRUTH:
             typed[column] = frame[column].str.strip().str.lower().isin({"true", "1", "1.0", "yes"})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from nca_interp.analysis.records import read_runs
 
 from nca_interp.analysis.causes.study import causes_of_run
 from nca_interp.analysis.inference.study import infer_run
@@ -16,7 +17,6 @@ from nca_interp.analysis.probing.engine import analyze_run
 from nca_interp.analysis.probing.null_study import null_of_run
 from nca_interp.analysis.probing.summary import summarise
 from nca_interp.analysis.readout.study import decode_run
-from nca_interp.analysis.records import read_runs
 from nca_interp.analysis.similarity.study import compare_run
 from nca_interp.analysis.tables import build_tables
 from nca_interp.base import UserError

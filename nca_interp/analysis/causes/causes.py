@@ -15,10 +15,10 @@ from nca_interp.analysis.causes.ablation import HOW, Effects, Head, How, ablate,
 from nca_interp.analysis.causes.effects import Task, tasks_for
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.causes.shared_heads import cross_load
+from nca_interp.analysis.collection.run import CHECKPOINT
 from nca_interp.analysis.probing.probe import TOP_SHARE
 from nca_interp.analysis.probing.table import COLUMNS as PROBE_COLUMNS
 from nca_interp.analysis.probing.table import table
-from nca_interp.analysis.records import CHECKPOINT
 from nca_interp.analysis.stimuli.base import NotApplicable
 from nca_interp.base import UserError, stream_seed
 from nca_interp.discover import Definition, load

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,20 @@ import pandas as pd
 
 from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.causes.causes import COLUMNS, SETS, Scores, as_scores, as_table, causes, scoring_probes
+from nca_interp.analysis.causes.load_bearing import load_tables
 from nca_interp.analysis.causes.shared_heads import checkpoint_load
+from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import engine_hash
 from nca_interp.analysis.probing.table import read_table
-from nca_interp.analysis.records import Run
+from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
 from nca_interp.config import MODULES
 from nca_interp.discover import find
 from nca_interp.machine import device_type
-from nca_interp.store import RunDir, checkpoint_hash, damage
+from nca_interp.measurement import Asked
+from nca_interp.store import damage
 
 CODE = (
     "causes/ablation.py", "causes/causes.py", "causes/circuits.py", "causes/composition.py", "causes/effects.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
@@ -35,12 +39,12 @@ NUMBERS = ("value", "chance", "null_95", "sd", "full", "p")
 INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "worse", "from_layer", "from_head")
 
 
-def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
+def causes_of_run(run: Run, probes_folder: Path | None = None) -> list[str]:
     """Measure the last checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason.
 
     Returns what went wrong: a damaged checkpoint.
     """
-    step = run.steps()[-1]
+    step = run.steps[-1]
     checkpoint = run.checkpoint(step)
     if problem := damage(checkpoint, quick=True):
         return [f"{checkpoint}: damaged checkpoint, {problem}"]
@@ -54,14 +58,34 @@ def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
                 return [str(error)]
             frame = as_table([])
             frame.attrs = {"skipped": [f"not measured: {error}"]}
-        keep(run.causes(step), frame, made_from)
+        keep(run.kept("causes", step), frame, made_from)
     return []
 
 
-def causes_table(runs: list[Run], probes_folder: Path | None = None) -> pd.DataFrame:
+def applies(run: Run) -> bool:
+    """Whether a run is of a regime that is compared."""
+    return run.role in ("regime", "control")
+
+
+def measure(run: Run, asked: Asked) -> list[str]:
+    """Measure the last checkpoint of a run unless it is up to date."""
+    return causes_of_run(run, asked.probes)
+
+
+def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
+    """Table `causes`, and what is judged of it over seeds; none where nothing was measured."""
+    found = causes_table(collection.runs, asked.probes)
+    if found.empty:
+        return {}
+    roles, domains = collection.roles, list(collection.domains)
+    margin = collection.study.margin if collection.study is not None else 0.0
+    return {"causes": found, **load_tables(found, tables["probes"], tables["runs"], roles, domains, margin)}
+
+
+def causes_table(runs: Sequence[Run], probes_folder: Path | None = None) -> pd.DataFrame:
     """What is kept of all runs (causes.COLUMNS), and for each that got all its weights from another (rows `cross_stage`)
     whether the heads that carried the other's task carry its own."""
-    frames = _all_kept([run.dir for run in runs], probes_folder)
+    frames = _all_kept(runs, probes_folder)
     found = {run_id: frame for run_id, frame in frames.items() if frame is not None and len(frame)}
     crossed = as_table([row for run in runs for row in _cross_stage(run, found)])
     parts = [frame for frame in [*found.values(), crossed] if len(frame)]
@@ -70,30 +94,25 @@ def causes_table(runs: list[Run], probes_folder: Path | None = None) -> pd.DataF
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else crossed
 
 
-def outdated(runs: Iterable[RunDir], probes_folder: Path | None = None) -> list[str]:
+def outdated(runs: Iterable[Run], probes_folder: Path | None = None) -> list[str]:
     """Runs whose causes were measured with other weights, code, probe files or arguments, and so stand in no table."""
     return [run_id for run_id, frame in _all_kept(runs, probes_folder).items() if frame is None]
 
 
-def _all_kept(runs: Iterable[RunDir], probes_folder: Path | None) -> dict[str, pd.DataFrame | None]:
+def _all_kept(runs: Iterable[Run], probes_folder: Path | None) -> dict[str, pd.DataFrame | None]:
     """By run, the causes of its last checkpoint; None where they are out of date."""
-    ends = [(run, run.steps()[-1]) for run in runs if run.steps()]
-    ends = [(run, step) for run, step in ends if run.causes(step).is_file()]
+    ends = [(run, run.steps[-1]) for run in runs if run.steps]
+    ends = [(run, step) for run, step in ends if run.kept("causes", step).is_file()]
     probes = _probe_files(probes_folder) if ends else {}
     return {run.id: _kept(run, step, _made_from(run, step, probes)) for run, step in ends}
 
 
 def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
-    parent = run.config.parent
-    if (
-        run.config.stage != "pt"
-        or set(run.config.keep) != set(MODULES)
-        or parent not in found
-        or run.config.id not in found
-    ):
+    parent = run.parent
+    if run.stage != "pt" or set(run.keep) != set(MODULES) or parent not in found or run.id not in found:
         return
     assert parent is not None
-    before, after = found[parent], found[run.config.id]
+    before, after = found[parent], found[run.id]
     last = {name: after[name].iloc[0] for name in ("step", "tokens")}
     for metric, by in CROSS_STAGE:
         if metric in set(before["metric"]) and by in set(after["metric"]):
@@ -115,23 +134,23 @@ def _probe_files(folder: Path | None) -> dict[str, dict[str, str]]:
     }
 
 
-def _made_from(run: RunDir, step: int, probes: dict[str, dict[str, str]]) -> dict[str, Any]:
-    checkpoint, code = checkpoint_hash(run.checkpoint(step)), code_hash(CODE)
+def _made_from(run: Run, step: int, probes: dict[str, dict[str, str]]) -> dict[str, Any]:
+    checkpoint, code = weights_sha256(run.checkpoint(step)), code_hash(CODE)
     return {"checkpoint": checkpoint, "engine": engine_hash(), "code": code, "probes": probes, "arguments": ARGUMENTS}
 
 
-def _measured_scores(run: RunDir, step: int, made_from: dict[str, Any]) -> Scores | None:
+def _measured_scores(run: Run, step: int, made_from: dict[str, Any]) -> Scores | None:
     """Scores that the analysis of the probes kept of the same weights; None unless it has all of them by the same files."""
-    header, wanted = read_header(run.probes(step)), made_from["probes"]["scores"]
+    header, wanted = read_header(run.kept("probes", step)), made_from["probes"]["scores"]
     if header is None or any(header.get(part) != made_from[part] for part in ("engine", "checkpoint")):
         return None
     if any(header["probes"].get(name) != sha256 or name in header["problems"] for name, sha256 in wanted.items()):
         return None
-    frame = read_table(run.probes(step))
+    frame = read_table(run.kept("probes", step))
     rows: Any = frame[frame["probe"].isin(wanted)].to_dict("records")
     return as_scores(rows)
 
 
-def _kept(run: RunDir, step: int, made_from: dict[str, Any]) -> pd.DataFrame | None:
-    frame = kept(run.causes(step), made_from, numbers=NUMBERS, integers=INTEGERS)
+def _kept(run: Run, step: int, made_from: dict[str, Any]) -> pd.DataFrame | None:
+    frame = kept(run.kept("causes", step), made_from, numbers=NUMBERS, integers=INTEGERS)
     return None if frame is None else frame.astype(dict.fromkeys(INTEGERS, "Int64"))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.dynamics.threshold_crossing import NO_BEND, Bend, bend, crossing
 from nca_interp.analysis.inference.inference import GAP
-from nca_interp.analysis.records import Run
 
 EMERGENCE = [
     "run", "regime", "domain", "seed", "stage", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens",
@@ -69,7 +69,7 @@ def emergence_table(
     rows = []
     scored, courses = dict(list(probes.groupby("run"))), dict(list(learning.groupby("run")))
     for run in runs:
-        name = run.config.id
+        name = run.id
         if not run.done or (name not in scored and name not in courses):
             continue
         turn = loss_bend(run)
@@ -80,7 +80,11 @@ def emergence_table(
 
 def loss_bend(run: Run) -> Bend:
     """The bend of a run's training loss; NO_BEND where there is none."""
-    known = [(row["tokens"], row["loss"]) for row in run.rows if row.get("loss") is not None and row["tokens"] > 0]
+    known = [
+        (row["tokens"], row["loss"])
+        for row in (run.trained.rows if run.trained is not None else [])
+        if row.get("loss") is not None and row["tokens"] > 0
+    ]
     return bend(*zip(*known, strict=True)) if known else NO_BEND
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from nca_interp.analysis.collection.run import Run, ppt_of
 from nca_interp.analysis.dynamics.emergence import level_of
 from nca_interp.analysis.dynamics.threshold_crossing import Floats, crossing
-from nca_interp.analysis.records import Run, ppt_of
 from nca_interp.analysis.verdicts.contrasts import SCRATCH
 
 PERSISTENCE = [
@@ -29,27 +29,25 @@ PERMUTATIONS = 4096
 
 def persistence_table(runs: list[Run], probes: pd.DataFrame, hits: dict[str, float]) -> pd.DataFrame:
     """A row (PERSISTENCE) for each probe with heads and finished run of language on a finished pre-pre-training."""
-    by_id, rows = {run.config.id: run for run in runs}, []
+    by_id, rows = {run.id: run for run in runs}, []
     scored = dict(
         list(probes[probes["head"].notna() & probes.value.notna() & probes.probe.isin(list(hits))].groupby("run"))
     )
     scratch = {
-        (run.config.domain, run.config.seed): run.config.id
-        for run in runs
-        if run.config.stage == "pt" and run.config.regime == SCRATCH and run.done
+        (run.domain, run.seed): run.id for run in runs if run.stage == "pt" and run.regime == SCRATCH and run.done
     }
     for run in runs:
-        parent = ppt_of(run, by_id) if run.config.stage == "pt" and run.done else None
+        parent = ppt_of(run, by_id) if run.stage == "pt" and run.done else None
         if parent is None or not parent.done:
             continue
-        own, before = scored.get(run.config.id), scored.get(parent.config.id)
+        own, before = scored.get(run.id), scored.get(parent.id)
         if own is None or before is None:
             continue
-        other = scored.get(scratch.get((run.config.domain, run.config.seed), ""))
+        other = scored.get(scratch.get((run.domain, run.seed), ""))
         for probe in sorted(set(own.probe) & set(before.probe)):
             null = None if other is None else other[other.probe == probe]
             found = _persistence(before[before.probe == probe], own[own.probe == probe], null, hits[probe])
-            rows.append({**run.identity, "probe": probe, "ppt_run": parent.config.id, **found})
+            rows.append({**run.identity, "probe": probe, "ppt_run": parent.id, **found})
     return pd.DataFrame(rows, columns=PERSISTENCE)
 
 

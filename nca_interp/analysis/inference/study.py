@@ -6,26 +6,31 @@ that a curve over training is paired).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
 from nca_interp.analysis.cache import keep, kept
+from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.run import IDENTITY, Run
 from nca_interp.analysis.inference.inference import COLUMNS, COURSE, LEARNED, inference_hash, rule_inference
-from nca_interp.analysis.records import IDENTITY, Run
+from nca_interp.analysis.inference.words import by_frame, what_changed_contexts_cost
+from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
 from nca_interp.machine import device_type
-from nca_interp.store import RunDir, checkpoint_hash, damage
+from nca_interp.measurement import Asked, Shown
+from nca_interp.store import damage
 
 WHERE = [*IDENTITY, "step"]
 NUMBERS, INTEGERS = ("band_low", "band_high", "value", "low", "high"), ("frame", "n")
 NOT_MEASURED = "not measured"
 
 
-def infer_run(run: RunDir) -> list[str]:
+def infer_run(run: Run) -> list[str]:
     """Measure each checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason."""
-    problems, last = [], run.steps()[-1]
-    for step in run.steps():
+    problems, last = [], run.steps[-1]
+    for step in run.steps:
         if _kept(run, step, step == last) is not None:
             continue
         try:
@@ -37,30 +42,46 @@ def infer_run(run: RunDir) -> list[str]:
             frame = pd.DataFrame(columns=COLUMNS)
             frame.attrs["learned"] = {"verdict": NOT_MEASURED, "sentence": f"Not measured: {error}."}
             frame.attrs["course"] = []
-        keep(run.inference(step), frame, _made_from(run, step, step == last))
+        keep(run.kept("inference", step), frame, _made_from(run, step, step == last))
     return problems
 
 
-def inference_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:
+def applies(run: Run) -> bool:
+    """Whether a run was pre-pre-trained on NCA."""
+    return run.stage == "ppt" and run.source.get("kind") == "nca"
+
+
+def measure(run: Run, asked: Asked) -> list[str]:
+    """Measure each checkpoint of a run unless it is up to date."""
+    return infer_run(run)
+
+
+def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
+    """Tables `inference`, `learning` and `learned`."""
+    return inference_tables(collection.runs)
+
+
+def inference_tables(runs: Iterable[Run]) -> dict[str, pd.DataFrame]:
     """Tables `inference` (a row a number), `learning` (the course of each run) and `learned` (a row a run, of its last
     checkpoint; `sentence` says why where it was not measured)."""
     curves, courses, learned = [], [], []
     for run in runs:
-        if run.config.stage != "ppt" or not run.done or run.meta.spec.get("kind") != "nca" or not run.dir.steps():
+        if not (applies(run) and run.done and run.steps):
             continue
-        last = run.dir.steps()[-1]
-        for step in run.dir.steps():
+        last = run.steps[-1]
+        for step in run.steps:
             identity = {**run.identity, "step": step}
-            frame = _kept(run.dir, step, step == last)
+            frame = _kept(run, step, step == last)
             if step == last:
                 sentence = "Not measured: the analysis has not reached this run."
                 missing = {"verdict": NOT_MEASURED, "sentence": sentence}
                 learned.append({**identity, **(missing if frame is None else frame.attrs["learned"])})
             if frame is None or frame.empty:
                 continue
-            tokens = step * run.config.config.batch_size * run.config.model.n_ctx
             course = frame.attrs["course"]
-            courses += [{**identity, "tokens": tokens, **dict(zip(COURSE, row, strict=True))} for row in course]
+            courses += [
+                {**identity, "tokens": run.tokens_at.get(step), **dict(zip(COURSE, row, strict=True))} for row in course
+            ]
             frame.attrs = {}
             curves.append(frame.assign(**identity)[[*WHERE, *COLUMNS]])
     empty = pd.DataFrame(columns=[*WHERE, *COLUMNS])
@@ -71,9 +92,23 @@ def inference_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:
     }
 
 
-def _made_from(run: RunDir, step: int, whole: bool) -> dict[str, Any]:
-    return {"checkpoint": checkpoint_hash(run.checkpoint(step)), "engine": inference_hash(), "whole": whole}
+def _made_from(run: Run, step: int, whole: bool) -> dict[str, Any]:
+    return {"checkpoint": weights_sha256(run.checkpoint(step)), "engine": inference_hash(), "whole": whole}
 
 
-def _kept(run: RunDir, step: int, whole: bool) -> pd.DataFrame | None:
-    return kept(run.inference(step), _made_from(run, step, whole), numbers=NUMBERS, integers=INTEGERS)
+def _kept(run: Run, step: int, whole: bool) -> pd.DataFrame | None:
+    return kept(run.kept("inference", step), _made_from(run, step, whole), numbers=NUMBERS, integers=INTEGERS)
+
+
+def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator[Shown | str]:
+    """Of single checkpoints, what they predict of new rules, frame by frame, and the verdict."""
+    if collection.study is not None:
+        return
+    for row in tables["learned"].to_dict("records"):
+        curve = tables["inference"]
+        curve = curve[(curve.run == row["run"]) & (curve.step == row["step"])]
+        for title, columns, lines in by_frame(curve) if len(curve) else []:
+            yield Shown(title, columns, lines)
+        yield str(row["sentence"])
+        if len(curve):
+            yield what_changed_contexts_cost({str(k): None if pd.isna(v) else v for k, v in row.items()})

@@ -14,20 +14,20 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from nca_interp.analysis.cache import code_hash
+from nca_interp.analysis.collection.collection import Settings
+from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.probing.cache import Refreshed, refresh
 from nca_interp.analysis.probing.measure import ENGINE_CODE, Measured, Measurer, open_scored
 from nca_interp.analysis.probing.null import add_null, like
 from nca_interp.analysis.probing.table import COLUMNS as COLUMNS
 from nca_interp.analysis.probing.table import read_table as read_table
 from nca_interp.analysis.probing.table import table
-from nca_interp.analysis.records import CHECKPOINT
-from nca_interp.analysis.stimuli.source import Source, unchanged
+from nca_interp.analysis.stimuli.source import Source, unchanged, weights_sha256
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.base import UserError
 from nca_interp.config import suggest
 from nca_interp.discover import Definition, load
 from nca_interp.machine import package_versions
-from nca_interp.store import RunDir, checkpoint_hash
 
 
 class RunAnalysis(NamedTuple):
@@ -100,23 +100,24 @@ def analyze(
 
 
 def analyze_run(
-    run_dir: RunDir,
+    run: Run,
     *,
     probes: Iterable[str] | None = None,
     probes_folder: Path | None = None,
+    settings: Settings | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> RunAnalysis:
     """Measure every checkpoint of a run into probes/step-XXXXXXXX.csv, with step-XXXXXXXX.json saying from what.
 
-    A checkpoint is done when its manifest, the probe files and the engine are those recorded. `on_step(done, total)` is
-    called after each. A damaged checkpoint is a problem of the run, the others are measured.
+    A checkpoint is done when its weights, the probe files, the engine and the `settings` are those recorded. `on_step(done,
+    total)` is called after each. A damaged checkpoint is a problem of the run, the others are measured.
     """
     definitions, problems = choose(None if probes is None else list(probes), probes_folder)
     measurer = Measurer(definitions)
-    steps, computed, skipped = run_dir.steps(), 0, []
-    for index, step in enumerate(steps):
+    computed, skipped = 0, []
+    for index, step in enumerate(run.steps):
         try:
-            changed, header = _analyze_step(run_dir, step, measurer)
+            changed, header = _analyze_step(run, step, measurer, settings or Settings())
         except UserError as error:
             problems.append(str(error))
             continue
@@ -124,14 +125,21 @@ def analyze_run(
         problems += [p for p in header["problems"].values() if p not in problems]
         skipped += [{"step": step, "probe": name, "reason": reason} for name, reason in header["skipped"].items()]
         if on_step is not None:
-            on_step(index + 1, len(steps))
-    return RunAnalysis(computed, len(steps) - computed, problems, skipped)
+            on_step(index + 1, len(run.steps))
+    return RunAnalysis(computed, len(run.steps) - computed, problems, skipped)
 
 
-def _analyze_step(run_dir: RunDir, step: int, measurer: Measurer) -> Refreshed:
-    directory = run_dir.checkpoint(step)
-    made_from = {"engine": engine_hash(), "checkpoint": checkpoint_hash(directory)}
-    return refresh(run_dir.probes(step), measurer, made_from, lambda missing: _measure(directory, missing))
+def _analyze_step(run: Run, step: int, measurer: Measurer, settings: Settings) -> Refreshed:
+    directory = run.checkpoint(step)
+    made_from = {"engine": engine_hash(), "checkpoint": weights_sha256(directory), **settings.decide()}
+
+    def measure(missing: Measurer) -> Measured:
+        found = _measure(
+            directory, missing, _path(settings.tokens), _path(settings.tokenizer), 0, settings.device, settings.dtype
+        )
+        return found._replace(rows=[{**row, **run.at(step)} for row in found.rows])
+
+    return refresh(run.kept("probes", step), measurer, made_from, measure)
 
 
 def _measure(

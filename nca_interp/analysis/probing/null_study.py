@@ -11,22 +11,25 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.cache import code_hash
+from nca_interp.analysis.collection.collection import Collection, Settings
+from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.probing.cache import read_header, refresh
 from nca_interp.analysis.probing.engine import COLUMNS, choose, engine_hash
 from nca_interp.analysis.probing.measure import Measured, Measurer
 from nca_interp.analysis.probing.null import PERCENTILE, random_models
 from nca_interp.analysis.probing.probe import TOP_SHARE
 from nca_interp.analysis.probing.table import read_table
-from nca_interp.analysis.records import CHECKPOINT, Run
 from nca_interp.analysis.verdicts.statistics import benjamini_hochberg
 from nca_interp.base import digest
-from nca_interp.data.tokens import TokenMeta
 from nca_interp.machine import device_type
-from nca_interp.store import RunDir, StudyDir, read_json
+from nca_interp.store import read_json, sha256_file
 
 HITS = [
     *CHECKPOINT, "probe", "heads", "models", "threshold", "null_95", "best", "top_mean", "hits", "hits_fdr", "fdr_least",
 ]  # fmt: skip
+MODELS, ENOUGH_HEADS = 5, 200
+"""Random models of a null by default: at most so many, fewer where these heads come together earlier."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 FDR = 0.05
 """False discovery rate of `hits_fdr`."""
 
@@ -45,35 +48,50 @@ class Null(NamedTuple):
         return probe in self.values and same == (measured["engine"], measured["probes"].get(probe))
 
 
-def null_of_run(study: StudyDir, run: RunDir, models: int, probes_folder: Path | None = None) -> list[str]:
-    """Measure `models` randomly initialised models of a run's architecture on its stimuli, unless as many have been.
+def null_of_run(collection: Collection, run: Run, models: int | None, probes_folder: Path | None = None) -> list[str]:
+    """Measure randomly initialised models of a run's architecture on its stimuli, unless as many have been.
 
-    Kept in nulls/KEY.csv, a table of probes whose `seed` numbers the models, for all runs of the same `null_key`.
-    Returns what went wrong.
+    `models`: how many; None: as many as have ENOUGH_HEADS heads together, at most MODELS. Kept in nulls/KEY.csv, a table of
+    probes whose `seed` numbers the models, for all runs of the same `null_key`. Returns what went wrong.
     """
     definitions, problems = choose(None, probes_folder)
-    directory = run.checkpoint(run.steps()[-1])
-    meta = TokenMeta.model_validate(read_json(study.path / read_json(run.config)["tokens"] / "meta.json"))
-    path = study.null(null_key(directory, meta))
-    n = max(models, (read_header(path) or {}).get("models", 0))
+    path = collection.dir.null(null_key(run, collection.settings))
+    wanted = models if models is not None else enough(run.last)
+    n = max(wanted, (read_header(path) or {}).get("models", 0))
     made_from = {"engine": engine_hash(), "drawn": code_hash(("probing/null.py",)), "models": n}
-    done = refresh(path, Measurer(definitions), made_from, lambda missing: _measure(directory, missing, n))
+    done = refresh(
+        path, Measurer(definitions), made_from, lambda missing: _measure(run.last, missing, n, collection.settings)
+    )
     return [*problems, *done.header["problems"].values()]
 
 
-def null_key(checkpoint: Path, meta: TokenMeta) -> str:
-    """What decides a null beside probes and engine: the architecture of a checkpoint and the tokens that stimuli are made of."""
-    config = {k: v for k, v in read_json(checkpoint / "config.json").items() if k != "transformers_version"}
-    return digest([config, meta.spec, meta.vocab_size, meta.sha256], 16)
+def enough(checkpoint: Path) -> int:
+    """Random models that give ENOUGH_HEADS heads; at least one, at most MODELS."""
+    from nca_interp.model.checkpoint import load_config
+
+    config = load_config(checkpoint).get_text_config()
+    heads = getattr(config, "num_hidden_layers", 1) * getattr(config, "num_attention_heads", 1)
+    return min(MODELS, max(1, math.ceil(ENOUGH_HEADS / heads)))
 
 
-def _measure(directory: Path, measurer: Measurer, models: int) -> Measured:
+def null_key(run: Run, settings: Settings | None) -> str:
+    """What decides a null beside probes and engine: the architecture of a run and the tokens that stimuli are made of."""
+    config = {k: v for k, v in read_json(run.last / "config.json").items() if k != "transformers_version"}
+    if run.trained is not None:
+        meta = run.trained.meta
+        return digest([config, meta.spec, meta.vocab_size, meta.sha256], 16)
+    files = {name: sha256_file(file) for name in TOKENIZER_FILES if (file := run.last / name).is_file()}
+    return digest([config, files, settings.decide() if settings is not None else {}], 16)
+
+
+def _measure(directory: Path, measurer: Measurer, models: int, settings: Settings) -> Measured:
     from nca_interp.analysis.attention.kernel import register
     from nca_interp.analysis.stimuli.subject import describe
     from nca_interp.model.checkpoint import load_config, read_provenance
 
     config = load_config(directory)
-    subject = describe(directory, config, read_provenance(directory))
+    tokens, tokenizer = (Path(p) if p else None for p in (settings.tokens, settings.tokenizer))
+    subject = describe(directory, config, read_provenance(directory), tokens, tokenizer)
     result = Measured([], {}, {})
     for seed, model in enumerate(random_models(config, models, register(), config.dtype, device_type())):
         found = measurer.measure(model, subject)
@@ -83,16 +101,16 @@ def _measure(directory: Path, measurer: Measurer, models: int) -> Measured:
     return result
 
 
-def probe_tables(study: StudyDir, runs: list[Run]) -> dict[str, pd.DataFrame]:
+def probe_tables(collection: Collection) -> dict[str, pd.DataFrame]:
     """Tables `probes` (all rows kept, with `null_95` and `hit` where the null was measured) and `hits` (HITS)."""
     frames, hits, nulls = [], [], {}
-    for run in runs:
-        measured = [path for step in run.dir.steps() if (path := run.dir.probes(step)).is_file()]
+    for run in collection.runs:
+        measured = [path for step in run.steps if (path := run.kept("probes", step)).is_file()]
         if not measured:
             continue
-        key = null_key(run.dir.checkpoint(run.dir.steps()[-1]), run.meta)
+        key = null_key(run, collection.settings)
         if key not in nulls:
-            nulls[key] = read_null(study.null(key))
+            nulls[key] = read_null(collection.dir.null(key))
         for path in measured:
             frame, header = read_table(path), read_header(path)
             if (null := nulls[key]) is not None and header is not None:

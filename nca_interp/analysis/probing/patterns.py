@@ -14,20 +14,22 @@ import torch
 
 from nca_interp.analysis.attention.kernel import FAST, Layer, register
 from nca_interp.analysis.attention.view import Attention
-from nca_interp.analysis.records import Run
+from nca_interp.analysis.collection.collection import Collection, Settings
+from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
 from nca_interp.base import UserError
-from nca_interp.config import Study
 from nca_interp.model.checkpoint import load_model, read_provenance
-from nca_interp.store import StudyDir, write_json
+from nca_interp.store import write_json
 
 LONGEST = 128
 """Tokens of an exported pattern."""
 WHOLE = 32
 """Heads whose whole pattern is exported, for each checkpoint and sequence: some 7 kB each in a page. A model that has no
 more heads shows them all, another the highest of each probe."""
+SHOWN = 2
+"""Models whose heads are shown, where they come from elsewhere."""
 SIDE = 32
 """Largest side of a thumbnail."""
 THUMBNAIL_CELLS = 160_000
@@ -47,14 +49,20 @@ class Exhibit(NamedTuple):
 
 
 def export_patterns(
-    directory: Path, scores: pd.DataFrame, sequences: dict[str, Stimulus] | None = None
+    directory: Path,
+    scores: pd.DataFrame,
+    sequences: dict[str, Stimulus] | None = None,
+    settings: Settings | None = None,
+    who: dict[str, Any] | None = None,
 ) -> list[Exhibit]:
     """All heads of a checkpoint on the first row of each sequence that it can take (default: random tokens twice, and a
-    validation row). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole."""
-    provenance = read_provenance(directory)
+    validation row). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole. `who`: its
+    identity (default: as its provenance has it)."""
+    provenance, settings = read_provenance(directory), settings or Settings()
     model = load_model(directory, attn=register())
-    subject = describe(directory, model.config, provenance)
-    who = {key: provenance.get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}
+    tokens, tokenizer = (Path(p) if p else None for p in (settings.tokens, settings.tokenizer))
+    subject = describe(directory, model.config, provenance, tokens, tokenizer)
+    who = {key: (who or provenance).get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}
     exhibits: list[Exhibit] = []
     for shown, stimulus in (sequences or default_sequences()).items():
         try:
@@ -125,17 +133,18 @@ def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:
     return [names.get(int(t), str(int(t))) for t in tokens]
 
 
-def write_patterns(
-    directory: StudyDir, study: Study, runs: list[Run], roles: dict[str, str], probes: pd.DataFrame
-) -> None:
-    """patterns.npz and patterns.json of a study (docs/tables.md); both are removed where there is nothing to show. `roles`: of
-    every regime; `probes`: the whole probes table."""
+def write_patterns(collection: Collection, probes: pd.DataFrame) -> None:
+    """patterns.npz and patterns.json of a collection (docs/tables.md); both are removed where there is nothing to show.
+    `probes`: the whole probes table."""
+    directory = collection.dir
     arrays: dict[str, np.ndarray] = {}
     entries: list[dict[str, Any]] = []
-    for run, sequences in _exhibited(study, runs, roles):
-        step = run.dir.steps()[-1]
-        scores = probes[(probes.run == run.config.id) & (probes.step == step)]
-        for shown in export_patterns(run.dir.checkpoint(step), scores, sequences) if len(scores) else []:
+    for run, sequences in _exhibited(collection):
+        step = run.steps[-1]
+        scores = probes[(probes.run == run.id) & (probes.step == step)]
+        who = run.at(step) if run.config is None else None
+        exhibits = export_patterns(run.last, scores, sequences, collection.settings, who) if len(scores) else []
+        for shown in exhibits:
             key = shown.entry["key"]
             arrays |= {f"{key}-thumbnails": shown.thumbnails, f"{key}-whole": shown.patterns}
             entries.append(shown.entry)
@@ -152,19 +161,21 @@ def write_patterns(
     write_json(path.with_suffix(".json"), entries)
 
 
-def _exhibited(
-    study: Study, runs: list[Run], roles: dict[str, str]
-) -> Iterator[tuple[Run, dict[str, Stimulus] | None]]:
-    """Finished runs of seed 0 whose heads are shown, and on what (None: as a model of language): the regime that the study is
-    about and scratch after pre-training on the first domain, and the former after pre-pre-training on its own data."""
-    done: dict[tuple[str, str | None, str | None], Run] = {
-        (r.config.stage, r.config.regime, r.config.domain): r for r in runs if r.done and r.config.seed == 0
+def _exhibited(collection: Collection) -> Iterator[tuple[Run, dict[str, Stimulus] | None]]:
+    """Runs whose heads are shown, and on what (None: as a model of language). Of a study the finished ones of seed 0 of the
+    regime that it is about and scratch after pre-training on the first domain, and the former after pre-pre-training on its own
+    data; else the first SHOWN."""
+    if collection.study is None:
+        yield from ((run, None) for run in collection.runs[:SHOWN] if run.steps)
+        return
+    done: dict[tuple[str, str, str], Run] = {
+        (r.stage, r.regime, r.domain): r for r in collection.runs if r.done and r.seed == 0
     }
-    first = primary(roles)
+    first = primary(collection.roles) or ""
     for regime in (first, SCRATCH):
-        if (run := done.get(("pt", regime, study.domains[0].name))) is not None:
+        if (run := done.get(("pt", regime, collection.study.domains[0].name))) is not None:
             yield run, None
-    if (before := done.get(("ppt", first, None))) is not None:
+    if (before := done.get(("ppt", first, ""))) is not None:
         yield before, {"its own synthetic data": natural(sequences=2)}
 
 

@@ -11,7 +11,6 @@ from nca_interp.discover import Definition
 COLUMNS = ("probe", "max", "head", "mean", "chance", "random 95 %", "hits", "n", "unit")
 OPTIONAL = ("random 95 %", "hits")
 """Columns that are empty without `--random`."""
-CONTROLS = ("context swap", "frame shuffle")
 INTRODUCTION = """# Probes
 
 What every probe measures, from its docstring; written by `nca-interp list --definitions > docs/probes.md`. A[q, k] is the
@@ -52,39 +51,6 @@ def annotate(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]], l
         mark = f" [{notes.setdefault(note, len(notes) + 1)}]" if note else ""
         lines.append([unit + mark if i == place else row[i] for i in shown])
     return [COLUMNS[i] for i in shown], lines, [f"[{number}] {note}" for note, number in notes.items()]
-
-
-def by_frame(frame: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Of what `rule_inference` returned a table for each kind of rules: title, columns, a row a frame; no controls."""
-    tables = []
-    group: Any
-    for rules, group in frame.groupby("rules", sort=False):
-        cells = group[(group["quantity"] == "cell_accuracy") & ~group["predictor"].isin(CONTROLS)]
-        wide = cells.pivot(index="frame", columns="predictor", values="value")[list(dict.fromkeys(cells["predictor"]))]
-        loss = group[(group["quantity"] == "loss") & (group["predictor"] == "teacher-forced")]
-        wide.insert(0, "loss", loss.set_index("frame")["value"])
-        low, high = group[["band_low", "band_high"]].iloc[0]
-        band = "" if pd.isna(low) else f" [{low:g}, {high:g})"
-        rows = [
-            [str(index), *("" if pd.isna(v) else f"{v:.3f}" for v in values)]
-            for index, values in zip(wide.index, wide.to_numpy(), strict=True)
-        ]
-        title = f"{rules}{band}, {group['n'].max()} rules: nats a patch token, shares of cells predicted"
-        tables.append((title, ["frame", *(str(c).replace("-", "-\n") for c in wide.columns)], rows))
-    return tables
-
-
-def what_changed_contexts_cost(learned: dict[str, Any]) -> str:
-    """The two controls and the slope of `rule_inference` in a sentence."""
-
-    def told(name: str) -> str:
-        value, low, high = (learned[f"{name}{end}"] for end in ("", "_low", "_high"))
-        return "not measured" if value is None else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-    return (
-        f"Nats a patch token: last frame minus first {told('gain')}, slope in ln(frame) {told('slope')}; at the last frame a "
-        f"context swap adds {told('swap')}, a frame shuffle {told('shuffle')}."
-    )
 
 
 def _number(value: float) -> str:

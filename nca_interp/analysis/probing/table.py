@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nca_interp.analysis.cache import write_table
-from nca_interp.analysis.records import CHECKPOINT
+from nca_interp.analysis.collection.run import CHECKPOINT
 from nca_interp.base import UserError
 from nca_interp.store import disk_errors, write_json
 

@@ -7,7 +7,7 @@ spread their context over every position) and than permuted labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +16,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from nca_interp.analysis.cache import code_hash, keep, kept
-from nca_interp.analysis.inference.study import NOT_MEASURED
+from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.run import CHECKPOINT, Run
+from nca_interp.analysis.inference.study import NOT_MEASURED, applies
 from nca_interp.analysis.probing.null import like
 from nca_interp.analysis.readout.regression import Folds, Judged, judge, make_folds, predict
 from nca_interp.analysis.readout.rules import Rules, contexts, count_statistics, draw_rules, frame_means, token_counts
-from nca_interp.analysis.records import CHECKPOINT, Run
+from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
 from nca_interp.machine import device_type
-from nca_interp.store import RunDir, checkpoint_hash, damage
+from nca_interp.measurement import Asked
+from nca_interp.store import damage
 
 Floats = npt.NDArray[np.float64]
 MODEL, RANDOM, PERMUTED, COUNTS, STATISTICS = (
@@ -181,9 +184,9 @@ def verdict(found: list[Source], index: int, attribute: str, n: int) -> dict[str
     return dict(zip(DECODED, row, strict=True))
 
 
-def decode_run(run: RunDir) -> list[str]:
+def decode_run(run: Run) -> list[str]:
     """Read some checkpoints of a run, unless that is up to date; what cannot be measured is kept with the reason."""
-    wanted = [step for step in chosen_steps(run.steps()) if _kept(run, step) is None]
+    wanted = [step for step in chosen_steps(run.steps) if _kept(run, step) is None]
     if not wanted:
         return []
     try:
@@ -195,7 +198,7 @@ def decode_run(run: RunDir) -> list[str]:
         empty.attrs = {"decoded": [], "reason": str(error)}
         frames = [empty] * len(wanted)
     for step, frame in zip(wanted, frames, strict=True):
-        keep(run.decode(step), frame, _made_from(run, step))
+        keep(run.kept("decode", step), frame, _made_from(run, step))
     return []
 
 
@@ -204,7 +207,7 @@ def chosen_steps(steps: list[int]) -> list[int]:
     return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, CHECKPOINTS).round().astype(int))]
 
 
-def _measure(run: RunDir, steps: list[int]) -> Iterator[pd.DataFrame]:
+def _measure(run: Run, steps: list[int]) -> Iterator[pd.DataFrame]:
     from nca_interp.model.checkpoint import load_model
 
     null, rules = None, None
@@ -239,15 +242,25 @@ def rules_of(model: Any, directory: Path) -> Rules:
     return rules
 
 
-def decode_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:
+def measure(run: Run, asked: Asked) -> list[str]:
+    """Read some checkpoints of a run, unless that is up to date."""
+    return decode_run(run)
+
+
+def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
+    """Tables `decode` and `decoded`."""
+    return decode_tables(collection.runs)
+
+
+def decode_tables(runs: Iterable[Run]) -> dict[str, pd.DataFrame]:
     """Tables `decode` (a row a number) and `decoded` (a row a run and attribute, last checkpoint)."""
     rows, decoded = [], []
     for run in runs:
-        if run.config.stage != "ppt" or not run.done or run.meta.spec.get("kind") != "nca" or not run.dir.steps():
+        if not (applies(run) and run.done and run.steps):
             continue
-        steps = chosen_steps(run.dir.steps())
+        steps = chosen_steps(run.steps)
         for step in steps:
-            frame = _kept(run.dir, step)
+            frame = _kept(run, step)
             attrs = {} if frame is None else frame.attrs
             if step == steps[-1]:
                 reason = attrs.get("reason", "the analysis has not reached this run")
@@ -262,9 +275,9 @@ def decode_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:
     }
 
 
-def _made_from(run: RunDir, step: int) -> dict[str, Any]:
-    return {"checkpoint": checkpoint_hash(run.checkpoint(step)), "engine": code_hash(CODE)}
+def _made_from(run: Run, step: int) -> dict[str, Any]:
+    return {"checkpoint": weights_sha256(run.checkpoint(step)), "engine": code_hash(CODE)}
 
 
-def _kept(run: RunDir, step: int) -> pd.DataFrame | None:
-    return kept(run.decode(step), _made_from(run, step), numbers=NUMBERS, integers=INTEGERS)
+def _kept(run: Run, step: int) -> pd.DataFrame | None:
+    return kept(run.kept("decode", step), _made_from(run, step), numbers=NUMBERS, integers=INTEGERS)

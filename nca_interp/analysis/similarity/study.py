@@ -7,7 +7,7 @@ run with its own end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.cache import code_hash, keep, kept
-from nca_interp.analysis.records import CHECKPOINT, Run, read_runs
+from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.similarity.cka import Moments, cka, cka_matrix, open_streams
+from nca_interp.analysis.similarity.rows import Rows
 from nca_interp.analysis.similarity.seeds import alike
 from nca_interp.analysis.similarity.weights import (
     COLUMNS,
@@ -28,10 +30,10 @@ from nca_interp.analysis.similarity.weights import (
     update_cosines,
     weight_table,
 )
+from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
-from nca_interp.data.tokens import TokenFile
-from nca_interp.model.checkpoint import check_directory
-from nca_interp.store import StudyDir, checkpoint_hash
+from nca_interp.measurement import Asked
+from nca_interp.model.checkpoint import check_directory, load_config
 
 TABLES = {
     "similarity": [
@@ -66,106 +68,120 @@ class Peers(NamedTuple):
     """The run whose weights it started from."""
 
 
-def compare_run(study: StudyDir, run_id: str) -> list[str]:
+def compare_run(collection: Collection, run: Run) -> list[str]:
     """Measure and keep what a finished run adds to the tables, unless that is up to date; returns what is damaged."""
-    peers = next((p for p in _all_peers(read_runs(study)) if p.run.config.id == run_id), None)
+    peers = next((p for p in _all_peers(collection.runs) if p.run.id == run.id), None)
     if peers is None:
         return []
-    sources = _made_from(peers)
+    rows = Rows(collection)
+    sources = _made_from(peers, rows)
     missing = {name for name, made_from in sources.items() if _kept(peers.run, name, made_from) is None}
     try:
-        made = _measure(study, peers, missing)
+        made = _measure(peers, rows, missing)
     except UserError as error:
         return [str(error)]
     for name, frame in made.items():
-        keep(peers.run.dir.compared(name), frame[TABLES[name]], sources[name])
+        keep(peers.run.kept_whole("compare", name), frame[TABLES[name]], sources[name])
     return []
 
 
-def _measure(study: StudyDir, peers: Peers, wanted: set[str]) -> dict[str, pd.DataFrame]:
+def _measure(peers: Peers, rows: Rows, wanted: set[str]) -> dict[str, pd.DataFrame]:
     if wanted:
-        for step in peers.run.dir.steps():
-            check_directory(peers.run.dir.checkpoint(step))
+        for step in peers.run.steps:
+            check_directory(peers.run.checkpoint(step))
     makers: dict[str, Callable[[], pd.DataFrame]] = {
         "updates": lambda: _updates(peers),
         "weights": lambda: run_weights(peers.run),
         "head_norms": lambda: run_head_norms(peers.run),
     }
     made = {name: make() for name, make in makers.items() if name in wanted}
-    return made | _walk(study, peers) if wanted & {"similarity", "streams"} else made
+    return made | _walk(peers, rows) if wanted & {"similarity", "streams"} else made
 
 
-def comparison_tables(runs: list[Run]) -> dict[str, pd.DataFrame]:
+def measure(run: Run, asked: Asked) -> list[str]:
+    """Measure what a run adds to the tables, unless that is up to date."""
+    return compare_run(asked.collection, run)
+
+
+def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
+    """The TABLES, `alike`, and `not_compared` with the reason."""
+    return comparison_tables(collection)
+
+
+def comparison_tables(collection: Collection) -> dict[str, pd.DataFrame]:
     """The TABLES from what is kept and still true, and `alike`; empty where `analyze --compare` has not been run."""
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    for peers in _all_peers(runs):
-        if not any(peers.run.dir.compared(name).is_file() for name in TABLES):
+    apart: list[list[str]] = []
+    rows = Rows(collection)
+    for peers in _all_peers(collection.runs):
+        if not any(peers.run.kept_whole("compare", name).is_file() for name in TABLES):
             continue
-        for name, made_from in _made_from(peers).items():
+        for name, made_from in _made_from(peers, rows).items():
             frame = _kept(peers.run, name, made_from)
             if frame is not None and len(frame):
+                apart += frame.attrs.pop("not_compared", [])
                 found[name].append(frame)
     empty = {name: pd.DataFrame(columns=columns) for name, columns in TABLES.items()}
     tables = {name: pd.concat(frames, ignore_index=True) if frames else empty[name] for name, frames in found.items()}
-    return {**tables, "alike": alike(tables["similarity"])}
+    told = {"not_compared": pd.DataFrame(apart, columns=["run", "other", "reason"])} if apart else {}
+    return {**tables, **told, "alike": alike(tables["similarity"])}
 
 
 def run_weights(run: Run) -> pd.DataFrame:
     """`weight_table` of every checkpoint of a run, displacement counted from the run's own step 0."""
-    start = tensors(run, run.dir.steps()[0])
-    tables = [weight_table(tensors(run, step), start).assign(**run.at(step)) for step in run.dir.steps()]
+    start = tensors(run, run.steps[0])
+    tables = [weight_table(tensors(run, step), start).assign(**run.at(step)) for step in run.steps]
     return pd.concat(tables, ignore_index=True)
 
 
 def run_head_norms(run: Run) -> pd.DataFrame:
     """`head_norms` of every checkpoint of a run."""
-    n_heads = run.config.model.n_heads
-    tables = [head_norms(tensors(run, step), n_heads).assign(**run.at(step)) for step in run.dir.steps()]
+    n_heads = int(load_config(run.last).get_text_config().num_attention_heads)
+    tables = [head_norms(tensors(run, step), n_heads).assign(**run.at(step)) for step in run.steps]
     return pd.concat(tables, ignore_index=True)
 
 
 def tensors(run: Run, step: int) -> CheckpointTensors:
     """Weights of one checkpoint by name, on the CPU, read one at a time."""
-    return CheckpointTensors(run.dir.checkpoint(step))
+    return CheckpointTensors(run.checkpoint(step))
 
 
-def _all_peers(runs: list[Run]) -> Iterator[Peers]:
+def _all_peers(runs: Sequence[Run]) -> Iterator[Peers]:
     """Every finished run before fine-tuning; only full-transfer regimes and controls are compared with each other."""
-    by_id = {run.config.id: run for run in runs}
+    by_id = {run.id: run for run in runs}
     # scratch first, so that it is the second of each of its pairs; seeds before regimes: a new seed changes no earlier run
-    order = sorted(runs, key=lambda r: (r.config.seed, r.config.regime != "scratch", r.config.regime))
+    order = sorted(runs, key=lambda r: (r.seed, r.regime != "scratch", r.regime))
     compared: dict[str | None, list[Run]] = {}
     for run in order:
-        c = run.config
-        if not run.done or c.stage == "ft" or not run.dir.steps():
+        if not run.done or run.stage == "ft" or not run.steps:
             continue
         if not _is_compared(run):
             yield Peers(run, [], None, None)
             continue
-        earlier = compared.setdefault(c.domain, [])
-        scratch = next((r for r in earlier if r.config.regime == "scratch" and r.config.seed == c.seed), None)
-        parent = by_id.get(c.parent or "")
+        earlier = compared.setdefault(run.domain, [])
+        scratch = next((r for r in earlier if r.regime == "scratch" and r.seed == run.seed), None)
+        parent = by_id.get(run.parent or "")
         yield Peers(
-            run, list(earlier), scratch, parent if parent is not None and parent.done and parent.dir.steps() else None
+            run, list(earlier), scratch, parent if parent is not None and parent.done and parent.steps else None
         )
         earlier.append(run)
 
 
 def _is_compared(run: Run) -> bool:
-    return run.config.stage == "pt" and run.config.role in ("regime", "control")
+    return (run.stage == "pt" or run.trained is None) and run.role in ("regime", "control")
 
 
-def _made_from(peers: Peers) -> dict[str, dict[str, Any]]:
+def _made_from(peers: Peers, rows: Rows) -> dict[str, dict[str, Any]]:
     """By table: hashes of the checkpoints, rows and code that decide it."""
     run = peers.run
-    own = [_hash(run, step) for step in run.dir.steps()]
+    own = [_hash(run, step) for step in run.steps]
     alone = {"code": code_hash(CODE), "own": own}
     if not _is_compared(run):
         return {"weights": alone, "head_norms": alone}
-    scratch = [_hash(peers.scratch, step) for step in peers.scratch.dir.steps()] if peers.scratch else []
+    scratch = [_hash(peers.scratch, step) for step in peers.scratch.steps] if peers.scratch else []
     parent = [_hash(peers.parent, step) for step in _ends(peers.parent)] if peers.parent else []
-    ends = {r.config.id: _hash(r, r.dir.steps()[-1]) for r in peers.earlier}
-    with_others = alone | {"tokens": run.meta.sha256, "scratch": scratch, "ends": ends}
+    ends = {r.id: _hash(r, r.steps[-1]) for r in peers.earlier}
+    with_others = alone | {"tokens": rows.sha256(run), "scratch": scratch, "ends": ends}
     return {
         "similarity": with_others, "streams": with_others, "updates": alone | {"scratch": scratch, "parent": parent},
         "weights": alone, "head_norms": alone,
@@ -173,47 +189,55 @@ def _made_from(peers: Peers) -> dict[str, dict[str, Any]]:
 
 
 def _hash(run: Run, step: int) -> str:
-    return checkpoint_hash(run.dir.checkpoint(step))
+    return weights_sha256(run.checkpoint(step))
 
 
 def _kept(run: Run, name: str, made_from: dict[str, Any]) -> pd.DataFrame | None:
     columns = set(TABLES[name])
     return kept(
-        run.dir.compared(name), made_from, numbers=columns - TEXT - INTEGERS, integers=columns & INTEGERS,
+        run.kept_whole("compare", name), made_from, numbers=columns - TEXT - INTEGERS, integers=columns & INTEGERS,
     )  # fmt: skip
 
 
-def _walk(study: StudyDir, peers: Peers) -> dict[str, pd.DataFrame]:
+def _walk(peers: Peers, of: Rows) -> dict[str, pd.DataFrame]:
     """Tables `similarity` and `streams`: every checkpoint is read once, three at most are held."""
     run, scratch = peers.run, peers.scratch
-    rows = np.asarray(TokenFile.open(study.path / run.config.tokens, verify=False).val[:, :-1])
-    last = run.dir.steps()[-1]
+    rows = of.rows(run)
+    last = run.steps[-1]
 
     @lru_cache(maxsize=1)
     def end_of(index: int) -> list[Moments]:
         other = peers.earlier[index]
-        return open_streams(other.dir.checkpoint(other.dir.steps()[-1]), rows)
+        return open_streams(other.checkpoint(other.steps[-1]), rows)
 
-    end = open_streams(run.dir.checkpoint(last), rows)
+    end = open_streams(run.checkpoint(last), rows)
     similarity: list[dict[str, Any]] = []
     ranks: list[dict[str, Any]] = []
-    for step in run.dir.steps()[:-1]:
-        now = open_streams(run.dir.checkpoint(step), rows)
+    for step in run.steps[:-1]:
+        now = open_streams(run.checkpoint(step), rows)
         ranks += _ranks(run, step, now)
         similarity += _diagonal(_pair("time", run, run, step, last), now, end)
-        if scratch is not None and step in scratch.dir.steps():
+        if scratch is not None and step in scratch.steps:
             similarity += _diagonal(
-                _pair("regimes", run, scratch, step, step), now, open_streams(scratch.dir.checkpoint(step), rows)
+                _pair("regimes", run, scratch, step, step), now, open_streams(scratch.checkpoint(step), rows)
             )
+    apart: list[list[str]] = []
     for index, other in enumerate(peers.earlier):
-        same_seed, same_regime = (getattr(other.config, k) == getattr(run.config, k) for k in ("seed", "regime"))
+        if of.sha256(other) != of.sha256(run):
+            apart.append(
+                [run.id, other.id, "their tokens differ (another tokenizer or text): positions do not correspond"]
+            )
+            continue
+        same_seed, same_regime = (getattr(other, k) == getattr(run, k) for k in ("seed", "regime"))
         kind = "regimes" if same_seed else "seeds" if same_regime else "across"
-        where = _pair(kind, run, other, last, other.dir.steps()[-1])
-        compare = _matrix if kind == "regimes" else _diagonal
+        where = _pair(kind, run, other, last, other.steps[-1])
+        compare = _matrix if kind == "regimes" or len(end) != len(end_of(index)) else _diagonal
         similarity += compare(where, end, end_of(index))
     ranks += _ranks(run, last, end)
+    alike_in = pd.DataFrame(similarity, columns=TABLES["similarity"])
+    alike_in.attrs = {"not_compared": apart} if apart else {}
     return {
-        "similarity": pd.DataFrame(similarity, columns=TABLES["similarity"]),
+        "similarity": alike_in,
         "streams": pd.DataFrame(ranks, columns=TABLES["streams"]),
     }
 
@@ -230,8 +254,8 @@ def _matrix(where: dict[str, Any], a: list[Moments], b: list[Moments]) -> Iterat
 
 def _pair(comparison: str, a: Run, b: Run, step_a: int, step_b: int) -> dict[str, Any]:
     return {
-        "comparison": comparison, "domain": a.config.domain, "regime_a": a.config.regime, "regime_b": b.config.regime,
-        "seed_a": a.config.seed, "seed_b": b.config.seed, "run_a": a.config.id, "run_b": b.config.id,
+        "comparison": comparison, "domain": a.domain, "regime_a": a.regime, "regime_b": b.regime,
+        "seed_a": a.seed, "seed_b": b.seed, "run_a": a.id, "run_b": b.id,
         "step_a": step_a, "step_b": step_b, "tokens": a.at(step_a)["tokens"],
     }  # fmt: skip
 
@@ -257,11 +281,11 @@ def _updates(peers: Peers) -> pd.DataFrame:
             continue
         (start, end), (other_start, other_end) = ([tensors(r, step) for step in _ends(r)] for r in (run, other))
         found = update_cosines(end, start, other_end, other_start)
-        where = {"domain": run.config.domain, "regime_a": run.config.regime, "regime_b": other.config.regime}
-        frames.append(found.assign(comparison=comparison, seed=run.config.seed, **where))
+        where = {"domain": run.domain, "regime_a": run.regime, "regime_b": other.regime}
+        frames.append(found.assign(comparison=comparison, seed=run.seed, **where))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TABLES["updates"])
 
 
 def _ends(run: Run) -> tuple[int, int]:
-    steps = run.dir.steps()
+    steps = run.steps
     return steps[0], steps[-1]

@@ -36,6 +36,11 @@ class Source:
         return digest({path.name: sha256_file(path) for path in _files(self.directory)})
 
 
+def weights_sha256(directory: Path) -> str:
+    """Identity of the weights in a checkpoint directory."""
+    return Source(directory).sha256()
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 

@@ -6,13 +6,18 @@ import pandas as pd
 
 from nca_interp.report.charts import causes as charts
 from nca_interp.report.charts.numbers import absent, fixed, interval, p_value, plural, signed
-from nca_interp.report.page import Chart, Choice, Figure, Item, Note
+from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section
 from nca_interp.report.sections import cause_layers, cause_sets
 from nca_interp.report.sections.cause_rows import INCONCLUSIVE, Causes, choice, placed, read
 from nca_interp.report.tables import SCRATCH, Tables, each
 
 DRAWN_HEADS = 1500
 """Heads of one scatter at most, whole seeds; the statistics are of all."""
+
+
+def sections(tables: Tables) -> tuple[Section, ...]:
+    """The one section of causes."""
+    return (Section("causes", "What the model loses without a head", (*section(tables),)),)
 
 
 def section(tables: Tables) -> list[Item]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nca_interp.report.charts import timelines
 from nca_interp.report.charts.numbers import DASH, fixed, listing, p_value, plural, short, signed, whole
-from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Table
+from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section, Table
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import SCRATCH, Tables, each
 
@@ -243,3 +243,9 @@ def _persistence_table(tables: Tables, rows: pd.DataFrame) -> Table:
 
 def _tokens(value: float, state: str = "") -> str:
     return "never" if state in ("never", "unconfirmed") else short(value)
+
+
+def section(tables: Tables) -> tuple[Section, ...]:
+    """Emergence and persistence."""
+    title = "When heads appear, and whether they stay"
+    return (Section("emergence", title, (*appearance(tables), *persistence(tables))),)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts.numbers import fixed, listing, plain, plural
-from nca_interp.report.page import Chart, Choice, Figure, Item
+from nca_interp.report.page import Chart, Choice, Figure, Item, Section
 from nca_interp.report.sections import head_page
 from nca_interp.report.sections.outcome import mean_over_seeds, missing
 from nca_interp.report.tables import SCRATCH, Tables
@@ -59,6 +59,18 @@ def _references(rows: pd.DataFrame, line: str) -> list[tuple[float, str]]:
     if found and abs(value - found[0][0]) < 0.07 * (rows.value.max() - rows.value.min()):
         return [(found[0][0], f"{found[0][1]}; {name} {fixed(value)}")]
     return [*found, (float(value), f"{name} {fixed(value)}")]
+
+
+def sections(tables: Tables) -> tuple[Section, ...]:
+    """Scores over training, then head by head."""
+    from nca_interp.report.sections import head_page
+
+    return (
+        Section("probes", "Attention heads over training", (*induction(tables), *explorer(tables))),
+        Section(
+            "heads", "Head by head", (*head_map(tables), *head_page.thumbnails(tables), *head_page.patterns(tables))
+        ),
+    )
 
 
 def induction(tables: Tables, probe: str = "induction") -> list[Item]:

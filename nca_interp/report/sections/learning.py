@@ -8,7 +8,8 @@ import pandas as pd
 
 from nca_interp.report.charts import distributions as charts
 from nca_interp.report.charts.numbers import DASH, fixed, interval, listing, plural, short, signed, whole
-from nca_interp.report.page import Chart, Figure, Item, Table
+from nca_interp.report.page import Chart, Figure, Item, Section, Table
+from nca_interp.report.sections import sources
 from nca_interp.report.sections.outcome import NATS, missing
 from nca_interp.report.tables import Tables, each
 
@@ -165,3 +166,11 @@ def _verdicts(tables: Tables) -> Table:
     )  # fmt: skip
     caption = f"{plural(len(body), 'run')}: last checkpoint of each pre-pre-training on NCA, on new rules. Controls: what the changed context costs at the last frame."
     return Table(head, body, caption, frozenset({2, 4, 5, 6, 7, 8, 9, 10, 11}), "tab-learned")
+
+
+def section(tables: Tables) -> tuple[Section, ...]:
+    """The synthetic data, and whether it was learned."""
+    return (
+        Section("data", "What the model reads before language", (*sources.trajectory(tables),)),
+        Section("learned", "Was the synthetic task learned?", (*task(tables),)),
+    )

@@ -152,9 +152,24 @@ def _chance(known: Any) -> str:
     return fixed(known.low) if fixed(known.low) == fixed(known.high) else f"{fixed(known.low)} to {fixed(known.high)}"
 
 
+def provenance_tables(tables: Tables) -> tuple[Item, Item]:
+    """Machine and versions; the files that a page was made from."""
+    facts = tuple((k.replace("_", " "), written(v)) for k, v in tables.provenance.items())
+    return (
+        Table(("fact", "value"), facts, "Software, machine and command.", id="tab-machine"),
+        Table(
+            ("file", "SHA-256"),
+            tuple(tables.hashes().items()),
+            "Files this page was made from.",
+            id="tab-files",
+            folded=True,
+        ),
+    )
+
+
 def provenance(tables: Tables) -> list[Item]:
     """Where every number comes from: machine and versions, configuration, runs with their checkpoints, input files."""
-    facts = tuple((k.replace("_", " "), written(v)) for k, v in tables.provenance.items())
+    machine, files = provenance_tables(tables)
     config = tuple(
         (k, written(v)) for k, v in flat({k: v for k, v in tables.study.items() if k not in ("deviations",)})
     )
@@ -176,7 +191,7 @@ def provenance(tables: Tables) -> list[Item]:
     )
     head = ("run", "regime", "stage", "seed", "state", "steps", "tokens", "parameters", "FLOPs", "data", "checkpoint")
     return [
-        Table(("fact", "value"), facts, "Software, machine and command.", id="tab-machine"),
+        machine,
         Table(
             head,
             runs,
@@ -192,13 +207,7 @@ def provenance(tables: Tables) -> list[Item]:
             id="tab-config",
             folded=True,
         ),
-        Table(
-            ("file", "SHA-256"),
-            tuple(tables.hashes().items()),
-            "Files this page was made from.",
-            id="tab-files",
-            folded=True,
-        ),
+        files,
     ]
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from nca_interp.report.charts import distributions as lines
 from nca_interp.report.charts.numbers import DASH, fixed, interval, listing, signed, whole
-from nca_interp.report.page import Chart, Figure, Item, Note, Table
+from nca_interp.report.page import Chart, Figure, Item, Note, Section, Table
 from nca_interp.report.tables import Tables, each
 
 WORDS = {
@@ -115,3 +115,8 @@ def _verdicts(tables: Tables, known: pd.DataFrame) -> Table:
     )  # fmt: skip
     caption = "Last checkpoint of each pre-pre-training on NCA, after as many frames as the context holds. The interval of the difference is corrected for the choice of the layer."
     return Table(head, body, caption, frozenset({3, 4, 5, 7, 8, 9, 10}), "tab-decode", folded=True)
+
+
+def section(tables: Tables) -> tuple[Section, ...]:
+    """The read-out of rules."""
+    return (Section("readout", "Is the rule in the network?", (*rules(tables),)),)

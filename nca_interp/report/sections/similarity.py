@@ -10,7 +10,7 @@ from nca_interp.report.charts import distributions as lines
 from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts import layers as layer_charts
 from nca_interp.report.charts.numbers import fixed, interval, listing, signed, whole
-from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Table
+from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section, Table
 from nca_interp.report.sections.outcome import mean_over_seeds
 from nca_interp.report.tables import SCRATCH, Tables, each
 
@@ -264,3 +264,8 @@ def _layered(
             chart = layer_charts.by_layer(part, mean, tables.main, y_title, where="datum.key == key", zero=zero)
             views.append(Chart(chart, f"{y_title} by layer, {title}", title))
     return Figure(name, finding, encoding, every, tuple(views), choices=(choice,))
+
+
+def section(tables: Tables) -> tuple[Section, ...]:
+    """The comparison of networks."""
+    return (Section("similarity", "Are the networks alike inside?", (*networks(tables),)),)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from nca_interp.analysis.records import read_runs
 
 from nca_interp.analysis.causes import study as causes_study
 from nca_interp.analysis.causes.causes import COLUMNS
@@ -16,7 +17,6 @@ from nca_interp.analysis.causes.load_bearing import LOADS
 from nca_interp.analysis.causes.shared_heads import checkpoint_load
 from nca_interp.analysis.causes.study import causes_of_run, causes_table, outdated
 from nca_interp.analysis.probing.engine import analyze_run
-from nca_interp.analysis.records import read_runs
 from nca_interp.analysis.tables import build_tables
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenFile, write_tokens

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nca_interp.analysis.records import read_runs
 
 from nca_interp.analysis.probing import null_study
 from nca_interp.analysis.probing.engine import analyze, analyze_run
 from nca_interp.analysis.probing.null_study import fdr_least, null_of_run, probe_tables, significant
-from nca_interp.analysis.records import read_runs
 from nca_interp.config import ModelConfig
 from nca_interp.data.tokens import TokenFile, write_tokens
 from nca_interp.engine.plan import MeasureJob, measurements

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nca_interp.analysis.records import read_runs
 from scipy import stats
 
-from nca_interp.analysis.records import read_runs
 from nca_interp.analysis.similarity import study as compare
 from nca_interp.analysis.similarity.seeds import ALIKE, DIFFER, alike
 from nca_interp.analysis.similarity.weights import CheckpointTensors, head_norms

@@ -1,0 +1,24 @@
+"""What a model loses without each of its heads."""
+
+from nca_interp.measurement import Measurement
+
+MEASUREMENT = Measurement(
+    name="causes",
+    about="What the end of each run loses without each head, and through which paths.",
+    order=30,
+    by_request=frozenset({"study", "one", "pair", "series", "several"}),
+    needs=("probes",),
+    applies="nca_interp.analysis.causes.study:applies",
+    measure="nca_interp.analysis.causes.study:measure",
+    tables="nca_interp.analysis.causes.study:tables",
+    summary="nca_interp.analysis.causes.summary:summary",
+    section="nca_interp.report.sections.causes:sections",
+    columns={
+        "causes": "run regime domain seed stage step tokens probe layer head value chance sd unit n metric by site how full "
+        "rank worse p from_layer from_head at",
+        "score_harm": "domain stage regime probe metric rho low high p p_bh seeds heads verdict",
+        "top_sets": "domain stage regime probe metric effect random random_low random_high excess low high p p_bh seeds sets at "
+        "margin unit verdict",
+        "shared_heads": "domain stage regime one_stage one other rho low high p p_holm seeds heads verdict",
+    },
+)

@@ -1,0 +1,1 @@
+"""What is analysed: an ordered list of checkpoints with identity, whoever trained them."""

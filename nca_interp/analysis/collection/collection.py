@@ -1,0 +1,230 @@
+"""A collection: the runs that are analysed together, of a study or of checkpoints that come from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from nca_interp.analysis.collection.run import Run, Trained
+from nca_interp.base import Frozen, UserError
+from nca_interp.config import Study
+from nca_interp.data.tokens import TokenMeta
+from nca_interp.overrides import parse
+from nca_interp.store import AnalysisDir, StudyDir, read_json
+from nca_interp.train.run import RunConfig
+
+Kind = Literal["study", "one", "pair", "series", "several"]
+STAGES = {"ppt": 0, "pt": 1, "ft": 2}
+ELSEWHERE = 3
+"""Runs of no stage come after those that have one."""
+
+
+class Settings(Frozen):
+    """How checkpoints that come from elsewhere are read; a study's own need none of it."""
+
+    tokens: str | None = None
+    """Token directory whose validation rows are the natural text."""
+    tokenizer: str | None = None
+    """Tokenizer of the natural text; null: each checkpoint's own."""
+    text: tuple[str, ...] = ()
+    """Files of the user's own text."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the weights; statistics are fp32 in any case."""
+    random: int | None = Field(default=None, ge=0, le=100)
+    """Randomly initialised models that heads are compared with; null: as many as the measurement finds enough."""
+    fast: bool = False
+    """A quarter of the sequences of each stimulus, no random models: a first look."""
+
+    def decide(self) -> dict[str, Any]:
+        """What of it decides numbers, beside the weights: empty for a study, whose checkpoints name their tokens."""
+        said = self.model_dump(mode="json", exclude_defaults=True, exclude={"random", "device", "text"})
+        return {"settings": said} if said else {}
+
+
+class Entry(Frozen):
+    """One checkpoint of a collection that is not a study."""
+
+    path: str
+    """Directory, or org/name[@revision] of the Hugging Face hub."""
+    run: str
+    """Run that it belongs to; checkpoints of one run are a series."""
+    label: str = ""
+    """Name in reports; default the run's."""
+    regime: str = ""
+    """What distinguishes its training; runs of one regime with several seeds are replicates. Default the label."""
+    role: str = "regime"
+    """regime, control, ..."""
+    domain: str = ""
+    """What it was trained on last."""
+    stage: Literal["", "ppt", "pt", "ft"] = ""
+    """Training stage."""
+    seed: int | None = None
+    """Replicate; seeds that regimes share make pairs."""
+    step: int = Field(default=0, ge=0)
+    """Optimiser step."""
+    tokens: int | None = Field(default=None, ge=0)
+    """Training tokens seen."""
+
+
+class Listed(Frozen):
+    """What collection.json holds."""
+
+    title: str
+    """Heading of the report."""
+    entries: tuple[Entry, ...]
+    """Every checkpoint, in order."""
+    settings: Settings = Settings()
+    """How they are read."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Runs that are analysed together, and the folder where everything measured of them lies."""
+
+    dir: AnalysisDir
+    title: str
+    runs: tuple[Run, ...]
+    settings: Settings = field(default_factory=Settings)
+    study: Study | None = None
+    """None: checkpoints from elsewhere."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path) -> Collection:
+        """The study or the collection in a folder, as it stands on disk; UserError where there is neither."""
+        directory = AnalysisDir(folder)
+        if directory.collection.is_file():
+            saved = read_json(directory.collection)
+            listed = parse(Listed, saved["collection"])
+            return cls(directory, listed.title, _listed_runs(directory, listed.entries), listed.settings, None, saved["provenance"])  # fmt: skip
+        study = StudyDir.open(folder)
+        config = parse(Study, study.read_config())
+        return cls(study, config.title, tuple(read_runs(study)), Settings(), config, study.read_provenance())
+
+    @property
+    def kind(self) -> Kind:
+        """What the report is about."""
+        if self.study is not None:
+            return "study"
+        if len(self.runs) == 1:
+            return "series" if len(self.runs[0].steps) > 1 else "one"
+        return "pair" if len(self.runs) == 2 and all(len(run.steps) == 1 for run in self.runs) else "several"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.dir.path
+
+    @property
+    def by_id(self) -> dict[str, Run]:
+        """Runs by id."""
+        return {run.id: run for run in self.runs}
+
+    def run(self, run_id: str) -> Run:
+        """One of the runs."""
+        return self.by_id[run_id]
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Regime -> role, in the study's order, then in that of the runs."""
+        declared = {r.name: r.role for r in self.study.regimes} if self.study is not None else {}
+        return declared | {run.regime: run.role for run in self.runs if run.regime not in declared}
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """Domain -> label."""
+        if self.study is not None:
+            return {d.name: d.label for d in self.study.domains}
+        return {run.domain: run.domain for run in self.runs if run.domain}
+
+
+def read_runs(study: StudyDir) -> list[Run]:
+    """All runs of a study that have begun and whose tokens are there, pre-pre-training first."""
+    metas: dict[str, TokenMeta] = {}
+    runs = []
+    for run_dir in study.all_runs():
+        config = parse(RunConfig, read_json(run_dir.config))
+        if config.tokens not in metas:
+            metas[config.tokens] = TokenMeta.model_validate(read_json(study.path / config.tokens / "meta.json"))
+        status = run_dir.status()
+        if status["state"] != "new":
+            runs.append(run_of(config, Trained(run_dir, status, metas[config.tokens], run_dir.read_metrics())))
+    return sorted(runs, key=lambda r: (STAGES[r.stage], r.regime, r.domain, r.seed))
+
+
+def run_of(c: RunConfig, trained: Trained) -> Run:
+    """A run that this project trained."""
+    run_dir, tokens_a_step = trained.dir, c.config.batch_size * c.model.n_ctx
+    steps = run_dir.steps()
+    return Run(
+        id=c.id,
+        folder=run_dir.path,
+        regime=c.regime,
+        label=c.label,
+        role=c.role,
+        domain=c.domain or "",
+        seed=c.seed,
+        stage=c.stage,
+        directories={step: run_dir.checkpoint(step) for step in steps},
+        tokens_at={step: step * tokens_a_step for step in steps},
+        parent=c.parent,
+        keep=c.keep,
+        source=trained.meta.spec,
+        config=c,
+        trained=trained,
+    )
+
+
+def planned(config: RunConfig) -> Run:
+    """A run before it has begun: what it will be, without checkpoints."""
+    return Run(
+        config.id, Path(config.id), config.regime, config.label, config.role, config.domain or "", config.seed, config.stage,
+        parent=config.parent, keep=config.keep, source=config.source, config=config,
+    )  # fmt: skip
+
+
+def _listed_runs(directory: AnalysisDir, entries: tuple[Entry, ...]) -> tuple[Run, ...]:
+    """Runs in the order in which they are first named."""
+    from nca_interp.analysis.stimuli.source import Source
+
+    grouped: dict[str, list[Entry]] = {}
+    for entry in entries:
+        grouped.setdefault(entry.run, []).append(entry)
+    runs = []
+    for run_id, of_run in grouped.items():
+        series = sorted(of_run, key=lambda e: e.step)
+        first = series[0]
+        if len({e.step for e in series}) < len(series):
+            raise UserError(f"{directory.collection}: run {run_id!r} has two checkpoints of one step")
+        label = first.label or run_id
+        directories = {e.step: Source.find(e.path).directory for e in series}
+        runs.append(
+            Run(
+                id=run_id,
+                folder=directory.measured / run_id,
+                regime=first.regime or label,
+                label=label,
+                role=first.role,
+                domain=first.domain,
+                seed=first.seed,
+                stage=first.stage,
+                directories=directories,
+                tokens_at={e.step: e.tokens for e in series if e.tokens is not None},
+                source=_source_of(series[-1], directories),
+            )
+        )
+    return tuple(runs)
+
+
+def _source_of(entry: Entry, directories: Mapping[int, Path]) -> dict[str, Any]:
+    """What our own provenance says of its tokens; empty for others' checkpoints."""
+    from nca_interp.model.checkpoint import read_provenance
+
+    spec = (read_provenance(directories[entry.step]).get("meta") or {}).get("spec")
+    return spec if isinstance(spec, dict) else {}

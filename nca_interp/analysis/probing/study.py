@@ -1,0 +1,92 @@
+"""The probes of a collection as measurements: jobs, tables, and the files that a viewer takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import pandas as pd
+from pydantic import Field
+
+from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.run import Run
+from nca_interp.analysis.probing.engine import analyze_run, choose
+from nca_interp.analysis.probing.null_study import MODELS, null_key, null_of_run, probe_tables
+from nca_interp.analysis.probing.patterns import write_patterns
+from nca_interp.analysis.probing.summary import annotate, summarise
+from nca_interp.base import Frozen
+from nca_interp.measurement import Asked, Shown
+from nca_interp.store import write_json
+
+SUMMARISED = 2
+"""Runs whose probes are printed."""
+
+
+class ProbeOptions(Frozen):
+    """Options of the probes."""
+
+    names: tuple[str, ...] = ()
+    """Only these; empty: all that are found."""
+
+
+class NullOptions(Frozen):
+    """Options of the null."""
+
+    models: int | None = Field(default=None, ge=0, le=100)
+    """Randomly initialised models of each architecture and token source; null: 5 in a study, elsewhere enough for 200 heads."""
+
+
+def measure_probes(run: Run, asked: Asked) -> list[str]:
+    """Every probe on every checkpoint of a run that is not up to date."""
+
+    def told(done: int, steps: int) -> None:
+        asked.say(f"checkpoint {done} of {steps}", done / steps)
+
+    settings = asked.collection.settings
+    names = list(asked.options.names) or None
+    return analyze_run(run, probes=names, probes_folder=asked.probes, settings=settings, on_step=told).problems
+
+
+def measure_null(run: Run, asked: Asked) -> list[str]:
+    """What randomly initialised models of a run's architecture score."""
+    models = asked.options.models
+    if models == 0 or asked.collection.settings.fast:
+        return []
+    return null_of_run(
+        asked.collection, run, MODELS if models is None and run.config is not None else models, asked.probes
+    )
+
+
+def shares_null(run: Run) -> Hashable:
+    """Runs of one architecture and one token source share their null."""
+    if run.config is not None:
+        return run.config.tokens, run.config.config.vocab_rows
+    return null_key(run, None) if run.steps else run.id
+
+
+def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
+    """Tables `probes` and `hits`."""
+    return probe_tables(collection)
+
+
+def files(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> None:
+    """probes.json, patterns.npz and patterns.json."""
+    measured = set(tables["probes"].probe.unique())
+    definitions, _ = choose(None, asked.probes)
+    docs: list[Any] = [d.value.describe() for name, d in definitions.items() if name in measured]
+    write_json(collection.dir.tables / "probes.json", docs)
+    write_patterns(collection, tables["probes"])
+
+
+def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator[Shown | str]:
+    """Of the last checkpoint of each run, the largest score of each probe."""
+    if collection.study is not None:
+        return
+    probes = tables["probes"]
+    for run in collection.runs[:SUMMARISED]:
+        rows = probes[(probes.run == run.id) & (probes.step == run.steps[-1])]
+        columns, lines, notes = annotate(summarise(rows))
+        yield Shown(f"{run.label}: largest score of each probe, at layer.head", columns, lines, ("unit",))
+        yield from notes
+    if len(collection.runs) > SUMMARISED:
+        yield f"and {len(collection.runs) - SUMMARISED} more: {collection.dir.table('probes')}"

@@ -1,0 +1,22 @@
+"""Are the networks alike inside?"""
+
+from nca_interp.measurement import Measurement
+
+MEASUREMENT = Measurement(
+    name="compare",
+    about="How alike the networks are inside: CKA, ranks, weights, directions of updates.",
+    order=60,
+    by_request=frozenset({"study", "one"}),
+    measure="nca_interp.analysis.similarity.study:measure",
+    tables="nca_interp.analysis.similarity.study:tables",
+    section="nca_interp.report.sections.similarity:section",
+    columns={
+        "alike": "domain regime_a regime_b layer across ceiling effect low high margin n verdict sentence",
+        "similarity": "comparison domain regime_a regime_b seed_a seed_b run_a step_a tokens layer_a layer_b value n",
+        "streams": "run regime domain seed stage step tokens layer effective_rank participation n",
+        "weights": "run regime domain seed stage step tensor kind layer displacement",
+        "head_norms": "run regime domain seed stage step layer head ov_norm qk_norm",
+        "updates": "comparison domain regime_a regime_b seed tensor kind layer cosine",
+        "not_compared": "run other reason",
+    },
+)

@@ -1,0 +1,90 @@
+"""The frame of a report on checkpoints that come from elsewhere: its head, the summary, where the numbers come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nca_interp.report.charts.numbers import DASH, fixed, listing, plural, short, whole
+from nca_interp.report.page import Item, Note, Page, Section, Table
+from nca_interp.report.sections.method import flat, provenance_tables, written
+from nca_interp.report.tables import Tables, each
+
+SCHEMA = 1
+
+
+def page(tables: Tables, sections: tuple[Section, ...]) -> Page:
+    """A page around `sections`; those without a thing to say are left out."""
+    runs = tables.runs
+    kinds = sorted({r.description for r in each(runs) if r.description})
+    return Page(
+        title=str(tables.study["title"]),
+        subtitle=f"{plural(len(runs), 'model')}, {str(tables.provenance.get('created', ''))[:10]}",
+        facts=(
+            ("Architecture", listing(kinds) if kinds else DASH),
+            ("Parameters", listing(sorted({short(r.params) for r in each(runs)}))),
+            ("Checkpoints", str(len((tables.collection or {}).get("entries", [])))),
+            ("Natural text", _text(tables)),
+        ),
+        cautions=cautions(tables),
+        legend=tuple((r, tables.label(r)) for r in tables.main),
+        sections=tuple(section for section in sections if section.items),
+        record=_record(tables),
+    )
+
+
+def cautions(tables: Tables) -> tuple[str, ...]:
+    """What these numbers cannot say."""
+    seeds = tables.runs.groupby("regime").seed.nunique()
+    told = []
+    if not len(seeds) or seeds.max() < 2:
+        told.append(
+            "One network of a kind: differences between networks have no interval over seeds, and there is no verdict on what causes them."
+        )
+    if not tables.has("hits"):
+        told.append(
+            "No randomly initialised models were measured: whether a score is high is judged by thresholds alone."
+        )
+    return tuple(told)
+
+
+def _text(tables: Tables) -> str:
+    settings = (tables.collection or {}).get("settings", {})
+    return str(settings.get("tokens") or "the built-in English text, in the model's own tokens")
+
+
+def summary(tables: Tables) -> list[Item]:
+    """How many heads of each kind there are, against chance and random weights."""
+    if not tables.has("hits"):
+        return [Note("No head was compared with random weights (see: nca-interp analyze --random).")]
+    rows = []
+    for r in each(tables.hits):
+        rows.append((
+            r.run, whole(r.step), r.probe, whole(r.heads), whole(r.hits), fixed(r.best), fixed(r.null_95), fixed(r.threshold),
+        ))  # fmt: skip
+    head = ("model", "step", "kind of head", "heads", "of the kind", "highest", "95 % of random heads", "threshold")
+    return [Table(head, tuple(rows), "Heads of each kind: above the threshold and above 95 % of the heads of random models.", frozenset(range(3, 8)), "tab-kinds")]  # fmt: skip
+
+
+def provenance(tables: Tables) -> list[Item]:
+    """Checkpoints with their hashes, settings, machine and versions, files of this page."""
+    runs = tuple(
+        (r.run, r.label, whole(r.steps), short(r.params), r.description or DASH, r.source, str(r.checkpoint_sha256)[:12] or DASH)
+        for r in each(tables.runs)
+    )  # fmt: skip
+    asked = tuple((k, written(v)) for k, v in flat(tables.collection or {}))
+    return [
+        Table(("model", "label", "step", "parameters", "architecture", "where", "SHA-256"), runs, "Checkpoints.", frozenset({2, 3}), "tab-runs"),
+        Table(("key", "value"), asked, "What was asked.", id="tab-config", folded=True),
+        *provenance_tables(tables),
+    ]  # fmt: skip
+
+
+def _record(tables: Tables) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "study": tables.dir.path.resolve().name,
+        "collection": tables.collection,
+        "warnings": list(cautions(tables)),
+        "provenance": tables.provenance,
+        "tables": tables.hashes(),
+    }
