@@ -11,17 +11,20 @@ base
 files data.specs data.rng data.compiled
 config
 overrides discover store machine signals
+measurement
 data.nca data.complexity
 data.dyck
 data.text data.tokens data.sources data.sample
 model
 train
-analysis.cache analysis.records
-analysis.verdicts analysis.stimuli
+analysis.cache
+analysis.stimuli analysis.verdicts
+analysis.collection
 analysis.attention analysis.similarity analysis.complexity
 analysis.probing analysis.matching
 analysis.causes analysis.inference
 analysis.readout analysis.dynamics
+analysis.elsewhere
 analysis.tables
 engine
 report.charts

@@ -75,6 +75,7 @@ def analyze(
         "device": device, "dtype": dtype, "random": random, "fast": fast or None,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
+    options = _options(set_ or [], probe, probes, random)
     if folder is not None:
         collection = Collection.open(folder)
         wrong = [
@@ -89,7 +90,6 @@ def analyze(
     else:
         assert checkpoint
         collection = _collect(checkpoint, given, out)
-    options = _options(set_ or [], probe, random)
     raise typer.Exit(_measure(collection, asked, options, only, probes, workers, threads, table))
 
 
@@ -144,8 +144,10 @@ def _claim(folder: Path, listed: Any) -> Collection:
     return Collection.open(folder)
 
 
-def _options(overrides: list[str], probe: list[str] | None, random: int | None) -> dict[str, dict[str, Any]]:
-    """By measurement, the options that were given, checked against its model."""
+def _options(
+    overrides: list[str], probe: list[str] | None, folder: Path | None, random: int | None
+) -> dict[str, dict[str, Any]]:
+    """By measurement, the options that were given, checked."""
     from nca_interp.config import suggest
     from nca_interp.measurement import measurements, resolve
     from nca_interp.overrides import with_overrides
@@ -161,6 +163,9 @@ def _options(overrides: list[str], probe: list[str] | None, random: int | None) 
         model = with_overrides(resolve(known[name].options)(), given.pop(""))
         given |= model.model_dump(mode="json", exclude_unset=False, exclude_defaults=True)
     if probe:
+        from nca_interp.analysis.probing.engine import choose
+
+        choose(probe, folder)
         found.setdefault("probes", {})["names"] = list(probe)
     if random is not None:
         found.setdefault("nulls", {})["models"] = random

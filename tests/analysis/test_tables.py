@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from nca_interp.analysis.records import read_runs
 
 from nca_interp.analysis.causes.study import causes_of_run
 from nca_interp.analysis.inference.study import infer_run
@@ -27,6 +26,7 @@ from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
 from nca_interp.store import StudyDir, write_json
 from nca_interp.train.run import RunConfig
+from tests.analysis.runs import opened, run_of
 
 MODEL = ModelConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=24, n_ctx=64)
 STAGE = StageConfig(steps=4, batch_size=2, lr=1e-3)
@@ -103,9 +103,9 @@ def study(tmp_path_factory) -> Path:
         save_model(
             build(MODEL, vocab["math"], 0, "pt"), run.checkpoint(4), provenance, path / "tokens/math/tokenizer.json"
         )
-        assert analyze_run(run).problems == []
-        assert null_of_run(directory, run, 2) == []
-    assert causes_of_run(directory.run("pt.nca.math.s0")) == []
+        assert analyze_run(run_of(directory, run_id)).problems == []
+        assert null_of_run(opened(directory), run_of(directory, run_id), 2) == []
+    assert causes_of_run(run_of(directory, "pt.nca.math.s0")) == []
     meta = TokenFile.open(path / "tokens/nca").meta
     model = build(MODEL, meta.vocab_size, 0, "ppt")
     run = directory.run("ppt.nca.s0")
@@ -114,13 +114,14 @@ def study(tmp_path_factory) -> Path:
         "meta": meta.model_dump(mode="json"),
     }  # fmt: skip
     save_model(model, run.checkpoint(4), provenance, None)
+    run = run_of(directory, "ppt.nca.s0")
     assert infer_run(run) == []
     assert analyze_run(run).problems == []
     assert decode_run(run) == []
     for run_id in ("pt.nca.math.s1", "pt.scratch.math.s1"):
         save_model(build(MODEL, vocab["math"], 1, "pt"), directory.run(run_id).checkpoint(4), {}, None)
     for run_id in (f"pt.{regime}.math.s{seed}" for seed in range(2) for regime in ("nca", "scratch")):
-        assert compare_run(directory, run_id) == []
+        assert compare_run(opened(directory), run_of(directory, run_id)) == []
     return path
 
 
@@ -257,19 +258,19 @@ def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed
         calls.append(directory)
         raise UserError("the context is too short")
 
-    run = StudyDir(study).run("ppt.nca.s0")
+    run = run_of(study, "ppt.nca.s0")
     monkeypatch.setattr(inference_study, "rule_inference", measured)
     assert (inference_study.infer_run(run), calls) == ([], [])
     monkeypatch.setattr(inference_study, "inference_hash", lambda: "another engine")
-    stale = inference_study.inference_tables(read_runs(StudyDir(study)))
+    stale = inference_study.inference_tables(opened(study).runs)
     assert list(stale["learned"].verdict) == ["not measured"]
     assert "has not reached this run" in stale["learned"].sentence[0]
-    path = run.inference(4)
+    path = run.kept("inference", 4)
     before = {file: file.read_bytes() for file in (path, path.with_suffix(".json"))}
     assert inference_study.infer_run(run) == []
     assert inference_study.infer_run(run) == []
     assert len(calls) == 1  # the reason is kept like a result
-    again = inference_study.inference_tables(read_runs(StudyDir(study)))
+    again = inference_study.inference_tables(opened(study).runs)
     assert "the context is too short" in again["learned"].sentence[0]
     assert again["inference"].empty
     for file, content in before.items():
@@ -284,7 +285,8 @@ def test_what_is_read_out_is_measured_once_and_a_reason_is_kept_like_a_result(st
     assert set(decoded.attribute) == set(decode.attribute)
     best = decode[(decode.source == "model") & (decode.frames == 5) & (decode.attribute == decoded.attribute[0])]
     assert decoded.spearman[0] == best.spearman.max()
-    run, path = StudyDir(study).run("ppt.nca.s0"), StudyDir(study).run("ppt.nca.s0").decode(4)
+    run = run_of(study, "ppt.nca.s0")
+    path = run.kept("decode", 4)
     before = {file: file.read_bytes() for file in (path, path.with_suffix(".json"))}
     calls = []
 
@@ -295,9 +297,9 @@ def test_what_is_read_out_is_measured_once_and_a_reason_is_kept_like_a_result(st
     monkeypatch.setattr(decode_study, "rules_of", refuse)
     assert (decode_study.decode_run(run), calls) == ([], [])
     monkeypatch.setattr(decode_study, "code_hash", lambda files: "another engine")
-    assert decode_study.decode_tables(read_runs(StudyDir(study)))["decode"].empty
+    assert decode_study.decode_tables(opened(study).runs)["decode"].empty
     assert (decode_study.decode_run(run), decode_study.decode_run(run), len(calls)) == ([], [], 1)
-    again = decode_study.decode_tables(read_runs(StudyDir(study)))["decoded"]
+    again = decode_study.decode_tables(opened(study).runs)["decoded"]
     assert list(again.sentence) == ["Not measured: no attribute varies."]
     for file, content in before.items():
         file.write_bytes(content)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 from nca_interp import discover
-from nca_interp.engine.plan import ALWAYS, MeasureJob, headline, make_plan, measurements
+from nca_interp.analysis.collection.collection import planned
+from nca_interp.engine.plan import MeasureJob, headline, make_plan, measure_jobs
+from nca_interp.measurement import measurements
 
 
 def test_the_demo_measures_causes_of_nca_and_scratch_before_and_after_the_swap():
     plan = make_plan(discover.find("runs", "demo").value(), "fp32")
     runs = [f"{part}.s{seed}" for seed in range(3) for part in ("ppt.nca", "pt.nca.web", "pt.scratch.web")]
     assert sorted(run.id for run in headline(plan)) == sorted(runs)
-    asked = measurements(headline(plan), ("causes",), to_train=True)
+    asked = measure_jobs([planned(run) for run in headline(plan)], ["causes"], only=True, to_train=True)
     known = {job.id for job in plan.jobs}
     assert {need for job in asked for need in job.needs} <= known
     assert not known & {job.id for job in asked}
@@ -22,12 +24,16 @@ def test_always_measured_are_probes_of_each_run_nulls_of_each_source_and_inferen
     plan = make_plan(discover.find("runs", "laptop").value(), "fp32")
     jobs = [job.payload for job in plan.jobs if isinstance(job.payload, MeasureJob)]
     kinds = Counter(job.what for job in jobs)
-    assert set(kinds) == set(ALWAYS)
+    always = {m.name for m in measurements().values() if m.measure and "study" not in m.by_request}
+    assert set(kinds) == always >= {"probes", "nulls", "inference", "decode"}
     before_ft = [run for run in plan.runs if run.stage != "ft"]
     assert kinds["probes"] == len(before_ft) > kinds["nulls"] == len({run.tokens for run in before_ft})
     assert kinds["inference"] == sum(run.stage == "ppt" and run.source["kind"] == "nca" for run in plan.runs)
-    assert {job.models for job in jobs if job.what == "nulls"} == {5}
-    with_causes = measurements(plan.runs, (*ALWAYS, "causes"), random=20)
+    assert {str(job.options) for job in jobs if job.what == "nulls"} == {"{}"}
+    runs = [planned(run) for run in plan.runs]
+    with_causes = measure_jobs(runs, ["causes"], {"nulls": {"models": 20}})
     measured = {job.payload.subject for job in with_causes if job.payload.what == "causes"}
     assert measured == {run.id for run in before_ft if run.role in ("regime", "control")}
-    assert {job.payload.models for job in with_causes if job.payload.what == "nulls"} == {20}
+    assert [job.payload.options for job in with_causes if job.payload.what == "nulls"] == [{"models": 20}] * kinds[
+        "nulls"
+    ]

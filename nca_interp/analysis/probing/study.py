@@ -10,6 +10,7 @@ from pydantic import Field
 
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import Run
+from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import analyze_run, choose
 from nca_interp.analysis.probing.null_study import MODELS, null_key, null_of_run, probe_tables
 from nca_interp.analysis.probing.patterns import write_patterns
@@ -88,5 +89,7 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         columns, lines, notes = annotate(summarise(rows))
         yield Shown(f"{run.label}: largest score of each probe, at layer.head", columns, lines, ("unit",))
         yield from notes
+        header = read_header(run.kept("probes", run.steps[-1])) or {}
+        yield from (f"skipped: {name}: {reason}" for name, reason in header.get("skipped", {}).items())
     if len(collection.runs) > SUMMARISED:
         yield f"and {len(collection.runs) - SUMMARISED} more: {collection.dir.table('probes')}"

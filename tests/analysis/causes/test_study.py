@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from nca_interp.analysis.records import read_runs
 
 from nca_interp.analysis.causes import study as causes_study
 from nca_interp.analysis.causes.causes import COLUMNS
@@ -24,6 +23,7 @@ from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
 from nca_interp.store import StudyDir
 from tests.analysis.models import planted_gpt2
+from tests.analysis.runs import opened, run_of
 from tests.analysis.test_tables import MODEL, NCA, TEXT, _add_run, _study
 
 RUNS = ("ppt.nca.s0", "pt.nca.math.s0", "pt.no-attn.math.s0", "pt.scratch.math.s0")
@@ -56,7 +56,7 @@ def study(tmp_path_factory) -> StudyDir:
             provenance = {**provenance, "tokens_dir": None, "meta": {}}
         save_model(model, directory.run(run_id).checkpoint(4), provenance, None)
     for run_id in ("ppt.nca.s0", "pt.nca.math.s0", "pt.scratch.math.s0"):
-        assert causes_of_run(directory.run(run_id)) == []
+        assert causes_of_run(run_of(directory, run_id)) == []
     return directory
 
 
@@ -101,7 +101,7 @@ def test_planted_heads_are_what_the_planted_run_loses_most_by(study, table):
     assert abs(heads.loc[(0, 1), "value"]) < 1e-6
     edge = rows[rows["probe"] == "edge"]
     assert ((edge["from_head"] == 0) & (edge["layer"] == 1)).any()
-    kept = json.loads(study.run("pt.scratch.math.s0").causes(4).with_suffix(".json").read_text())
+    kept = json.loads(run_of(study, "pt.scratch.math.s0").kept("causes", 4).with_suffix(".json").read_text())
     assert any(reason.startswith("natural: no token file") for reason in kept["attrs"]["skipped"])
 
 
@@ -120,17 +120,17 @@ def test_nothing_is_measured_twice(study, measured):
     files = {path: path.read_bytes() for run in RUNS for path in (study.run(run).path / "causes").glob("*")}
     assert len(files) == 6
     for run in ("ppt.nca.s0", "pt.nca.math.s0", "pt.scratch.math.s0"):
-        assert causes_of_run(study.run(run)) == []
+        assert causes_of_run(run_of(study, run)) == []
     assert measured == []
     assert all(path.read_bytes() == content for path, content in files.items())
-    assert outdated(study.all_runs()) == []
+    assert outdated(opened(study).runs) == []
 
 
 @pytest.mark.parametrize("what", ["weights", "probe", "argument", "code", "damaged table"])
 def test_what_changed_is_measured_again_and_until_then_in_no_table(study, tmp_path, measured, monkeypatch, what):
     shutil.copytree(study.path, tmp_path / "study")
     copy, folder = StudyDir(tmp_path / "study"), None
-    run = copy.run("pt.nca.math.s0")
+    run = run_of(copy, "pt.nca.math.s0")
     if what == "weights":
         shutil.rmtree(run.checkpoint(4))
         other = study.run("ppt.nca.s0").checkpoint(4)
@@ -145,20 +145,20 @@ def test_what_changed_is_measured_again_and_until_then_in_no_table(study, tmp_pa
     elif what == "code":
         monkeypatch.setattr(causes_study, "code_hash", lambda files: "other code")
     else:
-        run.causes(4).write_text("run,value\n1")
-    assert run.id in outdated(copy.all_runs(), folder)
-    assert run.id not in set(causes_table(read_runs(copy), folder)["run"])
+        run.kept("causes", 4).write_text("run,value\n1")
+    assert run.id in outdated(opened(copy).runs, folder)
+    assert run.id not in set(causes_table(opened(copy).runs, folder)["run"])
     for _ in range(2):
         assert causes_of_run(run, folder) == []
     assert measured == [run.checkpoint(4)]  # once: the reason is kept like a result
-    kept = json.loads(run.causes(4).with_suffix(".json").read_text())
+    kept = json.loads(run.kept("causes", 4).with_suffix(".json").read_text())
     assert kept["attrs"]["skipped"] == ["not measured: a context of 4 tokens is too short"]
-    assert run.id not in outdated(copy.all_runs(), folder)
+    assert run.id not in outdated(opened(copy).runs, folder)
 
 
 def test_a_damaged_checkpoint_is_a_problem_of_its_job_alone(study, tmp_path, measured):
     shutil.copytree(study.path, tmp_path / "study")
-    run = StudyDir(tmp_path / "study").run("pt.no-attn.math.s0")
+    run = run_of(tmp_path / "study", "pt.no-attn.math.s0")
     weights = run.checkpoint(4) / "model.safetensors"
     content = bytearray(weights.read_bytes())
     weights.write_bytes(content[:-1])
@@ -168,15 +168,15 @@ def test_a_damaged_checkpoint_is_a_problem_of_its_job_alone(study, tmp_path, mea
     weights.write_bytes(content)
     (problem,) = causes_of_run(run)
     assert problem == "a context of 4 tokens is too short"  # the error is told, not kept as what the model is like
-    assert not run.causes(4).exists()
+    assert not run.kept("causes", 4).exists()
     (run.checkpoint(4) / "MANIFEST.json").unlink()
     assert "no readable MANIFEST.json" in causes_of_run(run)[0]
 
 
 def test_scores_that_the_analysis_kept_are_used_and_give_the_same_table(study, table, tmp_path, monkeypatch):
     shutil.copytree(study.path, tmp_path / "study")
-    run = StudyDir(tmp_path / "study").run("pt.nca.math.s0")
-    run.causes(4).unlink()
+    run = run_of(tmp_path / "study", "pt.nca.math.s0")
+    run.kept("causes", 4).unlink()
     made_from = causes_study._made_from(run, 4, causes_study._probe_files(None))
     assert causes_study._measured_scores(run, 4, made_from) is None
     assert analyze_run(run).problems == []
@@ -186,7 +186,7 @@ def test_scores_that_the_analysis_kept_are_used_and_give_the_same_table(study, t
 
     monkeypatch.setattr("nca_interp.analysis.causes.causes._measure_scores", refused)
     assert causes_of_run(run) == []
-    again = causes_table([r for r in read_runs(StudyDir(tmp_path / "study")) if r.config.id == run.id])
+    again = causes_table([run])
     before = table[(table["run"] == run.id) & (table["probe"] != "cross_stage")].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, before, rtol=1e-6, check_dtype=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.dynamics.contrasts import NEVER, TOO_FEW, UNINFORMATIVE, bounded, sign_p, timing_table
 from nca_interp.analysis.dynamics.emergence import Span, emergence_table, order_of
 from nca_interp.analysis.dynamics.persistence import persistence_table, rank_correlation
@@ -87,10 +89,11 @@ def test_a_straight_or_short_loss_has_no_bend():
 def _run(stage: str, regime: str, seed: int, parent: str | None = None, losses: Any = None) -> Any:
     run_id = f"ppt.{regime}.s{seed}" if stage == "ppt" else f"pt.{regime}.web.s{seed}"
     domain = "web" if stage == "pt" else ""
-    config = SimpleNamespace(id=run_id, stage=stage, regime=regime, domain=domain or None, seed=seed, parent=parent)
-    identity = {"run": run_id, "regime": regime, "domain": domain, "seed": seed, "stage": stage}
     rows = [] if losses is None else [{"tokens": BATCH * s, "loss": v} for s, v in losses]
-    return SimpleNamespace(config=config, identity=identity, done=True, rows=rows)
+    trained: Any = SimpleNamespace(rows=rows, status={"state": "done"})
+    return Run(
+        run_id, Path(run_id), regime=regime, domain=domain, seed=seed, stage=stage, parent=parent, trained=trained
+    )
 
 
 def _scores(run: Any, curves: dict[tuple[int, int], list[float]], probe: str = "induction", **extra: Any) -> list[dict]:
@@ -166,8 +169,7 @@ def test_emergence_lies_before_or_after_a_planted_bend():
     losses = list(zip(steps, 6 - 1.0 * np.maximum(np.log(steps / 8), 0), strict=True))
     told = {}
     for at in (2, 64, 10_000):
-        run = _run("pt", "nca", 0, losses=losses)
-        run.config.id = run.identity["run"] = f"pt{at}"
+        run = replace(_run("pt", "nca", 0, losses=losses), id=f"pt{at}")
         row = emergence_table([run], pd.DataFrame(_scores(run, {(0, 0): _step(at)})), EMPTY, HITS).iloc[0]
         assert row.bend == pytest.approx(800, rel=0.1)
         told[at] = (row.order, row.distance_low, row.distance_high)
@@ -182,8 +184,8 @@ def test_emergence_lies_before_or_after_a_planted_bend():
 def _study(rises: dict[str, list[int]], seeds: int) -> tuple[dict[str, str], pd.DataFrame, pd.DataFrame]:
     """Runs of language by regime, with the step at which the head of each seed rises; runs table and emergence."""
     runs = [_run("pt", regime, seed) for regime in rises for seed in range(seeds)]
-    probes = [row for run in runs for row in _scores(run, {(0, 0): _step(rises[run.config.regime][run.config.seed])})]
-    table = pd.DataFrame([{**run.identity, "ppt_tokens": 6400 * (run.config.regime == "nca")} for run in runs])
+    probes = [row for run in runs for row in _scores(run, {(0, 0): _step(rises[run.regime][run.seed])})]
+    table = pd.DataFrame([{**run.identity, "ppt_tokens": 6400 * (run.regime == "nca")} for run in runs])
     return dict.fromkeys(rises, "regime"), table, emergence_table(runs, pd.DataFrame(probes), EMPTY, HITS)
 
 

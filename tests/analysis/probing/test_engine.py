@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.engine import COLUMNS, analyze, analyze_run, engine_hash
 from nca_interp.analysis.probing.table import read_table, save
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject, natural, repeated_tokens
@@ -63,8 +64,10 @@ def _save(path: Path, step: int, vocab: int) -> None:
     save_model(model, path / "runs" / "ppt.nca.s0" / "checkpoints" / f"step-{step:08d}", provenance, None)
 
 
-def _run(study: Path) -> RunDir:
-    return RunDir(study / "runs" / "ppt.nca.s0")
+def _run(study: Path) -> Run:
+    folder = RunDir(study / "runs" / "ppt.nca.s0")
+    identity = {"id": "ppt.nca.s0", "regime": "nca", "seed": 0, "stage": "ppt", "tokens_at": {0: 0, 7: 896}}
+    return Run(folder=folder.path, directories={step: folder.checkpoint(step) for step in folder.steps()}, **identity)
 
 
 def _write_broken(folder: Path) -> None:
@@ -141,7 +144,7 @@ def test_done_work_is_skipped_and_a_changed_probe_alone_is_measured_again(study,
     first = analyze_run(run, probes_folder=folder, on_step=lambda done, total: steps.append((done, total)))
     assert (first.computed, first.reused, first.problems) == (2, 0, [])
     assert steps == [(1, 2), (2, 2)]
-    before = {s: run.probes(s).read_bytes() for s in (0, 7)}
+    before = {s: run.kept("probes", s).read_bytes() for s in (0, 7)}
 
     measured: list[set[str]] = []
     real = Measurer.measure
@@ -154,13 +157,13 @@ def test_done_work_is_skipped_and_a_changed_probe_alone_is_measured_again(study,
     again = analyze_run(run, probes_folder=folder)
     assert (again.computed, again.reused) == (0, 2)
     assert measured == []
-    assert {s: run.probes(s).read_bytes() for s in (0, 7)} == before
+    assert {s: run.kept("probes", s).read_bytes() for s in (0, 7)} == before
 
     (folder / "two_back.py").write_text(GOOD.replace("offset(2)", "offset(3)"))
     assert analyze_run(run, probes_folder=folder).computed == 2
     assert measured == [{"two_back"}, {"two_back"}]
     old = pd.read_csv(io.BytesIO(before[0]))
-    new = pd.read_csv(run.probes(0))
+    new = pd.read_csv(run.kept("probes", 0))
     other = [f[f.probe != "two_back"].reset_index(drop=True) for f in (old, new)]
     pd.testing.assert_frame_equal(*other)
     assert not old[old.probe == "two_back"].value.equals(new[new.probe == "two_back"].value)
@@ -171,7 +174,7 @@ def test_done_work_is_skipped_and_a_changed_probe_alone_is_measured_again(study,
     (folder / "two_back.py").unlink()
     assert analyze_run(run, probes_folder=folder).computed == 2  # a probe that is gone leaves the table
     assert measured == []
-    assert "two_back" not in set(read_table(run.probes(7)).probe)
+    assert "two_back" not in set(read_table(run.kept("probes", 7)).probe)
 
 
 def test_other_weights_or_a_damaged_table_are_measured_again(study):
@@ -180,7 +183,7 @@ def test_other_weights_or_a_damaged_table_are_measured_again(study):
     shutil.rmtree(run.checkpoint(7))
     provenance = {"run": "ppt.nca.s0", "step": 7, "tokens_dir": "tokens/nca"}
     save_model(build(CONFIG, 18, 99, "ppt"), run.checkpoint(7), provenance, None)
-    run.probes(0).with_suffix(".json").write_text("{")
+    run.kept("probes", 0).with_suffix(".json").write_text("{")
     assert analyze_run(run, probes=["induction"]).computed == 2
 
 
@@ -191,7 +194,7 @@ def test_a_damaged_checkpoint_is_a_problem_of_its_own(study):
     result = analyze_run(run, probes=["induction"])
     assert len(result.problems) == 1
     assert "damaged checkpoint" in result.problems[0]
-    assert run.probes(7).is_file()
+    assert run.kept("probes", 7).is_file()
 
 
 def test_problems_and_skips_are_remembered(study, tmp_path):
@@ -202,7 +205,7 @@ def test_problems_and_skips_are_remembered(study, tmp_path):
     second = analyze_run(_run(study), probes_folder=folder)
     assert first.problems == second.problems != []
     assert second.computed == 0
-    header = json.loads(_run(study).probes(0).with_suffix(".json").read_text())
+    header = json.loads(_run(study).kept("probes", 0).with_suffix(".json").read_text())
     assert header["stimuli"]["two_back"] == {"kind": "RepeatedTokens", "sequences": 16, "period": 16, "repeats": 2}
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nca_interp.analysis.records import read_runs
 
 from nca_interp.analysis.probing import null_study
 from nca_interp.analysis.probing.engine import analyze, analyze_run
 from nca_interp.analysis.probing.null_study import fdr_least, null_of_run, probe_tables, significant
 from nca_interp.config import ModelConfig
 from nca_interp.data.tokens import TokenFile, write_tokens
-from nca_interp.engine.plan import MeasureJob, measurements
+from nca_interp.engine.plan import MeasureJob, measure_jobs
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
 from nca_interp.store import StudyDir
+from tests.analysis.runs import opened, run_of
 from tests.analysis.test_tables import MODEL, NCA, TEXT, _add_run, _study
 
 PROBE = '''"""{name}: attention {n} back."""
@@ -63,11 +65,12 @@ def probes(tmp_path):
 
 
 def test_joined_are_the_nulls_and_hits_of_each_checkpoint_alone(study, probes):
-    for run in study.all_runs():
+    collection = opened(study)
+    for run in collection.runs:
         assert analyze_run(run, probes_folder=probes).problems == []
-        assert null_of_run(study, run, 2, probes) == []
+        assert null_of_run(collection, run, 2, probes) == []
     assert len(list(study.nulls.glob("*.csv"))) == 2  # both runs on text share one
-    found = probe_tables(study, read_runs(study))
+    found = probe_tables(opened(study))
     table = found["probes"]
     for run_id in ("ppt.nca.s0", *SHARED):
         alone = analyze(study.run(run_id).checkpoint(4), probes_folder=probes, random=2)
@@ -88,40 +91,40 @@ def test_joined_are_the_nulls_and_hits_of_each_checkpoint_alone(study, probes):
 
 
 def test_a_changed_probe_is_drawn_again_alone(study, probes, monkeypatch):
-    run = study.run(SHARED[0])
-    assert null_of_run(study, run, 2, probes) == []
+    collection, run = opened(study), run_of(study, SHARED[0])
+    assert null_of_run(collection, run, 2, probes) == []
     (path,) = study.nulls.glob("*.csv")
     before, seen = pd.read_csv(path), []
     measure = null_study._measure
 
-    def counted(directory, measurer, models):
+    def counted(directory, measurer, models, settings):
         seen.append((sorted(measurer.hashes), models))
-        return measure(directory, measurer, models)
+        return measure(directory, measurer, models, settings)
 
     monkeypatch.setattr(null_study, "_measure", counted)
-    assert null_of_run(study, run, 2, probes) == []
-    assert null_of_run(study, study.run(SHARED[1]), 2, probes) == []
+    assert null_of_run(collection, run, 2, probes) == []
+    assert null_of_run(collection, run_of(study, SHARED[1]), 2, probes) == []
     assert seen == []
     (probes / "back_2.py").write_text(PROBE.format(name="back_2", n=3))
-    assert null_of_run(study, run, 2, probes) == []
+    assert null_of_run(collection, run, 2, probes) == []
     assert seen.pop() == (["back_2"], 2)
     after = pd.read_csv(path)
     same = before["probe"] != "back_2"
     others = after["probe"] != "back_2"
     pd.testing.assert_frame_equal(after[others].reset_index(drop=True), before[same].reset_index(drop=True))
     assert (after[~others]["value"].to_numpy() != before[~same]["value"].to_numpy()).all()
-    assert null_of_run(study, run, 3, probes) == []
+    assert null_of_run(collection, run, 3, probes) == []
     assert seen.pop()[1] == 3
-    assert null_of_run(study, run, 2, probes) == []  # more than asked for is kept
+    assert null_of_run(collection, run, 2, probes) == []  # more than asked for is kept
     assert seen == []
 
 
 def test_a_null_of_another_probe_file_is_not_joined(study, probes):
-    run = study.run(SHARED[0])
-    assert null_of_run(study, run, 2, probes) == []
+    collection, run = opened(study), run_of(study, SHARED[0])
+    assert null_of_run(collection, run, 2, probes) == []
     (probes / "back_2.py").write_text(PROBE.format(name="back_2", n=3))
     assert analyze_run(run, probes_folder=probes).problems == []
-    table = probe_tables(study, read_runs(study))["probes"]
+    table = probe_tables(opened(study))["probes"]
     assert table[table["probe"] == "back_2"]["null_95"].isna().all()
     assert table[table["probe"] == "back_2"]["hit"].isna().all()
     assert table[table["probe"] == "back_1"]["null_95"].notna().all()
@@ -129,7 +132,7 @@ def test_a_null_of_another_probe_file_is_not_joined(study, probes):
 
 def test_a_probe_that_fails_on_random_models_is_named(study, probes):
     (probes / "back_2.py").write_text(PROBE.format(name="back_2", n=2).replace(".mean()", ".mean() / 0"))
-    (problem,) = null_of_run(study, study.run(SHARED[0]), 2, probes)
+    (problem,) = null_of_run(opened(study), run_of(study, SHARED[0]), 2, probes)
     assert "back_2.py" in problem
 
 
@@ -152,14 +155,14 @@ def test_fewer_heads_than_fdr_least_are_never_significant_and_as_many_can_be(hea
 
 
 def test_a_null_is_a_job_once_for_each_token_source(study):
-    runs = [run.config for run in read_runs(study)]
-    jobs = [job.payload for job in measurements(runs)]
+    runs = list(opened(study).runs)
+    jobs = [job.payload for job in measure_jobs(runs)]
     assert [job for job in jobs if job.what == "nulls"] == [
-        MeasureJob("nulls", "ppt.nca.s0", 5), MeasureJob("nulls", SHARED[0], 5)
+        MeasureJob("nulls", "ppt.nca.s0"), MeasureJob("nulls", SHARED[0])
     ]  # fmt: skip
-    assert not any(job.what in ("nulls", "causes") for job in (j.payload for j in measurements(runs, random=0)))
-    asked = measurements(runs, ("causes",), to_train=True)
+    assert not any(job.what == "causes" for job in jobs)
+    asked = measure_jobs(runs, ["causes"], only=True, to_train=True)
     assert [job.id for job in asked] == [f"causes:{run.id}" for run in runs]
     assert [job.needs for job in asked] == [(f"train:{run.id}",) for run in runs]
-    arm = runs[1].model_copy(update={"id": "arm", "role": "transfer"})
-    assert measurements([arm, runs[1].model_copy(update={"stage": "ft"})], ("causes",)) == []
+    arm, end = replace(runs[1], id="arm", role="transfer"), replace(runs[1], stage="ft")
+    assert measure_jobs([arm, end], ["causes"], only=True) == []

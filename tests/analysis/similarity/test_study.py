@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nca_interp.analysis.records import read_runs
 from scipy import stats
 
 from nca_interp.analysis.similarity import study as compare
@@ -20,6 +19,7 @@ from nca_interp.data.tokens import write_tokens
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
 from nca_interp.store import StudyDir
+from tests.analysis.runs import opened, run_of
 from tests.analysis.test_tables import MODEL, TEXT, _add_run, _study
 
 
@@ -109,13 +109,13 @@ def study(tmp_path_factory) -> StudyDir:
         ):
             for step, draw in ((0, start), (4, end)):
                 save_model(build(MODEL, vocab, draw + seed, "pt"), directory.run(run).checkpoint(step), {}, None)
-    for run in directory.all_runs():
-        assert compare.compare_run(directory, run.id) == []
+    for run in opened(directory).runs:
+        assert compare.compare_run(opened(directory), run) == []
     return directory
 
 
 def test_tables_of_a_study_say_what_was_planted(study):
-    tables = compare.comparison_tables(read_runs(study))
+    tables = compare.comparison_tables(opened(study))
     for name, columns in compare.TABLES.items():
         assert list(tables[name].columns) == columns
     similarity, weights = tables["similarity"], tables["weights"]
@@ -144,22 +144,22 @@ def test_what_is_kept_is_used_until_a_checkpoint_behind_it_changes(study, monkey
     before = {p: p.read_bytes() for p in study.path.glob("runs/*/compare/*")}
     assert len(before) == 2 * (2 * 2 + 4 * 5)
     times = {p: p.stat().st_mtime_ns for p in before}
-    tables = compare.comparison_tables(read_runs(study))
+    tables = compare.comparison_tables(opened(study))
     monkeypatch.setattr(compare, "open_streams", lambda *_: pytest.fail("read again"))
     monkeypatch.setattr(compare, "tensors", lambda *_: pytest.fail("read again"))
-    for run in study.all_runs():
-        assert compare.compare_run(study, run.id) == []
+    for run in opened(study).runs:
+        assert compare.compare_run(opened(study), run) == []
     monkeypatch.undo()
     assert {p: p.stat().st_mtime_ns for p in before} == times
     # other weights at the end of the last run: its own files are stale, and no other run's
     changed = study.run("pt.nca.math.s1").checkpoint(4) / "MANIFEST.json"
     text = changed.read_text()
     changed.write_text(text + " ")
-    stale = compare.comparison_tables(read_runs(study))
+    stale = compare.comparison_tables(opened(study))
     assert "pt.nca.math.s1" in set(tables["streams"].run)
     assert set(stale["streams"].run) == set(tables["streams"].run) - {"pt.nca.math.s1"}
     monkeypatch.setattr(compare, "code_hash", lambda files: "another engine")
-    assert all(frame.empty for frame in compare.comparison_tables(read_runs(study)).values())
+    assert all(frame.empty for frame in compare.comparison_tables(opened(study)).values())
     changed.write_text(text)
     assert {p: p.read_bytes() for p in before} == before
 
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_kept_of_it(study, tmp_path
     shutil.rmtree(run.path / "compare")
     weights = run.checkpoint(4) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
-    (problem,) = compare.compare_run(folder, run.id)
+    (problem,) = compare.compare_run(opened(folder), run_of(folder, run.id))
     assert str(run.checkpoint(4)) in problem
     assert not (run.path / "compare").exists()
 
