@@ -19,11 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nca_interp.analysis.ablation import Site, ablate, mean_outputs
-from nca_interp.analysis.effects import Metric, Task
-from nca_interp.analysis.kernel import FAST, register
-from nca_interp.analysis.resume import Trunk
-from nca_interp.analysis.stimuli import Batch
+from nca_interp.analysis.attention.kernel import FAST, register
+from nca_interp.analysis.causes.ablation import Site, ablate, mean_outputs
+from nca_interp.analysis.causes.effects import Metric, Task
+from nca_interp.analysis.causes.resume import Trunk
+from nca_interp.analysis.stimuli.base import Batch
 
 HEADS = 8
 

@@ -38,10 +38,10 @@ import torch
 from peer_whole_maps import THREE, Maps, Work, detect
 
 from nca_interp import discover
-from nca_interp.analysis.circuits import wrap
-from nca_interp.analysis.forward import slices
-from nca_interp.analysis.measure import Measurer, on_device, open_scored
-from nca_interp.analysis.stimuli import Subject
+from nca_interp.analysis.attention.forward import slices
+from nca_interp.analysis.causes.circuits import wrap
+from nca_interp.analysis.probing.measure import Measurer, on_device, open_scored
+from nca_interp.analysis.stimuli.base import Subject
 
 HEADS = 8
 DEFAULT = "256x4,512x4,1024x4,256x12"

@@ -15,9 +15,9 @@ import time
 import numpy as np
 import pandas as pd
 
-from nca_interp.data.dynamics import damage
-from nca_interp.data.filters import rule_scores
-from nca_interp.data.nca import gzip_scores, make_rules, rule_keys, simulate, trajectory_keys
+from nca_interp.data.nca.dynamics import damage
+from nca_interp.data.nca.filters import rule_scores
+from nca_interp.data.nca.rules import gzip_scores, make_rules, rule_keys, simulate, trajectory_keys
 from nca_interp.data.specs import RULE_MEASURES, NcaSpec
 
 CENSORED = ("transient", "period", "recurs", "gzip_ratio", "lempel_ziv_rate")

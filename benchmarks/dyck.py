@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nca_interp.data.dyck import dyck_rows
-from nca_interp.data.dyck_stats import dyck_stats
-from nca_interp.data.nca_rows import available_cores
+from nca_interp.data.dyck.rows import dyck_rows
+from nca_interp.data.dyck.statistics import dyck_stats
+from nca_interp.data.nca.rows import available_cores
 from nca_interp.data.rng import below, bits, uniforms
 from nca_interp.data.specs import DyckSpec
 from nca_interp.data.tokens import write_tokens

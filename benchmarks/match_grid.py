@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from nca_interp.analysis.footing import LENGTHS, NAMES
-from nca_interp.analysis.match_grid import FILE, key, make_cells, measure, reference_cells
+from nca_interp.analysis.complexity.calibration import LENGTHS, NAMES
+from nca_interp.analysis.matching.grid import FILE, key, make_cells, measure, reference_cells
 from nca_interp.data.tokens import GENERATOR_VERSION
 from nca_interp.store import write_text
 

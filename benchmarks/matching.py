@@ -17,14 +17,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.footing import NAMES, Footing, column_means, matched, rows_of, vectors
-from nca_interp.analysis.match_distance import Source, check, distances
-from nca_interp.analysis.match_grid import Grid, load_grid, make_cells
-from nca_interp.analysis.matching import AXES, match
+from nca_interp.analysis.complexity.calibration import NAMES, Footing, column_means, matched, rows_of, vectors
+from nca_interp.analysis.matching.distance import Source, check, distances
+from nca_interp.analysis.matching.grid import Grid, load_grid, make_cells
+from nca_interp.analysis.matching.matching import AXES, match
 from nca_interp.base import UserError
-from nca_interp.data.corpus import Corpus
-from nca_interp.data.dyck import dyck_rows
+from nca_interp.data.dyck.rows import dyck_rows
 from nca_interp.data.specs import DyckSpec, TextSpec, TokenizerSpec
+from nca_interp.data.text.corpus import Corpus
 
 ROWS, DRAWS, PER_CELL = 64, 3, 192
 """Rules a planted corpus, corpora a cell, rules drawn a cell."""

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 
-from nca_interp.analysis.learnability import learnability
-from nca_interp.data.filters import rule_scores
-from nca_interp.data.nca import gzip_scores, make_rules, rule_keys, simulate, trajectory_keys
+from nca_interp.analysis.complexity.learnability import learnability
+from nca_interp.data.nca.filters import rule_scores
+from nca_interp.data.nca.rules import gzip_scores, make_rules, rule_keys, simulate, trajectory_keys
 from nca_interp.data.sample import Spec, draw
 from nca_interp.data.specs import RULE_MEASURES, DyckSpec, NcaSpec, TextSpec
 

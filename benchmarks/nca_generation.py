@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from nca_interp.data.nca_rows import Search, available_cores, nca_rows, search
+from nca_interp.data.nca.rows import Search, available_cores, nca_rows, search
 from nca_interp.data.specs import NcaSpec
 
 ALPHABETS = (2, 4, 8, 10, 15)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nca_interp.analysis.geometry import controls, next_patch, stencil
-from nca_interp.analysis.stimuli import Batch
+from nca_interp.analysis.stimuli.base import Batch
+from nca_interp.analysis.stimuli.geometry import controls, next_patch, stencil
 
 THREE = ("previous_token", "duplicate_token", "induction")
 """Probes that detect_head knows too."""

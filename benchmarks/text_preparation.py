@@ -28,11 +28,11 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from nca_interp.data.corpus import Corpus
-from nca_interp.data.encode import document_key, flatten, rank
-from nca_interp.data.nca_rows import available_cores
+from nca_interp.data.nca.rows import available_cores
 from nca_interp.data.specs import TextSpec, TokenizerSpec
-from nca_interp.data.text import END, make_tokenizer
+from nca_interp.data.text.corpus import Corpus
+from nca_interp.data.text.documents import END, make_tokenizer
+from nca_interp.data.text.encode import document_key, flatten, rank
 from nca_interp.data.tokens import TokenFile
 
 FILE_BYTES = 50_000_000

@@ -115,7 +115,7 @@ def _peak_memory(device: str) -> int:
 def write_tokens(folder: Path, size: Size) -> None:
     """A token directory of random rows: speed does not depend on what they say."""
     from nca_interp.data.specs import DyckSpec
-    from nca_interp.data.text import token_dtype
+    from nca_interp.data.text.documents import token_dtype
     from nca_interp.data.tokens import GENERATOR_VERSION, TokenMeta
     from nca_interp.store import sha256_file, write_json
 

@@ -6,7 +6,7 @@ distance scores too: compare with nca_stencil_excess.
 """
 
 from nca_interp import nca_frames, probe
-from nca_interp.analysis.geometry import patch_of_target
+from nca_interp.analysis.stimuli.geometry import patch_of_target
 
 
 @probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0, hit=0.3)

@@ -12,7 +12,7 @@ such a p'; low where patches hardly repeat, and then the scores rest on few quer
 import numpy as np
 
 from nca_interp import nca_frames, probe
-from nca_interp.analysis.geometry import next_patch, patch_of_target
+from nca_interp.analysis.stimuli.geometry import next_patch, patch_of_target
 
 
 def own_patch(stimulus):

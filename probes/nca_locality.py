@@ -7,7 +7,7 @@ of grid t - 1 (nca_previous_frame) and of all before, a begin-of-sequence token 
 """
 
 from nca_interp import nca_frames, probe
-from nca_interp.analysis.geometry import grid_start, patch_of_target
+from nca_interp.analysis.stimuli.geometry import grid_start, patch_of_target
 
 
 def mass(attention, newest, oldest):

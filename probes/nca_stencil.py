@@ -8,7 +8,7 @@ separates the place in space from mere recency. Range -1 to 1 or below where a c
 """
 
 from nca_interp import nca_frames, probe
-from nca_interp.analysis.geometry import controls, stencil
+from nca_interp.analysis.stimuli.geometry import controls, stencil
 
 
 @probe(stimulus=nca_frames(), unit="attention mass", low=0.0, high=1.0, hit=0.3)

@@ -1,10 +1,10 @@
 """The page on one token source: what its rows look like, how complex they are, and what can be predicted of them."""
 
 from nca_interp.discover import report
-from nca_interp.report import inspection, inspection_dyck
-from nca_interp.report import inspection_figures as figures
-from nca_interp.report.inspection import Inspection
 from nca_interp.report.page import Page, Section
+from nca_interp.report.pages import inspection, inspection_dyck
+from nca_interp.report.pages import inspection_figures as figures
+from nca_interp.report.pages.inspection import Inspection
 
 
 @report

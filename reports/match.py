@@ -1,9 +1,9 @@
 """The page on one match: which NCA settings are nearest to a corpus, how sure that is, and what it rests on."""
 
 from nca_interp.discover import report
-from nca_interp.report import matching
-from nca_interp.report.matching import MatchFolder
 from nca_interp.report.page import Page, Section
+from nca_interp.report.pages import matching
+from nca_interp.report.pages.matching import MatchFolder
 
 
 @report

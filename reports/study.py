@@ -1,7 +1,8 @@
 """The standard report of a study: did it help, by how much, where in the network, and how sure is that."""
 
 from nca_interp.discover import report
-from nca_interp.report import (
+from nca_interp.report.page import Page, Section
+from nca_interp.report.sections import (
     causes,
     emergence,
     head_page,
@@ -14,7 +15,6 @@ from nca_interp.report import (
     sources,
     transfer,
 )
-from nca_interp.report.page import Page, Section
 from nca_interp.report.tables import Tables
 
 

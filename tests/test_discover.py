@@ -6,7 +6,7 @@ import pytest
 
 from nca_interp import discover
 from nca_interp.base import UserError
-from nca_interp.cli import list_
+from nca_interp.cli.app import list_
 
 RECIPE = '''"""A recipe of my own."""
 from nca_interp.discover import run
@@ -78,7 +78,7 @@ def test_import_does_nothing_heavy(root):
     import subprocess
     import sys
 
-    code = "import sys, nca_interp, nca_interp.cli, nca_interp.config, nca_interp.discover, nca_interp.store; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, nca_interp, nca_interp.cli.app, nca_interp.config, nca_interp.discover, nca_interp.store; print('torch' in sys.modules, 'numpy' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.test_cli import CLI, call
+from tests.cli.test_app import CLI, call
 
 NUMBERS = (
     "metrics", "probes", "hits", "contrasts", "pairs", "complexity", "inference", "learned", "decode", "decoded", "reasoning",
@@ -125,7 +125,7 @@ def test_stored_scores_are_those_of_the_checkpoint_measured_alone(study):
     """A score in the tables equals that of the checkpoint opened by itself (eager parity: tests/analysis)."""
     from transformers import AutoModelForCausalLM
 
-    from nca_interp.analysis.engine import analyze
+    from nca_interp.analysis.probing.engine import analyze
 
     checkpoint = sorted((study / "runs/pt.nca.web.s0/checkpoints").iterdir())[-1]
     frame = analyze(

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.causes_study import causes_table
-from nca_interp.analysis.compare import comparison_tables
-from nca_interp.analysis.complexity import summaries
-from nca_interp.analysis.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
-from nca_interp.analysis.decode_study import decode_tables
-from nca_interp.analysis.emergence import emergence_table
-from nca_interp.analysis.engine import choose, write_table
-from nca_interp.analysis.inference_study import inference_tables
-from nca_interp.analysis.loads import LOADS, load_tables
-from nca_interp.analysis.null_study import probe_tables
-from nca_interp.analysis.patterns import export_trajectory, write_patterns
-from nca_interp.analysis.persistence import persistence_table
-from nca_interp.analysis.published import published_table
+from nca_interp.analysis.causes.load_bearing import LOADS, load_tables
+from nca_interp.analysis.causes.study import causes_table
+from nca_interp.analysis.complexity.vector import summaries
+from nca_interp.analysis.dynamics.contrasts import timing_table
+from nca_interp.analysis.dynamics.emergence import emergence_table
+from nca_interp.analysis.dynamics.persistence import persistence_table
+from nca_interp.analysis.inference.study import inference_tables
+from nca_interp.analysis.probing.engine import choose, write_table
+from nca_interp.analysis.probing.null_study import probe_tables
+from nca_interp.analysis.probing.patterns import export_trajectory, write_patterns
+from nca_interp.analysis.readout.study import decode_tables
 from nca_interp.analysis.records import CHECKPOINT, IDENTITY, Run, ppt_of, read_runs, validations, weights_hash
-from nca_interp.analysis.speedup import Curve, speedup_table
-from nca_interp.analysis.statistics import wilson
-from nca_interp.analysis.timing import timing_table
+from nca_interp.analysis.similarity.study import comparison_tables
+from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
+from nca_interp.analysis.verdicts.published import published_table
+from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
+from nca_interp.analysis.verdicts.statistics import wilson
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
 from nca_interp.data.tokens import TokenFile

@@ -50,7 +50,7 @@ class Sample(NamedTuple):
     @property
     def keys(self) -> npt.NDArray[np.uint64] | None:
         """NCA: [n] keys of the rows' rules (`nca.make_rules`)."""
-        from nca_interp.data.nca import rule_keys
+        from nca_interp.data.nca.rules import rule_keys
 
         return None if self.candidates is None else rule_keys(self.seed, self.split, self.candidates)
 
@@ -83,7 +83,7 @@ def draw(
     from nca_interp.data.tokens import describe
 
     if isinstance(spec, DyckSpec):
-        from nca_interp.data.dyck import dyck_rows
+        from nca_interp.data.dyck.rows import dyck_rows
 
         tokens = np.concatenate(list(dyck_rows(spec, seed, split, n, length)))
         groups = [str(i) for i in range(n)]
@@ -95,7 +95,7 @@ def of_tokens(file: TokenFile, split: str = "val", n: int = 256) -> Sample:
     """The first `n` rows of a split of a token directory, without the last token of each row (a target only)."""
     from pydantic import TypeAdapter
 
-    from nca_interp.data.nca import tokens_to_frames
+    from nca_interp.data.nca.rules import tokens_to_frames
 
     meta, stored = file.meta, file.train if split == "train" else file.val
     tokens = np.asarray(stored[:n, : meta.seq_len], dtype=np.uint32)
@@ -113,8 +113,8 @@ def of_tokens(file: TokenFile, split: str = "val", n: int = 256) -> Sample:
 
 
 def _nca(spec: NcaSpec, n: int, length: int, seed: int, split: str, threads: int | None) -> Sample:
-    from nca_interp.data.nca import tokens_to_frames
-    from nca_interp.data.nca_rows import Search, nca_rows, shown
+    from nca_interp.data.nca.rows import Search, nca_rows, shown
+    from nca_interp.data.nca.rules import tokens_to_frames
     from nca_interp.data.tokens import describe
 
     found = Search()
@@ -202,8 +202,8 @@ class Encoded(NamedTuple):
 
 
 def _encoded(spec: TextSpec, seed: int, split: str, threads: int | None) -> Encoded:
-    from nca_interp.data.corpus import Corpus
-    from nca_interp.data.text import Reader, make_tokenizer, parallel, read_head, splitter
+    from nca_interp.data.text.corpus import Corpus
+    from nca_interp.data.text.documents import Reader, make_tokenizer, parallel, read_head, splitter
 
     reader = Reader(Corpus(spec), spec.max_bytes)
     head = read_head(iter(reader))

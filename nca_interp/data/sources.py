@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from nca_interp.base import UserError
 from nca_interp.config import Study, suggest
-from nca_interp.data.files import COMPRESSED, TEXT_FILES, file_kind
 from nca_interp.data.specs import SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
+from nca_interp.data.text.files import COMPRESSED, TEXT_FILES, file_kind
 from nca_interp.overrides import explain, parse, with_overrides
 
 Spec = NcaSpec | DyckSpec | TextSpec

@@ -100,7 +100,7 @@ def write_tokens(
 
 def _check_inputs(directory: Path, meta: TokenMeta) -> None:
     """UserError if a local file that the tokens were made of is still there with another content."""
-    from nca_interp.data.corpus import sha256_start
+    from nca_interp.data.text.corpus import sha256_start
 
     for file in meta.provenance.get("files", []):
         path = Path(file["path"])
@@ -145,7 +145,7 @@ def _fill_text(
     folder: Path, work: Path, spec: TextSpec, n_train: int, n_val: int, seq_len: int, request: dict[str, Any],
     threads: int | None, report: Report,
 ) -> dict[str, Any]:  # fmt: skip
-    from nca_interp.data.packing import write_text
+    from nca_interp.data.text.packing import write_text
 
     packed, description = write_text(folder, work, spec, n_train, n_val, seq_len, request, threads, report)
     return {
@@ -165,9 +165,9 @@ def _fill_synthetic(
     threads: int | None,
     report: Report,
 ) -> dict[str, Any]:
-    from nca_interp.data.dyck import dyck_rows
-    from nca_interp.data.nca_rows import Search, nca_rows, shown
-    from nca_interp.data.text import token_dtype
+    from nca_interp.data.dyck.rows import dyck_rows
+    from nca_interp.data.nca.rows import Search, nca_rows, shown
+    from nca_interp.data.text.documents import token_dtype
 
     dtype = token_dtype(spec.vocab_size)
     provenance: dict[str, Any] = {}
@@ -253,7 +253,7 @@ class TokenFile:
 
         `nca_rows.trajectory` makes the row again.
         """
-        from nca_interp.data.nca_rows import shown
+        from nca_interp.data.nca.rows import shown
 
         path = self.directory / f"{split}_rules.bin"
         if not path.is_file():

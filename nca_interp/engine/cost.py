@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nca_interp import machine
-from nca_interp.board import duration
+from nca_interp.cli.status import duration
 from nca_interp.config import STAGE_LABELS, ModelConfig
 from nca_interp.engine.plan import Plan, TokensJob, spec_vocab, vocab
 from nca_interp.engine.runner import default_workers

@@ -39,7 +39,7 @@ def write_token_files(study: StudyDir, job: TokensJob) -> None:
 
     directory = study.path / job.path
     if job.tokenizer_from is not None:
-        from nca_interp.data.qa import write_qa
+        from nca_interp.data.text.qa import write_qa
 
         spec = QaSpec.model_validate(job.spec)
         write_qa(directory, spec, study.path / job.tokenizer_from, seq_len=job.seq_len, seed=job.seed)

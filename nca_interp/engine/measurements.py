@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from nca_interp.analysis.causes_study import causes_of_run
-from nca_interp.analysis.compare import compare_run
-from nca_interp.analysis.decode_study import decode_run
-from nca_interp.analysis.engine import analyze_run
-from nca_interp.analysis.inference_study import infer_run
-from nca_interp.analysis.null_study import null_of_run
+from nca_interp.analysis.causes.study import causes_of_run
+from nca_interp.analysis.inference.study import infer_run
+from nca_interp.analysis.probing.engine import analyze_run
+from nca_interp.analysis.probing.null_study import null_of_run
+from nca_interp.analysis.readout.study import decode_run
+from nca_interp.analysis.similarity.study import compare_run
 from nca_interp.engine.plan import MeasureJob, Measurement
 from nca_interp.store import StudyDir
 

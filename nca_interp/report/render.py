@@ -16,8 +16,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from nca_interp.base import RunFailed
+from nca_interp.report.charts.theme import SHAPES, THEMES, config, slot
 from nca_interp.report.page import Figure, Page
-from nca_interp.report.theme import SHAPES, THEMES, config, slot
 
 MAX_BYTES = 10_000_000
 DIGITS = 6

@@ -19,7 +19,7 @@ from nca_interp.signals import collected
 from nca_interp.store import RunDir, StudyDir, damage, write_json
 from nca_interp.train.guard import claim, locked
 from nca_interp.train.health import Diverged
-from nca_interp.train.held import Loop
+from nca_interp.train.loop_state import Loop
 from nca_interp.train.record import checkpoint, keep_state, record_start, record_step
 from nca_interp.train.run import RunConfig
 from nca_interp.train.setup import prepared

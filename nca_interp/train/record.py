@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nca_interp.model.checkpoint import save_model
-from nca_interp.train.held import Loop
+from nca_interp.train.loop_state import Loop
 from nca_interp.train.parallel import whole
 from nca_interp.train.state import save_state
 from nca_interp.train.update import GROUPS, Step

@@ -24,7 +24,7 @@ from nca_interp.train.batches import Loader
 from nca_interp.train.compiling import should_compile
 from nca_interp.train.guard import claim_inputs
 from nca_interp.train.health import Health
-from nca_interp.train.held import Loop
+from nca_interp.train.loop_state import Loop
 from nca_interp.train.micro import largest_micro_batch
 from nca_interp.train.run import RunConfig
 from nca_interp.train.state import load_state

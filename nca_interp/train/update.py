@@ -10,7 +10,7 @@ import torch
 from nca_interp.model.llama import kind_of
 from nca_interp.train.batches import Batch, learning_rate
 from nca_interp.train.health import Verdict
-from nca_interp.train.held import Loop
+from nca_interp.train.loop_state import Loop
 from nca_interp.train.parallel import synchronised, whole
 
 GROUPS = ("embed", "attn", "mlp", "norm")

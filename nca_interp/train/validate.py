@@ -9,7 +9,7 @@ import torch
 
 from nca_interp.model.loss import IGNORE
 from nca_interp.train.batches import to_tensors
-from nca_interp.train.held import Loop
+from nca_interp.train.loop_state import Loop
 from nca_interp.train.parallel import reshard
 
 

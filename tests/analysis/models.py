@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nca_interp.analysis.attention import Attention
-from nca_interp.analysis.kernel import Rule
-from nca_interp.analysis.stimuli import Batch
+from nca_interp.analysis.attention.kernel import Rule
+from nca_interp.analysis.attention.view import Attention
+from nca_interp.analysis.stimuli.base import Batch
 
 TOKENS, CONTEXT = 24, 40
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from nca_interp.analysis.stimuli import Batch, Frame
+from nca_interp.analysis.stimuli.base import Batch, Frame
 
 Keys = Callable[[int, int], list[int]]
 """(sequence, query) -> the keys whose mass counts; empty: the query does not count."""

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nca_interp.analysis.causes_study import causes_of_run
-from nca_interp.analysis.compare import compare_run
-from nca_interp.analysis.decode_study import decode_run
-from nca_interp.analysis.engine import analyze_run
-from nca_interp.analysis.inference_study import infer_run
-from nca_interp.analysis.null_study import null_of_run
+from nca_interp.analysis.causes.study import causes_of_run
+from nca_interp.analysis.inference.study import infer_run
+from nca_interp.analysis.probing.engine import analyze_run
+from nca_interp.analysis.probing.null_study import null_of_run
+from nca_interp.analysis.probing.summary import summarise
+from nca_interp.analysis.readout.study import decode_run
 from nca_interp.analysis.records import read_runs
-from nca_interp.analysis.summary import summarise
+from nca_interp.analysis.similarity.study import compare_run
 from nca_interp.analysis.tables import build_tables
 from nca_interp.base import UserError
 from nca_interp.config import Domain, ModelConfig, Regime, Seeds, StageConfig, Study
@@ -242,7 +242,7 @@ def test_written_tables_are_the_same_again(study, tables):
 
 
 def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed(study, tables, monkeypatch):
-    from nca_interp.analysis import inference_study
+    from nca_interp.analysis.inference import study as inference_study
 
     learned, curve = tables["learned"], tables["inference"]
     assert list(learned.run) == ["ppt.nca.s0"]
@@ -277,7 +277,7 @@ def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed
 
 
 def test_what_is_read_out_is_measured_once_and_a_reason_is_kept_like_a_result(study, tables, monkeypatch):
-    from nca_interp.analysis import decode_study
+    from nca_interp.analysis.readout import study as decode_study
 
     decode, decoded = tables["decode"], tables["decoded"]
     assert set(decoded.run) == {"ppt.nca.s0"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nca_interp.base import UserError
-from nca_interp.data.nca import frames_to_tokens, make_rules, simulate, trajectory_keys
-from nca_interp.data.nca_rows import Search, nca_rows
+from nca_interp.data.nca.rows import Search, nca_rows
+from nca_interp.data.nca.rules import frames_to_tokens, make_rules, simulate, trajectory_keys
 from nca_interp.data.sample import draw
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 

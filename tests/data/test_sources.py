@@ -8,9 +8,9 @@ import pytest
 
 from nca_interp import discover
 from nca_interp.base import UserError
-from nca_interp.data.corpus import Corpus
 from nca_interp.data.sources import parse_source
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.data.text.corpus import Corpus
 from nca_interp.data.tokens import write_tokens
 
 

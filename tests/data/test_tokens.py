@@ -95,7 +95,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_band_out_of_reach_leaves_nothing(tmp_path, monkeypatch):
-    from nca_interp.data import nca_rows
+    from nca_interp.data.nca import rows as nca_rows
 
     monkeypatch.setattr(nca_rows, "TRIES", 500)
     with pytest.raises(UserError, match="out of reach"):

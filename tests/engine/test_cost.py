@@ -9,8 +9,9 @@ from collections import namedtuple
 
 import pytest
 
-from nca_interp import cli_plan, discover
+from nca_interp import discover
 from nca_interp.base import RunFailed
+from nca_interp.cli import plan as cli_plan
 from nca_interp.engine.cost import disk_cost, memory, run_cost, size
 from nca_interp.engine.plan import make_plan
 from nca_interp.model.presets import PRESETS

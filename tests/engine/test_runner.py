@@ -19,7 +19,7 @@ from nca_interp.engine.runner import run_inline
 from nca_interp.files import held
 from nca_interp.store import StudyDir, write_json
 from nca_interp.train.health import Diverged
-from tests.test_cli import CLI, call
+from tests.cli.test_app import CLI, call
 
 
 def launch(*arguments, cwd):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from nca_interp import discover
-from nca_interp.analysis.attention import Attention
-from nca_interp.analysis.engine import analyze
-from nca_interp.analysis.geometry import controls, patch_of_target, stencil
-from nca_interp.analysis.stimuli import Frame, Subject
-from nca_interp.analysis.streams import nca_frames, openers
-from nca_interp.data.nca import initial_cells, make_rules, rule_keys, simulate, tokens_to_frames, trajectory_keys
-from nca_interp.data.nca_rows import Search, nca_rows
+from nca_interp.analysis.attention.view import Attention
+from nca_interp.analysis.probing.engine import analyze
+from nca_interp.analysis.stimuli.base import Frame, Subject
+from nca_interp.analysis.stimuli.geometry import controls, patch_of_target, stencil
+from nca_interp.analysis.stimuli.streams import nca_frames, openers
+from nca_interp.data.nca.rows import Search, nca_rows
+from nca_interp.data.nca.rules import initial_cells, make_rules, rule_keys, simulate, tokens_to_frames, trajectory_keys
 from nca_interp.data.specs import NcaSpec
 from tests.analysis.models import attention_of, batch_of, planted_gpt2, random_patterns
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.loads import load_tables
+from nca_interp.analysis.causes.load_bearing import load_tables
 
 COLUMNS = [
     "run",

@@ -15,7 +15,7 @@ from synthetic_study import HEADS, LAYERS, NULL_95, write_study
 from test_report_browser import CHROMIUM, Visit, browser  # noqa: F401 the fixture
 
 from nca_interp.report.build import build_report
-from nca_interp.report.numbers import fixed
+from nca_interp.report.charts.numbers import fixed
 from nca_interp.report.tables import Exhibit, Tables
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium")

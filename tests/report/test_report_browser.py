@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nca_interp.report.raster import state_colors
+from nca_interp.report.charts.raster import state_colors
+from nca_interp.report.charts.theme import THEMES
 from nca_interp.report.tables import Tables
-from nca_interp.report.theme import THEMES
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium")

@@ -22,10 +22,12 @@ from synthetic_study import write_study
 
 from nca_interp import discover
 from nca_interp.base import UserError
-from nca_interp.report import charts, numbers, raster, render
+from nca_interp.report import render
 from nca_interp.report.build import build_report
-from nca_interp.report.cautions import cautions
+from nca_interp.report.charts import kinds as charts
+from nca_interp.report.charts import numbers, raster
 from nca_interp.report.page import Figure
+from nca_interp.report.sections.cautions import cautions
 from nca_interp.report.tables import Tables
 
 
@@ -319,7 +321,7 @@ def test_when_heads_appear_is_told_as_the_tables_have_it(report: Path, study: Pa
 
 
 def test_appearances_stand_where_they_were_planted(study: Path):
-    from nca_interp.report import emergence
+    from nca_interp.report.sections import emergence
 
     tables = Tables(study)
     placed = emergence._placed(tables, tables.emergence[tables.emergence.probe == "induction"])

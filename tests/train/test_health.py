@@ -11,8 +11,7 @@ from nca_interp.store import sha256_file
 from nca_interp.train import update as update_module
 from nca_interp.train.health import SKIPS_IN_A_ROW, WINDOW, Diverged, Health
 from nca_interp.train.loop import train
-
-from .conftest import make_run
+from tests.train.conftest import make_run
 
 
 def health(**changes):

@@ -16,9 +16,8 @@ from nca_interp.data.tokens import write_tokens
 from nca_interp.store import StudyDir, damage, read_json, sha256_file, write_json
 from nca_interp.train.guard import locked
 from nca_interp.train.loop import train
-
-from .conftest import SPEC, make_run
-from .killing import KILLED, Trap, start
+from tests.train.conftest import SPEC, make_run
+from tests.train.killing import KILLED, Trap, start
 
 EXACT = ("step", "tokens", "loss", "val_loss", "val_bpb", "grad_norm", "lr")
 

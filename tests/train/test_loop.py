@@ -17,8 +17,7 @@ from nca_interp.model.loss import IGNORE
 from nca_interp.store import damage, read_json
 from nca_interp.train.batches import to_tensors
 from nca_interp.train.loop import Diverged, train
-
-from .conftest import make_run
+from tests.train.conftest import make_run
 
 
 def test_a_run_leaves_what_it_promises(study):

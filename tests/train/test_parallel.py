@@ -21,8 +21,7 @@ from nca_interp.store import StudyDir, read_json, sha256_file
 from nca_interp.train.compiling import should_compile
 from nca_interp.train.loop import train
 from nca_interp.train.validate import validate
-
-from .conftest import SPEC, make_run, spawn
+from tests.train.conftest import SPEC, make_run, spawn
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 STEPS = 50

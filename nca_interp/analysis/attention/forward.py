@@ -1,0 +1,52 @@
+"""One forward pass of a stimulus, whose layers are handed to a sink, in slices that bound its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nca_interp.analysis.attention.kernel import FAST
+from nca_interp.analysis.attention.losses import token_losses
+from nca_interp.analysis.stimuli.base import Batch
+from nca_interp.base import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PASS_TOKENS = 2**12
+"""Tokens of a forward pass; a longer stimulus goes through in slices of whole sequences."""
+
+
+def slices(batch: Batch) -> list[Batch]:
+    """A stimulus in slices of whole sequences, each for one forward pass."""
+    rows, n = max(1, PASS_TOKENS // batch.length), len(batch.inputs)
+    if rows >= n:
+        return [batch]
+    if ("slices", rows) not in batch.memo:  # kept, for each keeps what is known of its tokens
+        batch.memo["slices", rows] = [batch.rows(start, min(n, start + rows)) for start in range(0, n, rows)]
+    kept: list[Batch] = batch.memo["slices", rows]
+    return kept
+
+
+def forward(
+    model: PreTrainedModel, part: Batch, sink: Any, loss: bool, wanted: Iterable[str], skipped: dict[str, str]
+) -> torch.Tensor:
+    """Run the backbone, and the head if its loss is wanted; returns the loss of each target [batch, position] (or nothing)."""
+    tokens = torch.from_numpy(np.asarray(part.inputs, dtype=np.int64)).to(model.device)
+    with torch.inference_mode():
+        try:
+            out = model.base_model(input_ids=tokens, use_cache=False, **({"score_sink": sink} if sink else {}))
+        except UserError as error:  # attention that is not causal softmax: refused by the attention function
+            skipped.update(dict.fromkeys(wanted, str(error)))
+            if not loss:
+                return torch.empty(0)
+            model.set_attn_implementation("eager")
+            out = model.base_model(input_ids=tokens, use_cache=False)
+            model.set_attn_implementation(FAST)
+    if not loss:
+        return torch.empty(0)
+    targets = torch.from_numpy(np.asarray(part.targets, dtype=np.int64)).to(model.device)
+    return token_losses(model, out, tokens, targets).cpu()

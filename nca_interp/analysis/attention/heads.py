@@ -1,0 +1,116 @@
+"""What single heads write: their outputs through output projection, final norm and unembedding to the logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from nca_interp.analysis.attention.kernel import Layer
+from nca_interp.analysis.attention.view import Attention
+from nca_interp.analysis.stimuli.base import Batch, NotApplicable
+
+PROJECTIONS = ("o_proj", "dense", "c_proj", "out_proj")
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+
+def child(module: torch.nn.Module, names: tuple[str, ...], what: str) -> torch.nn.Module:
+    """The first of the named parts that a module has; NotApplicable where it has none."""
+    for name in names:
+        part = getattr(module, name, None)
+        if isinstance(part, torch.nn.Module):
+            return part
+    raise NotApplicable(f"the {what} of {type(module).__name__} has none of the known names: {', '.join(names)}")
+
+
+def output_projection(module: torch.nn.Module, n_heads: int) -> torch.Tensor:
+    """W_O [head, d_head, d_model] in fp32 of an attention module; NotApplicable where heads are not side by side in it."""
+    part = child(module, PROJECTIONS, "output projection")
+    weight: Any = part.weight
+    weight = weight if type(part).__name__ == "Conv1D" else weight.T
+    if weight.shape[0] % n_heads:
+        raise NotApplicable(f"{type(module).__name__} does not project the outputs of its heads side by side")
+    return weight.detach().float().reshape(n_heads, -1, weight.shape[1])
+
+
+class Heads(Attention):
+    """Attention of one layer, and what each of its heads writes. `stimulus` must be repeated_tokens."""
+
+    def __init__(self, layer: Layer, stimulus: Batch, model: Any) -> None:
+        super().__init__(layer.query, layer.key, layer.lse, layer.rule, stimulus, layer.number)
+        self.output = layer.out.detach().float()
+        """[batch, head, position, d_head]: hook_z."""
+        self._module, self._model = layer.module, model
+        self._written: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def context(self) -> torch.Tensor:
+        """Different tokens of each sequence [batch, n]: the stimulus repeats one block, so every sequence has equally many."""
+        period = self.stimulus.period
+        if period is None:
+            raise ValueError("heads.context() needs a repeated_tokens stimulus")
+        return self.tokens[:, : self.stimulus.start + period]
+
+    def logits_on_context(self, queries: torch.Tensor) -> torch.Tensor:
+        """What each head writes at chosen queries (indices) to the logits of its context [batch, head, query, n].
+
+        The head's output alone goes through the output projection, the layer's own norm after attention (where the
+        family has one), the final norm (their biases removed) and the unembedding. RMSNorm and LayerNorm scale it by a
+        positive number for each query and head, which no share depends on.
+        """
+        key = tuple(queries.tolist())
+        if key not in self._written:  # small, and wanted again by the next probe
+            norms, projection, context = self._norms, self._projection, self.context()
+            unembed = self._model.get_output_embeddings().weight
+            zero = torch.zeros(1, 1, projection.shape[-1], dtype=unembed.dtype, device=unembed.device)
+            logits = []
+            for sequence in range(self.n_batch):
+                written = self.output[sequence, :, queries] @ projection
+                for norm in norms:
+                    written = (norm(written.to(unembed.dtype)) - norm(zero)).float()
+                logits.append(written @ unembed[context[sequence]].float().T)
+            self._written[key] = torch.stack(logits)
+        return self._written[key]
+
+    def share(self, tokens: torch.Tensor, queries: torch.Tensor, lowered: bool = False) -> torch.Tensor:
+        """Share of the raised (or lowered) logit that falls on given tokens [batch, head, query], a number for each.
+
+        tokens: [batch, 1 or head, query], one for each of the chosen `queries` (indices). Raised: above the mean over
+        the context's tokens; the share is 1 / n where the head raises none (writes nothing).
+        """
+        logits = self.logits_on_context(queries)
+        logits = logits - logits.mean(-1, keepdim=True)
+        change = (-logits if lowered else logits).clamp(min=0.0)
+        on_it = (change * (self.context()[:, None, None] == tokens[..., None])).sum(-1)
+        total = change.sum(-1)
+        return torch.where(total > 0, on_it / total.clamp(min=1e-30), 1.0 / logits.shape[-1])
+
+    def repeat_queries(self) -> torch.Tensor:
+        """Indices of the queries in the second and later repeats."""
+        return torch.as_tensor(self.stimulus.in_repeat(), device=self.output.device).nonzero()[:, 0]
+
+    def attended_tokens(self, queries: torch.Tensor) -> torch.Tensor:
+        """The token that each head attends to most at chosen queries [batch, head, query]."""
+        best = self.strongest()[:, :, queries]
+        return self.tokens[:, None].expand(-1, self.n_heads, -1).gather(2, best)
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """The stimulus [batch, position]."""
+        return torch.as_tensor(self.stimulus.inputs, device=self.output.device)
+
+    @property
+    def _projection(self) -> torch.Tensor:
+        """W_O [head, d_head, d_model]."""
+        weight = output_projection(self._module, self.n_heads)
+        if weight.shape[1] != self.output.shape[-1]:
+            raise NotApplicable(f"{type(self._module).__name__} does not project the outputs of its heads side by side")
+        return weight
+
+    @property
+    def _norms(self) -> list[torch.nn.Module]:
+        base = self._model.base_model
+        norms = [child(base, FINAL_NORMS, "final norm")]
+        layers: Any = getattr(base, "layers", None)
+        if layers is not None and hasattr(layers[self.layer], "post_feedforward_layernorm"):
+            norms.insert(0, layers[self.layer].post_attention_layernorm)  # Gemma 2, OLMo 2: a norm before the residual
+        return norms

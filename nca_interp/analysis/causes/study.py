@@ -1,0 +1,137 @@
+"""Causes of a study: the last checkpoint of each run, measured once and kept, and what runs that share weights have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nca_interp.analysis.cache import code_hash, keep, kept
+from nca_interp.analysis.causes.causes import COLUMNS, SETS, Scores, as_scores, as_table, causes, scoring_probes
+from nca_interp.analysis.causes.shared_heads import checkpoint_load
+from nca_interp.analysis.probing.cache import read_header
+from nca_interp.analysis.probing.engine import engine_hash
+from nca_interp.analysis.probing.table import read_table
+from nca_interp.analysis.records import Run
+from nca_interp.base import UserError
+from nca_interp.config import MODULES
+from nca_interp.discover import find
+from nca_interp.machine import device_type
+from nca_interp.store import RunDir, checkpoint_hash, damage
+
+CODE = (
+    "causes/ablation.py", "causes/causes.py", "causes/circuits.py", "causes/composition.py", "causes/effects.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
+    "causes/shared_heads.py",
+)  # fmt: skip
+"""Files of this package that decide a number, beside those of the probe engine."""
+BEHAVIOUR = ("in_context_learning", "repeated_token_gain")
+"""Probes whose numbers are metrics of an ablation."""
+ARGUMENTS: dict[str, Any] = {"how": "mean", "k": None, "sets": SETS}
+CROSS_STAGE = (("nca_loss", "own_loss"), ("own_loss", "own_loss"), ("repeated_token_loss", "repeated_token_loss"))
+"""A loss before the swap and one after it: do the same heads carry both?"""
+NUMBERS = ("value", "chance", "null_95", "sd", "full", "p")
+INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "worse", "from_layer", "from_head")
+
+
+def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
+    """Measure the last checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason.
+
+    Returns what went wrong: a damaged checkpoint.
+    """
+    step = run.steps()[-1]
+    checkpoint = run.checkpoint(step)
+    if problem := damage(checkpoint, quick=True):
+        return [f"{checkpoint}: damaged checkpoint, {problem}"]
+    made_from = _made_from(run, step, _probe_files(probes_folder))
+    if _kept(run, step, made_from) is None:
+        scores = _measured_scores(run, step, made_from)
+        try:
+            frame = causes(checkpoint, probes_folder=probes_folder, scores=scores, device=device_type(), **ARGUMENTS)
+        except UserError as error:
+            if damage(checkpoint):
+                return [str(error)]
+            frame = as_table([])
+            frame.attrs = {"skipped": [f"not measured: {error}"]}
+        keep(run.causes(step), frame, made_from)
+    return []
+
+
+def causes_table(runs: list[Run], probes_folder: Path | None = None) -> pd.DataFrame:
+    """What is kept of all runs (causes.COLUMNS), and for each that got all its weights from another (rows `cross_stage`)
+    whether the heads that carried the other's task carry its own."""
+    frames = _all_kept([run.dir for run in runs], probes_folder)
+    found = {run_id: frame for run_id, frame in frames.items() if frame is not None and len(frame)}
+    crossed = as_table([row for run in runs for row in _cross_stage(run, found)])
+    parts = [frame for frame in [*found.values(), crossed] if len(frame)]
+    for frame in parts:
+        frame.attrs = {}
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else crossed
+
+
+def outdated(runs: Iterable[RunDir], probes_folder: Path | None = None) -> list[str]:
+    """Runs whose causes were measured with other weights, code, probe files or arguments, and so stand in no table."""
+    return [run_id for run_id, frame in _all_kept(runs, probes_folder).items() if frame is None]
+
+
+def _all_kept(runs: Iterable[RunDir], probes_folder: Path | None) -> dict[str, pd.DataFrame | None]:
+    """By run, the causes of its last checkpoint; None where they are out of date."""
+    ends = [(run, run.steps()[-1]) for run in runs if run.steps()]
+    ends = [(run, step) for run, step in ends if run.causes(step).is_file()]
+    probes = _probe_files(probes_folder) if ends else {}
+    return {run.id: _kept(run, step, _made_from(run, step, probes)) for run, step in ends}
+
+
+def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
+    parent = run.config.parent
+    if (
+        run.config.stage != "pt"
+        or set(run.config.keep) != set(MODULES)
+        or parent not in found
+        or run.config.id not in found
+    ):
+        return
+    assert parent is not None
+    before, after = found[parent], found[run.config.id]
+    last = {name: after[name].iloc[0] for name in ("step", "tokens")}
+    for metric, by in CROSS_STAGE:
+        if metric in set(before["metric"]) and by in set(after["metric"]):
+            try:
+                load = checkpoint_load(before, after, metric, by)
+            except ValueError:  # fewer than three heads
+                continue
+            yield {
+                **run.identity, **last, "probe": "cross_stage", "metric": metric, "by": by, "value": load.rho, "p": load.p,
+                "n": load.n, "chance": 0.0, "unit": "Spearman correlation", "at": parent,
+            }  # fmt: skip
+
+
+def _probe_files(folder: Path | None) -> dict[str, dict[str, str]]:
+    """Hashes of the probe files that causes come from: of those that score heads, and of those that judge behaviour."""
+    return {
+        "scores": {name: d.sha256 for name, d in scoring_probes(folder).items()},
+        "behaviour": {name: find("probes", name).sha256 for name in BEHAVIOUR},
+    }
+
+
+def _made_from(run: RunDir, step: int, probes: dict[str, dict[str, str]]) -> dict[str, Any]:
+    checkpoint, code = checkpoint_hash(run.checkpoint(step)), code_hash(CODE)
+    return {"checkpoint": checkpoint, "engine": engine_hash(), "code": code, "probes": probes, "arguments": ARGUMENTS}
+
+
+def _measured_scores(run: RunDir, step: int, made_from: dict[str, Any]) -> Scores | None:
+    """Scores that the analysis of the probes kept of the same weights; None unless it has all of them by the same files."""
+    header, wanted = read_header(run.probes(step)), made_from["probes"]["scores"]
+    if header is None or any(header.get(part) != made_from[part] for part in ("engine", "checkpoint")):
+        return None
+    if any(header["probes"].get(name) != sha256 or name in header["problems"] for name, sha256 in wanted.items()):
+        return None
+    frame = read_table(run.probes(step))
+    rows: Any = frame[frame["probe"].isin(wanted)].to_dict("records")
+    return as_scores(rows)
+
+
+def _kept(run: RunDir, step: int, made_from: dict[str, Any]) -> pd.DataFrame | None:
+    frame = kept(run.causes(step), made_from, numbers=NUMBERS, integers=INTEGERS)
+    return None if frame is None else frame.astype(dict.fromkeys(INTEGERS, "Int64"))

@@ -1,0 +1,198 @@
+"""Comparisons over seeds of what happens over training: emergence between regimes, emergence and loss, persistence of heads.
+
+Emergence is known between two checkpoints only, so a ratio of two is known within bounds; the intervals here hold wherever
+inside the bounds the truth lies (docs/emergence.md). Exploration: nothing is corrected for the number of probes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from nca_interp.analysis.dynamics.emergence import Span, order_of, span_of
+from nca_interp.analysis.dynamics.threshold_crossing import Floats
+from nca_interp.analysis.verdicts.contrasts import SCRATCH, planned
+from nca_interp.analysis.verdicts.statistics import ALPHA, t_interval
+
+TIMING = [
+    "family", "domain", "stage", "probe", "treated", "control", "budget", "n", "effect", "low", "high", "earlier", "later",
+    "p", "verdict", "sentence",
+]  # fmt: skip
+BEND, SAME_SEED = "bend of the loss", "scratch of the same seed"
+BUDGETS = ("pt", "pt+ppt")
+ENOUGH = 3
+"""Seeds that a verdict takes: two can lie between the same checkpoints by chance."""
+TOO_FEW = f"no verdict (fewer than {ENOUGH} seeds)"
+UNINFORMATIVE = "no verdict (random weights pass the level)"
+NEVER = "never reached"
+
+
+class Bounded(NamedTuple):
+    """A mean over seeds of values known within bounds."""
+
+    n: int
+    effect: float
+    """Mean of the middles; NaN where a bound of any seed is infinite."""
+    low: float
+    high: float
+
+
+def timing_table(
+    roles: dict[str, str], runs: pd.DataFrame, emergence: pd.DataFrame, persistence: pd.DataFrame
+) -> pd.DataFrame:
+    """All comparisons (TIMING). `runs`: the table, whose `ppt_tokens` are spent before the swap."""
+    rows = [*_regimes(roles, runs, emergence), *_loss(emergence), *_persistence(persistence)]
+    return pd.DataFrame(rows, columns=TIMING)
+
+
+def bounded(spans: list[Span], grain: float = 0.0) -> Bounded:
+    """95 % bounds of the mean of values known within spans: from the lower t-bound of the low ends to the upper one of the
+    high ends; infinite where one seed's end is, and for one seed.
+
+    `grain`: the standard deviation over seeds is taken to be at least this, for values rounded to checkpoints.
+    """
+    ends = np.array(spans, dtype=float)
+    low, high = (_bound(ends[:, side], grain, side) for side in (0, 1))
+    effect = float(ends.mean()) if np.isfinite(ends).all() else math.nan
+    return Bounded(len(ends), effect, low, high)
+
+
+def _bound(values: Floats, grain: float, side: int) -> float:
+    sign, n = 2 * side - 1, len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return sign * math.inf
+    least = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * grain / math.sqrt(n)
+    half = max(t_interval(values).high - float(values.mean()), least)
+    return float(values.mean()) + sign * half
+
+
+def sign_p(earlier: int, later: int) -> float:
+    """Two-sided sign test over the seeds that decide; NaN where none does."""
+    decided = earlier + later
+    return float(stats.binomtest(earlier, decided).pvalue) if decided else math.nan
+
+
+def _regimes(roles: dict[str, str], runs: pd.DataFrame, emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Tokens to the emergence in language: each planned comparison of regimes, domain, probe and budget."""
+    language, before = (_records(emergence[emergence.stage == stage]) for stage in ("pt", "ppt"))
+    rows = {(r["domain"], r["probe"], r["regime"], r["seed"]): r for r in language}
+    parents = {(r["probe"], r["regime"], r["seed"]): r for r in before}
+    paid = dict(zip(runs.run, runs.ppt_tokens.astype(float), strict=True))
+    for item in planned(roles):
+        if item.family != "regime":
+            continue
+        for domain, probe in dict.fromkeys((r["domain"], r["probe"]) for r in language):
+            seeds = [s for (d, p, r, s) in rows if (d, p, r) == (domain, probe, item.treated)]
+            pairs = [
+                (rows[domain, probe, item.treated, s], other)
+                for s in sorted(seeds)
+                if (other := rows.get((domain, probe, item.control, s))) is not None
+            ]
+            for budget in BUDGETS if pairs else ():
+                spans = [
+                    (_spent(a, paid[a["run"]], parents, budget), _spent(b, paid[b["run"]], parents, budget))
+                    for a, b in pairs
+                ]
+                head = {
+                    "family": "regime", "domain": domain, "stage": "pt", "probe": probe, "treated": item.treated,
+                    "control": item.control, "budget": budget,
+                }  # fmt: skip
+                yield _judged(head, spans, _passed_by_chance(emergence, "pt", domain, probe))
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+
+
+def _spent(row: dict[str, Any], paid: float, parents: dict[Any, dict[str, Any]], budget: str) -> Span:
+    """Tokens of a budget at the emergence. With pre-pre-training, what is there at the swap emerged when it did before it."""
+    own = span_of(row)
+    if budget == "pt" or not paid:
+        return own
+    if row["state"] != "from start":
+        return Span(own.after + paid, own.by + paid)
+    parent = parents.get((row["probe"], row["regime"], row["seed"]))
+    found = span_of(parent) if parent is not None else Span(row["resolution"], paid)
+    return found if found.by < math.inf else Span(found.after, paid)
+
+
+def _loss(emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Emergence against the bend of the loss of the same run, for each regime, stage, domain and probe."""
+    known = emergence[emergence.bend.notna() & emergence.resolution.notna()]
+    for keys, rows in known.groupby(["domain", "stage", "regime", "probe"], sort=False):
+        domain, stage, regime, probe = map(str, keys)
+        records = _records(rows)
+        spans = [(span_of(row), Span(row["bend_low"], row["bend_high"])) for row in records]
+        head = {
+            "family": "loss", "domain": domain, "stage": stage, "probe": probe, "treated": regime, "control": BEND,
+            "budget": stage,
+        }  # fmt: skip
+        yield _judged(head, spans, _passed_by_chance(emergence, stage, domain, probe))
+
+
+def _passed_by_chance(emergence: pd.DataFrame, stage: str, domain: str, probe: str) -> bool:
+    """Whether a run that began with random weights is at the level before its first step."""
+    rows = emergence[(emergence.stage == stage) & (emergence.domain == domain) & (emergence.probe == probe)]
+    random = rows if stage == "ppt" else rows[rows.regime == SCRATCH]
+    return bool((random.state == "from start").any())
+
+
+def _judged(head: dict[str, Any], pairs: list[tuple[Span, Span]], by_chance: bool) -> dict[str, Any]:
+    """The row of one comparison of (treated, control) spans in tokens, in doublings."""
+    grain = math.sqrt(
+        float(np.mean([a.width**2 + b.width**2 for a, b in pairs])) / 12
+    )  # sd of rounding to a checkpoint
+    found = bounded([treated.doublings(control) for treated, control in pairs], grain)
+    earlier = sum(treated.by < control.after or treated.by == control.after < control.by for treated, control in pairs)
+    later = sum(control.by < treated.after or control.by == treated.after < treated.by for treated, control in pairs)
+    seen = [sum(span.by < math.inf for span in side) for side in zip(*pairs, strict=True)]
+    verdict = order_of(found.low, found.high)
+    if by_chance:
+        verdict = UNINFORMATIVE
+    elif not seen[0] and (head["control"] == BEND or not seen[1]):
+        verdict = NEVER
+    elif found.n < ENOUGH:
+        verdict = TOO_FEW
+    place = f" on {head['domain']}" if head["domain"] else ""
+    what = f"{head['probe']}{place}, {head['treated']} against {head['control']}, tokens of {head['budget']}: {verdict}"
+    if verdict == NEVER:
+        sentence = f"{what} in {found.n} seeds."
+    else:
+        ends = [f"{2**end:.3g}" if math.isfinite(end) else "unbounded" for end in (found.low, found.high)]
+        middle = f"{2**found.effect:.3g}" if math.isfinite(found.effect) else "an unknown number of"
+        sentence = (
+            f"{what}; {middle} times the tokens [{ends[0]}, {ends[1]}], earlier in {earlier} and later in {later} of {found.n} seeds, "
+            f"reached in {seen[0]}{'' if head['control'] == BEND else f' and {seen[1]}'}."
+        )
+    return {
+        **head, **found._asdict(), "earlier": earlier, "later": later, "p": sign_p(earlier, later), "verdict": verdict,
+        "sentence": sentence,
+    }  # fmt: skip
+
+
+def _persistence(persistence: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Do the same heads score high before the swap and at the end: correlation minus that of scratch of the same seed."""
+    known = persistence[persistence.rho.notna() & persistence.scratch_rho.notna()]
+    for keys, rows in known.groupby(["domain", "regime", "probe"], sort=False):
+        domain, regime, probe = map(str, keys)
+        values = (rows.rho - rows.scratch_rho).to_numpy(dtype=float)
+        found = bounded([Span(v, v) for v in values])
+        verdict = "persists" if found.low > 0 else "lost" if found.high < 0 else "inconclusive"
+        if found.n < ENOUGH:
+            verdict = TOO_FEW
+        above, below = int((values > 0).sum()), int((values < 0).sum())
+        sentence = (
+            f"{probe} on {domain}, heads of {regime} at the end of pre-pre-training and of training: {verdict}; rank correlation "
+            f"{rows.rho.mean():+.2f}, of {SAME_SEED} {rows.scratch_rho.mean():+.2f}, difference {found.effect:+.2f} "
+            f"[{found.low:+.2f}, {found.high:+.2f}], n = {found.n}."
+        )
+        yield {
+            "family": "persistence", "domain": domain, "stage": "pt", "probe": probe, "treated": regime, "control": SAME_SEED,
+            **found._asdict(), "earlier": below, "later": above, "p": sign_p(below, above), "verdict": verdict,
+            "sentence": sentence,
+        }  # fmt: skip

@@ -1,0 +1,143 @@
+"""When heads and abilities appear in a run, and how that lies to the bend of its loss curve (docs/emergence.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nca_interp.analysis.dynamics.threshold_crossing import NO_BEND, Bend, bend, crossing
+from nca_interp.analysis.inference.inference import GAP
+from nca_interp.analysis.records import Run
+
+EMERGENCE = [
+    "run", "regime", "domain", "seed", "stage", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens",
+    "first", "last", "highest", "checkpoints", "resolution", "bend", "bend_low", "bend_high", "distance_low", "distance_high", "order",
+]  # fmt: skip
+BEHAVIOUR = {"repeated_token_gain": (0.5, 1), "in_context_learning": (-0.2, -1)}
+"""Level in nats a token of the probes of behaviour, and 1 where more, -1 where less is better. Half of the 0.4 nats that
+Olsson et al. 2022 (arXiv 2209.11895) find after the heads have formed; a gain that no random model comes near."""
+INFERENCE = "rule_inference"
+"""Named like a probe: the lower end of the interval by which the accuracy on new NCA rules is above every rival (level 0)."""
+NEAR = 1.0
+"""Doublings of tokens within which emergence and bend are called together."""
+
+
+class Series(NamedTuple):
+    """A curve of one run and probe with the level that counts as there."""
+
+    probe: str
+    steps: list[int]
+    tokens: list[float]
+    values: list[float]
+    level: float
+    sign: int
+    """1 where more is better, -1 where less is."""
+
+
+class Span(NamedTuple):
+    """Tokens after which and by which something happened; by is infinite where it was never seen."""
+
+    after: float
+    by: float
+
+    def at_least(self, tokens: float) -> Span:
+        """The same where everything that happened before the first checkpoint after the start counts as happening there."""
+        return Span(max(self.after, tokens), max(self.by, tokens))
+
+    def doublings(self, base: Span) -> Span:
+        """Bounds of log2(this / base) in tokens, both above zero; infinite where either was never seen."""
+        low = -math.inf if base.by == math.inf else math.log2(self.after / base.by)
+        return Span(low, math.inf if self.by == math.inf else math.log2(self.by / base.after))
+
+    @property
+    def width(self) -> float:
+        """Doublings of tokens between the two checkpoints; 0 where it was never seen."""
+        return 0.0 if self.by == math.inf else math.log2(self.by / self.after)
+
+
+def emergence_table(
+    runs: list[Run], probes: pd.DataFrame, learning: pd.DataFrame, hits: dict[str, float]
+) -> pd.DataFrame:
+    """A row (EMERGENCE) for each finished run and each of its probes that names a kind of head or a behaviour.
+
+    `hits`: probe -> threshold of a head of its kind; `learning`: the table of that name (rule inference over training).
+    """
+    rows = []
+    scored, courses = dict(list(probes.groupby("run"))), dict(list(learning.groupby("run")))
+    for run in runs:
+        name = run.config.id
+        if not run.done or (name not in scored and name not in courses):
+            continue
+        turn = loss_bend(run)
+        for series in _series(scored.get(name), courses.get(name), hits):
+            rows.append({**run.identity, "probe": series.probe, **_emergence(series, turn)})
+    return pd.DataFrame(rows, columns=EMERGENCE)
+
+
+def loss_bend(run: Run) -> Bend:
+    """The bend of a run's training loss; NO_BEND where there is none."""
+    known = [(row["tokens"], row["loss"]) for row in run.rows if row.get("loss") is not None and row["tokens"] > 0]
+    return bend(*zip(*known, strict=True)) if known else NO_BEND
+
+
+def level_of(rows: pd.DataFrame, threshold: float) -> float:
+    """The level of a probe: its threshold, or what randomly initialised models reach (null_95) where that is higher."""
+    null = rows.null_95.astype(float).max()
+    return threshold if math.isnan(null) else max(threshold, float(null))
+
+
+def _series(scored: pd.DataFrame | None, course: pd.DataFrame | None, hits: dict[str, float]) -> Iterator[Series]:
+    for probe, rows in [] if scored is None else scored[scored.value.notna()].groupby("probe", sort=True):
+        heads, name = rows["head"].notna().any(), str(probe)
+        if heads and name in hits:
+            level, sign = level_of(rows, hits[name]), 1
+        elif not heads and name in BEHAVIOUR:
+            threshold, sign = BEHAVIOUR[name]
+            level = level_of(rows, threshold) if sign > 0 else threshold
+        else:
+            continue
+        best = rows.groupby(["step", "tokens"]).value.agg("max" if sign > 0 else "min").reset_index()
+        yield _of(name, best, level, sign)
+    if course is not None:
+        gaps = course[(course.quantity == GAP) & course.low.notna()]
+        if len(gaps):
+            yield _of(INFERENCE, gaps.assign(value=gaps.low), 0.0, 1)
+
+
+def _of(probe: str, rows: pd.DataFrame, level: float, sign: int) -> Series:
+    rows = rows.sort_values("step")
+    steps, tokens, values = (rows[c].tolist() for c in ("step", "tokens", "value"))
+    return Series(probe, steps, [float(t) for t in tokens], [float(v) for v in values], level, sign)
+
+
+def _emergence(series: Series, turn: Bend) -> dict[str, Any]:
+    values = np.array(series.values)
+    found = crossing(series.sign * values, series.sign * series.level)
+    row: dict[str, Any] = {"level": series.level, "state": found.state}
+    for end, index in (("after", found.after), ("by", found.by)):
+        row[f"{end}_step"] = None if index is None else series.steps[index]
+        row[f"{end}_tokens"] = None if index is None else series.tokens[index]
+    row |= {"first": values[0], "last": values[-1], "highest": (series.sign * values).max() * series.sign}
+    row |= {"checkpoints": len(values), "resolution": next((t for t in series.tokens if t > 0), None)}
+    row |= {"bend": turn.at, "bend_low": turn.low, "bend_high": turn.high}
+    if not math.isnan(turn.at) and row["resolution"] is not None:
+        distance = span_of(row).doublings(Span(turn.low, turn.high))
+        row |= {"distance_low": distance.after, "distance_high": distance.by, "order": order_of(*distance)}
+    return row
+
+
+def span_of(row: Mapping[str, Any]) -> Span:
+    """When the probe of a row of the table emerged, at least its `resolution`."""
+    after, by = (row[name] for name in ("after_tokens", "by_tokens"))
+    return Span(0.0 if pd.isna(after) else after, math.inf if pd.isna(by) else by).at_least(row["resolution"])
+
+
+def order_of(low: float, high: float) -> str:
+    """together (bounds of the distance within a factor of two), earlier or later (they exclude zero), or inconclusive."""
+    if low >= -NEAR and high <= NEAR:
+        return "together"
+    return "earlier" if high < 0 else "later" if low > 0 else "inconclusive"

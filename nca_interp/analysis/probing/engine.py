@@ -1,0 +1,184 @@
+"""Every probe on every head of a checkpoint: one forward pass a stimulus, reduced while it runs.
+
+`analyze` takes any Hugging Face causal language model; `analyze_run` measures all checkpoints of a run, skips what was
+measured with the same weights, probe file and engine, and recomputes a changed probe alone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from nca_interp.analysis.cache import code_hash
+from nca_interp.analysis.probing.cache import Refreshed, refresh
+from nca_interp.analysis.probing.measure import ENGINE_CODE, Measured, Measurer, open_scored
+from nca_interp.analysis.probing.null import add_null, like
+from nca_interp.analysis.probing.table import COLUMNS as COLUMNS
+from nca_interp.analysis.probing.table import read_table as read_table
+from nca_interp.analysis.probing.table import table
+from nca_interp.analysis.probing.table import write_table as write_table
+from nca_interp.analysis.records import CHECKPOINT
+from nca_interp.analysis.stimuli.source import Source, unchanged
+from nca_interp.analysis.stimuli.subject import describe
+from nca_interp.base import UserError
+from nca_interp.config import suggest
+from nca_interp.discover import Definition, load
+from nca_interp.machine import package_versions
+from nca_interp.store import RunDir, checkpoint_hash
+
+
+class RunAnalysis(NamedTuple):
+    """What `analyze_run` did."""
+
+    computed: int
+    """Checkpoints of which at least one probe was measured."""
+    reused: int
+    """Checkpoints with nothing to do."""
+    problems: list[str]
+    """Probes that failed, with file and line."""
+    skipped: list[dict[str, Any]]
+    """Probes that do not apply, with the reason: {step, probe, reason}."""
+
+
+def analyze(
+    checkpoint: Path | str,
+    probes: Iterable[str] | None = None,
+    *,
+    probes_folder: Path | str | None = None,
+    tokens: Path | str | None = None,
+    tokenizer: Path | str | None = None,
+    random: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> pd.DataFrame:
+    """Tidy table of all `probes` (default: every one found) on one checkpoint, columns as in docs/tables.md.
+
+    `checkpoint`: a Hugging Face directory, or `org/name[@revision]` of the hub where there is a network. Natural text
+    comes from `tokens` (a token directory) or, for models of others, from an English text in the tokens of `tokenizer`
+    (default: the checkpoint's own). `random`: measure this many randomly initialised models of the same configuration
+    too, and give for each probe the 95th percentile of their heads (null_95; five or more are advised) and whether a
+    head is a hit: above its probe's threshold and above null_95. `dtype`: float32, bfloat16 or float16 of the weights;
+    statistics are fp32 in any case.
+
+    `attrs`: "problems", probes that failed (file, line and reason; also a warning each), "skipped", those that do not
+    apply, and "provenance": checkpoint and its SHA-256, each probe's file, hash and stimulus, engine, versions. Raises
+    UserError for a checkpoint that cannot be opened or changes while it is read, an unknown probe, a probe asked for by
+    name that does not apply, and where no probe applies at all.
+    """
+    names = None if probes is None else list(probes)
+    definitions, load_problems = choose(names, _path(probes_folder))
+    measurer = Measurer(definitions)
+    source = Source.find(checkpoint)
+    measured = _measure(source.directory, measurer, _path(tokens), _path(tokenizer), random, device, dtype)
+    if measured.skipped and (names is not None or not (measured.rows or measured.problems)):
+        name, reason = next(iter(measured.skipped.items()))
+        raise UserError(f"{checkpoint}: probe {name} does not apply: {reason}")
+    frame = table(measured.rows)
+    frame.attrs = {
+        "problems": [*load_problems, *measured.problems.values()],
+        "skipped": [f"{name}: {reason}" for name, reason in measured.skipped.items()],
+        "provenance": {
+            "checkpoint": str(checkpoint),
+            "checkpoint_sha256": source.sha256(),
+            "engine": engine_hash(),
+            "random": random,
+            "device": device,
+            "dtype": dtype,
+            "probes": {
+                name: {"file": d.path.name, "sha256": d.sha256, "stimulus": d.value.stimulus.args}
+                for name, d in definitions.items()
+            },
+            "versions": package_versions(),
+        },
+    }
+    for problem in frame.attrs["problems"]:
+        warnings.warn(problem, stacklevel=2)
+    return frame
+
+
+def analyze_run(
+    run_dir: RunDir,
+    *,
+    probes: Iterable[str] | None = None,
+    probes_folder: Path | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> RunAnalysis:
+    """Measure every checkpoint of a run into probes/step-XXXXXXXX.csv, with step-XXXXXXXX.json saying from what.
+
+    A checkpoint is done when its manifest, the probe files and the engine are those recorded. `on_step(done, total)` is
+    called after each. A damaged checkpoint is a problem of the run, the others are measured.
+    """
+    definitions, problems = choose(None if probes is None else list(probes), probes_folder)
+    measurer = Measurer(definitions)
+    steps, computed, skipped = run_dir.steps(), 0, []
+    for index, step in enumerate(steps):
+        try:
+            changed, header = _analyze_step(run_dir, step, measurer)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        computed += changed
+        problems += [p for p in header["problems"].values() if p not in problems]
+        skipped += [{"step": step, "probe": name, "reason": reason} for name, reason in header["skipped"].items()]
+        if on_step is not None:
+            on_step(index + 1, len(steps))
+    return RunAnalysis(computed, len(steps) - computed, problems, skipped)
+
+
+def _analyze_step(run_dir: RunDir, step: int, measurer: Measurer) -> Refreshed:
+    directory = run_dir.checkpoint(step)
+    made_from = {"engine": engine_hash(), "checkpoint": checkpoint_hash(directory)}
+    return refresh(run_dir.probes(step), measurer, made_from, lambda missing: _measure(directory, missing))
+
+
+def _measure(
+    directory: Path,
+    measurer: Measurer,
+    tokens: Path | None = None,
+    tokenizer: Path | None = None,
+    random: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Measured:
+    """Rows of one checkpoint, each with the checkpoint's identity."""
+    from nca_interp.model.checkpoint import read_provenance
+
+    with unchanged(directory):
+        model = open_scored(directory, device, dtype)
+        provenance = read_provenance(directory)
+        subject = describe(directory, model.config, provenance, tokens, tokenizer)
+        measured = measurer.measure(model, subject)
+    if random:
+        add_null(measured, measurer, like(model, random), subject)
+    identity = {key: provenance.get(key) for key in CHECKPOINT}
+    identity["run"] = identity["run"] or directory.resolve().name
+    return measured._replace(rows=[{**identity, **row} for row in measured.rows])
+
+
+def choose(names: list[str] | None, folder: Path | None) -> tuple[dict[str, Definition], list[str]]:
+    """Probe definitions by name (None: all that load) and the problems of files that do not load.
+
+    Raises UserError for an unknown name, or one whose file does not load.
+    """
+    problems: list[str] = []
+    found = load("probes", folder, problems.append)
+    if names is None:
+        return dict(sorted(found.items())), problems
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        broken = f"; these files do not load: {'; '.join(problems)}" if problems else ""
+        raise UserError(f"unknown probe {unknown[0]!r}{suggest(unknown[0], found)}{broken}")
+    return {name: found[name] for name in names}, []
+
+
+def engine_hash() -> str:
+    """Hash of the code that makes the numbers: results of another engine are measured again."""
+    return code_hash(ENGINE_CODE)
+
+
+def _path(value: Path | str | None) -> Path | None:
+    return None if value is None else Path(value)

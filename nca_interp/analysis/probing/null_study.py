@@ -1,0 +1,156 @@
+"""The null of a study: what randomly initialised models score on the stimuli of each token source, measured once for all
+checkpoints that it fits, kept, and joined to their probes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nca_interp.analysis.cache import code_hash
+from nca_interp.analysis.causes.causes import TOP_SHARE
+from nca_interp.analysis.probing.cache import read_header, refresh
+from nca_interp.analysis.probing.engine import COLUMNS, choose, engine_hash
+from nca_interp.analysis.probing.measure import Measured, Measurer
+from nca_interp.analysis.probing.null import PERCENTILE, random_models
+from nca_interp.analysis.probing.table import read_table
+from nca_interp.analysis.records import CHECKPOINT, Run
+from nca_interp.analysis.verdicts.statistics import benjamini_hochberg
+from nca_interp.base import digest
+from nca_interp.data.tokens import TokenMeta
+from nca_interp.machine import device_type
+from nca_interp.store import RunDir, StudyDir, read_json
+
+HITS = [
+    *CHECKPOINT, "probe", "heads", "models", "threshold", "null_95", "best", "top_mean", "hits", "hits_fdr", "fdr_least",
+]  # fmt: skip
+FDR = 0.05
+"""False discovery rate of `hits_fdr`."""
+
+
+class Null(NamedTuple):
+    """What randomly initialised models score."""
+
+    values: dict[str, np.ndarray]
+    """Of each probe, the values of all heads of all models; of a probe of the whole model, one a model."""
+    header: dict[str, Any]
+    """What it was measured by: engine, probes (hash of each file), thresholds, models."""
+
+    def fits(self, measured: dict[str, Any], probe: str) -> bool:
+        """Whether a probe was measured here by the same file and engine as where `measured` is the header."""
+        same = (self.header["engine"], self.header["probes"].get(probe))
+        return probe in self.values and same == (measured["engine"], measured["probes"].get(probe))
+
+
+def null_of_run(study: StudyDir, run: RunDir, models: int, probes_folder: Path | None = None) -> list[str]:
+    """Measure `models` randomly initialised models of a run's architecture on its stimuli, unless as many have been.
+
+    Kept in nulls/KEY.csv, a table of probes whose `seed` numbers the models, for all runs of the same `null_key`.
+    Returns what went wrong.
+    """
+    definitions, problems = choose(None, probes_folder)
+    directory = run.checkpoint(run.steps()[-1])
+    meta = TokenMeta.model_validate(read_json(study.path / read_json(run.config)["tokens"] / "meta.json"))
+    path = study.null(null_key(directory, meta))
+    n = max(models, (read_header(path) or {}).get("models", 0))
+    made_from = {"engine": engine_hash(), "drawn": code_hash(("probing/null.py",)), "models": n}
+    done = refresh(path, Measurer(definitions), made_from, lambda missing: _measure(directory, missing, n))
+    return [*problems, *done.header["problems"].values()]
+
+
+def null_key(checkpoint: Path, meta: TokenMeta) -> str:
+    """What decides a null beside probes and engine: the architecture of a checkpoint and the tokens that stimuli are made of."""
+    config = {k: v for k, v in read_json(checkpoint / "config.json").items() if k != "transformers_version"}
+    return digest([config, meta.spec, meta.vocab_size, meta.sha256], 16)
+
+
+def _measure(directory: Path, measurer: Measurer, models: int) -> Measured:
+    from nca_interp.analysis.attention.kernel import register
+    from nca_interp.analysis.stimuli.subject import describe
+    from nca_interp.model.checkpoint import load_config, read_provenance
+
+    config = load_config(directory)
+    subject = describe(directory, config, read_provenance(directory))
+    result = Measured([], {}, {})
+    for seed, model in enumerate(random_models(config, models, register(), config.dtype, device_type())):
+        found = measurer.measure(model, subject)
+        result.rows.extend({"run": f"random.{seed}", "seed": seed, **row} for row in found.rows)
+        result.problems.update(found.problems)
+        result.skipped.update(found.skipped)
+    return result
+
+
+def probe_tables(study: StudyDir, runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """Tables `probes` (all rows kept, with `null_95` and `hit` where the null was measured) and `hits` (HITS)."""
+    frames, hits, nulls = [], [], {}
+    for run in runs:
+        measured = [path for step in run.dir.steps() if (path := run.dir.probes(step)).is_file()]
+        if not measured:
+            continue
+        key = null_key(run.dir.checkpoint(run.dir.steps()[-1]), run.meta)
+        if key not in nulls:
+            nulls[key] = read_null(study.null(key))
+        for path in measured:
+            frame, header = read_table(path), read_header(path)
+            if (null := nulls[key]) is not None and header is not None:
+                frame = _joined(frame, header, null)
+                hits += _hits(frame, null)
+            if len(frame):
+                frames.append(frame)
+    return {
+        "probes": pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS),
+        "hits": pd.DataFrame(hits, columns=HITS),
+    }
+
+
+def read_null(path: Path) -> Null | None:
+    """A kept null; None where none was measured."""
+    header = read_header(path)
+    if header is None:
+        return None
+    values = {str(name): np.sort(part["value"].to_numpy(float)) for name, part in read_table(path).groupby("probe")}
+    return Null(values, header)
+
+
+def _joined(frame: pd.DataFrame, header: dict[str, Any], null: Null) -> pd.DataFrame:
+    """The probes of a checkpoint with `null_95` and `hit` (as null.add_null) where probe and engine are those of the null."""
+    levels = {name: float(np.percentile(v, PERCENTILE)) for name, v in null.values.items() if null.fits(header, name)}
+    least = {
+        name: max(t, levels[name]) for name, t in null.header["thresholds"].items() if t is not None and name in levels
+    }
+    frame["null_95"] = frame["probe"].map(levels).astype(float)
+    bar = frame["probe"].map(least).astype(float)
+    frame["hit"] = (frame["value"] > bar).astype("Int64").where(bar.notna())
+    return frame
+
+
+def _hits(frame: pd.DataFrame, null: Null) -> list[dict[str, Any]]:
+    """One row for each probe of a checkpoint that names a kind of head: how many there are."""
+    rows = []
+    for name, part in frame[frame["hit"].notna() & frame["head"].notna()].groupby("probe", sort=False):
+        values, drawn = part["value"].to_numpy(float), null.values[str(name)]
+        threshold, first = null.header["thresholds"][name], part.iloc[0]
+        found = significant(values, drawn) & (values > threshold)
+        top = np.sort(values)[-max(1, math.ceil(TOP_SHARE * len(values))) :]
+        rows.append({
+            **{key: first[key] for key in CHECKPOINT}, "probe": name, "heads": len(values), "models": null.header["models"],
+            "threshold": threshold, "null_95": first["null_95"], "best": values.max(), "top_mean": top.mean(),
+            "hits": int(part["hit"].sum()), "hits_fdr": int(found.sum()), "fdr_least": fdr_least(len(values), len(drawn)),
+        })  # fmt: skip
+    return rows
+
+
+def significant(values: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Which heads' `values` lie above the null at a false discovery rate of FDR (Benjamini and Hochberg), where a head's
+    p = (1 + #{null >= value}) / (1 + #null) with the heads of all layers and models as one null, ascending."""
+    p = (1 + len(null) - np.searchsorted(null, values, side="left")) / (1 + len(null))
+    return np.array(benjamini_hochberg(p)) <= FDR
+
+
+def fdr_least(heads: int, drawn: int) -> int:
+    """The smallest number of heads that `significant` can find: fewer, even above the whole null of `drawn` values, have
+    too large a p; above `heads` where it can find none."""
+    return math.ceil(heads / (FDR * (1 + drawn)))

@@ -1,0 +1,195 @@
+"""What a viewer needs from checkpoints: the attention of every head on real sequences, one NCA trajectory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nca_interp.analysis.attention.kernel import FAST, Layer, register
+from nca_interp.analysis.attention.view import Attention
+from nca_interp.analysis.records import Run
+from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
+from nca_interp.analysis.stimuli.subject import describe
+from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
+from nca_interp.base import UserError
+from nca_interp.config import Study
+from nca_interp.model.checkpoint import load_model, read_provenance
+from nca_interp.store import StudyDir, write_json
+
+LONGEST = 128
+"""Tokens of an exported pattern."""
+WHOLE = 32
+"""Heads whose whole pattern is exported, for each checkpoint and sequence: some 7 kB each in a page. A model that has no
+more heads shows them all, another the highest of each probe."""
+SIDE = 32
+"""Largest side of a thumbnail."""
+THUMBNAIL_CELLS = 160_000
+"""Cells of all thumbnails of one checkpoint on one sequence: 156 heads of 32 x 32, 384 of 20 x 20."""
+
+
+class Exhibit(NamedTuple):
+    """Every head of one checkpoint on one sequence."""
+
+    entry: dict[str, Any]
+    """key, run, regime, domain, seed, stage, step, shown (what the sequence is), tokens (text of each), whole (places
+    [layer, head] of `patterns`, in their order)."""
+    thumbnails: np.ndarray
+    """float16 [layer, head, side, side]: largest attention in each block of queries and keys."""
+    patterns: np.ndarray
+    """float16 [one of `whole`, query, key]."""
+
+
+def export_patterns(
+    directory: Path, scores: pd.DataFrame, sequences: dict[str, Stimulus] | None = None
+) -> list[Exhibit]:
+    """All heads of a checkpoint on the first row of each sequence that it can take (default: random tokens twice, and a
+    validation row). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole."""
+    provenance = read_provenance(directory)
+    model = load_model(directory, attn=register())
+    subject = describe(directory, model.config, provenance)
+    who = {key: provenance.get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}
+    exhibits: list[Exhibit] = []
+    for shown, stimulus in (sequences or default_sequences()).items():
+        try:
+            batch = stimulus.build(subject)
+        except NotApplicable:
+            continue
+        maps = _maps(model, Batch(batch.inputs[:1, :LONGEST], batch.targets[:1, :LONGEST]))
+        whole = notable(scores, maps.shape[0], maps.shape[1])
+        entry = {
+            "key": f"{who['run']}-{len(exhibits)}".replace(".", "-"), **who, "shown": shown,
+            "tokens": _labels(directory, batch.inputs[0, : maps.shape[-1]], subject), "whole": [list(w) for w in whole],
+        }  # fmt: skip
+        patterns = np.stack([maps[place] for place in whole])
+        exhibits.append(Exhibit(entry, thumbnails(maps), patterns))
+    return exhibits
+
+
+def default_sequences() -> dict[str, Stimulus]:
+    """What a model of language is shown."""
+    return {"random tokens twice": repeated_tokens(sequences=2), "a validation row": natural(sequences=2)}
+
+
+def notable(scores: pd.DataFrame, n_layers: int, n_heads: int, limit: int = WHOLE) -> list[tuple[int, int]]:
+    """At most `limit` places (layer, head): all heads if they are no more, else the highest of each probe, then the second of
+    each, and so on; sorted."""
+    everything = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    if len(everything) <= limit:
+        return everything
+    rows = scores[scores["head"].notna() & scores.value.notna()].sort_values("value", ascending=False, kind="stable")
+    position = rows.groupby("probe", sort=False).cumcount()
+    ordered = rows.assign(position=position).sort_values(["position", "probe"], kind="stable")
+    places = dict.fromkeys((int(layer), int(head)) for layer, head in zip(ordered.layer, ordered["head"], strict=True))
+    return sorted([*dict.fromkeys([*places, *everything])][:limit])
+
+
+def thumbnails(maps: np.ndarray) -> np.ndarray:
+    """[layer, head, query, key] -> [layer, head, side, side]: the largest value of each block, so that a thin line stays."""
+    heads, length = maps.shape[0] * maps.shape[1], maps.shape[-1]
+    side = min(SIDE, length, max(8, math.isqrt(THUMBNAIL_CELLS // heads)))
+    edges = np.arange(side) * length // side
+    return np.maximum.reduceat(np.maximum.reduceat(maps, edges, axis=-1), edges, axis=-2)
+
+
+def _maps(model: Any, one: Batch) -> np.ndarray:
+    """Attention of every head on one sequence: float16 [layer, head, query, key]."""
+    found: dict[int, np.ndarray] = {}
+
+    def sink(handed: Layer) -> None:
+        found[handed.number] = Attention.of(handed, one).corner(one.length)[0].cpu().numpy().astype(np.float16)
+
+    with torch.inference_mode():
+        model.base_model(input_ids=torch.from_numpy(one.inputs), use_cache=False, score_sink=sink)
+    assert found, f"{FAST} was not called"
+    return np.stack([found[layer] for layer in sorted(found)])
+
+
+def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:
+    """Text of each token where there is a tokenizer, else its number; NCA delimiters by name."""
+    file = directory / "tokenizer.json"
+    if file.is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(file))
+        return [tokenizer.decode([int(t)], skip_special_tokens=False) for t in tokens]
+    names = {}
+    if (subject.spec or {}).get("kind") == "nca":
+        names = {subject.vocab_size - 2: "<grid>", subject.vocab_size - 1: "</grid>"}
+    return [names.get(int(t), str(int(t))) for t in tokens]
+
+
+def write_patterns(
+    directory: StudyDir, study: Study, runs: list[Run], roles: dict[str, str], probes: pd.DataFrame
+) -> None:
+    """patterns.npz and patterns.json of a study (docs/tables.md); both are removed where there is nothing to show. `roles`: of
+    every regime; `probes`: the whole probes table."""
+    arrays: dict[str, np.ndarray] = {}
+    entries: list[dict[str, Any]] = []
+    for run, sequences in _exhibited(study, runs, roles):
+        step = run.dir.steps()[-1]
+        scores = probes[(probes.run == run.config.id) & (probes.step == step)]
+        for shown in export_patterns(run.dir.checkpoint(step), scores, sequences) if len(scores) else []:
+            key = shown.entry["key"]
+            arrays |= {f"{key}-thumbnails": shown.thumbnails, f"{key}-whole": shown.patterns}
+            entries.append(shown.entry)
+    path, temporary = directory.tables / "patterns.npz", directory.tables / f".tmp-patterns-{os.getpid()}.npz"
+    if not entries:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        return
+    try:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), entries)
+
+
+def _exhibited(
+    study: Study, runs: list[Run], roles: dict[str, str]
+) -> Iterator[tuple[Run, dict[str, Stimulus] | None]]:
+    """Finished runs of seed 0 whose heads are shown, and on what (None: as a model of language): the regime that the study is
+    about and scratch after pre-training on the first domain, and the former after pre-pre-training on its own data."""
+    done: dict[tuple[str, str | None, str | None], Run] = {
+        (r.config.stage, r.config.regime, r.config.domain): r for r in runs if r.done and r.config.seed == 0
+    }
+    first = primary(roles)
+    for regime in (first, SCRATCH):
+        if (run := done.get(("pt", regime, study.domains[0].name))) is not None:
+            yield run, None
+    if (before := done.get(("ppt", first, None))) is not None:
+        yield before, {"its own synthetic data": natural(sequences=2)}
+
+
+def export_trajectory(tokens_dir: Path, label: str) -> dict[str, Any] | None:
+    """Frames and tokens of the first validation row of an NCA token file (the rule of median activity among 32)."""
+    from nca_interp.data.complexity.gzip_score import gzip_ratio
+    from nca_interp.data.nca.rules import tokens_to_frames
+    from nca_interp.data.specs import NcaSpec
+    from nca_interp.data.tokens import TokenFile
+
+    try:
+        file = TokenFile.open(tokens_dir, verify=False)
+    except UserError:
+        return None
+    if file.meta.spec.get("kind") != "nca":
+        return None
+    spec = NcaSpec.model_validate(file.meta.spec)
+    rows = np.asarray(file.val[:32], dtype=np.int64)
+    frames = [tokens_to_frames(spec, row) for row in rows]
+    activity = [float((f[1:] != f[:-1]).mean()) for f in frames]
+    chosen = int(np.argsort(activity)[len(activity) // 2])
+    tokens = rows[chosen][: len(frames[chosen]) * spec.tokens_per_frame].reshape(-1, spec.tokens_per_frame)
+    stored = np.dtype(file.meta.dtype).newbyteorder("<")
+    return {
+        "label": label, "n_states": spec.n_states, "grid": spec.grid, "patch": spec.patch, "tau": spec.tau,
+        "frames": frames[chosen].tolist(), "tokens": tokens.tolist(), "gzip_ratio": gzip_ratio(rows[chosen].astype(stored).tobytes()),
+        "description": f"{file.meta.description}. Of {len(rows)} validation rows the one with the median share of changing cells.",
+    }  # fmt: skip

@@ -1,0 +1,190 @@
+"""The command line: each command loads, calls, and prints where the result lies. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nca_interp.cli.analyze import analyze
+from nca_interp.cli.data import data
+from nca_interp.cli.match import match
+from nca_interp.cli.plan import (
+    Probes,
+    Threads,
+    Workers,
+    execute_on,
+    fail,
+    resolve,
+    run_plan,
+    write_report,
+    write_tables,
+)
+from nca_interp.errors import RunFailed, UserError
+
+app = typer.Typer(
+    name="nca-interp",
+    help="Does pre-pre-training on synthetic data help a language model, and which parts of the network carry it?",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    epilog="Example: nca-interp demo; nca-interp train laptop --dry-run; nca-interp analyze --checkpoint DIR",
+)
+app.add_typer(data, name="data")
+app.command()(match)
+app.command()(analyze)
+OUT = Path("runs/out")
+
+Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def main() -> None:
+    """Entry point: turn the project's own errors into one message and the documented exit code."""
+    try:
+        app()
+    except UserError as error:
+        fail(str(error), 2)
+    except RunFailed as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+
+
+@app.command()
+def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None:
+    """Train, analyse and report the demonstration study: minutes on two CPU cores. Finished parts are reused."""
+    from nca_interp.engine.plan import headline, measurements
+
+    study, plan = resolve("demo", None, None, None, None, analyze=True)
+    plan.jobs.extend(measurements(headline(plan), ["causes"], to_train=True))
+    folder = out or OUT / study.name
+    code = run_plan(folder, study, plan, workers, threads)
+    write_tables(folder, None)
+    write_report(folder)
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    run: Annotated[str, typer.Argument(help="Recipe, e.g. demo, laptop, gpu (see: nca-interp list).")],
+    regime: Annotated[str | None, typer.Option(help="Only this regime.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only this seed (index).")] = None,
+    set_: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Print the plan and its cost; write nothing.")
+    ] = False,
+    out: Out = None,
+    workers: Workers = None,
+    threads: Threads = 1,
+    device: Device = "auto",
+    track: Annotated[
+        list[str] | None, typer.Option(help="Also report to tensorboard, wandb or trackio (repeatable).")
+    ] = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Under several processes: shard the model (FSDP2).")] = False,
+) -> None:
+    """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
+    execute_on(device, track or [], shard)
+    study, plan = resolve(run, regime, domain, seed, set_, analyze=False)
+    folder = out or OUT / study.name
+    if dry_run:
+        from nca_interp.engine.cost import print_plan
+
+        print_plan(plan, folder, workers, threads)
+        return
+    code = run_plan(folder, study, plan, workers, threads)
+    print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    name: Annotated[str, typer.Option(help="Report definition (see: nca-interp list).")] = "study",
+) -> None:
+    """Write the study's self-contained HTML report from its tables."""
+    write_report(study, name)
+
+
+@app.command()
+def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "demo") -> None:
+    """Open a study's report in the browser."""
+    from nca_interp.store import StudyDir
+
+    path = StudyDir.open(study).report
+    if not path.is_file():
+        raise UserError(f"{path}: no report yet; run: nca-interp report {study}")
+    print(path.resolve().as_uri())
+    if sys.stdout.isatty():
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command()
+def watch(
+    study: Annotated[Path, typer.Argument(help="Study folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print it once as JSON.")] = False,
+) -> None:
+    """Show the state of every run of a study while other processes train it. Reads only."""
+    from contextlib import suppress
+
+    from rich.console import Console
+
+    from nca_interp.cli import watch as watching
+
+    with suppress(KeyboardInterrupt):
+        watching.watch(study, Console(), once, json)
+
+
+@app.command("list")
+def list_(
+    probes: Probes = None,
+    definitions: Annotated[
+        bool, typer.Option("--definitions", help="The definition of every probe instead, as Markdown.")
+    ] = False,
+) -> None:
+    """List runs, probes and reports, the user's own included."""
+    from nca_interp import discover
+
+    if definitions:
+        from nca_interp.analysis.probing.summary import document
+
+        print(document(discover.load("probes", probes)), end="")
+        return
+    for kind in ("runs", "probes", "reports"):
+        print(f"{kind}:")
+        found = discover.load(
+            kind, probes if kind == "probes" else None, on_error=lambda m: print(f"  broken: {m}", file=sys.stderr)
+        )
+        for name, definition in sorted(found.items()):
+            print(f"  {name:24} {definition.doc}")
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices and what this machine can do."""
+    import shutil
+
+    from nca_interp import machine
+
+    print(f"device      {machine.device_name()}, {machine.cores()} cores")
+    precision = machine.resolve_precision("auto")
+    native = "native" if machine.native_bf16() else "not native: auto precision is fp32"
+    print(f"bf16        {native}")
+    print(f"matmul      {machine.matmul_flops(precision) / 1e9:,.0f} GFLOP/s ({precision}, one thread or GPU)")
+    print(f"disk free   {shutil.disk_usage('.').free / 1e9:,.0f} GB")
+    for name, version in machine.package_versions().items():
+        print(f"{name:24} {version}")
+    if "missing" in machine.package_versions().values():
+        raise RunFailed("packages are missing; install with: pip install -c constraints.txt -e .")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What commands share: from a recipe to its plan, running it, exit codes, tables printed and written, report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from nca_interp.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from nca_interp.config import Study
+    from nca_interp.engine.plan import Plan
+    from nca_interp.engine.runner import Outcome
+    from nca_interp.store import StudyDir
+
+Workers = Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads a job.")]
+Probes = Annotated[Path | None, typer.Option(help="Folder with further probe files.")]
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one message on stderr and leave."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]], left: tuple[str, ...] = ()) -> None:
+    """A table for 80 columns; the first column, what rows are of, and headings are never cut. `left`: columns of text."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    tall = any("\n" in name for name in columns)
+    for index, name in enumerate(columns):
+        text = index == 0 or name in left
+        table.add_column(
+            name,
+            justify="left" if text else "right",
+            vertical="bottom" if tall else "top",
+            no_wrap=name not in left,
+        )
+    for row in rows:
+        table.add_row(*row)
+    print(title)
+    Console().print(table)
+
+
+def execute_on(device: str, track: list[str], shard: bool) -> None:
+    """Settle how runs are computed, for this process and its workers, before anything touches a device."""
+    import os
+
+    from nca_interp.machine import refuse_lost_processes, use_device
+
+    refuse_lost_processes()
+    use_device(device)
+    if track:
+        from nca_interp.train.track import TRACK, check
+
+        check(track)
+        os.environ[TRACK] = ",".join(track)
+    if shard:
+        from nca_interp.machine import torchrun
+        from nca_interp.train.parallel import SHARD
+
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            raise UserError(f"--shard: there is one process; start several: {torchrun(2)}")
+        os.environ[SHARD] = "true"
+
+
+def resolve(
+    name: str, regime: str | None, domain: str | None, seed: int | None, overrides: list[str] | None, *, analyze: bool
+) -> tuple[Study, Plan]:
+    """A recipe's study and its plan, or that of one regime, domain or seed; `analyze`: with all that is measured of it."""
+    from nca_interp import discover
+    from nca_interp.engine.plan import make_plan
+    from nca_interp.machine import resolve_precision
+    from nca_interp.overrides import call_recipe
+
+    study = call_recipe(discover.find("runs", name).value, overrides or [])
+    return study, make_plan(study, resolve_precision(study.precision), regime, domain, seed, analyze)
+
+
+def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int) -> int:
+    """Check the disk, claim the folder, run the plan; returns the exit code."""
+    import os
+    import shutil
+
+    from nca_interp import machine
+    from nca_interp.engine.cost import disk_cost, size
+    from nca_interp.engine.runner import default_workers
+    from nca_interp.store import StudyDir
+
+    workers = workers or default_workers()
+    directory = StudyDir(folder)
+    if not directory.config.exists():
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers).peak
+        if needed > free:
+            raise RunFailed(f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run)")
+    precision = machine.resolve_precision(study.precision)
+    provenance = machine.provenance(this_command(), precision, workers, threads)
+    directory.claim(study.model_dump(mode="json"), provenance)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _together(directory, plan)
+    return finish(follow(directory, plan, workers, threads, None), this_command())
+
+
+def follow(directory: StudyDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
+    """Run a plan in worker processes and show how far it is."""
+    from rich.console import Console
+
+    from nca_interp.cli.progress import Follow
+    from nca_interp.engine.runner import run_plan as run_jobs
+
+    following = Follow(directory, plan, Console(stderr=True))
+    with following.shown():
+        return run_jobs(
+            directory,
+            plan,
+            workers=workers,
+            threads=threads,
+            probes=probes,
+            on_event=following.event,
+            on_tick=following.tick,
+        )
+
+
+def this_command() -> str:
+    """The command that is running, as it can be typed again."""
+    return shlex.join(["nca-interp", *sys.argv[1:]])
+
+
+def _together(directory: StudyDir, plan: Plan) -> int:
+    """Run the plan as one of several processes that were launched together; the first one speaks for all."""
+    from rich.console import Console
+
+    from nca_interp.cli.progress import Follow
+    from nca_interp.engine.runner import run_inline
+    from nca_interp.machine import launched_again
+    from nca_interp.train.guard import is_first_process
+
+    if not is_first_process():
+        outcome = run_inline(directory, plan)
+        raise SystemExit(128 + outcome.stopped if outcome.stopped else int(bool(outcome.failed)))
+    following = Follow(directory, plan, Console(stderr=True))
+    with following.shown():
+        outcome = run_inline(directory, plan, on_event=following.event, on_tick=following.tick)
+    return finish(outcome, launched_again(sys.argv[1:]))
+
+
+def finish(outcome: Outcome, resume: str) -> int:
+    """Exit code of a plan: 1 where runs or probes failed (the others are whole and go on to the report).
+
+    Raises UserError for mistakes, RunFailed where token files could not be made, and leaves with 130 or 143 where it
+    was stopped.
+    """
+    messages = "\n".join(f"{job}: {text}" for job, text in outcome.messages.items())
+    if outcome.stopped:
+        how = f"{len(outcome.failed)} job(s) failed:\n{messages}\n" if messages else "everything is saved, "
+        fail(f"stopped; {how}continue with: {resume}", 128 + outcome.stopped)
+    if outcome.usage_error:
+        raise UserError(messages)
+    if any(job.startswith("tokens:") for job in outcome.failed):
+        raise RunFailed(messages)
+    if outcome.failed:
+        print(f"error: {len(outcome.failed)} job(s) failed, the others are finished:\n{messages}", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def write_tables(folder: Path, probes: Path | None) -> None:
+    """Write the tables of a study from what its runs hold."""
+    from nca_interp.analysis.tables import build_tables
+
+    build_tables(folder, probes_folder=probes)
+
+
+def write_report(folder: Path, name: str = "study") -> None:
+    """Write a study's report and say where it lies."""
+    from nca_interp import discover
+    from nca_interp.report.build import build_report
+    from nca_interp.store import StudyDir
+
+    directory = StudyDir.open(folder)
+    path = build_report(directory.path, discover.find("reports", name))
+    print(f"report: {path.resolve()}")

@@ -1,0 +1,139 @@
+"""What prepares a text: unique documents, the split by document, the tokenizer.
+
+A document's group decides by hash whether it goes to training or validation, so no document, and no two parts of one
+source file, is in both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from nca_interp.base import UserError
+from nca_interp.data.specs import TokenizerSpec
+from nca_interp.data.text.corpus import Corpus, Document
+from nca_interp.data.text.encode import document_key, rank
+
+END, PAD = "<|endoftext|>", "<|pad|>"
+HEAD_BYTES = 8_000_000
+"""Characters read before the first row is written: what the BPE is trained on (its training part)."""
+Report = Callable[[str, float], None]
+
+
+class Reader:
+    """Unique documents of a corpus in order, up to `max_bytes`; `exhausted` once all of those were read."""
+
+    def __init__(self, corpus: Corpus, max_bytes: int | None) -> None:
+        self.corpus, self.max_bytes = corpus, max_bytes
+        self.exhausted = False
+
+    def __iter__(self) -> Iterator[Document]:
+        seen: set[bytes] = set()
+        size = 0
+        for document in self.corpus:
+            if (key := document_key(document.text)) in seen or not key:
+                continue
+            seen.add(key)
+            yield document
+            size += len(document.text.encode())
+            if self.max_bytes is not None and size >= self.max_bytes:
+                break
+        self.exhausted = True
+
+
+def read_head(stream: Iterator[Document], report: Report = lambda label, done: None) -> list[Document]:
+    """Documents up to HEAD_BYTES characters."""
+    head, size = [], 0
+    for document in stream:
+        head.append(document)
+        size += len(document.text)
+        if len(head) % 500 == 0:
+            report("reading", min(size / HEAD_BYTES, 1.0))
+        if size >= HEAD_BYTES:
+            break
+    return head
+
+
+def split_limit(head: list[Document], whole: bool, fraction: float) -> int:
+    """Groups of a rank below this are for validation: `fraction` of all; if the head is everything, at least one group."""
+    if whole and head:
+        ranks = sorted({rank(d.group) for d in head})
+        if len(ranks) > 1:
+            return ranks[max(1, round(fraction * len(ranks)))]
+    return int(fraction * 2**64)
+
+
+def splitter(head: list[Document], whole: bool, fraction: float) -> Callable[[Document], bool]:
+    """Whether a document is for validation."""
+    limit = split_limit(head, whole, fraction)
+    return lambda document: rank(document.group) < limit
+
+
+def token_dtype(vocab: int) -> np.dtype[Any]:
+    """How tokens below `vocab` are stored, little-endian."""
+    return np.dtype("<u2" if vocab <= 2**16 else "<u4")
+
+
+def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str]) -> tuple[Tokenizer, int]:
+    """The tokenizer and the id of its end-of-document token; text that looks like a special token is plain text."""
+    if spec.kind == "hf":
+        return _named_tokenizer(str(spec.name))
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=spec.vocab_size, special_tokens=[END, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer, int(tokenizer.token_to_id(END))
+
+
+def _named_tokenizer(name: str) -> tuple[Tokenizer, int]:
+    from transformers import AutoTokenizer
+
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # offline, unknown name, or a tokenizer without files; all the user's to mend
+        cause = " ".join(str(error).split())[:300]
+        raise UserError(f"tokenizer.name: {name!r} cannot be loaded: {cause}; check the name and the network") from None
+    if not loaded.is_fast or loaded.eos_token_id is None:
+        raise UserError(
+            f"tokenizer.name: {name!r} is not a fast tokenizer with an end-of-text token; choose one that is"
+        )
+    tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer, int(loaded.eos_token_id)
+
+
+def token_bytes(tokenizer: Tokenizer) -> npt.NDArray[np.int64] | None:
+    """UTF-8 bytes of every token id (0 for special tokens) of a byte-level tokenizer; None for any other kind."""
+    decoder = json.loads(tokenizer.to_str()).get("decoder") or {}
+    if decoder.get("type") != "ByteLevel":
+        return None
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    sizes = np.zeros(max(vocab.values()) + 1, np.int64)
+    for token, index in vocab.items():
+        sizes[index] = 0 if token in special else len(token)
+    return sizes
+
+
+@contextmanager
+def parallel(threads: int | None) -> Iterator[None]:
+    """Let `tokenizers` use its threads inside the block only: later forks would otherwise warn."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false" if threads == 1 else "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"

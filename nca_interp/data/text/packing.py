@@ -1,0 +1,329 @@
+"""A text source to train.bin and val.bin: read and tokenised in parallel, merged in order, continued where it was killed.
+
+A preparation that finds a working folder (`working`) of the same request goes on from its cursors, so the result is that
+of an uninterrupted one, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+from tokenizers import __version__ as tokenizers_version
+
+from nca_interp.base import RunFailed, UserError, digest
+from nca_interp.data.nca.rows import available_cores
+from nca_interp.data.specs import TextSpec
+from nca_interp.data.text.corpus import Corpus, Cursor, start
+from nca_interp.data.text.documents import (
+    Reader,
+    Report,
+    make_tokenizer,
+    parallel,
+    read_head,
+    split_limit,
+    token_bytes,
+    token_dtype,
+)
+from nca_interp.data.text.duplicates import Seen
+from nca_interp.data.text.encode import Part, parts, rank
+from nca_interp.data.text.working import Output, Setup, State
+from nca_interp.store import read_json, write_json
+
+COMMIT_SECONDS = 10.0
+"""Time between two states from which a killed preparation goes on."""
+SPLITS = ("train", "val")
+
+
+class Packed(NamedTuple):
+    """What packing gave; see `tokens.TokenMeta`."""
+
+    n_train: int
+    n_val: int
+    dtype: str
+    vocab_size: int
+    val_bytes: int
+    bytes_per_token: float
+    exact: bool
+    end_id: int
+    provenance: dict[str, Any]
+
+
+class Preparation:
+    """One preparation in its working folder, from the start or continued."""
+
+    def __init__(
+        self, work: Path, spec: TextSpec, wanted: tuple[int, int], width: int, request: dict[str, Any]
+    ) -> None:
+        self.work, self.spec, self.wanted, self.width, self.request = work, spec, wanted, width, request
+        self.began = time.monotonic()
+        self.first_share: float | None = None
+        self.whole = False
+        """Whether `state` and the outputs stand between two parts."""
+        self.fresh = {"bytes": 0, "tokens": 0}
+        """Done by this process, for the rates."""
+
+    def open(self, threads: int | None, report: Report) -> None:
+        """Set `corpus`, `setup`, `state` and the outputs from what the folder holds, or from the source."""
+        if not self._reopen():
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir(parents=True)
+            self._begin(threads, report)
+        self.dtype = token_dtype(self.setup.vocab)
+        self.limits = [rows * self.width * self.dtype.itemsize for rows in self.wanted]
+
+    def _identity(self, corpus: Corpus) -> str:
+        return digest([self.request, corpus.plan["inputs"], tokenizers_version])
+
+    def _reopen(self) -> bool:
+        try:
+            setup = Setup(**read_json(self.work / "setup.json"))
+            # what a name on the hub means now does not matter to a preparation that has begun
+            now = Corpus(self.spec, setup.plan if self.spec.source.startswith("hf:") else None)
+            if setup.identity != self._identity(now):
+                return False
+            self.corpus, self.setup = Corpus(self.spec, setup.plan), setup
+            self.state = State(**read_json(self.work / "state.json"))
+            self._outputs(self.state.files)
+        except (UserError, OSError, TypeError, KeyError):  # nothing there, or not whole
+            return False
+        self.corpus.skipped = self.state.skipped
+        self.seen.add(np.fromfile(self.work / "seen.bin", "<u8"))
+        return True
+
+    def _begin(self, threads: int | None, report: Report) -> None:
+        self.corpus = Corpus(self.spec)
+        reader = Reader(self.corpus, self.spec.max_bytes)
+        head = read_head(iter(reader), report)
+        if not head:
+            raise UserError(f"source: {self.spec.source!r} is empty: no document with any text in it")
+        self.corpus.skipped = 0
+        limit = split_limit(head, reader.exhausted, self.spec.val_fraction)
+        with parallel(threads):
+            texts = (d.text for d in head if rank(d.group) >= limit)
+            tokenizer, end = make_tokenizer(self.spec.tokenizer, texts)
+        tokenizer.save(str(self.work / "tokenizer.json"))
+        vocab = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.setup = Setup(self._identity(self.corpus), self.corpus.plan, limit, end, vocab, reader.exhausted)
+        self.state = State([list(c) for c in start(self.corpus)])
+        self._outputs({})
+        write_json(self.work / "setup.json", self.setup._asdict())
+        self.commit()
+
+    def _outputs(self, committed: dict[str, dict[str, Any]]) -> None:
+        self.seen = Seen()
+        self.outputs = {n: Output(self.work / f"{n}.bin", committed.get(n)) for n in (*SPLITS, "seen")}
+
+    def run(self, threads: int | None, report: Report) -> None:
+        """Read and tokenise until all wanted rows, max_bytes or the corpus's end is reached."""
+        if self.state.finished:
+            return
+        self.whole, self.began = True, time.monotonic()
+        cores = threads or available_cores()
+        streams = self.setup.plan["streams"]
+        workers = min(cores, self.corpus.lanes or cores, cores if streams is None else len(streams))
+        if cores == 1 or self.setup.small:
+            workers = 0
+        tokenizer, threads = self.work / "tokenizer.json", cores // max(workers, 1)
+        cursors = [Cursor(*c) for c in self.state.cursors]
+        committed = shown = time.monotonic()
+        making = parts(self.corpus, cursors, tokenizer, self.setup.end, self.dtype, workers, threads)
+        with parallel(cores), making as stream:
+            for part in stream:
+                self.whole = False
+                done = part is not None and self._merge(part)
+                self._move(part)
+                self.whole = True
+                now = time.monotonic()
+                if now - shown > 0.5 or done:
+                    report(*self.progress())
+                    shown = now
+                if done:
+                    break
+                if now - committed > COMMIT_SECONDS:
+                    self.commit()
+                    committed = time.monotonic()
+        self.whole = False
+        partial = [n for n in SPLITS if self.outputs[n].size % (self.width * self.dtype.itemsize)]
+        for name in partial:
+            self.outputs[name].cut(self.rows(name) * self.width * self.dtype.itemsize)
+        self.state.finished = True
+        self.commit()
+        for name in partial:
+            self.outputs[name].trim()
+
+    def rows(self, name: str) -> int:
+        """Whole rows of a split so far."""
+        return self.outputs[name].size // (self.width * self.dtype.itemsize)
+
+    def _move(self, part: Part | None) -> None:
+        """Advance the cursors by one part: the lane whose turn it was goes to the back, or is left out at its end."""
+        if self.corpus.lanes is None:
+            self.state.cursors[0][0] += part is not None
+            return
+        self.state.cursors.pop(0)
+        if part is not None:
+            self.state.cursors.append(list(part.cursor))
+
+    def _merge(self, part: Part) -> bool:
+        """Add the new documents of a part to their splits; whether the text is complete."""
+        state = self.state
+        keep = self.seen.add(part.keys)
+        state.skipped += part.skipped
+        new = int(keep.sum())
+        if self.spec.max_bytes is not None:
+            read = np.cumsum(np.where(keep, part.sizes, 0))
+            last = int(np.searchsorted(read, self.spec.max_bytes - state.bytes))
+            keep[last + 1 :] = False
+            state.duplicates += int((~keep[: last + 1]).sum())
+        else:
+            state.duplicates += len(keep) - new
+        is_val = part.ranks < np.uint64(self.setup.limit)
+        self.outputs["seen"].append(part.keys[keep])
+        state.documents += int(keep.sum())
+        state.bytes += int(part.sizes[keep].sum())
+        self.fresh["bytes"] += int(part.sizes[keep].sum())
+        self.fresh["tokens"] += int(part.lengths[keep].sum())
+        for index, (name, chosen) in enumerate(zip(SPLITS, (keep & ~is_val, keep & is_val), strict=True)):
+            state.split_documents[index] += int(chosen.sum())
+            state.split_bytes[index] += int(part.sizes[chosen].sum())
+            ids = part.ids[np.repeat(chosen, part.lengths)]
+            state.tokens[index] += len(ids)
+            output = self.outputs[name]
+            output.append(ids[: (self.limits[index] - output.size) // self.dtype.itemsize])
+        full = all(self.outputs[n].size >= limit for n, limit in zip(SPLITS, self.limits, strict=True))
+        return full or (self.spec.max_bytes is not None and state.bytes >= self.spec.max_bytes)
+
+    def commit(self) -> None:
+        """Record a state from which a killed process goes on."""
+        self.state.files = {name: output.sync() for name, output in self.outputs.items()}
+        write_json(self.work / "state.json", asdict(self.state))
+
+    def progress(self) -> tuple[str, float]:
+        """Label with rates and the time left, and the share that is done: of the rows, of max_bytes, or of the streams."""
+        state, streams = self.state, self.setup.plan["streams"]
+        share = min(self.outputs[n].size / limit for n, limit in zip(SPLITS, self.limits, strict=True))
+        if self.spec.max_bytes is not None:
+            share = max(share, state.bytes / self.spec.max_bytes)
+        if streams:
+            share = max(share, min((c[0] for c in state.cursors), default=len(streams)) / len(streams))
+        share = min(share, 1.0)
+        self.first_share = share if self.first_share is None else self.first_share
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        gained = share - self.first_share
+        left = f", {_duration((1 - share) * seconds / gained)} left" if gained > 0.01 else ""
+        label = (
+            f"tokenising: {self.rows('train') + self.rows('val'):,} rows, {state.documents:,} documents, "
+            f"{self.fresh['bytes'] / seconds / 1e6:.1f} MB/s, {self.fresh['tokens'] / seconds / 1e6:.2f} M tokens/s{left}"
+        )
+        return label, share
+
+    def stop(self) -> None:
+        """Keep what is merged, as far as the disk lets it, when something breaks off."""
+        if self.whole:
+            with suppress(OSError, RunFailed):
+                self.commit()
+
+    def close(self) -> None:
+        """Close the files."""
+        for output in getattr(self, "outputs", {}).values():
+            output.file.close()
+
+
+def write_text(
+    folder: Path, work: Path, spec: TextSpec, n_train: int, n_val: int, seq_len: int, request: dict[str, Any],
+    threads: int | None, report: Report,
+) -> tuple[Packed, str]:  # fmt: skip
+    """Put train.bin, val.bin and tokenizer.json into `folder`; returns what was packed and the corpus's description.
+
+    `work` is kept when the process is killed or the connection breaks, and removed by the caller when `folder` is in
+    place. Raises UserError (and removes `work`) if the corpus is empty or gives less than one row of either split.
+    """
+    from filelock import FileLock, Timeout
+
+    work.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work.with_name(work.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{work}: another process is preparing the same tokens; wait for it or choose another folder"
+        ) from None
+    preparation = Preparation(work, spec, (n_train, n_val), seq_len + 1, request)
+    try:
+        preparation.open(threads, report)
+        preparation.run(threads, report)
+        return _finish(preparation, folder, report), preparation.corpus.description
+    except UserError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    except BaseException:
+        preparation.stop()
+        raise
+    finally:
+        preparation.close()
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _finish(preparation: Preparation, folder: Path, report: Report) -> Packed:
+    state, setup, dtype, width = preparation.state, preparation.setup, preparation.dtype, preparation.width
+    rows = [preparation.rows(name) for name in SPLITS]
+    for index, (name, count) in enumerate(zip(("training", "validation"), rows, strict=True)):
+        if count == 0:
+            raise UserError(
+                f"source: {preparation.spec.source!r} is too short: its {name} split holds {state.tokens[index]:,} tokens of "
+                f"{state.split_documents[index]} documents ({state.bytes:,} bytes read in all), one row needs {width:,}; "
+                f"use a longer corpus, a larger max_bytes or val_fraction, or a shorter context"
+            )
+    report("checking the files that were read", 1.0)
+    files = preparation.corpus.inputs_read([Cursor(*c) for c in state.cursors])
+    for name in ("train.bin", "val.bin", "tokenizer.json"):
+        _place(preparation.work / name, folder / name)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    sizes = token_bytes(tokenizer)
+    targets = np.memmap(folder / "val.bin", dtype, "r", shape=(rows[1], width))[:, 1:]
+    if sizes is None:
+        per_token = state.split_bytes[1] / max(state.tokens[1], 1)
+        val_bytes = round(per_token * targets.size)
+    else:
+        val_bytes = sum(int(sizes[block].sum()) for block in _blocks(targets))
+        per_token = val_bytes / targets.size
+    preparation.corpus.skipped = state.skipped
+    provenance = {
+        "documents": state.documents, "duplicates_dropped": state.duplicates, "bytes": state.bytes,
+        "corpus_hash": state.files["seen"]["sha256"], "train_documents": state.split_documents[0],
+        "val_documents": state.split_documents[1], "tokenizers": tokenizers_version, **preparation.corpus.provenance,
+    }  # fmt: skip
+    if files:
+        provenance["files"] = files
+    return Packed(
+        rows[0], rows[1], dtype.name, setup.vocab, val_bytes, per_token, sizes is not None, setup.end, provenance
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes >= 3 else f"{60 * minutes + seconds} s"
+
+
+def _blocks(rows: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    return [rows[at : at + 1024] for at in range(0, len(rows), 1024)]
+
+
+def _place(path: Path, target: Path) -> None:
+    """Put a finished file of the working folder elsewhere, without copying it where the disk allows."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)

@@ -1,0 +1,115 @@
+"""Warnings that the numbers themselves give rise to. None of them is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nca_interp.report.charts.numbers import listing, plural, short
+from nca_interp.report.sections.learning import unlearned
+from nca_interp.report.tables import Tables, each
+
+PAPER_PARAMS, PAPER_PPT_TOKENS, PAPER_PT_TOKENS = 1.6e9, 164e6, 9.02e9
+"""arXiv 2603.10055: largest model, pre-pre-training tokens, OpenWebText tokens."""
+STAND_INS = ("site:", "arithmetic:")
+
+
+def cautions(tables: Tables) -> tuple[str, ...]:
+    """Sentences for the head of the report, most severe first."""
+    return (
+        *_seeds(tables),
+        *_failures(tables),
+        *_health(tables),
+        *_task(tables),
+        *_scale(tables),
+        *_corpora(tables),
+        *_gaps(tables),
+        *_repository(tables),
+    )
+
+
+def _seeds(tables: Tables) -> Iterator[str]:
+    planned = tables.contrasts[tables.contrasts.family == "regime"].n
+    n = int(planned.min()) if len(planned) else tables.n_seeds
+    if n <= 1:
+        yield "One seed: there is no interval and no verdict. What the curves show may be chance."
+    elif 2 / 2**n >= 0.05:
+        smallest = f"{2 / 2**n:.3f}".rstrip("0")
+        yield f"{plural(n, 'seed')}: the exact sign-flip test cannot give less than p = {smallest}, whatever the data; the intervals assume normal differences."
+
+
+def _failures(tables: Tables) -> Iterator[str]:
+    bad = tables.runs[tables.runs.state != "done"]
+    if len(bad):
+        named = listing(f"{r.run} ({r.state or 'unknown state'})" for r in each(bad))
+        yield f"Left out of every mean, {plural(len(bad), 'run')} did not finish: {named}."
+    wanted = tables.n_seeds
+    counts = tables.final.groupby(["regime", "domain"]).seed.nunique()
+    fewer: dict[int, list[str]] = {}
+    for row in each(counts[counts < wanted].reset_index(name="n")):
+        fewer.setdefault(int(row.n), []).append(f"{row.regime} on {row.domain}")
+    for n, names in sorted(fewer.items()):
+        yield f"{n} instead of {wanted} finished seeds: {listing(names)}."
+    params = tables.runs[tables.runs.stage == "pt"].groupby("domain").params.nunique()
+    if (params > 1).any():
+        yield f"Regimes differ in parameters on {listing(params[params > 1].index)}; their losses are not comparable."
+
+
+def _health(tables: Tables) -> Iterator[str]:
+    for column, what in (
+        ("nonfinite", "A loss or gradient that was not finite"),
+        ("spikes", "A loss spike (above the threshold over the running median that the run declares)"),
+    ):
+        hit = tables.runs[tables.runs[column] > 0]
+        if len(hit):
+            named = listing(f"{r.run} ({plural(int(getattr(r, column)), 'step')})" for r in each(hit))
+            yield f"{what} occurred in {plural(len(hit), 'run')}: {named}."
+    left_out = tables.runs[tables.runs.skipped > 0]
+    if len(left_out):
+        named = listing(f"{r.run} ({int(r.skipped)} of {int(r.steps)})" for r in each(left_out))
+        yield f"Steps were skipped, so these runs took fewer updates than the others: {named}."
+
+
+def _task(tables: Tables) -> Iterator[str]:
+    found = [
+        f"{tables.label(regime)} ({n} of {plural(runs, 'run')})" for regime, (n, runs) in unlearned(tables).items()
+    ]
+    if found:
+        yield (
+            f"Not shown to have learned the synthetic task: {listing(found)}. The transfer verdict of such a regime is about training "
+            "on such data, not about having learned it."
+        )
+
+
+def _scale(tables: Tables) -> Iterator[str]:
+    runs = tables.runs
+    pt, ppt = runs[runs.stage == "pt"], runs[runs.stage == "ppt"]
+    if len(pt) and (pt.params.max() < 0.2 * PAPER_PARAMS or pt.tokens.max() < 0.2 * PAPER_PT_TOKENS):
+        before = f", {short(ppt.tokens.max())} tokens before it" if len(ppt) else ""
+        yield (
+            f"Small scale: {short(pt.params.max())} parameters and {short(pt.tokens.max())} pre-training tokens{before}; the paper has "
+            f"{short(PAPER_PARAMS)}, {short(PAPER_PT_TOKENS)} and {short(PAPER_PPT_TOKENS)}. Nothing here confirms or refutes it at its own scale."
+        )
+
+
+def _is_stand_in(item: dict[str, Any]) -> bool:
+    source = item.get("source")
+    origin = str(source.get("source", "")) if isinstance(source, dict) else ""
+    return origin.startswith(STAND_INS) or "stand-in" in str(item.get("label", "")).lower()
+
+
+def _corpora(tables: Tables) -> Iterator[str]:
+    items = [*tables.study["domains"], *tables.study["regimes"]]
+    named = list(dict.fromkeys(item["label"] for item in items if _is_stand_in(item)))
+    if named:
+        yield f"Stand-in corpora, made from what is installed beside the package or generated: {listing(named)}."
+
+
+def _gaps(tables: Tables) -> Iterator[str]:
+    if not tables.has("contrasts"):
+        yield "No planned comparison was computed, so this report holds no verdict."
+
+
+def _repository(tables: Tables) -> Iterator[str]:
+    if tables.provenance.get("git_dirty"):
+        yield "The repository had uncommitted changes, so the commit alone does not reproduce this."

@@ -1,0 +1,110 @@
+"""What a recommendation rests on: planted studies in which the matching hypothesis holds, fails, or cannot be told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nca_interp.analysis.matching.evidence import MEASURE, PIECE, judge, own_evidence, paper_rule, study_evidence
+from nca_interp.base import UserError
+from nca_interp.store import write_json
+
+ARMS = {"nca": 0.2, "low": 0.4, "mid": 0.6, "high": 0.9, "top": 1.0}
+DOMAIN = 0.55
+
+
+def tables(slope, noise=0.0, seeds=4, arms=ARMS, domains=("web",)):
+    """A study whose losses against scratch grow with the distance from the domain by `slope`."""
+    rng = np.random.default_rng(0)
+    pairs, contrasts = [], []
+    for domain in domains:
+        for arm, x in arms.items():
+            values = slope * abs(x - DOMAIN) + noise * rng.standard_normal(seeds)
+            shared = {
+                "family": "complexity",
+                "domain": domain,
+                "metric": "val_loss",
+                "treated": arm,
+                "control": "scratch",
+            }
+            pairs += [{**shared, "seed": s, "difference": v} for s, v in enumerate(values)]
+            contrasts.append(
+                {
+                    **shared,
+                    "n": seeds,
+                    "effect": values.mean(),
+                    "low": np.nan,
+                    "high": np.nan,
+                    "verdict": "inconclusive",
+                }
+            )
+    complexity = [{"measure": MEASURE, "regime": a, "domain": np.nan, "value": x} for a, x in arms.items()]
+    complexity += [{"measure": MEASURE, "regime": np.nan, "domain": d, "value": DOMAIN} for d in domains]
+    return pd.DataFrame(contrasts), pd.DataFrame(pairs), pd.DataFrame(complexity)
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(0.5, "yes"), (-0.5, "no")])
+def test_planted_relations_are_found(slope, expected):
+    found = judge("planted", *tables(slope, noise=0.01))
+    assert found.supports == expected
+    assert "4 seeds" in found.sentence
+
+
+def test_noise_is_inconclusive():
+    assert judge("noise", *tables(0.0, noise=1.0)).supports == "inconclusive"
+
+
+def test_domains_that_disagree_are_inconclusive():
+    a, b = tables(0.5, noise=0.01), tables(-0.5, noise=0.01, domains=("code",))
+    both = [pd.concat([x, y]) for x, y in zip(a, b, strict=True)]
+    assert judge("two", *both).supports == "inconclusive"
+
+
+def test_too_few_arms_or_seeds_are_said():
+    few = dict(list(ARMS.items())[:3])
+    assert "3 arms and 4 seeds" in judge("few", *tables(0.5, arms=few)).sentence
+    one = judge("one seed", *tables(0.5, seeds=1))
+    assert one.supports == "inconclusive"
+    assert "5 arms and 1 seeds" in one.sentence
+
+
+def test_a_study_folder_is_read_from_its_tables(tmp_path):
+    write_json(tmp_path / "study.json", {"study": {}, "provenance": {}})
+    for name, frame in zip(("contrasts", "pairs", "complexity"), tables(0.5, noise=0.01), strict=True):
+        (tmp_path / "tables").mkdir(exist_ok=True)
+        frame.to_csv(tmp_path / "tables" / f"{name}.csv", index=False)
+    found = study_evidence(tmp_path)
+    assert found.supports == "yes"
+    assert len(found.comparisons) == len(ARMS)
+    (tmp_path / "tables" / "pairs.csv").unlink()
+    with pytest.raises(UserError, match=r"pairs\.csv: no such table; run: nca-interp analyze"):
+        study_evidence(tmp_path)
+
+
+def test_a_study_without_arms_cannot_say_anything():
+    contrasts, pairs, complexity = tables(0.5)
+    with pytest.raises(UserError, match="no arm of another complexity"):
+        judge("none", contrasts[contrasts.family == "regime"], pairs, complexity)
+
+
+def test_our_own_evidence_is_the_committed_record(root):
+    from nca_interp.store import read_json
+
+    found = own_evidence()
+    record = read_json(root / "reports" / "demo.json")
+    rows = [v for v in record["verdicts"] if v["family"] == "complexity"]
+    assert len(found.comparisons) == len(rows)
+    for verdict in {v["verdict"] for v in rows}:
+        assert f"{sum(v['verdict'] == verdict for v in rows)} {verdict}" in found.sentence
+
+
+def test_the_papers_rule_depends_on_the_length_that_it_does_not_state():
+    rng = np.random.default_rng(0)
+    words = [bytes(rng.integers(97, 123, 6).astype(np.uint8)) for _ in range(200)]
+    text = b" ".join(words[i] for i in rng.integers(0, 200, 20_000))
+    found = paper_rule(text)
+    assert found.pieces > found.whole + 0.1
+    assert "the band" in found.sentence
+    assert paper_rule(b"x" * (PIECE - 1)) is None
+    assert "below 0.2" in paper_rule(b"x" * 10 * PIECE).sentence

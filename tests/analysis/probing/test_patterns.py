@@ -1,0 +1,56 @@
+"""Which heads are exported whole, and thumbnails that keep a line one token wide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nca_interp.analysis.probing.patterns import THUMBNAIL_CELLS, notable, thumbnails
+
+
+@pytest.mark.parametrize(("length", "side"), [(128, 32), (100, 32), (17, 17)])
+def test_a_thumbnail_is_the_largest_of_each_block(length: int, side: int):
+    maps = np.random.default_rng(0).random((2, 3, length, length)).astype(np.float16)
+    found = thumbnails(maps)
+    assert found.shape == (2, 3, side, side)
+    edges = [i * length // side for i in range(side)] + [length]
+    for q, k in ((0, 0), (3, 5), (side - 1, side - 1)):
+        block = maps[1, 2, edges[q] : edges[q + 1], edges[k] : edges[k + 1]]
+        assert found[1, 2, q, k] == block.max()
+
+
+def test_a_line_one_token_wide_stays_and_large_models_have_smaller_thumbnails():
+    maps = np.zeros((24, 32, 128, 128), np.float16)
+    maps[5, 7, np.arange(40, 128), np.arange(88)] = 1
+    found = thumbnails(maps)
+    assert found.shape == (24, 32, 14, 14)
+    assert found.size <= THUMBNAIL_CELLS
+    assert (found[5, 7].max(1)[5:] == 1).all()
+    assert found.sum() == found[5, 7].sum()
+
+
+def test_small_models_export_all_heads_and_large_ones_the_best_of_each_probe():
+    assert notable(pd.DataFrame({"probe": [], "layer": [], "head": [], "value": []}), 2, 2) == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
+    rng = np.random.default_rng(1)
+    rows = [
+        {"probe": probe, "layer": layer, "head": head, "value": rng.random()}
+        for probe in ("a", "b", "c") for layer in range(8) for head in range(8)
+    ]  # fmt: skip
+    rows += [
+        {"probe": "whole model", "layer": None, "head": None, "value": 9.0},
+        {"probe": "a", "layer": 0, "head": 0, "value": None},
+    ]
+    scores = pd.DataFrame(rows)
+    chosen = notable(scores, 8, 8, limit=9)
+    assert len(chosen) == 9
+    assert chosen == sorted(chosen)
+    for probe in ("a", "b", "c"):
+        best = scores[scores.probe == probe].nlargest(2, "value")
+        assert {(int(r.layer), int(r.head)) for r in best.itertuples()} <= set(chosen)
+    assert len(notable(scores[:0], 8, 8, limit=9)) == 9  # nothing measured: the first heads

@@ -1,0 +1,124 @@
+"""Question-answer rows: the mask covers answers only, splits are disjoint, too long problems are dropped and counted."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from tokenizers import Tokenizer
+
+from nca_interp.base import UserError
+from nca_interp.data.specs import ArithmeticSpec, QaSpec, TextSpec, TokenizerSpec
+from nca_interp.data.text import arithmetic
+from nca_interp.data.text.qa import generate_qa, qa_prompt, write_qa
+from nca_interp.data.tokens import TokenFile, write_tokens
+
+SIZES = {"n_train": 40, "n_val": 5, "n_test": 10}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("qa") / "text"
+    spec = TextSpec(source="arithmetic:", tokenizer=TokenizerSpec(vocab_size=400), max_bytes=100_000)
+    write_tokens(path, spec, n_train=10, n_val=2, seq_len=32, seed=0, threads=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gsm8k(root):
+    folder = root.parent / "shared" / "data"
+    if not (folder / "gsm8k_train.jsonl").is_file():
+        pytest.skip(f"no GSM8K in {folder}")
+    return folder
+
+
+def test_mask_covers_the_answer_and_its_end_only(tmp_path, tokenizer):
+    meta = write_qa(tmp_path / "qa", QaSpec(**SIZES), tokenizer, seq_len=300, seed=0)
+    file = TokenFile.open(tmp_path / "qa")
+    coder = Tokenizer.from_file(str(tmp_path / "qa" / "tokenizer.json"))
+    pad = coder.token_to_id("<|pad|>")
+    problems = {qa_prompt(p.question): p for p in generate_qa(QaSpec(**SIZES), 0).train}
+    assert meta.mask_rule == "file"
+    assert file.train.shape == file.train_mask.shape == (40, 301)
+    assert file.val_mask.shape == (5, 301)
+    for row, mask in zip(file.train, file.train_mask, strict=True):
+        start, stop = mask.argmax(), len(mask) - mask[::-1].argmax()
+        assert mask[start:stop].all()
+        assert mask.sum() == stop - start
+        problem = problems[coder.decode(row[:start].tolist())]
+        assert coder.decode(row[start : stop - 1].tolist()) == f" {problem.answer}"
+        assert row[stop - 1] == meta.end_id
+        assert (row[stop:] == pad).all()
+
+
+def test_generated_answers_are_right_and_splits_disjoint():
+    qa = generate_qa(QaSpec(n_train=300, n_val=20, n_test=50, arithmetic=ArithmeticSpec(max_steps=4)), 1)
+    questions = [p.question for split in (qa.train, qa.val, qa.test) for p in split]
+    assert len(set(questions)) == len(questions) == 370
+    for problem in [*qa.train, *qa.test]:
+        lines = problem.answer.splitlines()
+        assert lines[-1] == f"#### {problem.final}"
+        for a, sign, b, result in re.findall(r"(\d+) ([-+*]) (\d+) = (\d+)", problem.answer):
+            assert eval(f"{a} {sign} {b}") == int(result)
+        assert re.findall(r"\d+", lines[-2].replace("are left", "").split("=")[-1])[0] == problem.final
+        assert 1 <= len(lines) - 1 <= 4
+    assert any(len(p.answer.splitlines()) == 2 for p in qa.train)
+    assert qa == generate_qa(QaSpec(n_train=300, n_val=20, n_test=50, arithmetic=ArithmeticSpec(max_steps=4)), 1)
+
+
+def test_too_long_problems_are_dropped_and_counted(tmp_path, tokenizer):
+    spec = QaSpec(n_train=60, n_val=10, n_test=10, arithmetic=ArithmeticSpec(max_steps=6))
+    meta = write_qa(tmp_path / "qa", spec, tokenizer, seq_len=110, seed=0)
+    assert meta.provenance["too_long"]["train"] > 0
+    assert meta.n_train + meta.provenance["too_long"]["train"] == 60
+    with pytest.raises(UserError, match="no train problem fits a row of 9 tokens"):
+        write_qa(tmp_path / "none", spec, tokenizer, seq_len=8, seed=0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_reuse_refusal_and_identical_writes(tmp_path, tokenizer):
+    spec = QaSpec(**SIZES)
+    a, b = (write_qa(tmp_path / n, spec, tokenizer, seq_len=200, seed=0) for n in "ab")
+    assert a == b == write_qa(tmp_path / "a", spec, tokenizer, seq_len=200, seed=0)
+    with pytest.raises(UserError, match="seed: the folder has 0, asked for 1"):
+        write_qa(tmp_path / "a", spec, tokenizer, seq_len=200, seed=1)
+
+
+def test_bad_files(tmp_path, tokenizer):
+    path = tmp_path / "x.jsonl"
+    for content, message in (
+        ('{"question": "a?", "answer": "no mark"}', "record 1 needs"),
+        ('{"question": "a?", "answer": "#### 1"}', "gives 0 training"),
+        ("", "gives 0 training"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            write_qa(tmp_path / "qa", QaSpec(source=f"files:{path}", **SIZES), tokenizer, seq_len=64, seed=0)
+    with pytest.raises(UserError, match="no such tokenizer"):
+        write_qa(tmp_path / "qa", QaSpec(**SIZES), tmp_path / "nothing", seq_len=64, seed=0)
+
+
+def test_too_few_different_problems_is_said(monkeypatch):
+    for name in ("NAMES", "THINGS", "GROUPS"):
+        monkeypatch.setattr(arithmetic, name, getattr(arithmetic, name)[:2])
+    spec = QaSpec(n_train=10, n_val=3_000, n_test=10, arithmetic=ArithmeticSpec(digits=1, max_steps=1))
+    with pytest.raises(UserError, match="gives 0 training, .* are needed"):
+        generate_qa(spec, 0)
+
+
+def test_gsm8k(tmp_path, tokenizer, gsm8k):
+    spec = QaSpec(
+        source=f"files:{gsm8k / 'gsm8k_train.jsonl'}", test_source=f"files:{gsm8k / 'gsm8k_test.jsonl'}",
+        n_train=300, n_val=20, n_test=1000,
+    )  # fmt: skip
+    meta = write_qa(tmp_path / "qa", spec, tokenizer, seq_len=512, seed=0)
+    assert meta.n_train + meta.provenance["too_long"]["train"] == 300
+    items = [json.loads(line) for line in (tmp_path / "qa" / "test.jsonl").read_text().splitlines()]
+    assert len(items) == 1000
+    official = [json.loads(line) for line in (gsm8k / "gsm8k_test.jsonl").read_text().splitlines()]
+    assert items[0]["question"] == official[0]["question"].strip()
+    assert items[0]["final_answer"] == official[0]["answer"].split("####")[1].strip()
+    own = generate_qa(QaSpec(source=spec.source, n_train=7000, n_val=20, n_test=300), 0)
+    assert len(own.test) == 300
+    assert not {p.question for p in own.test} & {p.question for p in own.train}
