@@ -100,9 +100,10 @@ def _study(
 ) -> int:
     from nca_interp.engine.plan import ALWAYS, RANDOM, Measurement, analysis_plan
     from nca_interp.engine.runner import default_workers
-    from nca_interp.store import StudyDir
+    from nca_interp.store import StudyDir, refuse_unwritable
 
     directory = StudyDir.open(folder)
+    refuse_unwritable("study", folder)
     more: dict[Measurement, bool] = {"causes": causes, "compare": compare}
     kinds = (*ALWAYS, *(kind for kind, asked in more.items() if asked))
     plan = analysis_plan(directory, kinds, RANDOM if random is None else random)
