@@ -53,15 +53,41 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 
 
+def is_new(folder: Path) -> bool:
+    """Whether nothing stands at a path that is to become a folder; an empty folder is nothing."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def refuse_unwritable(option: str, folder: Path) -> None:
+    """UserError if no file can be put into a folder that may still have to be made: said before the work, not after it."""
+    from tempfile import TemporaryFile
+
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with TemporaryFile(dir=there):
+            return
+    except NotADirectoryError:
+        reason = f"{there} is a file, and a folder is needed"
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+            return  # a full disk is no mistake in the call
+        reason = f"nothing can be written in {there} ({error.strerror})"
+    raise UserError(f"{option} {folder}: {reason}; choose another; nothing was changed")
+
+
 def refuse_foreign(folder: Path, record: str, what: str) -> None:
     """UserError if `folder` is there and is no `what`, known by its file `record`: writing would replace other files."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / record).is_file())):
         raise UserError(f"--out {folder}: not empty and no {what}; choose another folder; nothing was changed")
+    refuse_unwritable("--out", folder)
 
 
 def refuse_foreign_file(option: str, path: Path | None, start: str, what: str) -> None:
     """UserError if `path` is there and is no `what`, known by how it starts: writing would replace it."""
-    if path is None or not path.exists():
+    if path is None:
+        return
+    refuse_unwritable(option, path.parent)
+    if not path.exists():
         return
     wanted = start.encode()
     if path.is_file():

@@ -35,7 +35,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,13 @@ from nca_interp.files import held, is_held, sweep, sync
 from nca_interp.files import read_json as read_json
 from nca_interp.files import refuse_foreign as refuse_foreign
 from nca_interp.files import refuse_foreign_file as refuse_foreign_file
+from nca_interp.files import refuse_unwritable as refuse_unwritable
 from nca_interp.files import sha256_file as sha256_file
 from nca_interp.files import write_json as write_json
 from nca_interp.files import write_text as write_text
 
 STEP, LOCK = "step-", ".study.lock"
+Harmless = Callable[[dict[str, Any], dict[str, Any]], bool]
 SHOWN = 12
 """Differences between two configurations that a message lists before it counts the rest."""
 
@@ -255,29 +257,44 @@ class StudyDir(AnalysisDir):
         """The `provenance` part of study.json: command, versions, commit, machine."""
         return read_json(self.config)["provenance"]
 
-    def claim(self, study: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Write study.json, or check that the folder belongs to the same study; another one is refused, key by key."""
-        if self.config.exists():
-            self._same(study)
-            return
+    def claim(
+        self, study: dict[str, Any], provenance: dict[str, Any], harmless: Harmless = lambda there, asked: False
+    ) -> bool:
+        """Write study.json, or check that the folder belongs to the same study; another one is refused, key by key.
+
+        One that is `harmless` (asked with the configuration there and the one wanted) takes its place, and provenance keeps
+        what changed, by which command; True if so.
+        """
+        if self.config.exists() and not self._changes(study):
+            return False
         foreign = self.path.is_dir() and any(not p.name.startswith((".tmp-", LOCK)) for p in self.path.iterdir())
         if foreign and not self.config.exists():  # another process may have claimed it just now
             raise UserError(f"{self.path}: not empty and not a study; choose another --out; nothing was changed")
         with held(self.path / LOCK, lambda: f"{self.path}: another process is claiming this folder", patience=30):
-            if self.config.exists():
-                self._same(study)
-            else:
+            if not self.config.exists():
                 write_json(self.config, {"study": study, "provenance": provenance})
+                return False
+            changes = self._changes(study)
+            if changes and not harmless(self.read_config(), study):
+                raise UserError(self._another(changes))
+            if changes:
+                before = self.read_provenance()
+                made = {"command": provenance.get("command"), "changed": changes}
+                kept = before | {"changes": [*before.get("changes", []), made]}
+                write_json(self.config, {"study": study, "provenance": kept})
+            return bool(changes)
 
-    def _same(self, study: dict[str, Any]) -> None:
-        if found := list(differences(completed(Study, self.read_config()), study)):
-            shown = [f"  {line}" for line in found[:SHOWN]]
-            if len(found) > SHOWN:
-                shown.append(f"  and {len(found) - SHOWN} more")
-            raise UserError(
-                f"{self.path}: this folder belongs to another configuration:\n" + "\n".join(shown) + "\n"
-                "choose another --out, or delete the folder; nothing was changed"
-            )
+    def _changes(self, study: dict[str, Any]) -> list[str]:
+        return list(differences(completed(Study, self.read_config()), study))
+
+    def _another(self, changes: list[str]) -> str:
+        shown = [f"  {line}" for line in changes[:SHOWN]]
+        if len(changes) > SHOWN:
+            shown.append(f"  and {len(changes) - SHOWN} more")
+        return (
+            f"{self.path}: this folder belongs to another configuration:\n" + "\n".join(shown) + "\n"
+            "choose another --out, or delete the folder; nothing was changed"
+        )
 
 
 def completed(model: type[BaseModel], saved: Any) -> Any:

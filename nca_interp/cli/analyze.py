@@ -66,6 +66,7 @@ def analyze(
     A measurement that is made by request is asked for by its name: --causes, --compare (all of them: nca-interp list).
     """
     from nca_interp.analysis.collection.collection import Collection
+    from nca_interp.store import refuse_unwritable
 
     asked = _asked(ctx.args)
     if (folder is None) == (not checkpoint):
@@ -78,6 +79,7 @@ def analyze(
     options = _options(set_ or [], probe, probes, random)
     if folder is not None:
         collection = Collection.open(folder)
+        refuse_unwritable("folder", folder)
         wrong = [
             name
             for name in (*given, *(["out"] if out else []))

@@ -93,12 +93,14 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     import shutil
 
     from nca_interp import machine
+    from nca_interp.engine.change import alters_no_run, rename
     from nca_interp.engine.cost import disk_cost, size
     from nca_interp.engine.runner import default_workers
-    from nca_interp.store import StudyDir
+    from nca_interp.store import StudyDir, refuse_unwritable
 
     workers = workers or default_workers()
     directory = StudyDir(folder)
+    refuse_unwritable("--out", folder)
     if not directory.config.exists():
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers).peak
@@ -106,7 +108,10 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
             raise RunFailed(f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run)")
     precision = machine.resolve_precision(study.precision)
     provenance = machine.provenance(this_command(), precision, workers, threads)
-    directory.claim(study.model_dump(mode="json"), provenance)
+    if directory.claim(
+        study.model_dump(mode="json"), provenance, lambda there, asked: alters_no_run(there, asked, precision)
+    ):
+        rename(directory, study, precision)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _together(directory, plan)
     return finish(follow(directory, plan, workers, threads, None), this_command())

@@ -7,7 +7,6 @@ of the row's tokens. `analysis.complexity.profile` measures a sample, `take` res
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -204,6 +203,7 @@ class Encoded(NamedTuple):
 def _encoded(spec: TextSpec, seed: int, split: str, threads: int | None) -> Encoded:
     from nca_interp.data.text.corpus import Corpus
     from nca_interp.data.text.documents import Reader, make_tokenizer, parallel, read_head, splitter
+    from nca_interp.data.text.encode import Encoder
 
     reader = Reader(Corpus(spec), spec.max_bytes)
     head = read_head(iter(reader))
@@ -215,13 +215,14 @@ def _encoded(spec: TextSpec, seed: int, split: str, threads: int | None) -> Enco
     order = np.random.default_rng([seed, 0]).permutation(len(documents))
     with parallel(threads):
         tokenizer, end = make_tokenizer(spec.tokenizer, (d.text for d in head if not is_val(d)))
+    encoder = Encoder(tokenizer, end, np.dtype(np.uint32))
 
     def encode() -> Iterator[tuple[npt.NDArray[np.uint32], str]]:
         for chosen in np.array_split(order, max(1, len(order) // 64)):
             with parallel(threads):
-                found = tokenizer.encode_batch_fast([documents[i].text for i in chosen], add_special_tokens=False)
-            for i, e in zip(chosen, found, strict=True):
-                yield np.fromiter(chain(e.ids, (end,)), np.uint32), documents[i].group
+                ids, counts, _ = encoder.encode([documents[i].text for i in chosen])
+            for i, found in zip(chosen, np.split(ids, np.cumsum(counts)[:-1]), strict=True):
+                yield found, documents[i].group
 
     return Encoded(encode(), tokenizer, end, reader.corpus.description)
 

@@ -6,6 +6,7 @@ import difflib
 import glob
 import re
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ from pydantic import TypeAdapter, ValidationError
 from nca_interp.base import UserError
 from nca_interp.config import Study, suggest
 from nca_interp.data.specs import SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
-from nca_interp.data.text.files import COMPRESSED, TEXT_FILES, file_kind
+from nca_interp.data.text.hub import saved_dataset
+from nca_interp.data.text.raw import COMPRESSED, TEXT_FILES, check_kind, file_kind
 from nca_interp.overrides import explain, parse, with_overrides
 
 Spec = NcaSpec | DyckSpec | TextSpec
 SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec]] = {"nca": NcaSpec, "dyck": DyckSpec}
 TEXT_SCHEMES = ("site", "files", "hf", "arithmetic")
+LOOKED_AT = 10_000
+"""Files of a folder that a message looks at to name their kinds."""
 FORMS = f"""\
   nca, dyck                    with their defaults; changed in place: nca:n_states=2,band=[0.3,1]
   {", ".join("site:" + name for name in SITE_CORPORA)}, arithmetic:
-  files:GLOB[,GLOB...], hf:NAME   files ({", ".join(TEXT_FILES)}, {", ".join(COMPRESSED)}); a preset, data set or folder of `datasets`
-  PATH                         a text file, or a token directory (its specification)
+  files:GLOB[,GLOB...]         files: {", ".join(TEXT_FILES)};
+                               all but the last two also with {", ".join(COMPRESSED)}
+  hf:NAME                      a preset, data set or folder of `datasets`, by save_to_disk too
+  PATH                         a text file, a folder by save_to_disk, or a token directory (its specification)
   RECIPE.NAME                  a regime or domain of a recipe, e.g. laptop.nca"""
 """Every legal form of a source, for help and error messages."""
 
@@ -70,24 +76,28 @@ def _near(text: str) -> str:
 
 
 def _file(path: Path) -> TextSpec:
-    if file_kind(path)[0] not in TEXT_FILES:
-        raise UserError(f"source: {path} is of kind {path.suffix!r}; legal: {', '.join(TEXT_FILES)}, or a directory")
+    check_kind(path)
     if "," in str(path):
         raise UserError(f"source: {path} has a comma in its name, which separates files; rename it or use files:<glob>")
     return TextSpec(source=f"files:{glob.escape(str(path))}")
 
 
 def _directory(path: Path) -> Spec:
-    """The specification of a token directory; folders that hold some are told apart from those that hold none."""
+    """The specification of a token directory, or of what `datasets` saved; folders that hold some are told apart."""
     from nca_interp.data.tokens import TokenFile
 
     if (path / "meta.json").is_file():
         return validate(TokenFile.open(path, verify=False).meta.spec, str(path / "meta.json"))
+    if saved_dataset(path):
+        return TextSpec(source=f"hf:{path}")
     inside = sorted(p.parent for p in [*path.glob("*/meta.json"), *path.glob("tokens/*/meta.json")])
     if inside:
         raise UserError(f"source: {path} holds several token directories; choose one: {', '.join(map(str, inside))}")
+    some = (p for p in islice(path.rglob("*"), LOOKED_AT) if file_kind(p)[0] in TEXT_FILES and p.is_file())
+    kinds = sorted({"".join(file_kind(p)) for p in some})
     raise UserError(
-        f"source: {path} is a folder without meta.json; for text in it: files:{path}/**/*.txt (or .jsonl, .parquet)"
+        f"source: {path} is a folder without meta.json; for text in it: files:{path}/**/*{kinds[0] if kinds else '.txt'}"
+        + (f" (there are {', '.join(kinds)})" if kinds[1:] else "")
     )
 
 

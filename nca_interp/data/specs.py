@@ -172,7 +172,7 @@ class TextSpec(Frozen):
     kind: Literal["text"] = "text"
     source: str
     """`site:prose-a`, `site:prose-b`, `site:code`: what is installed beside the package. `files:<glob>[,<glob>...]`:
-    .txt, .jsonl (or .json with a record a line), these with .gz, .bz2, .xz or .zst, and .parquet.
+    .txt, .md, .jsonl, .ndjson, .json, .csv, .tsv, these with .gz, .bz2, .xz or .zst, .parquet and .arrow (docs/data.md).
     `hf:<c4|openwebtext|openwebmath|codeparrot>`, `hf:<dataset>[:<config>]` or `hf:<folder>`: streamed through `datasets`.
     `arithmetic:`: generated worked problems."""
     tokenizer: TokenizerSpec = TokenizerSpec()
@@ -180,7 +180,8 @@ class TextSpec(Frozen):
     max_bytes: int | None = Field(default=None, ge=1)
     """Documents are read until they hold this many UTF-8 bytes, or until all wanted rows are full; null: the latter only."""
     column: str | None = None
-    """Column with the text in .jsonl, .parquet and hf data; null: "text", or what the hf preset says."""
+    """Column with the text in records and hf data, nested ones by a dotted path (`text.content`, `messages.0.content`);
+    null: "text", or what the hf preset says."""
     split: str = "train"
     """Split of an hf dataset; our own validation documents are taken out of it."""
     revision: str | None = None
@@ -208,7 +209,7 @@ class QaSpec(Frozen):
     """Question-answer pairs for fine-tuning and exact-match accuracy."""
 
     source: str = "arithmetic"
-    """`arithmetic`: generated word problems. `files:<glob>[,<glob>...]`: .jsonl with `question` and `answer`, the final
+    """`arithmetic`: generated word problems. `files:<glob>[,<glob>...]`: .jsonl, or records of another kind, with `question` and `answer`, the final
     answer after "####" (GSM8K)."""
     test_source: str | None = None
     """Held-out problems of a `files:` source, e.g. GSM8K's own test file; null: `n_test` are taken out of `source`."""

@@ -12,10 +12,13 @@ import numpy.typing as npt
 
 from nca_interp.base import Frozen, UserError, canonical_json
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.files import is_new
 from nca_interp.store import commit_dir, read_json, sha256_file, write_json
 
 GENERATOR_VERSION = "2"
 """Changes whenever the same (specification, seed, sizes) would give other tokens."""
+TEXT_VERSION = "3"
+"""The same of text."""
 Report = Callable[[str, float], None]
 
 
@@ -53,7 +56,7 @@ class TokenMeta(Frozen):
     sha256: dict[str, str]
     """File name -> SHA-256 of every data file."""
     generator_version: str
-    """GENERATOR_VERSION of the writer."""
+    """GENERATOR_VERSION, or of text TEXT_VERSION, of the writer."""
     request: dict[str, Any]
     """What was asked, as far as it decides the tokens; a directory is reused for the same request only."""
     provenance: dict[str, Any]
@@ -79,7 +82,7 @@ def write_tokens(
             raise UserError(f"{name}: {value}; legal: 1 or more")
     request = {
         "spec": spec.model_dump(mode="json"), "n_train": n_train, "n_val": n_val, "seq_len": seq_len,
-        "seed": seed, "generator_version": GENERATOR_VERSION,
+        "seed": seed, "generator_version": TEXT_VERSION if isinstance(spec, TextSpec) else GENERATOR_VERSION,
     }  # fmt: skip
     directory = Path(directory)
     report = progress or (lambda label, done: None)
@@ -90,31 +93,28 @@ def write_tokens(
             return _fill_text(folder, work, spec, n_train, n_val, seq_len, request, threads, report)
         return _fill_synthetic(folder, spec, {"train": n_train, "val": n_val}, seq_len, seed, threads, report)
 
-    finished = directory.exists()
     meta = build(directory, request, fill)
-    if finished:
-        _check_inputs(directory, meta)
     shutil.rmtree(work, ignore_errors=True)
     return meta
 
 
-def _check_inputs(directory: Path, meta: TokenMeta) -> None:
-    """UserError if a local file that the tokens were made of is still there with another content."""
-    from nca_interp.data.text.corpus import sha256_start
-
-    for file in meta.provenance.get("files", []):
-        path = Path(file["path"])
-        if path.is_file() and sha256_start(path, file["bytes"]) != file["sha256"]:
-            raise UserError(
-                f"{path}: has changed since {directory} was made of it; delete that folder to make it again, "
-                "or put the file back"
-            )
+def remarks(provenance: dict[str, Any]) -> Iterator[str]:
+    """One sentence for each thing that was left out of a text or done to it without being asked."""
+    if count := provenance.get("without_text"):
+        yield f"{count:,} documents without text (null or empty) were skipped"
+    if count := provenance.get("cut_inside_words"):
+        yield f"long words were cut at {count:,} places to be tokenised; tokens there may differ from those of the whole word"
 
 
 def build(directory: Path, request: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> TokenMeta:
-    """Reuse `directory` if it answers `request`; else `fill(folder)` writes the data files and returns the meta's fields."""
+    """Reuse `directory` if it answers `request`; else `fill(folder)` writes the data files and returns the meta's fields.
+
+    An empty folder is taken for none.
+    """
+    from nca_interp.data.text.inputs import check
+
     directory = Path(directory)
-    if directory.exists():
+    if not is_new(directory):
         meta = TokenFile.open(directory).meta
         differences = [
             f"{key}: the folder has {_short(meta.request.get(key))}, asked for {_short(request.get(key))}"
@@ -123,6 +123,7 @@ def build(directory: Path, request: dict[str, Any], fill: Callable[[Path], dict[
         ]
         if differences:
             raise UserError(f"{directory}: holds other tokens; nothing was changed\n  " + "\n  ".join(differences))
+        check(directory, meta.model_dump(mode="json"))
         return meta
 
     def write(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from nca_interp.base import RunFailed
+from nca_interp.base import RunFailed, UserError
 from nca_interp.engine.plan import Job, MeasureJob, TokensJob
 from nca_interp.files import damage, held, sweep
-from nca_interp.store import AnalysisDir, StudyDir
+from nca_interp.store import AnalysisDir, StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
 Say = Callable[[str, float | None], None]
@@ -57,20 +58,32 @@ def write_token_files(study: StudyDir, job: TokensJob) -> None:
         spec = QaSpec.model_validate(job.spec)
         write_qa(directory, spec, study.path / job.tokenizer_from, seq_len=job.seq_len, seed=job.seed)
         return
-    from nca_interp.data.tokens import write_tokens
+    from nca_interp.data.tokens import remarks, write_tokens
 
     source = TypeAdapter(SourceSpec).validate_python(job.spec)
-    write_tokens(directory, source, n_train=job.n_train, n_val=job.n_val, seq_len=job.seq_len, seed=job.seed)
+    meta = write_tokens(directory, source, n_train=job.n_train, n_val=job.n_val, seq_len=job.seq_len, seed=job.seed)
+    for line in remarks(meta.provenance):
+        logging.getLogger("nca_interp").warning(line)
 
 
 def is_done(folder: AnalysisDir, job: Job) -> bool:
     """Whether a job's result is already there, as far as that shows without opening it."""
     study = StudyDir(folder.path)
     if isinstance(job.payload, TokensJob):
-        return (study.path / job.payload.path / "meta.json").is_file()
+        return _tokens_stand(study.path / job.payload.path / "meta.json")
     if isinstance(job.payload, RunConfig):
         run = study.run(job.payload.id)
         same = run.config.is_file() and RunConfig.model_validate(run.read(run.config)) == job.payload
         final = run.checkpoint(job.payload.config.steps)
         return same and run.status()["state"] == "done" and damage(final, quick=True) is None
     return False  # cheap to ask the measurement itself, which compares hashes
+
+
+def _tokens_stand(meta: Path) -> bool:
+    """Whether tokens are there and none of the files that they were made of seems to have changed."""
+    from nca_interp.data.text.inputs import touched
+
+    try:
+        return meta.is_file() and not touched(read_json(meta))
+    except (UserError, KeyError, TypeError, AttributeError):  # damaged: the job itself says how
+        return False

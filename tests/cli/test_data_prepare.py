@@ -104,6 +104,16 @@ def test_mistakes_are_one_message_and_write_nothing(tmp_path, arguments, message
     assert list(tmp_path.iterdir()) == []
 
 
+def test_places_that_cannot_hold_tokens(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "x.jsonl").write_text('{"text": "some words"}\n')
+    for place, message in ((".", "is the working folder itself"), ("file/t", "file is a file, and a folder is needed")):
+        command = [*COMMAND, "x.jsonl", "--out", place]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "x.jsonl"]
+
+
 def test_too_large_for_the_disk(tmp_path):
     done = call("dyck", "--tokens", "900000B", "--out", tmp_path / "t")
     assert done.returncode == 1

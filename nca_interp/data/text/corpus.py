@@ -6,16 +6,18 @@ a canonical order of documents (`lanes`) that depends on neither their number no
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nca_interp.base import UserError
 from nca_interp.data.specs import TextSpec
-from nca_interp.data.text.files import Stream, file_kind, file_streams, match_files, read_stream
+from nca_interp.data.text import files
+from nca_interp.data.text.columns import valid
+from nca_interp.data.text.files import file_streams, is_long, match_files, read_stream
+from nca_interp.data.text.inputs import folder_files, record, state
+from nca_interp.data.text.raw import Stream, file_kind
 
 LANES = 16
 """Streams of unknown length read side by side, a chunk of each in turn. Changing it changes the order of documents."""
@@ -89,7 +91,8 @@ class Corpus:
             self._hub = HubDataset(self.spec)
             found = self._hub.found
             streams = [[found["id"], file, file + 1] for file in range(found["files"])]
-            return {"streams": streams, "lanes": LANES, "provenance": {"dataset": found}, "inputs": []}
+            inputs = state(folder_files(found["id"]))
+            return {"streams": streams, "lanes": LANES, "provenance": {"dataset": found}, "inputs": inputs}
         if self.scheme == "site":
             from nca_interp.data.text.installed import site_files
 
@@ -99,16 +102,16 @@ class Corpus:
             provenance = {"packages": self._site.packages, "missing": self._site.missing}
             return {"streams": ranges, "lanes": None, "provenance": provenance, "inputs": [self._site.packages]}
         paths = match_files(self.rest)
-        long = any(file_kind(p)[1] or p.suffix == ".parquet" for p in paths)
-        inputs = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
-        streams = [list(s) for s in file_streams(paths, self.spec.column or "text")]
-        return {"streams": streams, "lanes": LANES if long else None, "provenance": {}, "inputs": inputs}
+        inputs = state(paths)
+        parts = file_streams(paths, self.spec.column or "text")
+        lanes = LANES if any(map(is_long, parts)) else None
+        return {"streams": [list(part) for part in parts], "lanes": lanes, "provenance": {}, "inputs": inputs}
 
     def __contains__(self, stream: int) -> bool:
         return self.plan["streams"] is None or stream < len(self.plan["streams"])
 
     def read(self, at: Cursor) -> Iterator[Document]:
-        """Documents of one stream, from a place in it to its end."""
+        """Documents of one stream, from a place in it to its end; a text that is null is an empty one."""
         if self.scheme == "arithmetic":
             from nca_interp.data.text.arithmetic import worked_document
 
@@ -124,7 +127,7 @@ class Corpus:
             found = self._hub.texts(stream.start, at.skip)
         else:
             found = islice(read_stream(stream, self.spec.column or "text"), at.skip, None)
-        return (Document(text, text) for text in map(valid, found))
+        return (Document(text, text) for text in (valid(text or "") for text in found))
 
     def _read_site(self, stream: Stream) -> Iterator[Document]:
         from nca_interp.data.text.installed import read_file, site_files
@@ -141,43 +144,26 @@ class Corpus:
             yield from chunk
 
     def inputs_read(self, until: Sequence[Cursor]) -> list[dict[str, Any]]:
-        """For provenance, path, bytes and their SHA-256 of the local files that were read before the cursors.
+        """For provenance, the local files with what was read of them before the cursors (`inputs.record`).
 
-        Of a plain file that was read in part, the beginning up to there. Raises UserError if a file has changed meanwhile.
+        Of a plain file that was read in part, the beginning up to there; of a folder of `datasets`, everything. Raises
+        UserError if a file has changed meanwhile.
         """
+        inputs, streams = self.plan["inputs"], self.plan["streams"]
+        if self.scheme == "hf":
+            return record(inputs, {name: size for name, size, _ in inputs})
         if self.scheme != "files":
             return []
-        step, streams = self.lanes or 1, self.plan["streams"]
+        step = self.lanes or 1
         unread = {s for c in until for s in range(c.stream + (c.skip > 0), len(streams), step)}
         ends: dict[str, int] = {}
         for number, (name, _, stop) in enumerate(streams):
             if number not in unread:
-                plain = stop and Path(name).suffix != ".parquet"
-                ends[name] = max(ends.get(name, 0), stop if plain else Path(name).stat().st_size)
-        for name, size, changed in self.plan["inputs"]:
-            now = Path(name).stat()
-            if name in ends and (now.st_size, now.st_mtime_ns) != (size, changed):
-                raise UserError(f"{name}: changed while it was being read; run the same command again")
-        return [{"path": name, "bytes": end, "sha256": sha256_start(Path(name), end)} for name, end in ends.items()]
-
-
-def valid(text: str) -> str:
-    """The text with each lone surrogate, which JSON can hold and UTF-8 cannot, replaced by "?"."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-
-
-def sha256_start(path: Path, length: int) -> str:
-    """SHA-256 of the first `length` bytes of a file."""
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while length and (block := file.read(min(length, 1 << 20))):
-            found.update(block)
-            length -= len(block)
-    return found.hexdigest()
+                plain = stop and file_kind(Path(name))[0] != ".parquet"
+                size = Path(name).stat().st_size
+                # the last document of a range may end in the next
+                ends[name] = max(ends.get(name, 0), min(stop + files.RANGE_BYTES, size) if plain else size)
+        return record(inputs, ends)
 
 
 def start(corpus: Corpus) -> list[Cursor]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from nca_interp.base import UserError
 from nca_interp.data.specs import TokenizerSpec
@@ -22,6 +22,8 @@ from nca_interp.data.text.corpus import Corpus, Document
 from nca_interp.data.text.encode import document_key, rank
 
 END, PAD = "<|endoftext|>", "<|pad|>"
+LONGEST_WORD = 1000
+"""A BPE is trained on words cut into this many bytes: its time grows with the square of the longest."""
 HEAD_BYTES = 8_000_000
 """Characters read before the first row is written: what the BPE is trained on (its training part)."""
 Report = Callable[[str, float], None]
@@ -86,13 +88,16 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str]) -> tuple[Tokenizer
     if spec.kind == "hf":
         return _named_tokenizer(str(spec.name))
     tokenizer: Any = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bounded = pre_tokenizers.Split(Regex(rf"[\s\S]{{1,{LONGEST_WORD}}}"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bounded])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=spec.vocab_size, special_tokens=[END, PAD], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )  # fmt: skip
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((text[:HEAD_BYTES] for text in texts), trainer)
+    tokenizer.pre_tokenizer = words  # text is encoded by whole words: that takes time in proportion
     tokenizer.encode_special_tokens = True
     return tokenizer, int(tokenizer.token_to_id(END))
 

@@ -23,11 +23,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.data.specs import TextSpec
 from nca_interp.data.text.corpus import Corpus, Cursor, Document, Lane
+from nca_interp.data.text.long import cut_long
+from nca_interp.data.text.long import document_key as document_key
 
 BATCH_CHARACTERS = 500_000
 """Texts handed to the tokenizer at a time; bounds the memory of its answers."""
@@ -52,12 +54,10 @@ class Part(NamedTuple):
     """Place in the lane behind this chunk."""
     skipped: int
     """Files of the chunk that were passed over (`Corpus.skipped`)."""
-
-
-def document_key(text: str) -> bytes:
-    """64-bit hash of a text in which every run of white space counts as one space; b"" if there is nothing else."""
-    plain = " ".join(text.split())
-    return hashlib.blake2b(plain.encode(), digest_size=8).digest() if plain else b""
+    empty: int = 0
+    """Documents without text, null ones included, which are left out."""
+    inside: int = 0
+    """Places inside words at which a long document was cut (`long.Pieces`)."""
 
 
 def rank(group: str) -> int:
@@ -77,8 +77,10 @@ class Encoder:
         keys: list[bytes] = []
         ranks, sizes, texts, new = [], [], [], []
         seen: set[bytes] = set()
+        empty = 0
         for text, group in chunk:
             if not (key := document_key(text)):
+                empty += 1
                 continue
             if key not in seen:
                 new.append(len(keys))
@@ -88,7 +90,7 @@ class Encoder:
             sizes.append(len(text.encode()))
             seen.add(key)
         lengths = np.zeros(len(keys), I64)
-        ids, counts = self._encode(texts)
+        ids, counts, inside = self.encode(texts)
         lengths[new] = counts
         return Part(
             np.frombuffer(b"".join(keys), U64),
@@ -98,35 +100,36 @@ class Encoder:
             ids,
             cursor,
             skipped,
+            empty,
+            inside,
         )
 
-    def _encode(self, texts: list[str]) -> tuple[npt.NDArray[Any], list[int]]:
+    def encode(self, texts: list[str]) -> tuple[npt.NDArray[Any], list[int], int]:
+        """Ids of all texts, the end token behind each; how many each gave; places inside words at which one was cut."""
+        cuts = [cut_long(text, self.tokenizer) for text in texts]
         counts: list[int] = []
-        found = []
-        for batch in _batches(texts):
-            ids, sizes = flatten(self.tokenizer.encode_batch_fast(batch, add_special_tokens=False), self.end)
-            found.append(ids.astype(self.dtype))
-            counts += sizes
-        return np.concatenate([*found, np.empty(0, self.dtype)]), counts
+        found, begun = [], 0
+        for batch in _batches([(p, n == len(cut.texts)) for cut in cuts for n, p in enumerate(cut.texts, 1)]):
+            encoded = self.tokenizer.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False)
+            flat = array("I")
+            for encoding, (_, last) in zip(encoded, batch, strict=True):
+                ids = encoding.ids
+                flat.fromlist(ids)
+                begun += len(ids)
+                if last:
+                    flat.append(self.end)
+                    counts.append(begun + 1)
+                    begun = 0
+            found.append(np.frombuffer(flat, np.uint32).astype(self.dtype))
+        return np.concatenate([*found, np.empty(0, self.dtype)]), counts, sum(cut.inside for cut in cuts)
 
 
-def flatten(encoded: Sequence[Encoding], end: int) -> tuple[npt.NDArray[np.uint32], list[int]]:
-    """Ids of several encodings in one array, `end` behind each, and how many each gave."""
-    flat, sizes = array("I"), []
-    for encoding in encoded:
-        ids = encoding.ids
-        flat.fromlist(ids)
-        flat.append(end)
-        sizes.append(len(ids) + 1)
-    return np.frombuffer(flat, np.uint32), sizes
-
-
-def _batches(texts: list[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(pieces: list[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
+    batch: list[tuple[str, bool]] = []
     size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece[0])
         if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
@@ -224,7 +227,7 @@ class _Worker:
         kinds = ((U64, n), (U64, n), (I64, n), (I64, n), (self.dtype, header["tokens"]))
         arrays = [np.frombuffer(self.process.stdout.read(k.itemsize * size), k) for k, size in kinds]
         keys, ranks, sizes, lengths, ids = arrays
-        return Part(keys, ranks, sizes, lengths, ids, Cursor(*header["cursor"]), header["skipped"])
+        return Part(keys, ranks, sizes, lengths, ids, Cursor(*header["cursor"]), *header["counts"])
 
     def close(self) -> None:
         """Wait for the process and close its pipes."""
@@ -256,7 +259,7 @@ def _work() -> None:
                 _send(stream, {})
                 continue
             header = {
-                "cursor": part.cursor, "documents": len(part.keys), "tokens": len(part.ids), "skipped": part.skipped
+                "cursor": part.cursor, "documents": len(part.keys), "tokens": len(part.ids), "counts": part[6:]
             }  # fmt: skip
             _send(stream, header, part[:5])
         sys.stdin.buffer.read()  # the other end closes

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.data.specs import TextSpec
+from nca_interp.data.text.columns import text_of
 
 ATTEMPTS = 8
 """A read is tried again this many times in a row without a new row before it is given up."""
@@ -42,6 +44,11 @@ def preset(spec: TextSpec) -> HubPreset:
     return found._replace(column=spec.column or found.column)
 
 
+def dataset_of(source: str) -> str:
+    """Name or folder of the dataset that an hf: source means."""
+    return preset(TextSpec(source=source)).dataset
+
+
 class HubDataset:
     """The dataset of an hf: source; `found` is what another process knows of it (null: looked up).
 
@@ -66,6 +73,8 @@ class HubDataset:
         self.found = {"id": dataset, "config": config, "split": self.spec.split, "column": column, "revision": revision}
         try:
             return self.found | {"files": next(persist(lambda _: iter([self._load()]), attempts=3)).num_shards}
+        except UserError:
+            raise
         except (
             Exception
         ) as error:  # datasets raises many kinds for: offline, unknown name, config or split, damaged file
@@ -75,21 +84,25 @@ class HubDataset:
         if self._loaded is None:
             import datasets
 
-            self._loaded = datasets.load_dataset(
-                self.found["id"], self.found["config"], split=self.found["split"], streaming=True,
-                revision=self.found["revision"],
-            )  # fmt: skip
+            folder = Path(self.found["id"])
+            if saved_dataset(folder):
+                self._loaded = _load_saved(folder, self.found["split"])
+            else:
+                self._loaded = datasets.load_dataset(
+                    self.found["id"], self.found["config"], split=self.found["split"], streaming=True,
+                    revision=self.found["revision"],
+                )  # fmt: skip
         return self._loaded
 
-    def texts(self, file: int, skip: int) -> Iterator[str]:
-        """Texts of one file after the first `skip`.
+    def texts(self, file: int, skip: int) -> Iterator[str | None]:
+        """Texts of one file after the first `skip`, None where a text is null.
 
         Raises UserError for rows without text, RunFailed where the connection stays broken.
         """
         number = skip
         try:
             for row in persist(lambda done: open_rows(self._load(), self.found["files"], file, skip + done)):
-                yield self._text(row, f"row {number + 1} of file {file + 1}")
+                yield text_of(row, self.found["column"], partial(self._place, file, number))
                 number += 1
         except (UserError, GeneratorExit):
             raise
@@ -101,15 +114,8 @@ class HubDataset:
                 f"failed ({_cause(error)}); what was written is kept: the same command continues"
             ) from None
 
-    def _text(self, row: dict[str, Any], where: str) -> str:
-        text = row.get(self.found["column"])
-        if not isinstance(text, str):
-            known = ", ".join(sorted(k for k, v in row.items() if isinstance(v, str)))
-            raise UserError(
-                f"column: {self.found['column']!r} of {self.spec.source} holds no text ({where}); "
-                f"text columns: {known or 'none'}"
-            )
-        return text
+    def _place(self, file: int, row: int) -> str:
+        return f"{self.spec.source}: row {row + 1} of file {file + 1}"
 
     def _unreadable(self, error: Exception) -> UserError:
         dataset, config, _ = preset(self.spec)
@@ -117,6 +123,24 @@ class HubDataset:
             f"source: {self.spec.source!r} (dataset {dataset}, config {config}, split {self.spec.split}) cannot be "
             f"read: {_cause(error)}; check the name and the network, or use files:<glob> or site:<corpus>"
         )
+
+
+def saved_dataset(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`, of one split or of several."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def _load_saved(folder: Path, split: str) -> Any:
+    """The rows that `save_to_disk` wrote, as a streaming dataset; of a folder of one split, those."""
+    import datasets
+
+    found = datasets.load_from_disk(str(folder))
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise UserError(f"split: {split!r} is not in {folder}; legal: {', '.join(found)}")
+        found = found[split]
+    files = max(1, min(len(found.cache_files), len(found)))
+    return found.with_format(None).to_iterable_dataset(num_shards=files)
 
 
 def open_rows(dataset: Any, files: int, file: int, skip: int) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ from tokenizers import __version__ as tokenizers_version
 from nca_interp.base import RunFailed, UserError, digest
 from nca_interp.data.nca.rows import available_cores
 from nca_interp.data.specs import TextSpec
+from nca_interp.data.text import inputs
 from nca_interp.data.text.corpus import Corpus, Cursor, start
 from nca_interp.data.text.documents import (
     Reader,
@@ -38,6 +39,7 @@ from nca_interp.data.text.duplicates import Seen
 from nca_interp.data.text.encode import Part, parts, rank
 from nca_interp.data.text.working import Output, Setup, State
 from nca_interp.store import read_json, write_json
+from nca_interp.store import write_text as save_text
 
 COMMIT_SECONDS = 10.0
 """Time between two states from which a killed preparation goes on."""
@@ -82,13 +84,18 @@ class Preparation:
         self.limits = [rows * self.width * self.dtype.itemsize for rows in self.wanted]
 
     def _identity(self, corpus: Corpus) -> str:
-        return digest([self.request, corpus.plan["inputs"], tokenizers_version])
+        return digest([self.request, corpus.plan["inputs"], self.tokenizer_files(), tokenizers_version])
+
+    def tokenizer_files(self) -> inputs.State:
+        """The local files of a named tokenizer as they are now."""
+        return inputs.state(inputs.tokenizer_files(self.request["spec"]))
 
     def _reopen(self) -> bool:
         try:
             setup = Setup(**read_json(self.work / "setup.json"))
             # what a name on the hub means now does not matter to a preparation that has begun
-            now = Corpus(self.spec, setup.plan if self.spec.source.startswith("hf:") else None)
+            remote = self.spec.source.startswith("hf:") and not setup.plan["inputs"]
+            now = Corpus(self.spec, setup.plan if remote else None)
             if setup.identity != self._identity(now):
                 return False
             self.corpus, self.setup = Corpus(self.spec, setup.plan), setup
@@ -105,15 +112,20 @@ class Preparation:
         reader = Reader(self.corpus, self.spec.max_bytes)
         head = read_head(iter(reader), report)
         if not head:
-            raise UserError(f"source: {self.spec.source!r} is empty: no document with any text in it")
+            raise UserError(
+                f"source: {self.spec.source!r} is empty: no document with any text in it (null texts count as empty)"
+            )
         self.corpus.skipped = 0
+        tokenizer_files = self.tokenizer_files()
         limit = split_limit(head, reader.exhausted, self.spec.val_fraction)
         with parallel(threads):
             texts = (d.text for d in head if rank(d.group) >= limit)
             tokenizer, end = make_tokenizer(self.spec.tokenizer, texts)
-        tokenizer.save(str(self.work / "tokenizer.json"))
+        save_text(self.work / "tokenizer.json", tokenizer.to_str(pretty=True))
         vocab = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-        self.setup = Setup(self._identity(self.corpus), self.corpus.plan, limit, end, vocab, reader.exhausted)
+        self.setup = Setup(
+            self._identity(self.corpus), self.corpus.plan, limit, end, vocab, reader.exhausted, tokenizer_files
+        )
         self.state = State([list(c) for c in start(self.corpus)])
         self._outputs({})
         write_json(self.work / "setup.json", self.setup._asdict())
@@ -179,6 +191,8 @@ class Preparation:
         state = self.state
         keep = self.seen.add(part.keys)
         state.skipped += part.skipped
+        state.empty += part.empty
+        state.inside += part.inside
         new = int(keep.sum())
         if self.spec.max_bytes is not None:
             read = np.cumsum(np.where(keep, part.sizes, 0))
@@ -283,9 +297,13 @@ def _finish(preparation: Preparation, folder: Path, report: Report) -> Packed:
             raise UserError(
                 f"source: {preparation.spec.source!r} is too short: its {name} split holds {state.tokens[index]:,} tokens of "
                 f"{state.split_documents[index]} documents ({state.bytes:,} bytes read in all), one row needs {width:,}; "
-                f"use a longer corpus, a larger max_bytes or val_fraction, or a shorter context"
+                f"{state.advice(width)}"
             )
     report("checking the files that were read", 1.0)
+    if preparation.tokenizer_files() != setup.tokenizer_files:
+        raise UserError(
+            f"tokenizer.name: {preparation.spec.tokenizer.name} changed during the work; run the same command again"
+        )
     files = preparation.corpus.inputs_read([Cursor(*c) for c in state.cursors])
     for name in ("train.bin", "val.bin", "tokenizer.json"):
         _place(preparation.work / name, folder / name)
@@ -304,8 +322,13 @@ def _finish(preparation: Preparation, folder: Path, report: Report) -> Packed:
         "corpus_hash": state.files["seen"]["sha256"], "train_documents": state.split_documents[0],
         "val_documents": state.split_documents[1], "tokenizers": tokenizers_version, **preparation.corpus.provenance,
     }  # fmt: skip
-    if files:
-        provenance["files"] = files
+    more = {
+        "files": files,
+        "tokenizer_files": setup.tokenizer_files,
+        "without_text": state.empty,
+        "cut_inside_words": state.inside,
+    }
+    provenance |= {name: value for name, value in more.items() if value}
     return Packed(
         rows[0], rows[1], dtype.name, setup.vocab, val_bytes, per_token, sizes is not None, setup.end, provenance
     )

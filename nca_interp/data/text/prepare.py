@@ -17,8 +17,8 @@ from nca_interp.base import RunFailed, UserError
 from nca_interp.data.sources import Spec, parse_source
 from nca_interp.data.specs import TextSpec
 from nca_interp.data.text.documents import token_dtype
-from nca_interp.data.tokens import TokenMeta, write_tokens
-from nca_interp.files import held, sweep
+from nca_interp.data.tokens import TokenMeta, remarks, write_tokens
+from nca_interp.files import held, refuse_unwritable, sweep
 
 WHOLE = 10**12
 """Rows asked for where a whole corpus is wanted."""
@@ -46,6 +46,9 @@ def prepare_tokens(request: Request, out: Path, threads: int | None) -> str:
     rows = _rows(request)
     if request.tokens is None and not _ends(spec):
         raise UserError("--tokens: needed, this source has no end; e.g. --tokens 10M")
+    if out.resolve() == Path.cwd().resolve():
+        raise UserError(f"--out {out}: this is the working folder itself; name a folder in it, e.g. --out tokens")
+    refuse_unwritable("--out", out.parent)
     with _alone(out):
         _check_disk(out, spec, rows, request.seq_len)
         with shown() as report:
@@ -148,6 +151,7 @@ def _summary(out: Path, meta: TokenMeta, rows: list[int]) -> str:
             f"{found['documents']:,} documents, {found['duplicates_dropped']:,} duplicates dropped, "
             f"{found['bytes'] / 1e6:,.1f} MB of text, {meta.bytes_per_token:.3f} bytes a token"
         )
+        lines += remarks(found)
     short = [
         f"{name}: {had:,} of {asked:,} rows"
         for name, had, asked in zip(("training", "validation"), (meta.n_train, meta.n_val), rows, strict=True)

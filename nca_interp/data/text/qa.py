@@ -13,11 +13,12 @@ from tokenizers import Tokenizer
 
 from nca_interp.base import UserError, digest
 from nca_interp.data.specs import QaSpec
+from nca_interp.data.text import inputs
 from nca_interp.data.text.arithmetic import Problem, word_problems
 from nca_interp.data.text.documents import END, PAD, token_dtype
 from nca_interp.data.text.files import match_files, read_records
 from nca_interp.data.tokens import GENERATOR_VERSION, TokenFile, TokenMeta, build
-from nca_interp.store import sha256_file
+from nca_interp.store import sha256_file, write_text
 
 MARK = "####"
 """Stands before the final answer (GSM8K)."""
@@ -114,6 +115,7 @@ def _fill(folder: Path, spec: QaSpec, file: Path, end_id: int | None, seq_len: i
         raise UserError(f"{file}: has no {END} token")
     pad = coder.token_to_id(PAD)
     vocab = max(coder.get_vocab(with_added_tokens=True).values()) + 1
+    sources = inputs.state(inputs.source_files(spec.model_dump()))
     qa = generate_qa(spec, seed)
     dtype = token_dtype(vocab)
     rows, long = {}, {}
@@ -130,7 +132,7 @@ def _fill(folder: Path, spec: QaSpec, file: Path, end_id: int | None, seq_len: i
             mask[row, start : len(ids)] = 1
         tokens.tofile(folder / f"{split}.bin")
         mask.tofile(folder / f"{split}_mask.bin")
-    coder.save(str(folder / "tokenizer.json"))
+    write_text(folder / "tokenizer.json", coder.to_str(pretty=True))
     items = [
         {"prompt": qa_prompt(p.question), "question": p.question, "answer": p.answer, "final_answer": p.final}
         for p in qa.test
@@ -140,7 +142,7 @@ def _fill(folder: Path, spec: QaSpec, file: Path, end_id: int | None, seq_len: i
     return {
         "vocab_size": vocab, "dtype": dtype.name, "n_train": rows["train"], "n_val": rows["val"],
         "unsupervised_prefix": 0, "mask_rule": "file", "end_id": end,
-        "provenance": {**qa.dropped, "too_long": long, "n_test": len(qa.test)},
+        "provenance": {"files": inputs.record(sources, {name: size for name, size, _ in sources}), **qa.dropped, "too_long": long, "n_test": len(qa.test)},
         "description": f"question-answer pairs, loss on the answers only: {source}",
     }  # fmt: skip
 

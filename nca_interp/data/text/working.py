@@ -14,12 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from nca_interp.data.text import inputs
+from nca_interp.data.text.cuts import SEPARATOR
+
+FEW = 20
+"""With no more documents than this, the split by documents is to blame for a split that is too short."""
+
 
 class Setup(NamedTuple):
     """What is fixed before the first row: setup.json."""
 
     identity: str
-    """Digest of the request and of the local inputs (sizes and times)."""
+    """Digest of the request and of the local inputs, the tokenizer's among them (sizes and times)."""
     plan: dict[str, Any]
     """`Corpus.plan`."""
     limit: int
@@ -29,6 +35,8 @@ class Setup(NamedTuple):
     vocab: int
     small: bool
     """Whether the head is the whole corpus."""
+    tokenizer_files: inputs.State
+    """`inputs.state` of a named tokenizer's local files."""
 
 
 @dataclass
@@ -41,6 +49,10 @@ class State:
     duplicates: int = 0
     bytes: int = 0
     skipped: int = 0
+    empty: int = 0
+    """Documents without text met."""
+    inside: int = 0
+    """Places inside words at which long documents were cut."""
     split_documents: list[int] = field(default_factory=lambda: [0, 0])
     split_bytes: list[int] = field(default_factory=lambda: [0, 0])
     tokens: list[int] = field(default_factory=lambda: [0, 0])
@@ -48,6 +60,16 @@ class State:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Bytes and SHA-256 of train.bin, val.bin and seen.bin."""
     finished: bool = False
+
+    def advice(self, width: int) -> str:
+        """What fills a row of `width` tokens in each split where the corpus as it is does not."""
+        if self.documents > FEW or sum(self.tokens) < 4 * width:
+            return "use a longer corpus, a larger max_bytes or val_fraction, or a shorter context"
+        alike = f" ({self.duplicates} more are the same but for white space)" if self.duplicates else ""
+        return (
+            f"a document goes to one split as a whole, and there are only {self.documents}{alike}: cut them into more, in a "
+            f".txt by a line {SEPARATOR.decode()} between parts, else by a record for each part"
+        )
 
 
 class Output:

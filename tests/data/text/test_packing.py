@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.data.specs import TextSpec, TokenizerSpec
-from nca_interp.data.text import corpus, files, hub
+from nca_interp.data.text import corpus, cuts, files, hub, inputs
 from nca_interp.data.text import documents as text
 from nca_interp.data.text.corpus import Corpus
 from nca_interp.data.text.duplicates import Seen
@@ -277,7 +277,7 @@ def test_inputs_are_recorded_and_checked(tmp_path):
     data = path.read_bytes()
     for meta in (part, whole):
         (entry,) = meta.provenance["files"]
-        assert entry["sha256"] == corpus.sha256_start(path, entry["bytes"])
+        assert entry["sha256"] == inputs.sha256_start(path, entry["bytes"])
     assert 10_000 < part.provenance["files"][0]["bytes"] < len(data) == whole.provenance["files"][0]["bytes"]
     path.write_bytes(data[:-9] + b" " + data[-8:])
     assert write(tmp_path / "part", f"files:{path}", max_bytes=10_000) == part  # what it was made of is the same
@@ -324,8 +324,8 @@ def test_ranges_of_a_text_hold_all_of_it_once(tmp_path_factory, data, size):
     path.write_bytes(whole)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "RANGE_BYTES", size)
-        patch.setattr(files, "MIN_PIECE", 11)
-        patch.setattr(files, "MAX_PIECE", 37)
+        patch.setattr(cuts, "MIN_PIECE", 11)
+        patch.setattr(cuts, "MAX_PIECE", 37)
         streams = files.file_streams([path], "text")
         found = [d for stream in streams for d in files.read_stream(stream, "text")]
         assert "".join(found).encode() == whole
