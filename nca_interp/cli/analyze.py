@@ -27,7 +27,8 @@ def analyze(
     probes: Probes = None,
     tokens: Annotated[Path | None, typer.Option(help="Token directory for natural stimuli.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="tokenizer.json (or its folder) for natural text; default the checkpoint's own.")
+        Path | None,
+        typer.Option(help="Tokenizer for natural text: a file, a folder, a hub name; default the checkpoint's own."),
     ] = None,
     random: Annotated[
         int | None,
