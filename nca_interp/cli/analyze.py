@@ -41,7 +41,8 @@ def analyze(
     probes: Probes = None,
     tokens: Annotated[Path | None, typer.Option(help="Token directory for natural stimuli.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Tokenizer of natural text; default the checkpoint's own.")
+        Path | None,
+        typer.Option(help="Tokenizer for natural text: a file, a folder, a hub name; default the checkpoint's own."),
     ] = None,
     text: Annotated[list[Path] | None, typer.Option(help="File of your own text to look at (repeatable).")] = None,
     random: Annotated[

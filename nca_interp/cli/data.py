@@ -94,7 +94,8 @@ def prepare(
         str | None, typer.Option(help="Validation tokens; default a twentieth of --tokens, at most 262144.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Text: a Hugging Face name or folder (gpt2), or the size of an own BPE (4096).")
+        str | None,
+        typer.Option(help="Text: a tokenizer's file, folder or hub name (gpt2), or the size of an own BPE (4096)."),
     ] = None,
     set_: Set = None,
     seed: Annotated[int, typer.Option(help="Seed of the rules or strings; text does not depend on it.")] = 0,

@@ -145,7 +145,7 @@ class TokenizerSpec(Frozen):
     vocab_size: int = Field(default=1024, ge=258, le=MAX_VOCAB)
     """Vocabulary of the trained BPE: 256 bytes, `<|endoftext|>`, `<|pad|>`, merges. Not used for hf."""
     name: str | None = None
-    """Hugging Face name or folder of an hf tokenizer, e.g. "gpt2"."""
+    """File, folder or hub name of an hf tokenizer, e.g. "gpt2"."""
 
     @model_validator(mode="after")
     def _named(self) -> TokenizerSpec:

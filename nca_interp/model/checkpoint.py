@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nca_interp.base import UserError
-from nca_interp.store import MANIFEST, commit_dir, damage, write_json
+from nca_interp.borders import border
+from nca_interp.model.folder import check_directory as check_directory
+from nca_interp.model.tensors import WEIGHTS, check_finite, check_layers, check_size, check_tensors, read_headers
+from nca_interp.store import commit_dir, read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,19 +61,19 @@ def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype 
     """Open any local Hugging Face causal language model, in evaluation mode on the CPU.
 
     `attn` is "sdpa", "eager" or a registered attention function. Raises UserError where the directory is missing or
-    damaged, holds only pickled weights, or is not a causal language model that transformers knows.
+    damaged, holds only pickled weights, is not a causal language model that transformers knows, or where its tensors are
+    not exactly those of the model that config.json describes, all of them finite.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
     directory = Path(directory)
     check_directory(directory)
-    logging.disable_progress_bar()
+    headers = read_headers(directory)
     config = load_config(directory)
-    known = AutoModelForCausalLM._model_mapping
-    if type(config) not in known:
+    if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UserError(f"{directory}: architecture {config.model_type!r} is not a causal language model")
-    try:
+    check_size(directory, config)
+    with border("the weights do not load", directory), _quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
@@ -77,51 +82,70 @@ def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype 
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # check_tensors names them
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"{directory}: the weights do not load ({_first(error)})") from None
-    except Exception as error:
-        if type(error).__module__.startswith("safetensors") or type(error).__name__ == "SafetensorError":
-            raise UserError(f"{directory}: model.safetensors is truncated or damaged ({_first(error)})") from None
-        raise
-    model, info = loaded
-    missing = sorted(info.get("missing_keys", ()))
-    if missing:
-        raise UserError(f"{directory}: {len(missing)} tensors are missing from the weights, e.g. {missing[0]}")
+        model, info = loaded
+        check_tensors(directory, model, info, headers)
+    check_finite(directory, model.named_parameters())
     return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no load report of transformers: what they would say is raised."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def load_config(directory: Path) -> Any:
     """The Hugging Face configuration in a checkpoint directory; UserError where transformers does not know it."""
     from transformers import AutoConfig
 
-    try:
+    file = directory / "config.json"
+    with border("not readable as JSON", file):
+        fields = read_json(file)
+    if not isinstance(fields, dict):
+        raise UserError(f"{file}: a {type(fields).__name__}, where an object with the fields of a model is expected")
+    check_layers(file, fields, read_headers(directory))
+    _check_fields(file, fields)
+    with border("not a model that transformers knows", file):
         return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{directory}: config.json is not a model that transformers knows ({_first(error)})") from None
 
 
-def check_directory(directory: Path) -> None:
-    """Raise UserError unless `directory` looks like a whole checkpoint with safetensors weights."""
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such checkpoint directory")
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory}: no config.json in it; expected a Hugging Face checkpoint directory")
-    if not any(directory.glob("*.safetensors")):
-        pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern))
-        if pickles:
-            raise UserError(f"{directory}: only pickled weights ({pickles[0]}); refused, convert them to safetensors")
-        raise UserError(f"{directory}: no *.safetensors weights in it")
-    if (directory / MANIFEST).is_file() and (problem := damage(directory)):
-        raise UserError(f"{directory}: damaged checkpoint, {problem}")
+def _check_fields(file: Path, fields: dict[str, Any]) -> None:
+    """UserError for fields by which transformers would read other weights than ours, or read them wrongly."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    if fields.get("transformers_weights") is not None:
+        raise UserError(
+            f"{file}: transformers_weights: {fields['transformers_weights']!r}; legal: none, {WEIGHTS} is read"
+        )
+    method = fields.get("quantization_config")
+    method = method.get("quant_method") if isinstance(method, dict) else None
+    if method is not None and method not in (*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"):
+        raise UserError(
+            f"{file}: quantization_config: quant_method {method!r} is not read by transformers, which would take the packed "
+            "numbers for weights; use the unquantised checkpoint"
+        )
 
 
 def read_provenance(directory: Path | str) -> dict[str, Any]:
     """Our provenance.json of a checkpoint; empty for checkpoints that others made."""
     path = Path(directory) / PROVENANCE
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+    if not path.is_file():
+        return {}
+    with border("not readable as JSON", path):
+        found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path}: a {type(found).__name__}, where an object is expected; remove it, or copy the checkpoint again"
+        )
+    return found

@@ -12,6 +12,7 @@ from nca_interp.analysis.attention.kernel import FAST
 from nca_interp.analysis.attention.losses import token_losses
 from nca_interp.analysis.stimuli.base import Batch
 from nca_interp.base import UserError
+from nca_interp.borders import border
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +37,7 @@ def forward(
 ) -> torch.Tensor:
     """Run the backbone, and the head if its loss is wanted; returns the loss of each target [batch, position] (or nothing)."""
     tokens = torch.from_numpy(np.asarray(part.inputs, dtype=np.int64)).to(model.device)
-    with torch.inference_mode():
+    with border("its forward pass fails", model.name_or_path or type(model).__name__), torch.inference_mode():
         try:
             out = model.base_model(input_ids=tokens, use_cache=False, **({"score_sink": sink} if sink else {}))
         except UserError as error:  # attention that is not causal softmax: refused by the attention function

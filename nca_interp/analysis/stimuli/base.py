@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nca_interp.base import UserError, stream_seed
+from nca_interp.borders import border
 
 MIN_PERIOD = 8
 """A repeated block shorter than this says nothing about induction."""
@@ -226,16 +227,11 @@ def sample_text() -> str:
 
 
 def rows_of_text(tokenizer: Path, length: int, rows: int = 64) -> np.ndarray:
-    """`sample_text` in the tokens of a tokenizer.json (or the folder that holds one), cut into rows [rows, length]."""
-    from tokenizers import Tokenizer
+    """`sample_text` in the tokens of a tokenizer (any that `open_tokenizer` takes), cut into rows [rows, length]."""
+    from nca_interp.data.text.tokenizer import open_tokenizer
 
-    file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-    if not file.is_file():
-        raise UserError(f"--tokenizer {tokenizer}: no tokenizer.json there")
-    try:
-        opened = Tokenizer.from_file(str(file))
-    except Exception as error:  # the Rust library raises plain Exception
-        raise UserError(f"{file}: not a tokenizer that the tokenizers library reads ({error})") from None
-    ids = np.asarray(opened.encode(sample_text()[: 16 * rows * length], add_special_tokens=False).ids, dtype=np.int64)
+    opened = open_tokenizer(tokenizer).tokenizer
+    with border("the tokenizer does not encode text", tokenizer):
+        ids = np.asarray(opened.encode(sample_text()[: 16 * rows * length], add_special_tokens=False).ids, np.int64)
     n = min(rows, len(ids) // length)
     return ids[: n * length].reshape(n, length)

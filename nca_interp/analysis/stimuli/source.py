@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nca_interp.base import UserError, digest
+from nca_interp.data.text.tokenizer import FILES as TOKENIZER_FILES
+from nca_interp.model.folder import ADAPTER
 from nca_interp.store import MANIFEST, checkpoint_hash, sha256_file
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
@@ -46,7 +48,9 @@ def _download(name: str) -> Path:
 
     repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[*FILES, "tokenizer.json"]))
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=[*FILES, *TOKENIZER_FILES, ADAPTER])
+        )
     except Exception as error:  # connection errors of several libraries; what the hub answers for unknown names
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(

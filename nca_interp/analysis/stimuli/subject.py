@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from nca_interp.analysis.stimuli.base import Subject, rows_of_text
 from nca_interp.base import UserError
+from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
 
 LONGEST = 512
 """Natural text for models of others is cut to this many tokens (and to their context)."""
@@ -35,7 +35,7 @@ def describe(
     """The subject of a checkpoint directory with Hugging Face `config` and our provenance (empty for others' models).
 
     Rows come from `tokens_dir`, else from the token file that its provenance names, else from a built-in English text
-    in the tokens of `tokenizer`, or of the checkpoint's own tokenizer.json. Raises UserError for a token file of
+    in the tokens of `tokenizer`, or of the checkpoint's own tokenizer. Raises UserError for a token file of
     another vocabulary.
     """
     text = config.get_text_config()
@@ -45,7 +45,7 @@ def describe(
         raise UserError(
             f"{found.name}: a vocabulary of {found.vocab_size} tokens; the model in {directory} has {vocab_size}; give its own tokens"
         )
-    own_tokenizer = tokenizer or (directory if (directory / "tokenizer.json").is_file() else None)
+    own_tokenizer = tokenizer or (directory if has_tokenizer(directory) else None)
     if found is None and own_tokenizer is not None:
         rows = rows_of_text(own_tokenizer, min(n_ctx, LONGEST) + 1)
         found = Rows(rows, {"kind": "text"}, vocab_size, "the Python language reference")
@@ -103,8 +103,6 @@ def _specials(spec: dict[str, Any], vocab_size: int, tokenizer: Path | None, con
     found = {getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
     ids = {i for value in found for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
     if tokenizer is not None:
-        file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-        ids |= {
-            t["id"] for t in json.loads(file.read_text(encoding="utf-8")).get("added_tokens", []) if t.get("special")
-        }
+        added = open_tokenizer(tokenizer).tokenizer.get_added_tokens_decoder()
+        ids |= {index for index, token in added.items() if token.special}
     return ids

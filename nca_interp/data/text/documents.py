@@ -20,6 +20,7 @@ from nca_interp.base import UserError
 from nca_interp.data.specs import TokenizerSpec
 from nca_interp.data.text.corpus import Corpus, Document
 from nca_interp.data.text.encode import document_key, rank
+from nca_interp.data.text.tokenizer import open_tokenizer
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 LONGEST_WORD = 1000
@@ -103,22 +104,11 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str]) -> tuple[Tokenizer
 
 
 def _named_tokenizer(name: str) -> tuple[Tokenizer, int]:
-    from transformers import AutoTokenizer
-
-    try:
-        loaded: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # offline, unknown name, or a tokenizer without files; all the user's to mend
-        cause = " ".join(str(error).split())[:300]
-        raise UserError(f"tokenizer.name: {name!r} cannot be loaded: {cause}; check the name and the network") from None
-    if not loaded.is_fast or loaded.eos_token_id is None:
-        raise UserError(
-            f"tokenizer.name: {name!r} is not a fast tokenizer with an end-of-text token; choose one that is"
-        )
-    tokenizer = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer, end_id = open_tokenizer(name, "tokenizer.name")
+    if end_id is None:
+        raise UserError(f"tokenizer.name: {name!r} has no end-of-text token; choose one that has")
     tokenizer.encode_special_tokens = True
-    return tokenizer, int(loaded.eos_token_id)
+    return tokenizer, end_id
 
 
 def token_bytes(tokenizer: Tokenizer) -> npt.NDArray[np.int64] | None:
