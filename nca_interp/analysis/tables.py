@@ -28,6 +28,7 @@ from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
 from nca_interp.analysis.verdicts.statistics import wilson
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
+from nca_interp.data.text.notes import notes
 from nca_interp.data.tokens import TokenFile
 from nca_interp.overrides import parse
 from nca_interp.store import StudyDir, read_json, write_json
@@ -88,6 +89,7 @@ COMPLEXITY = [
     "n",
     "sd",
 ]
+NOTES = ["source", "description", "note"]
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
 
@@ -109,6 +111,7 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
         "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
         "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in run.rows], columns=METRICS),
         "reasoning": _reasoning(runs),
+        "notes": _notes(runs),
     }
     tables |= probe_tables(directory, runs)
     accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
@@ -196,6 +199,13 @@ def _reasoning(runs: list[Run]) -> pd.DataFrame:
             "accuracy": share.value, "low": share.low, "high": share.high,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=REASONING)
+
+
+def _notes(runs: list[Run]) -> pd.DataFrame:
+    """What the tokens of the runs lack of what was asked for."""
+    sources = {Path(run.config.tokens).name: run.meta for run in runs}
+    rows = [(name, meta.description, note) for name, meta in sources.items() for note in notes(meta)]
+    return pd.DataFrame(rows, columns=NOTES)
 
 
 def _curves(runs: list[Run], by_id: dict[str, Run], regimes: set[str]) -> dict[tuple[str, str, int], Curve]:

@@ -140,6 +140,7 @@ def _checkpoint(
         print(note)
     if path is not None:
         print(f"table: {', '.join(map(str, save(frame, path)))}")
+    print(f"note: {frame.attrs['provenance']['tokens']['sentence']}", file=sys.stderr)
     for reason in frame.attrs["skipped"]:
         print(f"skipped: {reason}", file=sys.stderr)
     problems = frame.attrs["problems"]

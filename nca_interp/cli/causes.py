@@ -40,6 +40,7 @@ def show_causes(checkpoint: str, options: dict[str, Any], path: Path | None) -> 
         print(f"table: {', '.join(map(str, save(frame, path)))}")
     else:
         print("the whole table (knock-outs, logit lens, patching, edges, circuits): --table FILE")
+    print(f"note: {frame.attrs['provenance']['tokens']['sentence']}", file=sys.stderr)
     for reason in frame.attrs["skipped"]:
         print(f"skipped: {reason}", file=sys.stderr)
 

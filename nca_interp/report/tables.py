@@ -15,7 +15,7 @@ from nca_interp.base import UserError
 from nca_interp.store import StudyDir, read_json, sha256_file
 
 _TEXT = {
-    "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
+    "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "note", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
     "order", "ppt_run", "half_state", "one_stage", "one", "other",
@@ -39,6 +39,7 @@ COLUMNS: dict[str, str] = {
     "speedup": "domain regime seed budget target_loss speedup censored",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
     "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
+    "notes": "source description note",
     "inference": "run regime domain seed stage step rules band_low band_high predictor frame quantity value low high n",
     "learned": "run regime domain seed stage step verdict accuracy rival rival_accuracy effect low high n oracle_accuracy "
     "teacher_accuracy first_frame last_frame slope slope_low slope_high gain gain_low gain_high swap swap_low swap_high "
