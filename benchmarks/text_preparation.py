@@ -29,9 +29,9 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from nca_interp.data.nca.rows import available_cores
-from nca_interp.data.specs import TextSpec, TokenizerSpec
+from nca_interp.data.specs import END, TextSpec, TokenizerSpec
 from nca_interp.data.text.corpus import Corpus
-from nca_interp.data.text.documents import END, make_tokenizer
+from nca_interp.data.text.documents import make_tokenizer
 from nca_interp.data.text.encode import document_key, flatten, rank
 from nca_interp.data.tokens import TokenFile
 
@@ -170,7 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpus(folder, args.mb * 1_000_000, args.form)
-        tokenizer, end = make_tokenizer(TokenizerSpec(vocab_size=args.vocab), islice(documents(8_000_000), None))
+        tokenizer, end, _, _ = make_tokenizer(TokenizerSpec(vocab_size=args.vocab), islice(documents(8_000_000), None))
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder / "tokenizer")
         stages(tokenizer, end)
         sample = list(islice(documents(args.mb * 1_000_000), 0, None, 8))

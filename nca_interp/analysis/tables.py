@@ -21,6 +21,7 @@ from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
 from nca_interp.analysis.verdicts.statistics import wilson
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
+from nca_interp.data.text.notes import notes
 from nca_interp.data.tokens import TokenFile
 from nca_interp.measurement import Asked, Measurement, measurements, resolve
 from nca_interp.store import read_json, write_json
@@ -81,6 +82,7 @@ COMPLEXITY = [
     "n",
     "sd",
 ]
+NOTES = ["source", "description", "note"]
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
 
@@ -138,6 +140,7 @@ def _of_study(collection: Collection, study: Study) -> dict[str, pd.DataFrame]:
         "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
         "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in _rows(run)], columns=METRICS),
         "reasoning": _reasoning(runs),
+        "notes": _notes(runs),
     }
     accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
     accuracies = Values(accuracy, "accuracy", ACCURACY_MARGIN, higher_is_better=True) if len(accuracy) else None
@@ -228,6 +231,13 @@ def _reasoning(runs: list[Run]) -> pd.DataFrame:
             "accuracy": share.value, "low": share.low, "high": share.high,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=REASONING)
+
+
+def _notes(runs: list[Run]) -> pd.DataFrame:
+    """What the tokens of the runs lack of what was asked for."""
+    sources = {Path(run.config.tokens).name: run.meta for run in runs}
+    rows = [(name, meta.description, note) for name, meta in sources.items() for note in notes(meta)]
+    return pd.DataFrame(rows, columns=NOTES)
 
 
 def _curves(runs: list[Run], by_id: dict[str, Run], regimes: set[str]) -> dict[tuple[str, str, int], Curve]:

@@ -93,8 +93,10 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     import shutil
 
     from nca_interp import machine
+    from nca_interp.data.text.named_tokenizer import ASSUMED
     from nca_interp.engine.change import alters_no_run, rename
     from nca_interp.engine.cost import disk_cost, size
+    from nca_interp.engine.plan import unknown_tokenizers
     from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir, refuse_unwritable
 
@@ -105,7 +107,10 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers).peak
         if needed > free:
-            raise RunFailed(f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run)")
+            unknown = "".join(f"; {n!r} is taken to have {ASSUMED:,} tokens" for n in unknown_tokenizers(plan))
+            raise RunFailed(
+                f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run){unknown}"
+            )
     precision = machine.resolve_precision(study.precision)
     provenance = machine.provenance(this_command(), precision, workers, threads)
     if directory.claim(
@@ -114,7 +119,9 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
         rename(directory, study, precision)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _together(directory, plan)
-    return finish(follow(directory, plan, workers, threads, None), this_command())
+    outcome = follow(directory, plan, workers, threads, None)
+    print_notes(directory, plan)
+    return finish(outcome, this_command())
 
 
 def follow(directory: AnalysisDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
@@ -137,6 +144,19 @@ def follow(directory: AnalysisDir, plan: Plan, workers: int, threads: int, probe
         )
 
 
+def print_notes(directory: StudyDir, plan: Plan) -> None:
+    """Say what the tokens of a plan lack of what was asked for (`data.notes`)."""
+    from nca_interp.data.text.notes import notes
+    from nca_interp.data.tokens import TokenMeta
+    from nca_interp.engine.plan import TokensJob
+    from nca_interp.store import read_json
+
+    for job in plan.jobs:
+        if isinstance(job.payload, TokensJob) and (meta := directory.path / job.payload.path / "meta.json").is_file():
+            for note in notes(TokenMeta.model_validate(read_json(meta))):
+                print(f"note: {meta.parent.name}: {note}")
+
+
 def this_command() -> str:
     """The command that is running, as it can be typed again."""
     return shlex.join(["nca-interp", *sys.argv[1:]])
@@ -157,6 +177,7 @@ def _together(directory: StudyDir, plan: Plan) -> int:
     following = Follow(directory, plan, Console(stderr=True))
     with following.shown():
         outcome = run_inline(directory, plan, on_event=following.event, on_tick=following.tick)
+    print_notes(directory, plan)
     return finish(outcome, launched_again(sys.argv[1:]))
 
 

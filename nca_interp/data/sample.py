@@ -214,7 +214,7 @@ def _encoded(spec: TextSpec, seed: int, split: str, threads: int | None) -> Enco
     documents = [d for d in head if sides.get(split, lambda _: True)(d)]
     order = np.random.default_rng([seed, 0]).permutation(len(documents))
     with parallel(threads):
-        tokenizer, end = make_tokenizer(spec.tokenizer, (d.text for d in head if not is_val(d)))
+        tokenizer, end, _, _ = make_tokenizer(spec.tokenizer, (d.text for d in head if not is_val(d)))
     encoder = Encoder(tokenizer, end, np.dtype(np.uint32))
 
     def encode() -> Iterator[tuple[npt.NDArray[np.uint32], str]]:

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from nca_interp.base import Frozen, canonical_json
 
+END, PAD = "<|endoftext|>", "<|pad|>"
+"""Special tokens of a trained BPE: behind every document, and where a row has none left."""
 MAX_VOCAB = 2**22
 """Largest vocabulary a token file can hold; up to 2**16 tokens are stored as uint16, above as uint32."""
 SITE_CORPORA = ("prose-a", "prose-b", "code")

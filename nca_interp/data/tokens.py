@@ -53,6 +53,9 @@ class TokenMeta(Frozen):
     """Text: UTF-8 bytes of all targets of the validation rows."""
     end_id: int | None = None
     """Text: id of the token between documents."""
+    bos_id: int | None = None
+    pad_id: int | None = None
+    """Text: ids that the tokenizer names; null: none."""
     sha256: dict[str, str]
     """File name -> SHA-256 of every data file."""
     generator_version: str
@@ -152,7 +155,7 @@ def _fill_text(
     return {
         "vocab_size": packed.vocab_size, "dtype": packed.dtype, "n_train": packed.n_train, "n_val": packed.n_val,
         "unsupervised_prefix": 0, "bytes_per_token": packed.bytes_per_token, "val_bytes": packed.val_bytes,
-        "end_id": packed.end_id, "provenance": packed.provenance | {"bytes_per_token_exact": packed.exact},
+        "end_id": packed.end_id, "bos_id": packed.bos_id, "pad_id": packed.pad_id, "provenance": packed.provenance,
         "description": description,
     }  # fmt: skip
 

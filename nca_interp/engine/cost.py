@@ -9,7 +9,8 @@ from typing import NamedTuple
 from nca_interp import machine
 from nca_interp.base import duration
 from nca_interp.config import STAGE_LABELS, ModelConfig
-from nca_interp.engine.plan import Plan, TokensJob, spec_vocab, vocab
+from nca_interp.data.text.named_tokenizer import ASSUMED
+from nca_interp.engine.plan import Plan, TokensJob, spec_vocab, unknown_tokenizers, vocab
 from nca_interp.engine.runner import default_workers
 from nca_interp.train.run import RunConfig
 
@@ -140,6 +141,8 @@ def print_plan(plan: Plan, folder: Path, workers: int | None, threads: int) -> N
     print(f"runs        {len(runs)} ({', '.join(f'{n} {stage}' for stage, n in stages.items())})")
     total = sum(flops.values())
     print(f"FLOPs       {total:.3g}")
+    for name in unknown_tokenizers(plan):
+        print(f"unknown     tokenizer {name!r} is not on this machine: {ASSUMED:,} tokens are assumed")
     _print_needs(plan, list(costs.values()), workers)
     rate = machine.matmul_flops(runs[0].precision, threads)
     print(

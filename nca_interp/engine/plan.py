@@ -12,11 +12,9 @@ from nca_interp.analysis.collection.run import Run
 from nca_interp.base import UserError, digest
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import QaSpec, TextSpec
+from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
 from nca_interp.measurement import Measurement, measurements, resolve
 from nca_interp.train.run import RunConfig
-
-GPT2_VOCAB = 50_257
-"""What a named Hugging Face tokenizer is taken to have before it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -228,13 +226,21 @@ def vocab(run: RunConfig) -> int:
 
 
 def spec_vocab(source: dict[str, Any]) -> int:
-    """Tokens of a source's vocabulary; of question-answer pairs, which use their domain's, 0."""
+    """Tokens of a source's vocabulary, ASSUMED for an hf tokenizer that is not on this machine; of question-answer pairs,
+    which use their domain's, 0."""
     if source.get("kind") == "nca":
         return source["n_states"] ** (source["patch"] ** 2) + 2
     if source.get("kind") == "dyck":
         return 2 * source["k"]
     tokenizer = source.get("tokenizer", {"kind": "bpe", "vocab_size": 0})
-    return GPT2_VOCAB if tokenizer["kind"] == "hf" else tokenizer["vocab_size"]
+    return (known_vocabulary(tokenizer["name"]) or ASSUMED) if tokenizer["kind"] == "hf" else tokenizer["vocab_size"]
+
+
+def unknown_tokenizers(plan: Plan) -> list[str]:
+    """Names of hf tokenizers of which a plan's costs do not know the vocabulary."""
+    sources = [job.payload.spec for job in plan.jobs if isinstance(job.payload, TokensJob)]
+    named = [source["tokenizer"]["name"] for source in sources if source.get("tokenizer", {}).get("kind") == "hf"]
+    return [name for name in dict.fromkeys(named) if known_vocabulary(name) is None]
 
 
 def analysis_plan(

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tokenizers import Tokenizer
 
 from nca_interp.base import UserError
 from nca_interp.borders import border
+from nca_interp.data.specs import END, PAD
 from nca_interp.model.folder import check_directory as check_directory
 from nca_interp.model.tensors import WEIGHTS, check_finite, check_layers, check_size, check_tensors, read_headers
 from nca_interp.store import commit_dir, read_json, write_json
@@ -46,15 +48,30 @@ def save_model(
 
 
 def _write_tokenizer(source: Path, directory: Path) -> None:
-    """Copy tokenizer.json and say which class opens it, so that `AutoTokenizer.from_pretrained` needs nothing of ours."""
+    """Copy tokenizer.json, say which class opens it, so that `AutoTokenizer.from_pretrained` needs nothing of ours, and
+    name its tokens for the end of a text, its beginning and padding in all three configurations."""
     shutil.copyfile(source, directory / "tokenizer.json")
-    specials = {t["content"] for t in json.loads(source.read_text()).get("added_tokens", []) if t.get("special")}
+    named = _named_tokens(source)
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    if "<|endoftext|>" in specials:
-        config["eos_token"] = "<|endoftext|>"
-    if "<|pad|>" in specials:
-        config["pad_token"] = "<|pad|>"
-    write_json(directory / "tokenizer_config.json", config)
+    write_json(directory / "tokenizer_config.json", config | {f"{k}_token": text for k, (_, text) in named.items()})
+    for name in ("config.json", "generation_config.json"):
+        if (path := directory / name).is_file():
+            write_json(path, read_json(path) | {f"{k}_token_id": index for k, (index, _) in named.items()})
+
+
+def _named_tokens(tokenizer: Path) -> dict[str, tuple[int, str]]:
+    """Id and text of the tokens eos, bos and pad: those in meta.json of the token directory, else special tokens of our
+    own names."""
+    meta = tokenizer.with_name("meta.json")
+    stored = read_json(meta) if meta.is_file() else {}
+    added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", [])
+    ours = {token["content"]: token["id"] for token in added if token.get("special")}
+    ids = {"eos": stored.get("end_id"), "bos": stored.get("bos_id"), "pad": stored.get("pad_id")}
+    ids = {"eos": ours.get(END), "pad": ours.get(PAD)} | {k: index for k, index in ids.items() if index is not None}
+    texts = {token["id"]: token["content"] for token in added}
+    if not {index for index in ids.values() if index is not None} <= texts.keys():
+        texts = {index: text for text, index in Tokenizer.from_file(str(tokenizer)).get_vocab().items()}
+    return {name: (index, texts[index]) for name, index in ids.items() if index is not None}
 
 
 def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from nca_interp.measurement import measurements
 from nca_interp.store import AnalysisDir, StudyDir, read_json, sha256_file
 
 _TEXT = {
-    "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
+    "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "note", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
     "order", "ppt_run", "half_state", "one_stage", "one", "other",
@@ -32,6 +32,7 @@ COLUMNS: dict[str, str] = {
     "speedup": "domain regime seed budget target_loss speedup censored",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
     "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
+    "notes": "source description note",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }
 """Columns of the tables that no measurement brings (docs/tables.md)."""

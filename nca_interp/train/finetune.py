@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from nca_interp.store import read_json
 
@@ -15,29 +16,21 @@ from nca_interp.store import read_json
 def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str, Any]:
     """Answer every question of `test.jsonl` and compare with its final answer.
 
-    The answer is the text after the last "####" of the greedy continuation, up to the end of its line, stripped of
+    The answer is the text after the last "####" of the greedy continuation (up to the end token of meta.json), up to the end of its line, stripped of
     spaces and thousands separators. Returns n, correct, and every question with both answers (nothing is skipped: a
     question that leaves no room for an answer counts as wrong and is counted in `too_long`).
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    file = tokens_dir / "tokenizer.json"
-    tokenizer: Any = (
-        PreTrainedTokenizerFast(tokenizer_file=str(file))
-        if file.is_file()
-        else AutoTokenizer.from_pretrained(
-            read_json(tokens_dir / "meta.json")["spec"]["tokenizer"]["name"], trust_remote_code=False
-        )
-    )
-    items = [json.loads(line) for line in (tokens_dir / "test.jsonl").read_text().splitlines()]
-    prompts = [tokenizer(item["prompt"], add_special_tokens=False)["input_ids"] for item in items]
+    tokenizer = Tokenizer.from_file(str(tokens_dir / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # as the training problems were
+    items = [json.loads(line) for line in (tokens_dir / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    prompts = [tokenizer.encode(item["prompt"], add_special_tokens=False).ids for item in items]
     n_ctx = model.config.max_position_embeddings
     answers: list[str | None] = [None] * len(items)
     by_length: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):
         if len(prompt) < n_ctx:
             by_length.setdefault(len(prompt), []).append(index)
-    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    end = read_json(tokens_dir / "meta.json")["end_id"]
     model.eval()
     # equal lengths together: no padding, so the result does not depend on how questions are batched
     for length, members in sorted(by_length.items()):
@@ -46,7 +39,7 @@ def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str,
             prompt_ids = torch.tensor([prompts[i] for i in chosen], device=model.device)
             generated = _greedy(model, prompt_ids, n_ctx - length, end)
             for index, row in zip(chosen, generated.tolist(), strict=True):
-                text = tokenizer.decode(row[: row.index(end)] if end in row else row)
+                text = tokenizer.decode(row[: row.index(end)] if end in row else row, skip_special_tokens=False)
                 answers[index] = extract_answer(text)
     results = [
         {"question": item["question"], "expected": item["final_answer"], "answer": answer}

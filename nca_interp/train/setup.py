@@ -94,6 +94,9 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> tuple[
     except UserError as error:
         raise UserError(f"{error}; delete this folder, and {config.parent} is trained again") from None
     if config.stage == "ft":
+        # its configuration names a padding token, whose row an embedding would not train
+        embedding: Any = model.get_input_embeddings()
+        embedding.padding_idx = None
         return model.train(), []
     model, log = swap(model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to)
     return model.train(), log

@@ -78,6 +78,24 @@ def planted_gpt2(directory: Path) -> Path:
     return directory
 
 
+def letter_tokenizer(directory: Path, n: int, prefix: dict[str, int] | None = None, special: bool = True) -> Path:
+    """Give a checkpoint a tokenizer of `n` letters, ids 0 to n - 1; other characters are left out. The added tokens
+    `prefix` (text -> id) begin every text."""
+    from tokenizers import AddedToken, Tokenizer, models, processors
+
+    prefix = prefix or {}
+    letters = [c for c in map(chr, range(ord("a"), 0x3000)) if c.isalpha()][:n]
+    vocabulary = {c: i for i, c in enumerate(letters)} | prefix
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens([AddedToken(token, special=special) for token in prefix])
+    if prefix:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{' '.join(prefix)} $A", special_tokens=list(prefix.items())
+        )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
+
+
 def tiny(family: str, **more):
     """A random model of a family, sharpened so that its attention is far from uniform."""
     import transformers as t

@@ -24,7 +24,7 @@ from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
-from nca_interp.store import StudyDir, write_json
+from nca_interp.store import StudyDir, read_json, write_json
 from nca_interp.train.run import RunConfig
 from tests.analysis.runs import opened, run_of
 
@@ -86,6 +86,9 @@ def study(tmp_path_factory) -> Path:
     vocab = {}
     for name, spec in {"nca": NCA, "dyck": DyckSpec(k=8, max_depth=4), "math": TEXT}.items():
         vocab[name] = write_tokens(path / "tokens" / name, spec, n_train=16, n_val=8, seq_len=64, seed=0).vocab_size
+    meta = read_json(path / "tokens" / "math" / "meta.json")
+    meta["provenance"]["val_documents_miscounted"] = 2
+    write_json(path / "tokens" / "math" / "meta.json", meta)
     for seed in range(3):
         for regime in ("nca", "dyck"):
             _add_run(directory, "ppt", regime, seed, f"tokens/{regime}", None)
@@ -143,6 +146,14 @@ def test_the_written_tables_are_those_of_the_documentation(study, tables, root):
         stored = pd.read_csv(study / "tables" / f"{name}.csv")
         assert list(stored.columns) == columns, name
         assert len(stored) == len(tables[name]) > 0, name
+
+
+def test_what_a_token_source_lacks_is_noted_once(tables):
+    (row,) = tables["notes"].itertuples()
+    assert row.source == "math"
+    assert row.note.startswith(
+        "bits per byte are approximate: the bytes of the tokens are not those of the text in 2 of "
+    )
 
 
 def test_runs_and_their_costs(tables):

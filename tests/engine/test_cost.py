@@ -8,13 +8,18 @@ import sys
 from collections import namedtuple
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from nca_interp import discover
 from nca_interp.base import RunFailed
 from nca_interp.cli import plan as cli_plan
-from nca_interp.engine.cost import disk_cost, memory, run_cost, size
-from nca_interp.engine.plan import make_plan
+from nca_interp.data.specs import TextSpec, TokenizerSpec
+from nca_interp.data.text import prepare
+from nca_interp.data.text.named_tokenizer import known_vocabulary
+from nca_interp.engine.cost import disk_cost, memory, print_plan, run_cost, size
+from nca_interp.engine.plan import make_plan, spec_vocab, unknown_tokenizers
 from nca_interp.model.presets import PRESETS
+from nca_interp.overrides import call_recipe
 from nca_interp.train.loop import train
 from tests.train.conftest import SPEC, make_run, study  # noqa: F401
 
@@ -82,3 +87,50 @@ def test_the_scaling_page_is_that_of_the_benchmark(root):
     spec.loader.exec_module(scaling)
     page = scaling.PAGE.read_text()
     assert scaling.filled(page) == page, "run: python benchmarks/scaling.py"
+
+
+def test_a_named_tokenizer_costs_what_it_has(tmp_path, monkeypatch, capsys):
+    """Of a folder the largest id counts, holes and added tokens included; what is not on this machine is said."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    peaks = {}
+    for n in (400, 70_000):
+        tokenizer = Tokenizer(models.BPE(vocab={f"t{i}": i for i in range(n - 2)}, merges=[]))
+        tokenizer.add_special_tokens(["<a>", "</s>"])
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        tokenizer.save(str(folder / "tokenizer.json"))
+        peaks[n] = _plan_of(str(folder))
+        assert known_vocabulary(str(folder)) == spec_vocab(peaks[n].runs[0].source) == n
+        assert unknown_tokenizers(peaks[n]) == []
+    parameters = [run_cost(plan.runs[0]).parameters for plan in peaks.values()]
+    assert parameters[1] - parameters[0] == 2 * (70_000 - 400) * peaks[400].study.model.d_model
+    tokens = [disk_cost(plan, 1).tokens for plan in peaks.values()]
+    assert tokens[1] == 2 * tokens[0], "above 65,536 a token takes four bytes"
+    assert known_vocabulary("gpt2") == 50_257
+    assert known_vocabulary("nobody/nothing") is None
+    plan = _plan_of("nobody/nothing")
+    assert unknown_tokenizers(plan) == ["nobody/nothing"]
+    print_plan(plan, tmp_path, 1, 1)
+    assert "tokenizer 'nobody/nothing' is not on this machine: 50,257 tokens are assumed" in capsys.readouterr().out
+    print_plan(peaks[400], tmp_path, 1, 1)
+    assert "assumed" not in capsys.readouterr().out
+
+
+def _plan_of(tokenizer):
+    chosen = f'domains.web.source.tokenizer={{kind="hf",name="{tokenizer}",vocab_size=1024}}'
+    recipe = call_recipe(discover.find("runs", "smoke").value, [chosen])
+    return make_plan(recipe, "fp32", "scratch", "web", 0, analyze=False)
+
+
+def test_a_damaged_tokenizer_is_unknown_and_data_prepare_counts_its_bytes_right(tmp_path, monkeypatch):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "tokenizer.json").write_text("{")
+    assert known_vocabulary(str(tmp_path / "bad")) is None
+    Tokenizer(models.BPE(vocab={f"t{i}": i for i in range(70_000)}, merges=[])).save(str(tmp_path / "tokenizer.json"))
+    spec = TextSpec(source="hf:c4", tokenizer=TokenizerSpec(kind="hf", name=str(tmp_path)))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 4 * 1100 - 1))
+    with pytest.raises(RunFailed, match="the tokens need"):
+        prepare._check_disk(tmp_path / "out", spec, [9, 1], 109)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 4 * 1100))
+    prepare._check_disk(tmp_path / "out", spec, [9, 1], 109)

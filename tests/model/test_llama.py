@@ -7,12 +7,17 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from nca_interp.base import UserError
 from nca_interp.config import MODULES, ModelConfig
+from nca_interp.data.specs import TokenizerSpec
+from nca_interp.data.text.documents import make_tokenizer
 from nca_interp.model.checkpoint import load_model, read_provenance, save_model
 from nca_interp.model.llama import build, kind_of
 from nca_interp.model.swap import swap
+from nca_interp.store import write_json
 
 CONFIG = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_mlp=48, n_ctx=64)
 
@@ -141,3 +146,31 @@ def test_missing_tensors_are_refused(checkpoint):
     save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"1 tensors are missing.*up_proj"):
         load_model(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("end", "more"), [("<|endoftext|>", {}), ("</s>", {"bos_token": "<s>", "pad_token": "<pad>"}), ("a", {})]
+)
+def test_exported_checkpoints_name_their_tokens(tmp_path, end, more):
+    """config.json, generation_config.json and tokenizer_config.json agree, and generation stops at the end token."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    coder = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate("abcdef")}, merges=[]))
+    coder.add_special_tokens([token for token in (end, *more.values()) if token != "a"])
+    PreTrainedTokenizerFast(tokenizer_object=coder, eos_token=end, **more).save_pretrained(tmp_path / "tok")
+    made = make_tokenizer(TokenizerSpec(kind="hf", name=str(tmp_path / "tok")), [])
+    (tmp_path / "tokens").mkdir()
+    coder.save(str(tmp_path / "tokens" / "tokenizer.json"))
+    write_json(tmp_path / "tokens" / "meta.json", {"end_id": made.end, "bos_id": made.bos, "pad_id": made.pad})
+    model = build(CONFIG, 20, 0, "pt")
+    path = save_model(model, tmp_path / "c", {}, tmp_path / "tokens" / "tokenizer.json")
+    expected = {"eos": coder.token_to_id(end)} | {
+        k.removesuffix("_token"): coder.token_to_id(v) for k, v in more.items()
+    }
+    opened = AutoTokenizer.from_pretrained(path)
+    for config in (AutoConfig.from_pretrained(path), GenerationConfig.from_pretrained(path), opened):
+        assert {name: getattr(config, f"{name}_token_id") for name in expected} == expected
+    assert (model.config.eos_token_id, model.config.pad_token_id) == (None, None)
+    loaded, ids = load_model(path), torch.arange(6)[None]
+    assert loaded(ids).logits.equal(model(ids).logits)
+    assert loaded.generation_config.eos_token_id == expected["eos"]

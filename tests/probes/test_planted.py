@@ -15,7 +15,14 @@ from nca_interp.analysis.stimuli.streams import nca_frames, openers
 from nca_interp.data.nca.rows import Search, nca_rows
 from nca_interp.data.nca.rules import initial_cells, make_rules, rule_keys, simulate, tokens_to_frames, trajectory_keys
 from nca_interp.data.specs import NcaSpec
-from tests.analysis.models import attention_of, batch_of, planted_gpt2, random_patterns
+from tests.analysis.models import (
+    TOKENS,
+    attention_of,
+    batch_of,
+    letter_tokenizer,
+    planted_gpt2,
+    random_patterns,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +32,8 @@ def probes():
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    frame = analyze(planted_gpt2(tmp_path_factory.mktemp("planted")))
+    directory = planted_gpt2(tmp_path_factory.mktemp("planted"))
+    frame = analyze(letter_tokenizer(directory, TOKENS - 1, {"<bos>": TOKENS - 1}))
     assert frame.attrs["problems"] == []
     return {(r.probe, r.layer, r.head): r for r in frame.dropna(subset=["head"]).itertuples()}, frame
 

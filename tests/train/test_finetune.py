@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from types import SimpleNamespace
 
-from nca_interp.train.finetune import extract_answer, normalise
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models
+
+from nca_interp.model.checkpoint import load_model, save_model
+from nca_interp.model.llama import build
+from nca_interp.store import write_json
+from nca_interp.train.finetune import exact_match, extract_answer, normalise
+from nca_interp.train.setup import initial_model
+from tests.train.conftest import make_run, study  # noqa: F401
 
 
 @pytest.mark.parametrize(
@@ -25,3 +35,51 @@ def test_extract_answer(text, answer):
 
 def test_normalise_keeps_signs_and_decimals():
     assert normalise(" -1,000.50 ") == "-1000.50"
+
+
+class Spelling(torch.nn.Module):
+    """Answers every prompt with the same tokens."""
+
+    def __init__(self, says: list[int], vocab: int) -> None:
+        super().__init__()
+        self.says, self.vocab, self.at = says, vocab, 0
+        self.config, self.device = SimpleNamespace(max_position_embeddings=64), torch.device("cpu")
+
+    def forward(self, input_ids, past_key_values, use_cache):
+        self.at = self.at + 1 if past_key_values else 0
+        logits = torch.zeros(*input_ids.shape, self.vocab)
+        logits[..., self.says[min(self.at, len(self.says) - 1)]] = 1.0
+        return SimpleNamespace(logits=logits, past_key_values=True)
+
+
+@pytest.mark.parametrize("name", ["<|endoftext|>", "</s>", "[EOT]"])
+def test_an_answer_ends_at_the_tokenizers_own_end_token(tmp_path, name):
+    """What the end token is called does not matter; neither does text that looks like it."""
+    letters = {c: i for i, c in enumerate("#0123456789QAuestionwr:? \n<|df>/x[EOT]")}
+    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    tokenizer.decoder = decoders.Fuse()
+    end = tokenizer.add_special_tokens([name]) and tokenizer.token_to_id(name)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    write_json(tmp_path / "meta.json", {"end_id": end})
+    prompt = f"Question: {name}?\nAnswer:"
+    item = {"prompt": prompt, "question": f"{name}?", "answer": "#### 7", "final_answer": "7"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(item) + "\n")
+    says = [*tokenizer.encode(" #### 7").ids, end, *tokenizer.encode("#### 9").ids]
+    result = exact_match(Spelling(says, end + 1), tmp_path)
+    assert (result["correct"], result["results"][0]["answer"]) == (1, "7")
+    result = exact_match(Spelling([i for i in says if i != end], end + 1), tmp_path)
+    assert result["correct"] == 0, "the end token decides"
+
+
+def test_what_an_exported_configuration_names_does_not_change_training(study):  # noqa: F811
+    """transformers would not train the embedding of the padding token that config.json names."""
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate("abcdef")}, merges=[]))
+    tokenizer.save(str(study.path / "tokenizer.json"))
+    write_json(study.path / "meta.json", {"end_id": 5, "pad_id": 3})
+    parent, run = study.run("pt.x"), make_run(id="ft.x", stage="ft", parent="pt.x")
+    save_model(build(run.model, 16, 0, "pt"), parent.checkpoint(4), {}, study.path / "tokenizer.json")
+    parent.set_status("done", 4)
+    assert load_model(parent.checkpoint(4)).get_input_embeddings().padding_idx == 3
+    model, _ = initial_model(study, run, 16)
+    model.get_input_embeddings()(torch.tensor([[3]])).sum().backward()
+    assert (model.get_input_embeddings().weight.grad[3] == 1).all()

@@ -19,7 +19,7 @@ from nca_interp.analysis.collection.run import CHECKPOINT
 from nca_interp.analysis.probing.probe import TOP_SHARE
 from nca_interp.analysis.probing.table import COLUMNS as PROBE_COLUMNS
 from nca_interp.analysis.probing.table import table
-from nca_interp.analysis.stimuli.base import NotApplicable
+from nca_interp.analysis.stimuli.base import NotApplicable, account
 from nca_interp.base import UserError, stream_seed
 from nca_interp.discover import Definition, load
 
@@ -85,7 +85,7 @@ def causes(
         "skipped": [f"{name}: {reason}" for name, reason in skipped.items()],
         "provenance": {
             "checkpoint": str(checkpoint), "checkpoint_sha256": source.sha256(), "how": how, "k": k, "sets": sets,
-            "device": device, "versions": package_versions(),
+            "tokens": account(subject), "device": device, "versions": package_versions(),
         },
     }  # fmt: skip
     return frame

@@ -56,6 +56,7 @@ def refresh(
         "thresholds": {name: p.hit for name, p in measurer.probes.items()},
         "problems": merged("problems", measured.problems),
         "skipped": merged("skipped", measured.skipped),
+        "tokens": measured.tokens or (old or {}).get("tokens"),
     }
     write_table(path, frame)
     write_json(path.with_suffix(".json"), header)

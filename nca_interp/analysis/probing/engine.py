@@ -22,6 +22,7 @@ from nca_interp.analysis.probing.null import add_null, like
 from nca_interp.analysis.probing.table import COLUMNS as COLUMNS
 from nca_interp.analysis.probing.table import read_table as read_table
 from nca_interp.analysis.probing.table import table
+from nca_interp.analysis.stimuli.base import account
 from nca_interp.analysis.stimuli.source import Source, unchanged, weights_sha256
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.base import UserError
@@ -64,7 +65,8 @@ def analyze(
     statistics are fp32 in any case.
 
     `attrs`: "problems", probes that failed (file, line and reason; also a warning each), "skipped", those that do not
-    apply, and "provenance": checkpoint and its SHA-256, each probe's file, hash and stimulus, engine, versions. Raises
+    apply, and "provenance": checkpoint and its SHA-256, each probe's file, hash and stimulus, what its stimuli
+    are made of, engine, versions. Raises
     UserError for a checkpoint that cannot be opened or changes while it is read, an unknown probe, a probe asked for by
     name that does not apply, and where no probe applies at all.
     """
@@ -87,6 +89,7 @@ def analyze(
             "random": random,
             "device": device,
             "dtype": dtype,
+            "tokens": measured.tokens,
             "probes": {
                 name: {"file": d.path.name, "sha256": d.sha256, "stimulus": d.value.stimulus.args}
                 for name, d in definitions.items()
@@ -163,7 +166,8 @@ def _measure(
         add_null(measured, measurer, like(model, random), subject)
     identity = {key: provenance.get(key) for key in CHECKPOINT}
     identity["run"] = identity["run"] or directory.resolve().name
-    return measured._replace(rows=[{**identity, **row} for row in measured.rows])
+    rows = [{**identity, **row} for row in measured.rows]
+    return measured._replace(rows=rows, tokens=account(subject))
 
 
 def choose(names: list[str] | None, folder: Path | None) -> tuple[dict[str, Definition], list[str]]:

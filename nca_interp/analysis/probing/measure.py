@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ENGINE_CODE = (
     "attention/view.py", "probing/faults.py", "attention/forward.py", "stimuli/geometry.py", "attention/heads.py", "attention/kernel.py", "attention/losses.py",
-    "probing/measure.py", "attention/probabilities.py", "attention/scores.py", "stimuli/base.py", "stimuli/streams.py", "stimuli/subject.py",
+    "probing/measure.py", "attention/probabilities.py", "attention/scores.py", "stimuli/base.py", "stimuli/streams.py", "stimuli/subject.py", "vocabulary.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
 DTYPES = ("float32", "bfloat16", "float16")
@@ -41,6 +41,8 @@ class Measured(NamedTuple):
     """Probe -> what went wrong, with file and line."""
     skipped: dict[str, str]
     """Probe -> why it does not apply."""
+    tokens: dict[str, Any] | None = None
+    """What the stimuli were made of (`stimuli.account`)."""
 
 
 class _Slice(NamedTuple):
@@ -76,7 +78,7 @@ class Measurer:
         for name, probe in self.probes.items():
             by_stimulus.setdefault(probe.stimulus, {})[name] = probe
         for stimulus, probes in by_stimulus.items():
-            key = (stimulus, *_key(subject))
+            key = (stimulus, *subject.key)
             batch = self._build(stimulus, subject, key, probes, result)
             if batch is not None:
                 self._pass(model, batch, probes, result)
@@ -286,7 +288,3 @@ def _number_of(allowed: torch.Tensor, part: Batch) -> int:
     if number == len(masks):
         masks.append(allowed)
     return number
-
-
-def _key(subject: Subject) -> tuple[Any, ...]:
-    return subject.vocab_size, subject.n_ctx, subject.specials, subject.bos, subject.rows_from

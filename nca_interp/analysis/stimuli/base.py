@@ -89,12 +89,23 @@ class Subject:
     vocab_size: int
     n_ctx: int
     specials: frozenset[int] = frozenset()
-    bos: int | None = None
+    """Ids that random stimuli never hold: special and control tokens, and those that the tokenizer does not know."""
+    prefix: tuple[int, ...] = ()
+    """Ids before every row, random or natural: what the tokenizer puts before a text."""
     rows: np.ndarray | None = None
     """Validation rows [n, length] in this checkpoint's vocabulary, or None."""
     spec: dict[str, Any] | None = None
     """What the rows were made from: `spec` of the token file's meta.json."""
     rows_from: str = ""
+    tokenizer: Path | None = None
+    """Where the ids are known from; None without a tokenizer, then every id but the named special ones may be drawn."""
+    own: bool = False
+    """Whether we trained it: its rows begin as they did in training."""
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """Stimuli of equal keys are equal."""
+        return self.vocab_size, self.n_ctx, self.specials, self.prefix, self.rows_from
 
     @cached_property
     def counts(self) -> np.ndarray | None:
@@ -126,7 +137,7 @@ class Stimulus:
 
 @dataclass(frozen=True)
 class RepeatedTokens(Stimulus):
-    """[BOS] + a block of `period` distinct random tokens, `repeats` times (Olsson et al. 2022, arXiv 2209.11895)."""
+    """Prefix of the tokenizer + a block of `period` distinct random tokens, `repeats` times (Olsson et al. 2022, arXiv 2209.11895)."""
 
     period: int = 64
     repeats: int = 2
@@ -141,8 +152,7 @@ class RepeatedTokens(Stimulus):
     def build(self, subject: Subject) -> Batch:
         """Blocks are drawn without replacement from the vocabulary without special tokens and, where frequencies are
         known, without its most and least frequent 4 %. The period shrinks to fit a small vocabulary or context."""
-        legal = drawable(subject)
-        start = 0 if subject.bos is None else 1
+        legal, start = drawable(subject), len(subject.prefix)
         room = (subject.n_ctx - start) // self.repeats
         period = min(self.period, len(legal), room)
         if period < MIN_PERIOD:
@@ -155,24 +165,54 @@ class RepeatedTokens(Stimulus):
         seed = stream_seed("repeated_tokens", self.period, self.repeats, self.sequences, subject.vocab_size)
         rng = np.random.default_rng(seed)
         blocks = np.stack([rng.choice(legal, period, replace=False) for _ in range(self.sequences)])
-        inputs = np.tile(blocks, (1, self.repeats))
-        if subject.bos is not None:
-            inputs = np.concatenate([np.full((self.sequences, 1), subject.bos), inputs], axis=1)
+        inputs = prefixed(subject, np.tile(blocks, (1, self.repeats)))
         note = "" if period == self.period else f"period {period}"
         return Batch(inputs, inputs[:, 1:], period, self.repeats, start, note=note)
 
 
 def drawable(subject: Subject) -> np.ndarray:
-    """Tokens that random stimuli may hold, ascending."""
-    specials = np.zeros(subject.vocab_size, dtype=bool)
-    specials[[s for s in subject.specials if 0 <= s < subject.vocab_size]] = True
-    counts = subject.counts
-    if counts is None:
-        return np.flatnonzero(~specials)
-    legal = np.flatnonzero(~specials)
-    ranked = legal[np.argsort(counts[legal], kind="stable")]
-    cut = int(TRIM * len(ranked))
-    return np.sort(ranked[cut : len(ranked) - cut])
+    """Tokens that random stimuli may hold, ascending: none of `specials`, nor of the most and the least frequent 4 %.
+
+    Equally frequent tokens stay or go together: those across a limit stay, so where more than 4 % do not occur in the
+    text none of these is left out.
+    """
+    ordinary = np.ones(subject.vocab_size, dtype=bool)
+    ordinary[[s for s in subject.specials if 0 <= s < subject.vocab_size]] = False
+    legal = np.flatnonzero(ordinary)
+    if subject.counts is None or not len(legal):
+        return legal
+    counts = subject.counts[legal]
+    ranked, cut = np.sort(counts), int(TRIM * len(legal))
+    return legal[(counts >= ranked[cut]) & (counts <= ranked[-1 - cut])]
+
+
+def prefixed(subject: Subject, rows: np.ndarray) -> np.ndarray:
+    """Rows [n, length] behind the subject's prefix, [n, prefix + length]."""
+    first = np.tile(np.array(subject.prefix, dtype=rows.dtype), (len(rows), 1))
+    return np.concatenate([first, rows], axis=1)
+
+
+def account(subject: Subject) -> dict[str, Any]:
+    """For provenance: how many ids random stimuli draw from and by whose word, and what every row begins with."""
+    n, source = len(drawable(subject)), subject.tokenizer
+    if source is not None:
+        known = f"ordinary tokens of the tokenizer in {source}"
+    elif (subject.spec or {}).get("kind") in ("nca", "dyck"):
+        known = "tokens of its synthetic data"
+    else:
+        known = "no tokenizer is there: all ids but the special ones that the configuration names"
+    trimmed = f", without the most and least frequent {TRIM:.0%} in {subject.rows_from}" if subject.rows_from else ""
+    if subject.prefix:
+        begin = f"every row begins with {list(subject.prefix)}, as the tokenizer begins a text"
+    else:
+        begin = "no begin-of-sequence token, " + (
+            "as in training" if subject.own else "as the tokenizer adds none" if source else "as no tokenizer adds one"
+        )
+    return {
+        "drawn_from": n, "vocab_size": subject.vocab_size, "tokenizer": None if source is None else str(source),
+        "prefix": list(subject.prefix), "rows_from": subject.rows_from,
+        "sentence": f"random tokens are drawn from {n:,} of {subject.vocab_size:,} ids ({known}{trimmed}); {begin}",
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,10 +234,12 @@ class Natural(Stimulus):
 
 
 def rows_batch(subject: Subject, sequences: int, length: int | None = None) -> Batch:
-    """The first rows of a subject's data as a stimulus; NotApplicable where they are too few or of another vocabulary."""
+    """The first rows of a subject's data, behind its prefix, as a stimulus; NotApplicable where they are too few or of
+    another vocabulary."""
     assert subject.rows is not None
     longest = min(length or subject.n_ctx, subject.n_ctx)
-    rows = np.asarray(subject.rows[:sequences, : longest + 1], dtype=np.int64)
+    rows = np.asarray(subject.rows[:sequences], dtype=np.int64)
+    rows = prefixed(subject, rows)[:, : min(longest, rows.shape[1] - 1) + 1]
     if len(rows) < 2 or rows.shape[1] < 2:
         raise NotApplicable(
             f"{subject.rows_from} holds {len(rows)} rows of {rows.shape[1]} tokens; at least 2 of 2 are needed"

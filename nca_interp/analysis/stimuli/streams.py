@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from nca_interp.analysis.stimuli.base import Batch, Frame, NotApplicable, Stimulus, Subject, drawable, rows_batch
+from nca_interp.analysis.stimuli.base import (
+    Batch,
+    Frame,
+    NotApplicable,
+    Stimulus,
+    Subject,
+    drawable,
+    prefixed,
+    rows_batch,
+)
 from nca_interp.base import stream_seed
 from nca_interp.data.specs import DyckSpec, NcaSpec
 
@@ -37,7 +46,7 @@ class NcaFrames(Stimulus):
     def _laid_over(self, subject: Subject) -> Batch:
         from nca_interp.data.nca.rows import Search, nca_rows
 
-        spec, start = _fitting(subject), 0 if subject.bos is None else 1
+        spec, start = _fitting(subject), len(subject.prefix)
         length = min(subject.n_ctx, LONGEST) + 1 - start
         rows = np.concatenate(list(nca_rows(spec, 0, "probe", self.sequences, length, 1, Search())))
         plain = Batch(rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64))
@@ -47,7 +56,7 @@ class NcaFrames(Stimulus):
 
 def _fitting(subject: Subject) -> NcaSpec:
     """The largest alphabet and grid whose tokens fit vocabulary and context."""
-    room, tokens = subject.n_ctx - (subject.bos is not None), len(drawable(subject))
+    room, tokens = subject.n_ctx - len(subject.prefix), len(drawable(subject))
     # small alphabets and grids cannot reach the default band of gzip ratios
     specs = [
         NcaSpec(grid=g, n_states=n, band=(0.5, 1.0) if g == 12 and n >= 8 else None) for g in GRIDS for n in STATES
@@ -95,7 +104,7 @@ class Dyck(Stimulus):
 
         known = subject.spec if (subject.spec or {}).get("kind") == "dyck" else None
         types = known["k"] if known else min(BRACKETS, len(drawable(subject)) // 2)
-        start = 0 if subject.bos is None or known else 1
+        start = 0 if known else len(subject.prefix)
         length = min(subject.n_ctx, LONGEST) - start
         if types < 2 or length < 8:
             raise NotApplicable(
@@ -123,20 +132,18 @@ def openers(tokens: np.ndarray, types: int) -> np.ndarray:
 
 
 def lay_over(batch: Batch, kinds: int, subject: Subject, note: str) -> Batch:
-    """The stimulus with each of its `kinds` tokens replaced by one ordinary token of the vocabulary, drawn once, after
-    the begin-of-sequence token if the model has one and the stimulus leaves room (`start` of it or of its frame)."""
+    """The stimulus with each of its `kinds` tokens replaced by one ordinary token of the vocabulary, drawn once, behind
+    the subject's prefix (the batch's `start`, or that of its frame, leaves the room)."""
     rng = np.random.default_rng(stream_seed("lay_over", kinds, subject.vocab_size))
     names = rng.permutation(drawable(subject))[:kinds]
-    changed: dict[str, Any] = {"memo": {}, "inputs": names[batch.inputs], "targets": names[batch.targets], "note": note}
-    if max(batch.start, batch.frame.start if batch.frame else 0):
-        first = np.full((len(batch.inputs), 1), subject.bos)
-        changed |= {"targets": changed["inputs"], "inputs": np.concatenate([first, changed["inputs"]], axis=1)}
-        changed["targets"] = np.concatenate([changed["targets"], names[batch.targets[:, -1:]]], axis=1)
-        if batch.places is not None:
-            changed["places"] = np.pad(batch.places, ((0, 0), (1, 0)), constant_values=-1)
-        if batch.opener is not None:
-            moved = np.where(batch.opener >= 0, batch.opener + 1, -1)
-            changed["opener"] = np.pad(moved, ((0, 0), (1, 0)), constant_values=-1)
+    width = len(subject.prefix)
+    rows = prefixed(subject, names[np.concatenate([batch.inputs, batch.targets[:, -1:]], axis=1)])
+    changed: dict[str, Any] = {"memo": {}, "inputs": rows[:, :-1], "targets": rows[:, 1:], "note": note}
+    if batch.places is not None:
+        changed["places"] = np.pad(batch.places, ((0, 0), (width, 0)), constant_values=-1)
+    if batch.opener is not None:
+        moved = np.where(batch.opener >= 0, batch.opener + width, -1)
+        changed["opener"] = np.pad(moved, ((0, 0), (width, 0)), constant_values=-1)
     return replace(batch, **changed)
 
 

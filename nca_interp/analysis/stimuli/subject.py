@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nca_interp.analysis.stimuli.base import Subject, rows_of_text
+from nca_interp.analysis.stimuli.vocabulary import read_vocabulary
 from nca_interp.base import UserError
-from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
+from nca_interp.data.text.tokenizer import has_tokenizer
 
 LONGEST = 512
 """Natural text for models of others is cut to this many tokens (and to their context)."""
@@ -23,6 +24,8 @@ class Rows(NamedTuple):
     spec: dict[str, Any]
     vocab_size: int
     name: str
+    directory: Path | None = None
+    """The token directory; None for text tokenised here."""
 
 
 def describe(
@@ -35,32 +38,47 @@ def describe(
     """The subject of a checkpoint directory with Hugging Face `config` and our provenance (empty for others' models).
 
     Rows come from `tokens_dir`, else from the token file that its provenance names, else from a built-in English text
-    in the tokens of `tokenizer`, or of the checkpoint's own tokenizer. Raises UserError for a token file of
-    another vocabulary.
+    in the tokens of `tokenizer`, or of the checkpoint's own tokenizer. The tokenizer also says which ids are tokens
+    of text and how a text begins; rows of our own models begin as they did in training. Raises UserError for a token
+    file of another vocabulary.
     """
     text = config.get_text_config()
     vocab_size, n_ctx = int(text.vocab_size), context_length(text)
+    trained: dict[str, Any] = provenance.get("meta", {})
     found = _token_rows(directory, provenance, tokens_dir)
     if found is not None and found.vocab_size > vocab_size:
         raise UserError(
             f"{found.name}: a vocabulary of {found.vocab_size} tokens; the model in {directory} has {vocab_size}; give its own tokens"
         )
-    own_tokenizer = tokenizer or (directory if has_tokenizer(directory) else None)
+    # an embedding may have more rows than there are tokens
+    vocab_size = found.vocab_size if found else trained.get("vocab_size", vocab_size)
+    own_tokenizer = _tokenizer(directory, found, tokenizer)
     if found is None and own_tokenizer is not None:
         rows = rows_of_text(own_tokenizer, min(n_ctx, LONGEST) + 1)
         found = Rows(rows, {"kind": "text"}, vocab_size, "the Python language reference")
-    specials = _specials(found.spec if found else {}, vocab_size, own_tokenizer, text)
-    bos = getattr(text, "bos_token_id", None)
+    spec = found.spec if found else trained.get("spec")
+    known = None if own_tokenizer is None else read_vocabulary(own_tokenizer)
+    unknown = frozenset() if known is None else frozenset(range(vocab_size)) - known.ordinary
     return Subject(
         name=str(directory),
-        vocab_size=found.vocab_size if found else vocab_size,
+        vocab_size=vocab_size,
         n_ctx=n_ctx,
-        specials=frozenset(specials),
-        bos=bos if isinstance(bos, int) and 0 <= bos < vocab_size else None,
+        specials=unknown | _specials(spec or {}, vocab_size, text),
+        prefix=() if known is None or provenance else known.prefix,
         rows=found.rows if found else None,
-        spec=found.spec if found else provenance.get("meta", {}).get("spec"),
+        spec=spec,
         rows_from=found.name if found else "",
+        tokenizer=own_tokenizer,
+        own=bool(provenance),
     )
+
+
+def _tokenizer(directory: Path, found: Rows | None, given: Path | None) -> Path | None:
+    """The tokenizer of the rows: none for synthetic ones, else the one `given`, the checkpoint's, or the token file's."""
+    if found is not None and found.spec.get("kind") in ("nca", "dyck"):
+        return None
+    places = [directory] if found is None or found.directory is None else [directory, found.directory]
+    return given or next((place for place in places if has_tokenizer(place)), None)
 
 
 def context_length(config: Any) -> int:
@@ -94,15 +112,11 @@ def open_rows(directory: Path) -> Rows:
     file = TokenFile.open(directory)
     spec: Any = file.meta.spec
     spec = spec if isinstance(spec, dict) else spec.model_dump(mode="json")
-    return Rows(file.val, spec, int(file.meta.vocab_size), directory.name)
+    return Rows(file.val, spec, int(file.meta.vocab_size), directory.name, directory)
 
 
-def _specials(spec: dict[str, Any], vocab_size: int, tokenizer: Path | None, config: Any) -> set[int]:
+def _specials(spec: dict[str, Any], vocab_size: int, config: Any) -> set[int]:
     if spec.get("kind") == "nca":
         return {vocab_size - 2, vocab_size - 1}
     found = {getattr(config, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
-    ids = {i for value in found for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
-    if tokenizer is not None:
-        added = open_tokenizer(tokenizer).tokenizer.get_added_tokens_decoder()
-        ids |= {index for index, token in added.items() if token.special}
-    return ids
+    return {i for value in found for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}

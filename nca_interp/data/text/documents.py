@@ -6,23 +6,20 @@ source file, is in both.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from nca_interp.base import UserError
-from nca_interp.data.specs import TokenizerSpec
+from nca_interp.data.specs import END, PAD, TokenizerSpec
 from nca_interp.data.text.corpus import Corpus, Document
 from nca_interp.data.text.encode import document_key, rank
 from nca_interp.data.text.tokenizer import open_tokenizer
 
-END, PAD = "<|endoftext|>", "<|pad|>"
 LONGEST_WORD = 1000
 """A BPE is trained on words cut into this many bytes: its time grows with the square of the longest."""
 HEAD_BYTES = 8_000_000
@@ -84,8 +81,18 @@ def token_dtype(vocab: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab <= 2**16 else "<u4")
 
 
-def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str]) -> tuple[Tokenizer, int]:
-    """The tokenizer and the id of its end-of-document token; text that looks like a special token is plain text."""
+class Coder(NamedTuple):
+    """A tokenizer and the ids of its tokens that are not text."""
+
+    tokenizer: Tokenizer
+    end: int
+    """Ends a document."""
+    bos: int | None
+    pad: int | None
+
+
+def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str]) -> Coder:
+    """The tokenizer of a specification, trained on `texts` or loaded; text that looks like a special token is plain text."""
     if spec.kind == "hf":
         return _named_tokenizer(str(spec.name))
     tokenizer: Any = Tokenizer(models.BPE())
@@ -100,28 +107,15 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str]) -> tuple[Tokenizer
     tokenizer.train_from_iterator((text[:HEAD_BYTES] for text in texts), trainer)
     tokenizer.pre_tokenizer = words  # text is encoded by whole words: that takes time in proportion
     tokenizer.encode_special_tokens = True
-    return tokenizer, int(tokenizer.token_to_id(END))
+    return Coder(tokenizer, int(tokenizer.token_to_id(END)), None, tokenizer.token_to_id(PAD))
 
 
-def _named_tokenizer(name: str) -> tuple[Tokenizer, int]:
-    tokenizer, end_id = open_tokenizer(name, "tokenizer.name")
-    if end_id is None:
+def _named_tokenizer(name: str) -> Coder:
+    opened = open_tokenizer(name, "tokenizer.name")
+    if opened.end_id is None:
         raise UserError(f"tokenizer.name: {name!r} has no end-of-text token; choose one that has")
-    tokenizer.encode_special_tokens = True
-    return tokenizer, end_id
-
-
-def token_bytes(tokenizer: Tokenizer) -> npt.NDArray[np.int64] | None:
-    """UTF-8 bytes of every token id (0 for special tokens) of a byte-level tokenizer; None for any other kind."""
-    decoder = json.loads(tokenizer.to_str()).get("decoder") or {}
-    if decoder.get("type") != "ByteLevel":
-        return None
-    vocab = tokenizer.get_vocab(with_added_tokens=True)
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    sizes = np.zeros(max(vocab.values()) + 1, np.int64)
-    for token, index in vocab.items():
-        sizes[index] = 0 if token in special else len(token)
-    return sizes
+    opened.tokenizer.encode_special_tokens = True
+    return Coder(opened.tokenizer, opened.end_id, opened.bos_id, opened.pad_id)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from nca_interp.base import RunFailed, UserError, digest
 from nca_interp.data.nca.rows import available_cores
 from nca_interp.data.specs import TextSpec
 from nca_interp.data.text import inputs
+from nca_interp.data.text.byte_counts import byte_counts
 from nca_interp.data.text.corpus import Corpus, Cursor, start
 from nca_interp.data.text.documents import (
     Reader,
@@ -32,7 +33,6 @@ from nca_interp.data.text.documents import (
     parallel,
     read_head,
     split_limit,
-    token_bytes,
     token_dtype,
 )
 from nca_interp.data.text.duplicates import Seen
@@ -55,8 +55,9 @@ class Packed(NamedTuple):
     vocab_size: int
     val_bytes: int
     bytes_per_token: float
-    exact: bool
     end_id: int
+    bos_id: int | None
+    pad_id: int | None
     provenance: dict[str, Any]
 
 
@@ -81,6 +82,7 @@ class Preparation:
             self.work.mkdir(parents=True)
             self._begin(threads, report)
         self.dtype = token_dtype(self.setup.vocab)
+        self.counts = byte_counts(Tokenizer.from_file(str(self.work / "tokenizer.json")), self.setup.end)
         self.limits = [rows * self.width * self.dtype.itemsize for rows in self.wanted]
 
     def _identity(self, corpus: Corpus) -> str:
@@ -120,13 +122,21 @@ class Preparation:
         limit = split_limit(head, reader.exhausted, self.spec.val_fraction)
         with parallel(threads):
             texts = (d.text for d in head if rank(d.group) >= limit)
-            tokenizer, end = make_tokenizer(self.spec.tokenizer, texts)
-        save_text(self.work / "tokenizer.json", tokenizer.to_str(pretty=True))
-        vocab = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+            coder = make_tokenizer(self.spec.tokenizer, texts)
+        save_text(self.work / "tokenizer.json", coder.tokenizer.to_str(pretty=True))
+        vocab = max(coder.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.setup = Setup(
-            self._identity(self.corpus), self.corpus.plan, limit, end, vocab, reader.exhausted, tokenizer_files
+            self._identity(self.corpus),
+            self.corpus.plan,
+            limit,
+            coder.end,
+            vocab,
+            reader.exhausted,
+            tokenizer_files,
+            coder.bos,
+            coder.pad,
         )
-        self.state = State([list(c) for c in start(self.corpus)])
+        self.state = State([list(c) for c in start(self.corpus)], [0, 0])
         self._outputs({})
         write_json(self.work / "setup.json", self.setup._asdict())
         self.commit()
@@ -212,6 +222,9 @@ class Preparation:
             state.split_bytes[index] += int(part.sizes[chosen].sum())
             ids = part.ids[np.repeat(chosen, part.lengths)]
             state.tokens[index] += len(ids)
+            if name == "val":
+                found = self.counts.of_documents(ids, part.lengths[chosen], part.sizes[chosen])
+                state.counted = [had + new for had, new in zip(state.counted, found, strict=True)]
             output = self.outputs[name]
             output.append(ids[: (self.limits[index] - output.size) // self.dtype.itemsize])
         full = all(self.outputs[n].size >= limit for n, limit in zip(SPLITS, self.limits, strict=True))
@@ -307,20 +320,17 @@ def _finish(preparation: Preparation, folder: Path, report: Report) -> Packed:
     files = preparation.corpus.inputs_read([Cursor(*c) for c in state.cursors])
     for name in ("train.bin", "val.bin", "tokenizer.json"):
         _place(preparation.work / name, folder / name)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    sizes = token_bytes(tokenizer)
-    targets = np.memmap(folder / "val.bin", dtype, "r", shape=(rows[1], width))[:, 1:]
-    if sizes is None:
-        per_token = state.split_bytes[1] / max(state.tokens[1], 1)
-        val_bytes = round(per_token * targets.size)
-    else:
-        val_bytes = sum(int(sizes[block].sum()) for block in _blocks(targets))
-        per_token = val_bytes / targets.size
+    stored = np.memmap(folder / "val.bin", dtype, "r", shape=(rows[1], width))
+    val_bytes = sum(preparation.counts.of_targets(block, setup.end) for block in _blocks(stored))
+    counted, differing = state.counted
+    if differing:
+        val_bytes = round(val_bytes * state.split_bytes[1] / max(counted, 1))
     preparation.corpus.skipped = state.skipped
     provenance = {
         "documents": state.documents, "duplicates_dropped": state.duplicates, "bytes": state.bytes,
         "corpus_hash": state.files["seen"]["sha256"], "train_documents": state.split_documents[0],
-        "val_documents": state.split_documents[1], "tokenizers": tokenizers_version, **preparation.corpus.provenance,
+        "val_documents": state.split_documents[1], "tokenizers": tokenizers_version,
+        "bytes_per_token_exact": not differing, "val_documents_miscounted": differing, **preparation.corpus.provenance,
     }  # fmt: skip
     more = {
         "files": files,
@@ -329,8 +339,9 @@ def _finish(preparation: Preparation, folder: Path, report: Report) -> Packed:
         "cut_inside_words": state.inside,
     }
     provenance |= {name: value for name, value in more.items() if value}
+    per_token = val_bytes / (rows[1] * (width - 1))
     return Packed(
-        rows[0], rows[1], dtype.name, setup.vocab, val_bytes, per_token, sizes is not None, setup.end, provenance
+        rows[0], rows[1], dtype.name, setup.vocab, val_bytes, per_token, setup.end, setup.bos, setup.pad, provenance
     )
 
 

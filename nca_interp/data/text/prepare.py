@@ -15,8 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from nca_interp.base import RunFailed, UserError
 from nca_interp.data.sources import Spec, parse_source
-from nca_interp.data.specs import TextSpec
+from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.text.documents import token_dtype
+from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
+from nca_interp.data.text.notes import notes
 from nca_interp.data.tokens import TokenMeta, remarks, write_tokens
 from nca_interp.files import held, refuse_unwritable, sweep
 
@@ -110,11 +112,15 @@ def _check_disk(out: Path, spec: Spec, rows: list[int], seq_len: int) -> None:
     if isinstance(spec, TextSpec) and not spec.source.startswith("hf:"):
         return  # what lies here already bounds it
     folder = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    vocab = spec.tokenizer.vocab_size if isinstance(spec, TextSpec) else spec.vocab_size
+    vocab = _vocabulary(spec.tokenizer) if isinstance(spec, TextSpec) else spec.vocab_size
     need = sum(n for n in rows if n != WHOLE) * (seq_len + 1) * token_dtype(vocab).itemsize
     free = shutil.disk_usage(folder).free
     if need > free and not (out / "meta.json").exists():
         raise RunFailed(f"{out}: the tokens need {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free")
+
+
+def _vocabulary(spec: TokenizerSpec) -> int:
+    return spec.vocab_size if spec.name is None else known_vocabulary(spec.name) or ASSUMED
 
 
 @contextmanager
@@ -159,4 +165,5 @@ def _summary(out: Path, meta: TokenMeta, rows: list[int]) -> str:
     ]
     if short:
         lines.append(f"the corpus ended before all rows were full ({'; '.join(short)})")
+    lines += [f"note: {note}" for note in notes(meta)]
     return "\n".join([*lines, f"next: nca-interp data inspect {out}"])

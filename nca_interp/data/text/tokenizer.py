@@ -26,10 +26,12 @@ PROBE = "The  quick brown fox (12 of 345) naïvely jumped:\n\tif x != None: retu
 
 
 class Opened(NamedTuple):
-    """A tokenizer, and the id of the token that ends a text (None where nothing says which)."""
+    """A tokenizer, and the ids of the tokens that end a text, begin one and fill rows (None where nothing says which)."""
 
     tokenizer: Tokenizer
     end_id: int | None
+    bos_id: int | None = None
+    pad_id: int | None = None
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -64,7 +66,8 @@ def _open_file(file: Path) -> Opened:
         return _open_folder(file.parent)
     with border("not a tokenizer that the tokenizers library reads", file):
         tokenizer = Tokenizer.from_file(str(file))
-    return Opened(tokenizer, _end(tokenizer, file.parent if file.name == FILES[0] else None))
+    folder = file.parent if file.name == FILES[0] else None
+    return Opened(tokenizer, _end(tokenizer, folder), *(_id(tokenizer, folder, name) for name in ("bos", "pad")))
 
 
 def _open_folder(folder: Path) -> Opened:
@@ -88,7 +91,7 @@ def _open_folder(folder: Path) -> Opened:
     tokenizer.decoder = decoders.ByteLevel()
     if ends := [end for end in ENDS if tokenizer.token_to_id(end) is not None]:
         tokenizer.add_special_tokens(ends)
-    return Opened(tokenizer, _end(tokenizer, folder))
+    return Opened(tokenizer, _end(tokenizer, folder), *(_id(tokenizer, folder, name) for name in ("bos", "pad")))
 
 
 def _by_class(folder: Path) -> Opened | None:
@@ -111,8 +114,8 @@ def _transformers(where: Path | str, **options: Any) -> Opened:
     loaded: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **options)
     if not loaded.is_fast:
         raise UserError(f"{where}: {type(loaded).__name__} is not a fast tokenizer; choose one that is")
-    end = loaded.eos_token_id
-    return Opened(Tokenizer.from_str(loaded.backend_tokenizer.to_str()), None if end is None else int(end))
+    ids = (None if one is None else int(one) for one in (loaded.eos_token_id, loaded.bos_token_id, loaded.pad_token_id))
+    return Opened(Tokenizer.from_str(loaded.backend_tokenizer.to_str()), *ids)
 
 
 def _exact(file: Path, by_class: Opened | None) -> Opened:
@@ -121,14 +124,14 @@ def _exact(file: Path, by_class: Opened | None) -> Opened:
     if by_class is None:
         return _sentencepiece(file)
     try:
-        tokenizer, end_id = _sentencepiece(file)
+        own = _sentencepiece(file)
     except UserError:
         return by_class
     added = by_class.tokenizer.get_added_tokens_decoder()
-    tokenizer.add_tokens([added[index] for index in sorted(added)])
-    if tokenizer.get_vocab() != by_class.tokenizer.get_vocab():
+    own.tokenizer.add_tokens([added[index] for index in sorted(added)])
+    if own.tokenizer.get_vocab() != by_class.tokenizer.get_vocab():
         return by_class
-    return Opened(tokenizer, end_id if by_class.end_id is None else by_class.end_id)
+    return by_class._replace(tokenizer=own.tokenizer, end_id=own.end_id if by_class.end_id is None else by_class.end_id)
 
 
 def _sentencepiece(file: Path) -> Opened:
@@ -152,7 +155,8 @@ def _sentencepiece(file: Path) -> Opened:
             f"{file}: converted, it gives other tokens than sentencepiece; save it as a tokenizer.json with the class of its "
             "model (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and give that"
         )
-    return Opened(tokenizer, original.eos_id() if original.eos_id() >= 0 else None)
+    ids = (original.eos_id(), original.bos_id(), original.pad_id())
+    return Opened(tokenizer, *(one if one >= 0 else None for one in ids))
 
 
 def _normalizer(spec: Any) -> normalizers.Normalizer:
@@ -168,20 +172,21 @@ def _normalizer(spec: Any) -> normalizers.Normalizer:
 
 
 def _end(tokenizer: Tokenizer, folder: Path | None) -> int | None:
-    """The id of the end of text: of a token directory, of tokenizer_config.json or config.json, else by its usual name."""
-    if folder is not None and (folder / "meta.json").is_file():
-        meta = read_json(folder / "meta.json")
-        if isinstance(meta, dict) and isinstance(meta.get("end_id"), int):
-            return int(meta["end_id"])
-    if folder is not None and (folder / "tokenizer_config.json").is_file():
-        fields = read_json(folder / "tokenizer_config.json")
-        token = fields.get("eos_token") if isinstance(fields, dict) else None
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            return tokenizer.token_to_id(token)
-    if folder is not None and (folder / "config.json").is_file():
-        fields = read_json(folder / "config.json")
-        end = fields.get("eos_token_id") if isinstance(fields, dict) else None
-        if isinstance(end, int) and tokenizer.id_to_token(end) is not None:
-            return end
+    """The id of the end of text: what the folder says, else by its usual name."""
+    if (told := _id(tokenizer, folder, "eos")) is not None:
+        return told
     return next((found for end in ENDS if (found := tokenizer.token_to_id(end)) is not None), None)
+
+
+def _id(tokenizer: Tokenizer, folder: Path | None, name: str) -> int | None:
+    """The id of the eos, bos or pad token by the meta.json of a token directory, tokenizer_config.json or config.json."""
+    for file, field in (("meta.json", f"{'end' if name == 'eos' else name}_id"), ("tokenizer_config.json", f"{name}_token"), ("config.json", f"{name}_token_id")):  # fmt: skip
+        if folder is None or not (folder / file).is_file():
+            continue
+        fields = read_json(folder / file)
+        token = fields.get(field) if isinstance(fields, dict) else None
+        token = token.get("content") if isinstance(token, dict) else token
+        found = tokenizer.token_to_id(token) if isinstance(token, str) else token
+        if isinstance(found, int) and tokenizer.id_to_token(found) is not None:
+            return found
+    return None

@@ -37,6 +37,9 @@ class Setup(NamedTuple):
     """Whether the head is the whole corpus."""
     tokenizer_files: inputs.State
     """`inputs.state` of a named tokenizer's local files."""
+    bos: int | None
+    pad: int | None
+    """Ids that the tokenizer names; null: none."""
 
 
 @dataclass
@@ -45,6 +48,8 @@ class State:
 
     cursors: list[list[int]]
     """Places of the lanes, in the order of their turn."""
+    counted: list[int]
+    """Of the validation documents: bytes by `byte_counts`, and how many documents have another number of bytes."""
     documents: int = 0
     duplicates: int = 0
     bytes: int = 0

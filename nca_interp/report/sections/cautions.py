@@ -21,6 +21,7 @@ def cautions(tables: Tables) -> tuple[str, ...]:
         *_failures(tables),
         *_health(tables),
         *_task(tables),
+        *_tokens(tables),
         *_scale(tables),
         *_corpora(tables),
         *_gaps(tables),
@@ -79,6 +80,11 @@ def _task(tables: Tables) -> Iterator[str]:
             f"Not shown to have learned the synthetic task: {listing(found)}. The transfer verdict of such a regime is about training "
             "on such data, not about having learned it."
         )
+
+
+def _tokens(tables: Tables) -> Iterator[str]:
+    for row in each(tables.notes):
+        yield f"{row.source} ({row.description}): {row.note}."
 
 
 def _scale(tables: Tables) -> Iterator[str]:

@@ -34,7 +34,7 @@ from nca_interp.base import UserError
 from nca_interp.data.specs import NcaSpec
 from tests.analysis.models import planted_gpt2, tiny
 
-SUBJECT = Subject("tiny", 97, 96, bos=1)
+SUBJECT = Subject("tiny", 97, 96, prefix=(1,))
 LOSS, GAIN = "repeated_token_loss", "repeated_token_gain"
 
 
@@ -48,7 +48,7 @@ def opened(family: str):
 def planted(tmp_path_factory):
     directory = planted_gpt2(tmp_path_factory.mktemp("planted"))
     model = open_scored(directory)
-    task = repeated_task(Subject("planted", 24, 40, frozenset({23}), bos=23))
+    task = repeated_task(Subject("planted", 24, 40, frozenset({23}), prefix=(23,)))
     return Trunk(model), task
 
 
@@ -347,7 +347,7 @@ def test_heads_that_carry_the_same_correlate():
 
 
 def test_nca_task_counts_patches_of_later_frames():
-    task = nca_task(Subject("language", 400, 256, bos=1))
+    task = nca_task(Subject("language", 400, 256, prefix=(1,)))
     batch, which = task.batch, np.flatnonzero(task.counts)
     frame = batch.frame
     whole = frame.start + (batch.length - frame.start) // frame.tokens * frame.tokens  # an unfinished frame may follow
@@ -423,7 +423,7 @@ def test_metrics_on_a_model_of_nca_tokens():
 
     spec = NcaSpec(grid=6, n_states=3, band=None)
     rows = np.concatenate(list(nca_rows(spec, 0, "val", 8, 67, 1, Search())))
-    subject = Subject("nca", spec.vocab_size, 66, frozenset({81, 82}), None, rows, spec.model_dump(), "rows")
+    subject = Subject("nca", spec.vocab_size, 66, frozenset({81, 82}), (), rows, spec.model_dump(), "rows")
     tasks, skipped = effects.tasks_for(subject)
     assert [task.name for task in tasks] == ["repeated_tokens", "natural", "nca"]
     assert not skipped

@@ -239,7 +239,7 @@ def test_a_vocabulary_smaller_than_the_stimulus_needs(tmp_path):
 
 
 def test_repeated_tokens_are_distinct_reproducible_and_fit():
-    subject = Subject("x", 500, 100, frozenset({3, 4}), bos=3)
+    subject = Subject("x", 500, 100, frozenset({3, 4}), prefix=(3,))
     batch = repeated_tokens().build(subject)
     assert batch.inputs.shape == (16, 1 + 2 * 49)
     assert batch.note == "period 49"
@@ -277,11 +277,11 @@ def test_natural_and_nca_rows_come_from_the_token_file(study):
     assert (frames.inputs[:, frames.frame.tokens - 1] == 17).all()
 
 
-@pytest.mark.parametrize("bos", [None, 7])
-def test_laid_over_streams_keep_their_geometry(bos):
-    """Each patch token becomes one ordinary token; behind a begin-of-sequence token everything moves by one."""
-    subject = Subject("x", 30_000, 400, frozenset({7, 9}), bos)
-    frames, start = nca_frames(sequences=3).build(subject), int(bos is not None)
+@pytest.mark.parametrize("prefix", [(), (7,), (9, 7)])
+def test_laid_over_streams_keep_their_geometry(prefix):
+    """Each patch token becomes one ordinary token; behind the tokenizer's prefix everything moves by its length."""
+    subject = Subject("x", 30_000, 400, frozenset({7, 9}), prefix)
+    frames, start = nca_frames(sequences=3).build(subject), len(prefix)
     assert frames.inputs.shape == frames.targets.shape == (3, 400)
     assert frames.frame == (6, 6, start, 1)
     assert frames.note == "10 states on 12 x 12 cells, laid over the vocabulary"
@@ -302,9 +302,8 @@ def test_laid_over_streams_keep_their_geometry(bos):
     }
     assert len(pairs) == 64
     assert len({o for o, _ in pairs} | {c for _, c in pairs}) == 128
-    if bos is not None:
-        assert (frames.inputs[:, 0] == bos).all()
-        assert (brackets.inputs[:, 0] == bos).all()
+    assert (frames.inputs[:, :start] == prefix).all()
+    assert (brackets.inputs[:, :start] == prefix).all()
 
 
 def _with_stimulus(folder: Path, body: str) -> Path:

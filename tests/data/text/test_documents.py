@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from nca_interp.base import UserError
-from nca_interp.data.specs import ArithmeticSpec, TextSpec, TokenizerSpec
+from nca_interp.data.specs import END, PAD, ArithmeticSpec, TextSpec, TokenizerSpec
 from nca_interp.data.text import documents as text
 from nca_interp.data.text import installed as site
 from nca_interp.data.text.arithmetic import worked_document
@@ -76,9 +76,7 @@ def test_bits_per_byte_bookkeeping_is_exact(tmp_path, jsonl):
     meta = write(tmp_path / "t", f"files:{jsonl}")
     file = TokenFile.open(tmp_path / "t")
     coder = Tokenizer.from_file(str(tmp_path / "t" / "tokenizer.json"))
-    sizes = [
-        0 if token in (text.END, text.PAD) else len(token) for token in map(coder.id_to_token, range(meta.vocab_size))
-    ]
+    sizes = [0 if token in (END, PAD) else len(token) for token in map(coder.id_to_token, range(meta.vocab_size))]
     targets = file.val[:, 1:].ravel().tolist()
     assert meta.val_bytes == sum(sizes[t] for t in targets)
     assert meta.bytes_per_token == pytest.approx(meta.val_bytes / len(targets), rel=1e-12)
@@ -174,7 +172,7 @@ def test_a_named_tokenizer_is_used_unchanged(tmp_path, jsonl):
     from transformers import PreTrainedTokenizerFast
 
     write(tmp_path / "own", f"files:{jsonl}")
-    fast = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "own" / "tokenizer.json"), eos_token=text.END)
+    fast = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "own" / "tokenizer.json"), eos_token=END)
     fast.save_pretrained(tmp_path / "named")
     named = TokenizerSpec(kind="hf", name=str(tmp_path / "named"))
     meta = write(tmp_path / "t", f"files:{jsonl}", tokenizer=named)

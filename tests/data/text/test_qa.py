@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from tokenizers import Tokenizer
 
 from nca_interp.base import UserError
+from nca_interp.cli.plan import print_notes
 from nca_interp.data.specs import ArithmeticSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.data.text import arithmetic
+from nca_interp.data.text.notes import notes
 from nca_interp.data.text.qa import generate_qa, qa_prompt, write_qa
 from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.engine.plan import Job, TokensJob
+from nca_interp.report.sections.cautions import _tokens
 
 SIZES = {"n_train": 40, "n_val": 5, "n_test": 10}
 
@@ -122,3 +128,43 @@ def test_gsm8k(tmp_path, tokenizer, gsm8k):
     own = generate_qa(QaSpec(source=spec.source, n_train=7000, n_val=20, n_test=300), 0)
     assert len(own.test) == 300
     assert not {p.question for p in own.test} & {p.question for p in own.train}
+
+
+def test_what_was_left_out_is_said(tmp_path, tokenizer, capsys):
+    """Nothing after the last "####": no answer to learn or to compare with. All is counted, and said where one looks."""
+    long = "What is it? " * 40
+    records = [
+        {
+            "question": f"{long if i % 4 == 1 else ''}Is it {i}?",
+            "answer": f"It is.\n####{'' if i % 4 == 0 else f' {i}'}",
+        }
+        for i in range(120)
+    ]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    spec = QaSpec(source=f"files:{tmp_path / 'x.jsonl'}", n_train=60, n_val=10, n_test=20)
+    meta = write_qa(tmp_path / "tokens" / "qa", spec, tokenizer, seq_len=64, seed=0)
+    long = meta.provenance["too_long"]
+    assert meta.provenance["no_answer"] == 30
+    assert (meta.n_train + long["train"], meta.n_val + long["val"]) == (60, 10)
+    assert sum(long.values()) == 30
+    tests = [json.loads(line) for line in (tmp_path / "tokens" / "qa" / "test.jsonl").read_text().splitlines()]
+    assert len(tests) == 20
+    assert all(item["final_answer"] for item in tests)
+    told = notes(meta)
+    assert told[0] == (
+        f"{long['train']} of 60 training problems are longer than the context of 64 tokens and were left out, "
+        f"{meta.n_train} remain"
+    )
+    assert '30 problems with nothing after the last "####" were left out' in told
+    assert len(told) == 2 + bool(long["val"]) + bool(long["test"])
+    job = TokensJob("tokens/qa", {}, 60, 10, 64, 0)
+    print_notes(SimpleNamespace(path=tmp_path), SimpleNamespace(jobs=[Job("tokens:qa", "tokens", job, (), 0.0)]))
+    assert capsys.readouterr().out.splitlines() == [f"note: qa: {note}" for note in told]
+    rows = pd.DataFrame({"source": "qa", "description": meta.description, "note": told})
+    assert [s for s in _tokens(SimpleNamespace(notes=rows)) if "training problems" in s] == [
+        f"qa ({meta.description}): {told[0]}."
+    ]
+    assert notes(write_qa(tmp_path / "all", QaSpec(**SIZES), tokenizer, seq_len=300, seed=0)) == []
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[::4]))
+    with pytest.raises(UserError, match='30 with nothing after the last "####" were left out'):
+        write_qa(tmp_path / "none", spec, tokenizer, seq_len=64, seed=0)

@@ -1,0 +1,27 @@
+"""What a tokenizer says of a model's token ids: which stand for text, and which it puts before every text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from nca_interp.data.text.tokenizer import open_tokenizer
+
+
+class Vocabulary(NamedTuple):
+    """Token ids by their use."""
+
+    ordinary: frozenset[int]
+    """Of the tokenizer's own vocabulary, without what was added to it (special and control tokens, runs of spaces)."""
+    prefix: tuple[int, ...]
+    """What `tokenizer(text)` puts before the tokens of the text, e.g. a begin-of-sequence token."""
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """That of a tokenizer at a path. Its post-processor decides the prefix: where there is this
+    file, transformers 5 reads `add_bos_token` of tokenizer_config.json as little."""
+    tokenizer = open_tokenizer(path).tokenizer
+    ordinary = set(tokenizer.get_vocab(with_added_tokens=True).values()) - tokenizer.get_added_tokens_decoder().keys()
+    encoded = tokenizer.encode("a", add_special_tokens=True)
+    own = encoded.special_tokens_mask.index(0) if 0 in encoded.special_tokens_mask else 0
+    return Vocabulary(frozenset(ordinary), tuple(encoded.ids[:own]))
