@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nca_interp.cli.plan import print_table
-from nca_interp.errors import UserError
+from nca_interp.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,11 @@ def show_causes(checkpoint: str, options: dict[str, Any], path: Path | None) -> 
         print("the whole table (knock-outs, logit lens, patching, edges, circuits): --table FILE")
     for reason in frame.attrs["skipped"]:
         print(f"skipped: {reason}", file=sys.stderr)
+    problems = frame.attrs["problems"]
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if problems:
+        raise RunFailed(f"{len(problems)} part(s) of the measurement failed; the others are above")
 
 
 def ablations(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -22,8 +22,8 @@ from nca_interp.machine import device_type
 from nca_interp.store import RunDir, checkpoint_hash, damage
 
 CODE = (
-    "causes/ablation.py", "causes/causes.py", "causes/circuits.py", "causes/composition.py", "causes/effects.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
-    "causes/shared_heads.py",
+    "causes/ablation.py", "causes/causes.py", "causes/composition.py", "causes/effects.py", "folded.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
+    "causes/shared_heads.py", "spectra.py",
 )  # fmt: skip
 """Files of this package that decide a number, beside those of the probe engine."""
 BEHAVIOUR = ("in_context_learning", "repeated_token_gain")
@@ -38,14 +38,15 @@ INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "wors
 def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
     """Measure the last checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason.
 
-    Returns what went wrong: a damaged checkpoint.
+    Returns what went wrong: a damaged checkpoint, or parts of the measurement that failed (tried again next time).
     """
     step = run.steps()[-1]
     checkpoint = run.checkpoint(step)
     if problem := damage(checkpoint, quick=True):
         return [f"{checkpoint}: damaged checkpoint, {problem}"]
     made_from = _made_from(run, step, _probe_files(probes_folder))
-    if _kept(run, step, made_from) is None:
+    frame = _kept(run, step, made_from)
+    if frame is None or frame.attrs.get("problems"):
         scores = _measured_scores(run, step, made_from)
         try:
             frame = causes(checkpoint, probes_folder=probes_folder, scores=scores, device=device_type(), **ARGUMENTS)
@@ -55,7 +56,7 @@ def causes_of_run(run: RunDir, probes_folder: Path | None = None) -> list[str]:
             frame = as_table([])
             frame.attrs = {"skipped": [f"not measured: {error}"]}
         keep(run.causes(step), frame, made_from)
-    return []
+    return [f"{checkpoint}: {problem}" for problem in frame.attrs.get("problems", [])]
 
 
 def causes_table(runs: list[Run], probes_folder: Path | None = None) -> pd.DataFrame:
