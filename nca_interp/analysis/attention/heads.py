@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
-from nca_interp.analysis.attention.kernel import Layer
+from nca_interp.analysis.attention.anatomy import Block, anatomy
+from nca_interp.analysis.attention.kernel import Layer, Sink
 from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable
 
@@ -23,14 +27,59 @@ def child(module: torch.nn.Module, names: tuple[str, ...], what: str) -> torch.n
     raise NotApplicable(f"the {what} of {type(module).__name__} has none of the known names: {', '.join(names)}")
 
 
-def output_projection(module: torch.nn.Module, n_heads: int) -> torch.Tensor:
-    """W_O [head, d_head, d_model] in fp32 of an attention module; NotApplicable where heads are not side by side in it."""
-    part = child(module, PROJECTIONS, "output projection")
+def side_by_side(part: torch.nn.Module, n_heads: int) -> torch.Tensor:
+    """W_O [head, d_head, d_model] in fp32 of an output projection; NotApplicable where heads are not side by side in it."""
     weight: Any = part.weight
     weight = weight if type(part).__name__ == "Conv1D" else weight.T
     if weight.shape[0] % n_heads:
-        raise NotApplicable(f"{type(module).__name__} does not project the outputs of its heads side by side")
+        raise NotApplicable(
+            f"the output projection of {weight.shape[0]} entries is not one of {n_heads} heads side by side"
+        )
     return weight.detach().float().reshape(n_heads, -1, weight.shape[1])
+
+
+def output_projection(module: torch.nn.Module, n_heads: int) -> torch.Tensor:
+    """`side_by_side` of an attention module whose output projection has a known name."""
+    return side_by_side(child(module, PROJECTIONS, "output projection"), n_heads)
+
+
+@contextmanager
+def at_projection(model: Any, inputs: np.ndarray, sink: Sink) -> Iterator[Sink]:
+    """A sink that hands layers on with what reaches their output projection as `out`: gates and norms that the family has
+    between attention and projection included. For one forward pass; `inputs`: tokens to find out where layers write.
+
+    Layers of which that is not known are handed on as they are; asking for what their heads write raises NotApplicable.
+    """
+    layers: dict[torch.nn.Module, Layer] = {}
+    reached: dict[torch.nn.Module, torch.Tensor] = {}
+    known = {m: b for m, b in anatomy(model, inputs).blocks.items() if isinstance(b, Block)}
+
+    def hand(module: torch.nn.Module) -> None:
+        if module in layers and module in reached:  # either may come first
+            layer, z = layers.pop(module), reached.pop(module)
+            heads, width = layer.query.shape[1], layer.out.shape[-1]
+            if z.shape[-1] == heads * width:  # else heads were combined in between: `Heads` refuses
+                layer = layer._replace(out=z.unflatten(-1, (heads, width)).transpose(1, 2))
+            sink(layer)
+
+    def attended(layer: Layer) -> None:
+        if layer.module not in known:
+            sink(layer)
+            return
+        layers[layer.module] = layer
+        hand(layer.module)
+
+    def projected(module: torch.nn.Module) -> Any:
+        def note(_: Any, args: tuple[Any, ...]) -> None:
+            reached[module] = args[0]
+            hand(module)
+
+        return note
+
+    with ExitStack() as hooks:
+        for module, block in known.items():
+            hooks.callback(block.projection.register_forward_pre_hook(projected(module)).remove)
+        yield attended
 
 
 class Heads(Attention):
@@ -39,7 +88,7 @@ class Heads(Attention):
     def __init__(self, layer: Layer, stimulus: Batch, model: Any) -> None:
         super().__init__(layer.query, layer.key, layer.lse, layer.rule, stimulus, layer.number)
         self.output = layer.out.detach().float()
-        """[batch, head, position, d_head]: hook_z."""
+        """[batch, head, position, d_head]: hook_z, as it reaches the output projection."""
         self._module, self._model = layer.module, model
         self._written: dict[tuple[int, ...], torch.Tensor] = {}
 
@@ -53,8 +102,8 @@ class Heads(Attention):
     def logits_on_context(self, queries: torch.Tensor) -> torch.Tensor:
         """What each head writes at chosen queries (indices) to the logits of its context [batch, head, query, n].
 
-        The head's output alone goes through the output projection, the layer's own norm after attention (where the
-        family has one), the final norm (their biases removed) and the unembedding. RMSNorm and LayerNorm scale it by a
+        The head's output alone goes through the output projection, the norm of the branch (where the family has one; what
+        else a model does with it is refused, see `anatomy`), the final norm (their biases removed) and the unembedding. RMSNorm and LayerNorm scale it by a
         positive number for each query and head, which no share depends on.
         """
         key = tuple(queries.tolist())
@@ -101,16 +150,12 @@ class Heads(Attention):
     @property
     def _projection(self) -> torch.Tensor:
         """W_O [head, d_head, d_model]."""
-        weight = output_projection(self._module, self.n_heads)
+        weight = side_by_side(anatomy(self._model).block(self._module).projection, self.n_heads)
         if weight.shape[1] != self.output.shape[-1]:
             raise NotApplicable(f"{type(self._module).__name__} does not project the outputs of its heads side by side")
         return weight
 
     @property
-    def _norms(self) -> list[torch.nn.Module]:
-        base = self._model.base_model
-        norms = [child(base, FINAL_NORMS, "final norm")]
-        layers: Any = getattr(base, "layers", None)
-        if layers is not None and hasattr(layers[self.layer], "post_feedforward_layernorm"):
-            norms.insert(0, layers[self.layer].post_attention_layernorm)  # Gemma 2, OLMo 2: a norm before the residual
-        return norms
+    def _norms(self) -> tuple[torch.nn.Module, ...]:
+        parts = anatomy(self._model)
+        return (*parts.block(self._module).after, *parts.final())

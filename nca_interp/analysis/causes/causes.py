@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-import torch
 
 from nca_interp.analysis.causes.ablation import HOW, Effects, Head, How, ablate, ablate_sets
+from nca_interp.analysis.causes.composition import not_computed, weight_rows
 from nca_interp.analysis.causes.effects import Task, tasks_for
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.causes.shared_heads import cross_load
@@ -29,6 +31,8 @@ SETS = 50
 """Random sets that the top heads of a probe are compared with."""
 EDGE_HEADS = 2
 """Previous-token and induction heads, the best of each, between which edges are tested."""
+PARTS = {"ablation": "every head ablated", "top_heads": "top heads against random sets", "logit_lens": "logit lens"}
+"""Stages of each stimulus, as they are announced."""
 
 Row = dict[str, Any]
 Scores = dict[str, dict[Head, float]]
@@ -52,9 +56,9 @@ def causes(
 
     `how`: what replaces a head's output: mean, zero or resample. `k`: heads in a probe's top set (default 2 % of all,
     at least one); `sets`: random sets with as many heads in each layer, at least 50. `scores`: those of `scoring_probes`
-    where they were measured for these weights before. `attrs`: "skipped", what does not apply to this model and why, and
-    "provenance". Raises UserError for a checkpoint that cannot be opened or changes
-    while it is read, a model whose layers cannot be resumed or that takes no stimulus, and arguments out of range.
+    where they were measured for these weights before. `attrs`: "skipped", what does not apply to this model and why; "problems",
+    stages that failed (the others are there); "provenance". Raises UserError for a checkpoint that cannot be opened or changes
+    while it is read, a model whose layers have no known names or that takes no stimulus, and arguments out of range.
     """
     from nca_interp.analysis.probing.measure import open_scored
     from nca_interp.analysis.stimuli.source import Source, unchanged
@@ -75,7 +79,7 @@ def causes(
         try:
             if scores is None:
                 scores = _measure_scores(model, subject, scoring_probes(_path(probes_folder)))
-            rows, skipped = _rows(model, subject, scores, how, k, sets, tell)
+            rows, skipped, problems = _rows(model, subject, scores, how, k, sets, tell)
         except NotApplicable as reason:
             raise UserError(f"{checkpoint}: {reason}") from None
     identity = {key: provenance.get(key) for key in CHECKPOINT}
@@ -83,6 +87,7 @@ def causes(
     frame = as_table([{**identity, **row} for row in rows])
     frame.attrs = {
         "skipped": [f"{name}: {reason}" for name, reason in skipped.items()],
+        "problems": problems,
         "provenance": {
             "checkpoint": str(checkpoint), "checkpoint_sha256": source.sha256(), "how": how, "k": k, "sets": sets,
             "tokens": account(subject), "device": device, "versions": package_versions(),
@@ -106,7 +111,9 @@ def as_table(rows: list[Row]) -> pd.DataFrame:
 
 def _rows(
     model: Any, subject: Any, scores: Scores, how: How, k: int | None, sets: int, tell: Callable[[str], None]
-) -> tuple[list[Row], dict[str, str]]:
+) -> tuple[list[Row], dict[str, str], list[str]]:
+    """Rows, what does not apply and why, what failed."""
+    problems: list[str] = []
     trunk = Trunk(model)
     if k is not None and not 1 <= k <= trunk.n_layers * trunk.n_heads:
         raise UserError(f"k: {k}; legal: 1 to {trunk.n_layers * trunk.n_heads}, the model's heads")
@@ -115,27 +122,44 @@ def _rows(
         raise NotApplicable(f"nothing to measure effects on: {'; '.join(f'{n}: {why}' for n, why in skipped.items())}")
     rows: list[Row] = []
     effects: dict[str, Effects] = {}
-    for task in tasks:
-        tell(f"every head ablated: {task.name}")
+
+    def attempt(name: str, part: str, stage: Callable[[], list[Row]]) -> None:
+        """Add the rows of a stage; what it raises costs its own rows only."""
+        tell(part)
+        try:
+            rows.extend(stage())
+        except NotApplicable as reason:
+            skipped[name] = str(reason)
+        except UserError:
+            raise
+        except Exception as error:
+            problems.append(f"{name}: {type(error).__name__}: {str(error).strip()} ({_place(error)})")
+
+    def ablated(task: Task) -> list[Row]:
         effects[task.name] = ablate(trunk, task, how)
-        rows += effect_rows(task, effects[task.name], how)
-        tell(f"top heads against random sets: {task.name}")
-        rows += top_rows(trunk, task, scores, k, sets)
-        rows += lens_rows(trunk, task)
+        return effect_rows(task, effects[task.name], how)
+
+    for task in tasks:
+        for name, stage in {
+            "ablation": partial(ablated, task), "top_heads": partial(top_rows, trunk, task, scores, k, sets),
+            "logit_lens": partial(lens_rows, trunk, task),
+        }.items():  # fmt: skip
+            attempt(f"{name} on {task.name}", f"{PARTS[name]}: {task.name}", stage)
         if task.name == "repeated_tokens":
-            tell("patching")
-            rows += patching_rows(trunk, task)
-            try:
-                rows += edge_rows(trunk, task, scores)
-            except NotApplicable as reason:
-                skipped["edge"] = str(reason)
-    rows += load_rows(tasks, effects)
-    tell("weights")
-    try:
-        rows += weight_rows(model)
-    except NotApplicable as reason:
-        skipped["weights"] = str(reason)
-    return rows, skipped
+            attempt("patching", "patching", partial(patching_rows, trunk, task))
+            attempt("edge", "edges", partial(edge_rows, trunk, task, scores))
+    attempt("cross_task", "cross_task", lambda: load_rows([task for task in tasks if task.name in effects], effects))
+    attempt("weights", "weights", lambda: weight_rows(model))
+    if not rows and not problems:
+        raise NotApplicable("; ".join(dict.fromkeys(skipped.values())))
+    return rows, skipped | not_computed(rows), problems
+
+
+def _place(error: Exception) -> str:
+    """File and line that raised, in this package where possible."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename).is_relative_to(Path(__file__).parent)]
+    return f"{Path((own or frames)[-1].filename).name}:{(own or frames)[-1].lineno}"
 
 
 def effect_rows(task: Task, effects: Effects, how: How) -> list[Row]:
@@ -293,18 +317,6 @@ def edge_rows(trunk: Trunk, task: Task, scores: Scores) -> list[Row]:
                     "unit": _unit("nats per token", task),
                 })  # fmt: skip
     return rows
-
-
-def weight_rows(model: Any) -> list[Row]:
-    """Eigenvalue and composition scores."""
-    from copy import deepcopy
-
-    from nca_interp.analysis.causes.composition import composition_scores, eigenvalue_scores, read_weights
-
-    weights = read_weights(deepcopy(model).to(device="cpu", dtype=torch.float32))
-    frame = pd.concat([eigenvalue_scores(weights), composition_scores(weights)], ignore_index=True)
-    records: list[Row] = frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[assignment]
-    return [{**row, "unit": "score"} for row in records]
 
 
 def _path(value: Path | str | None) -> Path | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nca_interp.analysis.attention.anatomy import anatomy
 from nca_interp.analysis.causes.ablation import Head, Site, mean_outputs
 from nca_interp.analysis.causes.effects import Task, score
 from nca_interp.analysis.causes.resume import Passage, Trunk
@@ -96,12 +97,14 @@ def edge(trunk: Trunk, task: Task, earlier: Head, later: Head) -> Edge:
     """Path patching of one edge: the earlier head's output enters the later head, and nothing else, as its mean.
 
     The direct path only: heads, MLPs and layers between keep their outputs (Goldowsky-Dill et al. 2023, arXiv
-    2304.05969). Raises NotApplicable where the family normalises what attention writes before it is added.
+    2304.05969). Raises NotApplicable where the family normalises what attention writes before it is added, or does anything
+    else with it than to scale it.
     """
     (l1, h1), (l2, h2) = earlier, later
     if l1 >= l2:
         raise ValueError(f"edge {earlier} -> {later}: the first head must be in an earlier layer")
-    if hasattr(trunk.layers[l1], "post_feedforward_layernorm"):
+    block = anatomy(trunk.model, task.batch.inputs).block_of(trunk.layers[l1])
+    if block.after:
         raise NotApplicable(
             "what a head writes is normalised with the others before it is added: paths do not separate"
         )
@@ -112,7 +115,7 @@ def edge(trunk: Trunk, task: Task, earlier: Head, later: Head) -> Edge:
         passage = trunk.passage(part.tokens(trunk.model.device))
         full = score(trunk, passage, passage.residuals[-1], part)[METRIC]
         z = trunk.heads(passage, l1).z[:, :, h1]
-        without = passage.residuals[l2] + trunk.change(l1, h1, means[l1][:, h1].to(z) - z)
+        without = passage.residuals[l2] + block.scale * trunk.change(l1, h1, means[l1][:, h1].to(z) - z)
         ours = trunk.heads(passage, l2)
         for instead, found in (
             (trunk.heads(passage, l2, without).z[:, :, h2], changes),

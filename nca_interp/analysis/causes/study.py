@@ -12,7 +12,7 @@ from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.causes.causes import COLUMNS, SETS, Scores, as_scores, as_table, causes, scoring_probes
 from nca_interp.analysis.causes.load_bearing import load_tables
 from nca_interp.analysis.causes.shared_heads import checkpoint_load
-from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import engine_hash
@@ -23,11 +23,11 @@ from nca_interp.config import MODULES
 from nca_interp.discover import find
 from nca_interp.machine import device_type
 from nca_interp.measurement import Asked
-from nca_interp.store import damage
+from nca_interp.store import MANIFEST, damage
 
 CODE = (
-    "causes/ablation.py", "causes/causes.py", "causes/circuits.py", "causes/composition.py", "causes/effects.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
-    "causes/shared_heads.py",
+    "causes/ablation.py", "causes/causes.py", "causes/composition.py", "causes/effects.py", "causes/folded.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
+    "causes/shared_heads.py", "causes/spectra.py",
 )  # fmt: skip
 """Files of this package that decide a number, beside those of the probe engine."""
 BEHAVIOUR = ("in_context_learning", "repeated_token_gain")
@@ -39,27 +39,42 @@ NUMBERS = ("value", "chance", "null_95", "sd", "full", "p")
 INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "worse", "from_layer", "from_head")
 
 
-def causes_of_run(run: Run, probes_folder: Path | None = None) -> list[str]:
+def causes_of_run(run: Run, probes_folder: Path | None = None, settings: Settings | None = None) -> list[str]:
     """Measure the last checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason.
 
-    Returns what went wrong: a damaged checkpoint.
+    Returns what went wrong: a damaged checkpoint, or parts of the measurement that failed (tried again next time).
     """
-    step = run.steps[-1]
-    checkpoint = run.checkpoint(step)
-    if problem := damage(checkpoint, quick=True):
+    step, checkpoint, settings = run.steps[-1], run.last, settings or Settings()
+    if problem := _damage(run, quick=True):
         return [f"{checkpoint}: damaged checkpoint, {problem}"]
-    made_from = _made_from(run, step, _probe_files(probes_folder))
-    if _kept(run, step, made_from) is None:
+    made_from = _made_from(run, step, _probe_files(probes_folder), settings)
+    frame = _kept(run, step, made_from)
+    if frame is None or frame.attrs.get("problems"):
         scores = _measured_scores(run, step, made_from)
         try:
-            frame = causes(checkpoint, probes_folder=probes_folder, scores=scores, device=device_type(), **ARGUMENTS)
+            frame = causes(checkpoint, probes_folder=probes_folder, scores=scores, **_where(run, settings), **ARGUMENTS)
         except UserError as error:
-            if damage(checkpoint):
+            if _damage(run):
                 return [str(error)]
             frame = as_table([])
             frame.attrs = {"skipped": [f"not measured: {error}"]}
         keep(run.kept("causes", step), frame, made_from)
-    return []
+    return [f"{checkpoint}: {problem}" for problem in frame.attrs.get("problems", [])]
+
+
+def _damage(run: Run, quick: bool = False) -> str | None:
+    """What is wrong with the files of its last checkpoint; others' checkpoints have no manifest to compare with."""
+    if run.config is None and not (run.last / MANIFEST).is_file():
+        return None
+    return damage(run.last, quick=quick)
+
+
+def _where(run: Run, settings: Settings) -> dict[str, Any]:
+    """How the checkpoint is read."""
+    if run.config is not None:
+        return {"device": device_type()}
+    paths = {name: Path(value) for name in ("tokens", "tokenizer") if (value := getattr(settings, name)) is not None}
+    return {"device": settings.device, **paths}
 
 
 def applies(run: Run) -> bool:
@@ -69,12 +84,12 @@ def applies(run: Run) -> bool:
 
 def measure(run: Run, asked: Asked) -> list[str]:
     """Measure the last checkpoint of a run unless it is up to date."""
-    return causes_of_run(run, asked.probes)
+    return causes_of_run(run, asked.probes, asked.collection.settings)
 
 
 def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
     """Table `causes`, and what is judged of it over seeds; none where nothing was measured."""
-    found = causes_table(collection.runs, asked.probes)
+    found = causes_table(collection.runs, asked.probes, collection.settings)
     if found.empty:
         return {}
     roles, domains = collection.roles, list(collection.domains)
@@ -82,10 +97,12 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
     return {"causes": found, **load_tables(found, tables["probes"], tables["runs"], roles, domains, margin)}
 
 
-def causes_table(runs: Sequence[Run], probes_folder: Path | None = None) -> pd.DataFrame:
+def causes_table(
+    runs: Sequence[Run], probes_folder: Path | None = None, settings: Settings | None = None
+) -> pd.DataFrame:
     """What is kept of all runs (causes.COLUMNS), and for each that got all its weights from another (rows `cross_stage`)
     whether the heads that carried the other's task carry its own."""
-    frames = _all_kept(runs, probes_folder)
+    frames = _all_kept(runs, probes_folder, settings or Settings())
     found = {run_id: frame for run_id, frame in frames.items() if frame is not None and len(frame)}
     crossed = as_table([row for run in runs for row in _cross_stage(run, found)])
     parts = [frame for frame in [*found.values(), crossed] if len(frame)]
@@ -96,15 +113,15 @@ def causes_table(runs: Sequence[Run], probes_folder: Path | None = None) -> pd.D
 
 def outdated(runs: Iterable[Run], probes_folder: Path | None = None) -> list[str]:
     """Runs whose causes were measured with other weights, code, probe files or arguments, and so stand in no table."""
-    return [run_id for run_id, frame in _all_kept(runs, probes_folder).items() if frame is None]
+    return [run_id for run_id, frame in _all_kept(runs, probes_folder, Settings()).items() if frame is None]
 
 
-def _all_kept(runs: Iterable[Run], probes_folder: Path | None) -> dict[str, pd.DataFrame | None]:
+def _all_kept(runs: Iterable[Run], probes_folder: Path | None, settings: Settings) -> dict[str, pd.DataFrame | None]:
     """By run, the causes of its last checkpoint; None where they are out of date."""
     ends = [(run, run.steps[-1]) for run in runs if run.steps]
     ends = [(run, step) for run, step in ends if run.kept("causes", step).is_file()]
     probes = _probe_files(probes_folder) if ends else {}
-    return {run.id: _kept(run, step, _made_from(run, step, probes)) for run, step in ends}
+    return {run.id: _kept(run, step, _made_from(run, step, probes, settings)) for run, step in ends}
 
 
 def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
@@ -134,9 +151,15 @@ def _probe_files(folder: Path | None) -> dict[str, dict[str, str]]:
     }
 
 
-def _made_from(run: Run, step: int, probes: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _made_from(run: Run, step: int, probes: dict[str, dict[str, str]], settings: Settings) -> dict[str, Any]:
     checkpoint, code = weights_sha256(run.checkpoint(step)), code_hash(CODE)
-    return {"checkpoint": checkpoint, "engine": engine_hash(), "code": code, "probes": probes, "arguments": ARGUMENTS}
+    return {
+        "checkpoint": checkpoint,
+        "engine": engine_hash(),
+        "code": code,
+        "probes": probes,
+        "arguments": ARGUMENTS,
+    } | settings.decide()
 
 
 def _measured_scores(run: Run, step: int, made_from: dict[str, Any]) -> Scores | None:

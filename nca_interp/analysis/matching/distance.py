@@ -43,10 +43,14 @@ def distances(
     [..., cells, coordinates]."""
     centre = grid.mean if cells is None else cells
     gap = centre[..., columns] - x[..., None, columns]
+    spread = np.sqrt(np.diag(grid.reference)[columns])
+    z = gap / spread
     if kind == "whitened":
-        weight = np.linalg.inv(grid.reference[np.ix_(columns, columns)]) / len(columns)
-        return np.asarray(np.sqrt(np.einsum("...i,ij,...j->...", gap, weight, gap)))
-    z = gap / np.sqrt(np.diag(grid.reference)[columns])
+        # of the correlations, whose scale is known: coordinates that follow from others count once
+        weight = np.linalg.pinv(
+            grid.reference[np.ix_(columns, columns)] / np.outer(spread, spread), 1e-10, hermitian=True
+        )
+        return np.asarray(np.sqrt(np.einsum("...i,ij,...j->...", z, weight / len(columns), z)))
     return np.asarray(np.sqrt((z**2).mean(axis=-1)) if kind == "rms" else np.abs(z).mean(axis=-1))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from nca_interp.analysis.attention.forward import forward, slices
-from nca_interp.analysis.attention.heads import Heads
+from nca_interp.analysis.attention.heads import Heads, at_projection
 from nca_interp.analysis.attention.kernel import FAST, Layer, register
 from nca_interp.analysis.attention.scores import NO_QUERY
 from nca_interp.analysis.attention.view import Attention
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENGINE_CODE = (
-    "attention/view.py", "probing/faults.py", "attention/forward.py", "stimuli/geometry.py", "attention/heads.py", "attention/kernel.py", "attention/losses.py",
-    "probing/measure.py", "attention/probabilities.py", "attention/scores.py", "stimuli/base.py", "stimuli/streams.py", "stimuli/subject.py", "vocabulary.py",
+    "attention/anatomy.py", "attention/forward.py", "attention/heads.py", "attention/kernel.py", "attention/losses.py",
+    "attention/probabilities.py", "attention/scores.py", "attention/view.py", "probing/faults.py", "probing/measure.py",
+    "stimuli/base.py", "stimuli/geometry.py", "stimuli/streams.py", "stimuli/subject.py", "stimuli/vocabulary.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
 DTYPES = ("float32", "bfloat16", "float16")
@@ -120,9 +122,10 @@ class Measurer:
         if looking or kinds["loss"]:
             for part in slices(batch):
                 sink = self._sink(model, part, {n: probes[n] for n in looking}, constants, collected, result)
-                nlls.append(
-                    forward(model, part, sink if looking else None, bool(kinds["loss"]), looking, result.skipped)
-                )
+                whole = at_projection(model, part.inputs, sink) if constants else nullcontext(sink)
+                with whole as handed:
+                    wanted = handed if looking else None
+                    nlls.append(forward(model, part, wanted, bool(kinds["loss"]), looking, result.skipped))
         for (name, layer), found in collected.items():
             self._head_rows(name, layer, found, batch, result)
         for name in set(looking) - {name for name, _ in collected} - result.problems.keys() - result.skipped.keys():

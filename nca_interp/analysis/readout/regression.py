@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from nca_interp.analysis.causes.spectra import svd
+
 FOLDS = 5
 PENALTIES = 10.0 ** np.arange(-3, 7)
 RESAMPLES = 2000
@@ -78,8 +80,15 @@ def decode(features: npt.ArrayLike, attribute: npt.ArrayLike, folds: int = FOLDS
 
 
 def predict(features: npt.ArrayLike, targets: npt.ArrayLike, folds: Folds) -> Matrix:
-    """Held-out predictions [rule, target] from features [rule, width]: each rule by the fit on the other parts."""
+    """Held-out predictions [rule, target] from features [rule, width]: each rule by the fit on the other parts.
+
+    Raises ValueError for features that are not finite.
+    """
     x, y = np.asarray(features, dtype=float), np.asarray(targets, dtype=float)
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"features: {int((~np.isfinite(x)).sum())} of {x.size} are NaN or infinite; legal: finite numbers"
+        )
     predicted = np.empty_like(y)
     for k in range(int(folds.of.max()) + 1):
         held = folds.of == k
@@ -114,7 +123,7 @@ def _ridge(x: Matrix, y: Matrix, new: Matrix) -> Matrix:
     cross-validation."""
     centre, scale = x.mean(0), x.std(0)
     scale[scale == 0] = 1.0
-    u, s, vt = np.linalg.svd((x - centre) / scale, full_matrices=False)
+    u, s, vt = svd((x - centre) / scale)
     centred = y - y.mean(0)
     target = u.T @ centred
     best, chosen = np.full(y.shape[1], np.inf), np.zeros_like(target)

@@ -6,6 +6,7 @@ same size without their structure would bring too is no transfer of structure (a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from nca_interp.analysis.causes.spectra import eigvalsh
 from nca_interp.model.llama import kind_of
 
 COLUMNS = ["tensor", "kind", "layer", "norm", "std", "displacement", "effective_rank", "participation", "rank"]
@@ -60,11 +62,13 @@ class Spectrum(NamedTuple):
 def spectrum(matrix: torch.Tensor) -> Spectrum:
     """Spectrum of a matrix [rows, columns], or of centred features; from the smaller Gram matrix, in float64.
 
-    A matrix of zeros has no direction: both measures are 0.
+    A matrix of zeros has no direction: both measures are 0. NaN where the spectrum could not be computed.
     """
     wide = matrix.detach().double()
     gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
-    squares = torch.linalg.eigvalsh(gram).clamp(min=0.0)
+    squares = eigvalsh(gram).clamp(min=0.0)
+    if not bool(squares.isfinite().all()):
+        return Spectrum(math.nan, math.nan, min(wide.shape))
     # what rounding leaves of zero eigenvalues would count as directions
     squares = squares[squares > squares.max() * len(squares) * torch.finfo(torch.float64).eps]
     if not len(squares):

@@ -15,6 +15,7 @@ from nca_interp.analysis.causes.causes import COLUMNS
 from nca_interp.analysis.causes.load_bearing import LOADS
 from nca_interp.analysis.causes.shared_heads import checkpoint_load
 from nca_interp.analysis.causes.study import causes_of_run, causes_table, outdated
+from nca_interp.analysis.collection.collection import Settings
 from nca_interp.analysis.probing.engine import analyze_run
 from nca_interp.analysis.tables import build_tables
 from nca_interp.base import UserError
@@ -177,7 +178,7 @@ def test_scores_that_the_analysis_kept_are_used_and_give_the_same_table(study, t
     shutil.copytree(study.path, tmp_path / "study")
     run = run_of(tmp_path / "study", "pt.nca.math.s0")
     run.kept("causes", 4).unlink()
-    made_from = causes_study._made_from(run, 4, causes_study._probe_files(None))
+    made_from = causes_study._made_from(run, 4, causes_study._probe_files(None), Settings())
     assert causes_study._measured_scores(run, 4, made_from) is None
     assert analyze_run(run).problems == []
 

@@ -122,11 +122,12 @@ def test_distances_by_brute_force():
     np.testing.assert_allclose(many[0], many[1])
 
 
-def test_whitening_does_not_count_the_same_measure_twice():
+@pytest.mark.parametrize("apart", [1e-6, 0.0])
+def test_whitening_does_not_count_the_same_measure_twice(apart):
     """A coordinate that is a copy of another adds nothing to the whitened distance, and does to the plain one."""
     grid = hand_made_grid([[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0]])
     reference = np.eye(len(NAMES))
-    reference[0, 1] = reference[1, 0] = 1 - 1e-6
+    reference[0, 1] = reference[1, 0] = 1 - apart
     grid = grid._replace(reference=reference)
     x = np.zeros(len(NAMES))
     one = distances(x, grid, [0], "whitened")[1]
