@@ -8,6 +8,7 @@ import pytest
 FLOORS = """
 errors
 base
+borders
 files data.specs data.rng data.compiled
 config
 overrides discover store machine signals
@@ -17,7 +18,7 @@ data.dyck
 data.text data.tokens data.sources data.sample
 model
 train
-analysis.cache
+analysis.cache analysis.spectra
 analysis.stimuli analysis.verdicts
 analysis.collection
 analysis.attention analysis.similarity analysis.complexity

@@ -235,7 +235,7 @@ def _reasoning(runs: list[Run]) -> pd.DataFrame:
 
 def _notes(runs: list[Run]) -> pd.DataFrame:
     """What the tokens of the runs lack of what was asked for."""
-    sources = {Path(run.config.tokens).name: run.meta for run in runs}
+    sources = {Path(run.config.tokens).name: run.trained.meta for run in runs if run.config and run.trained}
     rows = [(name, meta.description, note) for name, meta in sources.items() for note in notes(meta)]
     return pd.DataFrame(rows, columns=NOTES)
 

@@ -27,7 +27,7 @@ from nca_interp.store import MANIFEST, damage
 
 CODE = (
     "causes/ablation.py", "causes/causes.py", "causes/composition.py", "causes/effects.py", "causes/folded.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
-    "causes/shared_heads.py", "causes/spectra.py",
+    "causes/shared_heads.py", "spectra.py",
 )  # fmt: skip
 """Files of this package that decide a number, beside those of the probe engine."""
 BEHAVIOUR = ("in_context_learning", "repeated_token_gain")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,8 +139,9 @@ def _analyze_step(run: Run, step: int, measurer: Measurer, settings: Settings) -
 
     def measure(missing: Measurer) -> Measured:
         found = _measure(
-            directory, missing, _path(settings.tokens), _path(settings.tokenizer), 0, settings.device, settings.dtype
-        )
+            directory, missing, _path(settings.tokens), _path(settings.tokenizer), 0, settings.device, settings.dtype,
+            settings.fast,
+        )  # fmt: skip
         return found._replace(rows=[{**row, **run.at(step)} for row in found.rows])
 
     return refresh(run.kept("probes", step), measurer, made_from, measure)
@@ -153,6 +155,7 @@ def _measure(
     random: int = 0,
     device: str = "cpu",
     dtype: str = "float32",
+    fast: bool = False,
 ) -> Measured:
     """Rows of one checkpoint, each with the checkpoint's identity."""
     from nca_interp.model.checkpoint import read_provenance
@@ -160,7 +163,7 @@ def _measure(
     with unchanged(directory):
         model = open_scored(directory, device, dtype)
         provenance = read_provenance(directory)
-        subject = describe(directory, model.config, provenance, tokens, tokenizer)
+        subject = replace(describe(directory, model.config, provenance, tokens, tokenizer), fast=fast)
         measured = measurer.measure(model, subject)
     if random:
         add_null(measured, measurer, like(model, random), subject)

@@ -101,11 +101,13 @@ class Subject:
     """Where the ids are known from; None without a tokenizer, then every id but the named special ones may be drawn."""
     own: bool = False
     """Whether we trained it: its rows begin as they did in training."""
+    fast: bool = False
+    """Whether a quarter of the sequences of each stimulus is enough."""
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """Stimuli of equal keys are equal."""
-        return self.vocab_size, self.n_ctx, self.specials, self.prefix, self.rows_from
+        return self.vocab_size, self.n_ctx, self.specials, self.prefix, self.rows_from, self.fast
 
     @cached_property
     def counts(self) -> np.ndarray | None:

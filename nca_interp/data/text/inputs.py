@@ -129,6 +129,6 @@ def _other_tokenizer(directory: Path, meta: dict[str, Any]) -> bool:
     from nca_interp.data.specs import TokenizerSpec
     from nca_interp.data.text.documents import make_tokenizer
 
-    tokenizer, end = make_tokenizer(TokenizerSpec.model_validate(meta["spec"]["tokenizer"]), ())
+    tokenizer, end, _, _ = make_tokenizer(TokenizerSpec.model_validate(meta["spec"]["tokenizer"]), ())
     kept = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
     return json.loads(tokenizer.to_str()) != kept or end != meta["end_id"]
