@@ -294,3 +294,8 @@ def test_pickles_are_never_opened(copy, said, tmp_path):
     (copy / "config.json").unlink()
     assert "the state of a training run (optimizer.pt), pickled and never opened" in said(copy)
     assert not list(tmp_path.rglob("exploded"))
+
+
+def test_large_finite_weights_are_no_fault(copy):
+    weights(copy, model__norm__weight=torch.full((32,), 3e38))  # their sum overflows, they do not
+    assert load_model(copy).model.norm.weight[0] == 3e38
