@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from nca_interp.analysis.causes.folded import Weights, read_weights
-from nca_interp.analysis.causes.spectra import eigvals, svdvals
+from nca_interp.analysis.spectra import eigvals, svdvals
 
 __all__ = ["Weights", "composition_scores", "eigenvalue_scores", "not_computed", "read_weights", "weight_rows"]
 DRAWS = 64

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from nca_interp.analysis.causes.spectra import svd
+from nca_interp.analysis.spectra import svd
 
 FOLDS = 5
 PENALTIES = 10.0 ** np.arange(-3, 7)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from nca_interp.analysis.causes.spectra import eigvalsh
+from nca_interp.analysis.spectra import eigvalsh
 from nca_interp.model.llama import kind_of
 
 COLUMNS = ["tensor", "kind", "layer", "norm", "std", "displacement", "effective_rank", "participation", "rank"]
