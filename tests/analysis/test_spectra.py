@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nca_interp.analysis.causes import spectra
+from nca_interp.analysis import spectra
 from nca_interp.analysis.causes.composition import COLUMNS, eigenvalue_scores, read_weights
 from nca_interp.analysis.readout.regression import decode
 from nca_interp.analysis.similarity.weights import spectrum
