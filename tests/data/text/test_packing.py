@@ -359,10 +359,10 @@ def test_seen_is_a_set(parts):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("x.txt", b"ELF\0\1\2", r"x\.txt: a binary file: NUL at offset 3"),
+        ("x.txt", b"ELF\0\1\2", r"x\.txt: a binary file, or UTF-16: NUL at offset 3"),
         ("x.jsonl", b"\x89PNG\r\n\x1a\n", r"x\.jsonl: not UTF-8: byte 0x89 at offset 0 \(line 1\)"),
-        ("x.txt", "text".encode("utf-16"), r"x\.txt: not UTF-8: byte 0xff at offset 0; convert it first"),
-        ("x.json", b'[{"text": "a"}]', r"x\.json: line 1 is not a JSON object; one object a line is legal"),
+        ("x.txt", "text".encode("utf-16"), r"x\.txt: not UTF-8 but UTF-16 .byte 0xff at offset 0.; convert it"),
+        ("x.json", b'["a"]', r"x\.json: record 1 is not a JSON object; an array of objects is legal"),
     ],
 )
 def test_binary_files_are_named_before_anything_is_written(tmp_path, name, data, message):
