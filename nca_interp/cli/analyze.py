@@ -69,7 +69,8 @@ def analyze(
     from nca_interp.analysis.collection.collection import Collection
     from nca_interp.store import refuse_unwritable
 
-    asked = _asked(ctx.args)
+    places, asked = _asked([*([str(folder)] if folder is not None else []), *ctx.args])
+    folder = Path(places[0]) if places else None
     if (folder is None) == (not checkpoint):
         raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
     given: dict[str, Any] = {
@@ -96,18 +97,19 @@ def analyze(
     raise typer.Exit(_measure(collection, asked, options, only, probes, workers, threads, table))
 
 
-def _asked(arguments: list[str]) -> list[str]:
-    """The measurements that further arguments ask for by name."""
+def _asked(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Folders among the arguments, at most one, and the measurements that are asked for by name."""
     from nca_interp.config import suggest
     from nca_interp.measurement import measurements
 
     known = [one.name for one in measurements().values() if one.measure is not None]
-    for argument in arguments:
-        if not argument.startswith("--"):
-            raise UserError(f"unexpected argument {argument!r}; several checkpoints: --checkpoint A --checkpoint B")
-        if argument[2:] not in known:
-            raise UserError(f"no such option or measurement: {argument}{suggest(argument[2:], known)}")
-    return [argument[2:] for argument in arguments]
+    places, names = [a for a in arguments if not a.startswith("-")], [a for a in arguments if a.startswith("-")]
+    for name in names:
+        if name.removeprefix("--") not in known:
+            raise UserError(f"no such option or measurement: {name}{suggest(name.lstrip('-'), known)}")
+    if len(places) > 1:
+        raise UserError(f"unexpected argument {places[1]!r}; several checkpoints: --checkpoint A --checkpoint B")
+    return places, [name.removeprefix("--") for name in names]
 
 
 def _text(path: Path | None) -> str | None:

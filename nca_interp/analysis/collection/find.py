@@ -201,7 +201,7 @@ def _default_run(row: dict[str, Any]) -> str:
     """stage.regime.domain.sN of what is given of these, where a regime or label and a seed are."""
     name = row.get("regime") or row.get("label")
     if name is None or row.get("seed") is None:
-        return str(row.get("label") or "")
+        return str(row.get("label") or name or "")
     parts = [row.get("stage"), name, row.get("domain"), f"s{row['seed']}"]
     return ".".join(str(part) for part in parts if part)
 
