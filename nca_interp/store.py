@@ -45,8 +45,6 @@ from nca_interp.files import damage as damage
 from nca_interp.files import disk_errors as disk_errors
 from nca_interp.files import held, is_held, sweep, sync
 from nca_interp.files import read_json as read_json
-from nca_interp.files import refuse_foreign as refuse_foreign
-from nca_interp.files import refuse_foreign_file as refuse_foreign_file
 from nca_interp.files import sha256_file as sha256_file
 from nca_interp.files import write_json as write_json
 from nca_interp.files import write_text as write_text
@@ -237,13 +235,20 @@ class StudyDir:
         """The `provenance` part of study.json: command, versions, commit, machine."""
         return read_json(self.config)["provenance"]
 
+    @staticmethod
+    def may_claim(path: Path) -> bool:
+        """Whether a folder that is there is a study, or empty but for what a process that claims it is writing."""
+        if not path.is_dir():
+            return False
+        foreign = any(not p.name.startswith((".tmp-", LOCK)) for p in path.iterdir())
+        return not foreign or StudyDir(path).config.exists()  # another process may have claimed it just now
+
     def claim(self, study: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write study.json, or check that the folder belongs to the same study; another one is refused, key by key."""
         if self.config.exists():
             self._same(study)
             return
-        foreign = self.path.is_dir() and any(not p.name.startswith((".tmp-", LOCK)) for p in self.path.iterdir())
-        if foreign and not self.config.exists():  # another process may have claimed it just now
+        if self.path.exists() and not self.may_claim(self.path):
             raise UserError(f"{self.path}: not empty and not a study; choose another --out; nothing was changed")
         with held(self.path / LOCK, lambda: f"{self.path}: another process is claiming this folder", patience=30):
             if self.config.exists():

@@ -32,7 +32,9 @@ def analyze(
     random: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Randomly initialised models to compare with; default 5 for a study, 0 for --checkpoint."
+            min=0,
+            max=1000,
+            help="Randomly initialised models to compare with; default 5 for a study, 0 for --checkpoint.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="With --checkpoint: cpu, cuda, cuda:1 ...")] = "cpu",
@@ -69,15 +71,18 @@ def analyze(
     assert checkpoint is not None
     if causes:
         _only(given, "--causes", CAUSES)
+        _check(checkpoint, device, table, [probes, tokens, tokenizer])
         from nca_interp.cli.causes import show_causes
 
         where = {"tokens": tokens, "tokenizer": tokenizer, "probes_folder": probes, "device": device}
         show_causes(checkpoint, where, table)
     elif inference:
         _only(given, "--inference", INFERENCE)
+        _check(checkpoint, device, table, [])
         _inference(checkpoint, device, table)
     else:
         _only(given, "--checkpoint", CHECKPOINT)
+        _check(checkpoint, device, table, [probes, tokens, tokenizer])
         options = {"tokens": tokens, "tokenizer": tokenizer, "random": random or 0, "device": device, "dtype": dtype}
         _checkpoint(checkpoint, probe, probes, options, table)
 
@@ -87,6 +92,19 @@ def _only(given: dict[str, Any], what: str, legal: tuple[str, ...]) -> None:
     for name, value in given.items():
         if value and name not in (what, *legal):
             raise UserError(f"{name} does not go with {what}; legal with it: {', '.join(legal)}")
+
+
+def _check(checkpoint: str, device: str, table: Path | None, reads: list[Path | None]) -> None:
+    """UserError for a device that is not here, and for a table that may not be written: before anything is measured."""
+    from nca_interp.machine import check_device
+
+    check_device(device)
+    if table is not None:
+        from nca_interp.analysis.probing.table import check_suffix
+        from nca_interp.outputs import check_table
+
+        check_suffix(table)
+        check_table("--table", table, [Path(checkpoint), *reads])
 
 
 def _study(
@@ -128,9 +146,8 @@ def _checkpoint(
 
     from nca_interp.analysis.probing.engine import analyze
     from nca_interp.analysis.probing.summary import annotate, summarise
-    from nca_interp.analysis.probing.table import check_suffix, save
+    from nca_interp.analysis.probing.table import save
 
-    check_suffix(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # problems are printed below
         frame = analyze(checkpoint, probe or None, probes_folder=probes, **options)
@@ -152,9 +169,8 @@ def _checkpoint(
 def _inference(checkpoint: str, device: str, path: Path | None) -> None:
     from nca_interp.analysis.inference.inference import rule_inference
     from nca_interp.analysis.probing.summary import by_frame, what_changed_contexts_cost
-    from nca_interp.analysis.probing.table import check_suffix, save
+    from nca_interp.analysis.probing.table import save
 
-    check_suffix(path)
     frame = rule_inference(checkpoint, device=device)
     for title, columns, rows in by_frame(frame):
         print_table(title, columns, rows)

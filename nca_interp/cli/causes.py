@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nca_interp.cli.plan import print_table
-from nca_interp.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +20,8 @@ def show_causes(checkpoint: str, options: dict[str, Any], path: Path | None) -> 
     from rich.console import Console
 
     from nca_interp.analysis.causes.causes import causes
-    from nca_interp.analysis.probing.table import SUFFIXES, save
+    from nca_interp.analysis.probing.table import save
 
-    if path is not None and path.suffix not in SUFFIXES:
-        raise UserError(f"--table {path}: unknown kind of table {path.suffix!r}; legal: {', '.join(SUFFIXES)}")
     with Console(stderr=True).status("opening") as status:
         frame = causes(checkpoint, on_part=status.update, **options)
     print_table(f"{checkpoint}: heads whose ablation harms most, +- sd over sequences", *ablations(frame))

@@ -114,7 +114,7 @@ def _check_inputs(directory: Path, meta: TokenMeta) -> None:
 def build(directory: Path, request: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> TokenMeta:
     """Reuse `directory` if it answers `request`; else `fill(folder)` writes the data files and returns the meta's fields."""
     directory = Path(directory)
-    if directory.exists():
+    if directory.exists() and any(directory.iterdir()):
         meta = TokenFile.open(directory).meta
         differences = [
             f"{key}: the folder has {_short(meta.request.get(key))}, asked for {_short(request.get(key))}"
