@@ -6,11 +6,16 @@ Names that definition files and notebooks use are loaded on first access, so tha
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` itself is imported later, from a safe path
+if TYPE_CHECKING:
+    from typing import Any
+
+    from nca_interp.discover import report as report
 
 _EXPORTS = {
     "run": "nca_interp.discover",
-    "report": "nca_interp.discover",
+    "report": "nca_interp.report",
     "Study": "nca_interp.config",
     "Regime": "nca_interp.config",
     "Domain": "nca_interp.config",

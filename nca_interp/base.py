@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from nca_interp.errors import Busy as Busy
 from nca_interp.errors import RunFailed as RunFailed
@@ -17,6 +17,31 @@ class Frozen(BaseModel):
     """Base of all configuration: immutable, no unknown keys, attribute docstrings become field descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth(cls, data: Any) -> Any:
+        """`true` is no 1: of a field that takes no truth value it is refused."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(str(name))
+            if field is not None and _has_truth(value) and not _takes_truth(field.annotation):
+                raise ValueError(
+                    f"{name}: {str(value).lower()} is no legal value: true and false are no numbers or names"
+                )
+        return data
+
+
+def _has_truth(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return any(map(_has_truth, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether a truth value is legal in a field of this type, or it is a model, which checks its own fields."""
+    if annotation is Any or (isinstance(annotation, type) and issubclass(annotation, bool | BaseModel)):
+        return True
+    return any(map(_takes_truth, get_args(annotation)))
 
 
 def canonical_json(value: Any) -> str:

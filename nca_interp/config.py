@@ -19,6 +19,8 @@ Module = Literal["attn", "mlp", "norm"]
 MODULES: tuple[Module, ...] = ("attn", "mlp", "norm")
 Stage = Literal["ppt", "pt", "ft"]
 STAGE_LABELS: dict[str, str] = {"ppt": "pre-pre-training", "pt": "pre-training", "ft": "fine-tuning"}
+Decay = Annotated[float, Field(ge=0, lt=1)]
+SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]
 T = TypeVar("T", "Regime", "Domain")
 
 
@@ -106,8 +108,8 @@ class StageConfig(Frozen):
     """AdamW decay of matrices; norms only with `decay_norms`."""
     decay_norms: bool = False
     """Whether norm gains are decayed as well (the published code decays every parameter)."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW moments' decay."""
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    """AdamW moments' decay, 0 to less than 1."""
     eps: float = Field(default=1e-8, gt=0)
     """AdamW epsilon."""
     clip: float | None = Field(default=1.0, gt=0)
@@ -172,11 +174,11 @@ class StageConfig(Frozen):
 class Seeds(Frozen):
     """The three separate sources of chance; regimes are compared at equal seeds (paired)."""
 
-    init: int = Field(ge=0)
+    init: SeedNumber
     """Initial weights, and fresh embeddings at the swap."""
-    order: int = Field(ge=0)
+    order: SeedNumber
     """Order of the training data."""
-    rules: int = Field(ge=0)
+    rules: SeedNumber
     """Synthetic rules and strings; text corpora do not depend on it."""
 
 

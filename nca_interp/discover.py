@@ -12,16 +12,21 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from nca_interp.base import UserError
 from nca_interp.config import Study, suggest
+from nca_interp.overrides import explain
 
 Kind = Literal["probes", "runs", "reports"]
+KINDS: tuple[Kind, ...] = ("runs", "probes", "reports")
 _collected: list[tuple[str, str, Any]] = []
 
 
@@ -76,7 +81,7 @@ def files(kind: Kind, extra: Path | None = None) -> list[Path]:
     seen: dict[Path, None] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.py")):
-            if not path.name.startswith("_") and _defines(path, kind):
+            if not path.name.startswith(("_", ".")) and path.is_file() and _defines(path, kind):
                 seen.setdefault(path.resolve())
     return list(seen)
 
@@ -86,8 +91,8 @@ def _defines(path: Path, kind: Kind) -> bool:
     decorator = kind.removesuffix("s")
     try:
         tree = ast.parse(path.read_bytes())
-    except SyntaxError:
-        return True  # loading it names the line
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
+        return True  # loading it says what is wrong
     for node in tree.body:
         for mark in getattr(node, "decorator_list", []):
             target = mark.func if isinstance(mark, ast.Call) else mark
@@ -166,13 +171,44 @@ def _load(path: Path) -> tuple[ModuleType, list[tuple[str, str, Any]]]:
     sys.modules[name] = module  # before execution: dataclasses with postponed annotations look their module up
     _collected.clear()
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = frames[-1].lineno if frames else getattr(error, "lineno", None) or 1
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        raise UserError(f"{path}:{line}: {kind}{error}") from error
+        with running(path):
+            spec.loader.exec_module(module)
     finally:
         values = list(_collected)
         _collected.clear()
     return module, values
+
+
+@contextmanager
+def running(path: Path) -> Iterator[None]:
+    """Run code of a definition file: what it raises, or its exit(), becomes UserError naming file and line, and modules
+    beside it or in the current directory can be imported where no installed one has their name.
+
+    What a file of the package raises stays as it is: a UserError of it is complete, anything else a fault of ours.
+    """
+    own = path.parent not in {builtin_folder(kind).resolve() for kind in KINDS}
+    siblings = [place for place in (str(path.parent), str(Path.cwd())) if own and place not in sys.path]
+    sys.path += siblings
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if not own:
+            raise
+        raise UserError(f"{where(path, error)}: {reason(error)}") from error
+    finally:
+        sys.path[:] = [place for place in sys.path if place not in siblings]
+
+
+def where(path: Path, error: BaseException) -> str:
+    """file:line, of the innermost line of that file that raised."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"{path}:{frames[-1].lineno if frames else getattr(error, 'lineno', None) or 1}"
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of a definition file says, with its type where the type says something."""
+    if isinstance(error, SystemExit):
+        return f"SystemExit: {error.code!r}; a definition file must not end the program: take its exit() or script out"
+    if isinstance(error, ValidationError):
+        return f"{error.title}: {explain(error)}"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -29,13 +29,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically (temporary file beside it, fsync, rename)."""
+    """Write a text file atomically, as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically (temporary file beside it, fsync, rename)."""
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(temporary, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -73,28 +78,6 @@ def refuse_unwritable(option: str, folder: Path) -> None:
             return  # a full disk is no mistake in the call
         reason = f"nothing can be written in {there} ({error.strerror})"
     raise UserError(f"{option} {folder}: {reason}; choose another; nothing was changed")
-
-
-def refuse_foreign(folder: Path, record: str, what: str) -> None:
-    """UserError if `folder` is there and is no `what`, known by its file `record`: writing would replace other files."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / record).is_file())):
-        raise UserError(f"--out {folder}: not empty and no {what}; choose another folder; nothing was changed")
-    refuse_unwritable("--out", folder)
-
-
-def refuse_foreign_file(option: str, path: Path | None, start: str, what: str) -> None:
-    """UserError if `path` is there and is no `what`, known by how it starts: writing would replace it."""
-    if path is None:
-        return
-    refuse_unwritable(option, path.parent)
-    if not path.exists():
-        return
-    wanted = start.encode()
-    if path.is_file():
-        with open(path, "rb") as file:
-            if file.read(len(wanted)) == wanted:
-                return
-    raise UserError(f"{option} {path}: is there already and no {what}; choose another name; nothing was changed")
 
 
 @contextmanager

@@ -57,6 +57,17 @@ def use_device(asked: str) -> None:
         raise UserError(f"--device {asked}: there is no such device here{built}; legal here: {', '.join(here)}")
 
 
+def check_device(asked: str) -> None:
+    """UserError unless `asked` is a device of this machine: "cpu", "cuda", "cuda:1" ..., "mps"."""
+    import torch
+
+    here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    here += ["cuda"] if torch.cuda.is_available() else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if asked not in here:
+        raise UserError(f"device: {asked!r} is not usable here{suggest(asked, here)}")
+
+
 def refuse_lost_processes() -> None:
     """UserError where a launcher was asked for several processes and started one.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from nca_interp.base import UserError
 from nca_interp.config import Study, suggest
@@ -21,7 +23,9 @@ def call_recipe(recipe: Callable[..., Study], overrides: Iterable[str]) -> Study
     A recipe may take configuration models with defaults, such as the switches of `paper`; overrides that begin with the
     name of one are applied to it before the recipe is called, all others to the study it returns.
     """
-    defaults = {name: parameter.default for name, parameter in inspect.signature(recipe).parameters.items()}
+    from nca_interp.discover import running
+
+    path, defaults = Path(inspect.getfile(recipe)), _defaults(recipe)
     arguments = {name: default.model_dump(mode="json") for name, default in defaults.items()}
     rest = []
     for override in overrides:
@@ -30,10 +34,28 @@ def call_recipe(recipe: Callable[..., Study], overrides: Iterable[str]) -> Study
             _assign(arguments, key, value)
         else:
             rest.append(override)
-    study = recipe(**{name: parse(type(defaults[name]), values) for name, values in arguments.items()})
+    given = {name: parse(type(defaults[name]), values) for name, values in arguments.items()}
+    try:
+        with running(path):
+            study = recipe(**given)
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
     if not isinstance(study, Study):
-        raise UserError(f"{recipe.__name__}: returned {type(study).__name__}, expected a Study")
+        raise UserError(f"{path}: {recipe.__name__} returned {type(study).__name__}, expected a Study")
+    # copies with changed fields (`model_copy`) are not checked where they are made
     return with_overrides(study, rest)
+
+
+def _defaults(recipe: Callable[..., Study]) -> dict[str, BaseModel]:
+    """The arguments of a recipe and their defaults; UserError for one that is no configuration model."""
+    found = {name: parameter.default for name, parameter in inspect.signature(recipe).parameters.items()}
+    for name, default in found.items():
+        if not isinstance(default, BaseModel):
+            raise UserError(
+                f"{inspect.getfile(recipe)}: {recipe.__name__}: its argument {name!r} has no configuration model as its "
+                "default; legal: no arguments, or models with defaults"
+            )
+    return found
 
 
 def with_overrides(model: M, overrides: Iterable[str]) -> M:
@@ -42,7 +64,10 @@ def with_overrides(model: M, overrides: Iterable[str]) -> M:
     Regimes and domains are addressed by name (`regimes.nca.source.n_states=4`). Raises UserError for a key that does
     not exist (with a suggestion), a value of the wrong type, or one out of range.
     """
-    data = model.model_dump(mode="json")
+    try:
+        data = model.model_dump(mode="json", warnings=False)
+    except PydanticSerializationError as error:  # a field that `model_copy` set to anything
+        raise UserError(f"{type(model).__name__}: {error}") from None
     for override in overrides:
         _assign(data, *_split(override))
     return parse(type(model), data)
@@ -52,6 +77,8 @@ def _split(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator:
         raise UserError(f"--set {override}: expected key=value")
+    if len(override.strip().splitlines()) > 1:
+        raise UserError(f"--set {override!r}: holds a line break; give every setting a --set of its own")
     return key.strip(), _toml_value(text.strip())
 
 
@@ -62,6 +89,8 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise UserError(f"--set: {text[:40]}... is no legal value ({error})") from None
 
 
 def _assign(data: Any, key: str, value: Any) -> None:
@@ -94,7 +123,7 @@ def _index(items: list[Any], part: str, key: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(items):
+    if part.isdecimal() and int(part) < len(items):
         return int(part)
     raise UserError(f"--set {key}: no item {part!r}{suggest(part, [n for n in names if n])}")
 
@@ -107,14 +136,17 @@ def parse(model: type[M], data: Any) -> M:
         raise UserError(explain(error, model)) from None
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """All problems of a validation error, one line each: dotted path, what is wrong, what was given."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """All problems of a validation error, one line each: dotted path, what is wrong, what was given.
+
+    With the `model` that refused, an unknown key gets a suggestion."""
     lines = []
     for problem in error.errors():
-        path = ".".join(str(p) for p in problem["loc"]) or model.__name__
+        path = ".".join(str(p) for p in problem["loc"]) or error.title
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown key{suggest(str(problem['loc'][-1]), _fields_at(model, problem['loc'][:-1]))}"
+            legal = _fields_at(model, problem["loc"][:-1]) if model is not None else []
+            message = f"unknown key{suggest(str(problem['loc'][-1]), legal)}"
         elif problem["type"] != "value_error":
             message += f" (got {problem['input']!r:.80})"
         lines.append(f"{path}: {message}")

@@ -50,8 +50,6 @@ from nca_interp.files import damage as damage
 from nca_interp.files import disk_errors as disk_errors
 from nca_interp.files import held, is_held, sweep, sync
 from nca_interp.files import read_json as read_json
-from nca_interp.files import refuse_foreign as refuse_foreign
-from nca_interp.files import refuse_foreign_file as refuse_foreign_file
 from nca_interp.files import refuse_unwritable as refuse_unwritable
 from nca_interp.files import sha256_file as sha256_file
 from nca_interp.files import write_json as write_json
@@ -202,7 +200,6 @@ class AnalysisDir:
     def claim_collection(self, listed: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write collection.json, or check that the folder holds an analysis of the same checkpoints; how they are read may
         change, since whatever is measured is kept with that."""
-        self._refuse_foreign()
         if self.collection.is_file():
             saved = read_json(self.collection)["collection"]
             if found := list(differences(saved["entries"], listed["entries"])):
@@ -213,10 +210,6 @@ class AnalysisDir:
             if saved == listed:
                 return
         write_json(self.collection, {"collection": listed, "provenance": provenance})
-
-    def _refuse_foreign(self) -> None:
-        if self.path.is_dir() and any(self.path.iterdir()) and not self.collection.is_file():
-            raise UserError(f"{self.path}: not empty and not an analysis; choose another --out; nothing was changed")
 
 
 class StudyDir(AnalysisDir):
@@ -257,6 +250,14 @@ class StudyDir(AnalysisDir):
         """The `provenance` part of study.json: command, versions, commit, machine."""
         return read_json(self.config)["provenance"]
 
+    @staticmethod
+    def may_claim(path: Path) -> bool:
+        """Whether a folder that is there is a study, or empty but for what a process that claims it is writing."""
+        if not path.is_dir():
+            return False
+        foreign = any(not p.name.startswith((".tmp-", LOCK)) for p in path.iterdir())
+        return not foreign or StudyDir(path).config.exists()  # another process may have claimed it just now
+
     def claim(
         self, study: dict[str, Any], provenance: dict[str, Any], harmless: Harmless = lambda there, asked: False
     ) -> bool:
@@ -267,8 +268,7 @@ class StudyDir(AnalysisDir):
         """
         if self.config.exists() and not self._changes(study):
             return False
-        foreign = self.path.is_dir() and any(not p.name.startswith((".tmp-", LOCK)) for p in self.path.iterdir())
-        if foreign and not self.config.exists():  # another process may have claimed it just now
+        if self.path.exists() and not self.may_claim(self.path):
             raise UserError(f"{self.path}: not empty and not a study; choose another --out; nothing was changed")
         with held(self.path / LOCK, lambda: f"{self.path}: another process is claiming this folder", patience=30):
             if not self.config.exists():

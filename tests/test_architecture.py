@@ -10,6 +10,7 @@ errors
 base
 borders
 files data.specs data.rng data.compiled
+outputs
 config
 overrides discover store machine signals
 measurement

@@ -50,6 +50,20 @@ def test_override_by_name_and_type(study):
         ("domains.web.source.source=site:poems", "source: 'site:poems' is unknown; legal"),
         ("pt.micro_batch=3", "micro_batch: 3 does not divide batch_size 4"),
         ("pt.warmup=100", "pt.warmup: 100 is more warm-up than steps; it is a share of the steps, 0 to less than 1"),
+        ("pt.betas=[0.9,1.0]", r"pt.betas.1: .*less than 1.*got 1.0"),
+        ("pt.betas=[-0.1,0.9]", r"pt.betas.0: .*greater than or equal to 0.*got -0.1"),
+        ("pt.betas=[0.9]", "pt.betas"),
+        ("pt.lr=true", "lr: true is no legal value"),
+        ("pt.steps=true", "steps: true is no legal value"),
+        ("pt.betas=[true, 0.9]", r"betas: \[true, 0.9\] is no legal value"),
+        ("regimes.nca.runs={web = true}", "runs: .*true.* is no legal value"),
+        ("title=true", "title: true is no legal value"),
+        ("seeds.0.init=-1", "seeds.0.init: .*greater than or equal to 0.*got -1"),
+        ("seeds.0.init=99999999999999999999", "seeds.0.init: .*less than 9223372036854775808"),
+        ("pt.lr=0.1\npt.steps=5", r"--set 'pt.lr=0.1\\npt.steps=5': holds a line break"),
+        ("title=a\rb", "holds a line break"),
+        ("pt.steps=" + "9" * 5000, "--set: 9.* is no legal value"),
+        ("regimes.²=1", "no item '²'"),
         ("pt.on_nonfinite=ignore", "pt.on_nonfinite: Input should be 'stop' or 'skip'"),
         ("steps", "expected key=value"),
         ("regimes.nca.runs.webb=1", "unknown key 'webb'|unknown domain 'webb'|runs"),
@@ -103,3 +117,7 @@ def test_every_band_of_a_recipe_can_be_reached(name, tmp_path):
     for index, source in enumerate(sorted(sources, key=canonical_json)):
         meta = write_tokens(tmp_path / str(index), source, n_train=4, n_val=1, seq_len=64, seed=0)
         assert meta.provenance["train"]["acceptance_rate"] > 0.005 or source.band is None, source
+
+
+def test_truth_values_are_legal_where_they_are_meant(study):
+    assert with_overrides(study, ["model.tied=true", "pt.decay_norms=true", "regimes.nca.ft=false"]).model.tied is True

@@ -67,6 +67,101 @@ def test_the_name_of_a_file_is_answered_with_what_it_defines(tmp_path, monkeypat
         discover.find("runs", typed)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "exit()",
+        "import sys; sys.exit('usage: x')",
+        "raise SystemExit",
+        "import argparse; argparse.ArgumentParser().parse_args(['x'])",
+    ],
+)
+@pytest.mark.parametrize("kind", ["runs", "probes", "reports"])
+def test_a_file_that_ends_the_program_is_named_with_its_line(tmp_path, how, kind, capfd):
+    mark = kind.removesuffix("s")
+    (tmp_path / "ends.py").write_text(f"def {mark}(f): return f\n@{mark}\ndef x(): pass\n{how}\n")
+    with pytest.raises(UserError, match=r"ends\.py:4: SystemExit: .*must not end the program"):
+        discover.load(kind, tmp_path)
+
+
+def test_ctrl_c_passes_through_a_definition_file(tmp_path):
+    (tmp_path / "slow.py").write_text(RECIPE + "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        discover.load("runs", tmp_path)
+
+
+def test_a_recipe_or_report_that_ends_the_program_when_called_is_named(tmp_path):
+    from nca_interp.overrides import call_recipe
+
+    (tmp_path / "ends.py").write_text(RECIPE.replace("return 1", "exit(0)"))
+    with pytest.raises(UserError, match=r"ends\.py:7: SystemExit: 0"):
+        call_recipe(discover.load("runs", tmp_path)["my-recipe"].value, [])
+    (tmp_path / "ends.py").write_text(RECIPE.replace("return 1", "return 1 / 0"))
+    with pytest.raises(UserError, match=r"ends\.py:7: ZeroDivisionError"):
+        call_recipe(discover.load("runs", tmp_path)["my-recipe"].value, [])
+    (tmp_path / "ends.py").write_text(RECIPE.replace("my_recipe()", "my_recipe(size)"))
+    with pytest.raises(UserError, match="its argument 'size' has no configuration model as its default"):
+        call_recipe(discover.load("runs", tmp_path)["my-recipe"].value, [])
+
+
+def test_files_that_are_no_python_are_named_or_passed_over(tmp_path):
+    (tmp_path / "bytes.py").write_bytes(b"\x00\x01")
+    (tmp_path / "._copied.py").write_bytes(b"\x00\x05\x16\x07")  # what macOS leaves beside a file
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / ".#edited.py").symlink_to("user@host:1")  # what Emacs leaves
+    problems = []
+    discover.load("probes", tmp_path, on_error=problems.append)
+    assert len(problems) == 1
+    assert "bytes.py:1: " in problems[0]
+
+
+def test_siblings_can_be_imported_and_stand_in_for_nothing(tmp_path, monkeypatch):
+    import sys
+
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "beside_me.py").write_text("VALUE = 1")
+    (tmp_path / "runs" / "_in_my_folder.py").write_text("VALUE = 2")
+    (tmp_path / "runs" / "colorsys.py").write_text("raise SystemExit('is no standard library')")
+    source = "from beside_me import VALUE as a\nfrom _in_my_folder import VALUE as b\nimport colorsys\n"
+    later = "\n    import beside_me, _in_my_folder\n    return a + b"
+    (tmp_path / "runs" / "mine.py").write_text(source + RECIPE.replace("\n    return 1", later))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    before = list(sys.path)
+    definition = discover.find("runs", "my-recipe")
+    with discover.running(definition.path):
+        assert definition.value() == 3
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("first", ["", "import nca_interp.report.build as build", "from nca_interp.report import page"])
+def test_the_three_decorators_are_imported_alike(tmp_path, first):
+    import subprocess
+    import sys
+
+    code = f"""
+{first}
+import sys
+import nca_interp
+assert {bool(first)} or "pydantic" not in sys.modules and "torch" not in sys.modules
+from nca_interp import probe, report, run, repeated_tokens
+from nca_interp.discover import _collected
+import nca_interp.report.build as again
+
+@probe(stimulus=repeated_tokens(period=64), unit="x")
+def a(): "a"
+@run
+def b(): "b"
+@report
+def c(): "c"
+assert [(kind, name) for kind, name, _ in _collected] == [("probes", "a"), ("runs", "b"), ("reports", "c")]
+assert (a.__doc__, b.__doc__, c.__doc__) == ("a", "b", "c")
+assert again.build_report and nca_interp.report is report
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_unknown_names_get_a_suggestion(tmp_path):
     with pytest.raises(UserError, match="unknown run 'laptap'; did you mean 'laptop'"):
         discover.find("runs", "laptap")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
@@ -12,14 +11,18 @@ from typing import Any
 import pandas as pd
 
 from nca_interp.base import UserError
-from nca_interp.store import read_json, write_json, write_text
+from nca_interp.files import write_bytes
+from nca_interp.store import read_json, write_json
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as CSV, atomically; floats keep all their digits."""
-    buffer = io.StringIO()
-    frame.to_csv(buffer, index=False, lineterminator="\n")
-    write_text(path, buffer.getvalue())
+    write_bytes(path, csv_bytes(frame))
+
+
+def csv_bytes(frame: pd.DataFrame) -> bytes:
+    """A table as CSV."""
+    return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
 def keep(path: Path, frame: pd.DataFrame, made_from: dict[str, Any]) -> None:

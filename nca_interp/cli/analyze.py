@@ -79,6 +79,7 @@ def analyze(
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     options = _options(set_ or [], probe, probes, random)
+    _check(checkpoint or [], device, table, [probes, tokens, tokenizer, folder])
     if folder is not None:
         collection = Collection.open(folder)
         refuse_unwritable("folder", folder)
@@ -95,6 +96,19 @@ def analyze(
         assert checkpoint
         collection = _collect(checkpoint, given, out)
     raise typer.Exit(_measure(collection, asked, options, only, probes, workers, threads, table))
+
+
+def _check(checkpoints: list[str], device: str | None, table: Path | None, reads: list[Path | None]) -> None:
+    """UserError for a device that is not here, and for a table that may not be written: before anything is measured."""
+    from nca_interp.machine import check_device
+
+    check_device(device or "cpu")
+    if table is not None:
+        from nca_interp.analysis.probing.table import check_suffix
+        from nca_interp.outputs import check_table
+
+        check_suffix(table)
+        check_table("--table", table, [*(Path(c.partition("=")[2] or c) for c in checkpoints), *reads])
 
 
 def _asked(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -141,9 +155,12 @@ def _claim(folder: Path, listed: Any) -> Collection:
     """Write collection.json, or check that the folder holds the same checkpoints."""
     from nca_interp import machine
     from nca_interp.analysis.collection.collection import Collection
+    from nca_interp.outputs import check_output, holds
     from nca_interp.store import AnalysisDir
 
     directory = AnalysisDir(folder)
+    reads = [Path(e.path) for e in listed.entries]
+    check_output("--out", folder, "analysis", holds(directory.collection.name, "collection"), reads=reads)
     provenance = machine.provenance(this_command(), listed.settings.dtype, 1, 1)
     directory.claim_collection(listed.model_dump(mode="json"), provenance)
     return Collection.open(folder)

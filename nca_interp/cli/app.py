@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,21 +12,24 @@ import typer
 from nca_interp.cli.analyze import analyze
 from nca_interp.cli.data import data
 from nca_interp.cli.match import match
+from nca_interp.cli.parse import Commands, UsageError, explain
 from nca_interp.cli.plan import (
     Probes,
     Threads,
     Workers,
+    check_folder,
     execute_on,
-    fail,
     resolve,
     run_plan,
     write_report,
     write_tables,
 )
 from nca_interp.errors import RunFailed, UserError
+from nca_interp.signals import exit_code
 
 app = typer.Typer(
     name="nca-interp",
+    cls=Commands,
     help="Does pre-pre-training on synthetic data help a language model, and which parts of the network carry it?",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -43,16 +47,36 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Change one field: 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
-def main() -> None:
-    """Entry point: turn the project's own errors into one message and the documented exit code."""
+def call(arguments: list[str]) -> int:
+    """Run one command line; the project's own errors become one message and the documented exit code."""
     try:
-        app()
+        # what a command returns is its exit code
+        return int(app(arguments, prog_name="nca-interp", standalone_mode=False) or 0)
+    except UsageError as error:
+        if not arguments or type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            return 2
+        return _told(explain(error, arguments), 2)
     except UserError as error:
-        fail(str(error), 2)
+        return _told(str(error), 2)
     except RunFailed as error:
-        fail(str(error), 1)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+        return _told(str(error), 1)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return _told(f"{str(error.filename)[:80]}...: the name is too long for a file", 2)
+
+
+def _told(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """What console scripts of earlier installations call."""
+    from nca_interp.__main__ import main
+
+    main()
 
 
 @app.command()
@@ -64,6 +88,7 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
     study, plan = resolve("demo", None, None, None, None, analyze=True)
     plan.jobs.extend(measure_jobs([planned(run) for run in headline(plan)], ["causes"], only=True, to_train=True))
     folder = out or OUT / study.name
+    check_folder(folder, study)
     code = run_plan(folder, study, plan, workers, threads)
     write_tables(folder, None)
     write_report(folder)
@@ -75,7 +100,7 @@ def train(
     run: Annotated[str, typer.Argument(help="Recipe, e.g. demo, laptop, gpu (see: nca-interp list).")],
     regime: Annotated[str | None, typer.Option(help="Only this regime.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Only this seed (index).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Only this seed (index).")] = None,
     set_: Set = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Print the plan and its cost; write nothing.")
@@ -93,6 +118,7 @@ def train(
     execute_on(device, track or [], shard)
     study, plan = resolve(run, regime, domain, seed, set_, analyze=False)
     folder = out or OUT / study.name
+    check_folder(folder, study)
     if dry_run:
         from nca_interp.engine.cost import print_plan
 
@@ -135,14 +161,14 @@ def watch(
     json: Annotated[bool, typer.Option("--json", help="Print it once as JSON.")] = False,
 ) -> None:
     """Show the state of every run of a study while other processes train it. Reads only."""
-    from contextlib import suppress
-
     from rich.console import Console
 
     from nca_interp.cli import watch as watching
 
-    with suppress(KeyboardInterrupt):
+    try:
         watching.watch(study, Console(), once, json)
+    except KeyboardInterrupt:  # how one leaves it
+        raise SystemExit(0 if exit_code() == 130 else exit_code()) from None
 
 
 @app.command("list")
@@ -191,7 +217,3 @@ def doctor() -> None:
         print(f"{name:24} {version}")
     if "missing" in machine.package_versions().values():
         raise RunFailed("packages are missing; install with: pip install -c constraints.txt -e .")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from nca_interp.cli.parse import MAX_LENGTH, MAX_ROWS, MAX_SEED, MAX_WORKERS
+from nca_interp.signals import exit_code
+
 data = typer.Typer(help="Look at token sources; write their tokens.", no_args_is_help=True, rich_markup_mode=None)
 FOLDER = Path("runs/out/inspect")
 
@@ -27,14 +30,14 @@ Set = Annotated[
 def inspect(
     source: Source,
     set_: Set = None,
-    n: Annotated[int, typer.Option(min=1, help="Rows.")] = 256,
-    length: Annotated[int | None, typer.Option(min=2, help="Tokens a row; default 1024.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the rows; default 0.")] = None,
+    n: Annotated[int, typer.Option(min=1, max=MAX_ROWS, help="Rows.")] = 256,
+    length: Annotated[int | None, typer.Option(min=2, max=MAX_LENGTH, help="Tokens a row; default 1024.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the rows; default 0.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/out/inspect/<source>-<hash>.")] = None,
     dear: Annotated[
         bool, typer.Option("--all", help="Also the measures that take minutes: learnability, goodness of fit.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default one a core.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_WORKERS, help="Threads; default one a core.")] = None,
     open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Measure a token source and write one HTML page on it: examples, complexity, acceptance, ideal predictors."""
@@ -43,7 +46,7 @@ def inspect(
 
     begin = time.perf_counter()
     from nca_interp.base import UserError
-    from nca_interp.data.sources import parse_source, token_directory
+    from nca_interp.data.sources import inputs, parse_source, token_directory
 
     spec, directory = parse_source(source, set_ or []), token_directory(source)
     if directory and (set_ or length is not None or seed is not None):
@@ -61,7 +64,7 @@ def inspect(
     def say(what: str) -> None:
         print(f"{time.perf_counter() - begin:5.1f} s  {what}", file=sys.stderr, flush=True)
 
-    inspection.refuse_foreign(folder)
+    inspection.check_folder(folder, inputs(source, spec))
     say("reading rows" if directory else "drawing rows")
     if directory:
         sample = inspection.stored(directory, n)
@@ -86,7 +89,9 @@ def prepare(
     out: Annotated[
         Path, typer.Option(help="Token directory to write; of text, the same command continues an interrupted one.")
     ],
-    seq_len: Annotated[int, typer.Option(min=1, help="Inputs of a row; a row has one token more.")] = 1024,
+    seq_len: Annotated[
+        int, typer.Option(min=1, max=MAX_LENGTH, help="Inputs of a row; a row has one token more.")
+    ] = 1024,
     tokens: Annotated[
         str | None, typer.Option(help="Training tokens, e.g. 164M, 1.6B; default for text: the whole corpus.")
     ] = None,
@@ -98,8 +103,12 @@ def prepare(
         typer.Option(help="Text: a tokenizer's file, folder or hub name (gpt2), or the size of an own BPE (4096)."),
     ] = None,
     set_: Set = None,
-    seed: Annotated[int, typer.Option(help="Seed of the rules or strings; text does not depend on it.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processes (text) or threads; default one a core.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of the rules or strings; text does not depend on it.")
+    ] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_WORKERS, help="Processes (text) or threads; default one a core.")
+    ] = None,
 ) -> None:
     """Write the tokens of a source: train.bin, val.bin, meta.json. Text: many processes, resumable, retried."""
     from nca_interp.data.text.prepare import Request, prepare_tokens
@@ -111,7 +120,7 @@ def prepare(
         kept = out.with_name(f".work-{out.name}").is_dir()
         how = "what is done is kept: the same command continues" if kept else "nothing was written"
         print(f"interrupted; {how}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise SystemExit(exit_code()) from None
 
 
 def folder_name(source: str, settings: list[object]) -> str:

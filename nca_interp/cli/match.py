@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nca_interp.cli.data import folder_name
+from nca_interp.cli.parse import MAX_ROWS, MAX_SEED, MAX_WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def match(
     footing: Annotated[
         str, typer.Option(help="symbols (bytes against cells) or tokens (what a model reads).")
     ] = "symbols",
-    rows: Annotated[int, typer.Option(min=16, help="Rows of the corpus that are measured.")] = 192,
+    rows: Annotated[int, typer.Option(min=16, max=MAX_ROWS, help="Rows of the corpus that are measured.")] = 192,
     study: Annotated[
         Path | None, typer.Option(help="Analysed study whose complexity arms say what the matching is worth.")
     ] = None,
@@ -51,13 +52,13 @@ def match(
     csv: Annotated[Path | None, typer.Option(help="Also write the table of cells here.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Also write a recipe file here, e.g. runs/matched.py.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/out/match/<corpus>-<hash>.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the resampling.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default one a core.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the sample and of the resampling.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_WORKERS, help="Threads; default one a core.")] = None,
 ) -> None:
     """Find the NCA settings whose complexity is nearest to a corpus, and say how sure that is and what it rests on."""
     from nca_interp.base import UserError
     from nca_interp.config import suggest
-    from nca_interp.data.sources import parse_source
+    from nca_interp.data.sources import inputs, parse_source
 
     if footing not in ("symbols", "tokens"):
         raise UserError(f"--footing: {footing!r} is unknown{suggest(footing, ('symbols', 'tokens'))}")
@@ -69,12 +70,18 @@ def match(
     from nca_interp.analysis.matching.recipe import head
     from nca_interp.analysis.matching.run import RECORD, run
     from nca_interp.machine import circumstances
+    from nca_interp.outputs import begins, check_output, holds
     from nca_interp.report.pages.matching import MatchFolder
-    from nca_interp.store import refuse_foreign, refuse_foreign_file, write_text
+    from nca_interp.store import write_text
 
-    refuse_foreign(folder, RECORD, "match")
-    refuse_foreign_file("--csv", csv, ",".join(CELLS) + "\n", "table of cells")
-    refuse_foreign_file("--recipe", recipe, head(corpus), f"recipe that match made for {corpus}")
+    reads, own = [study, *inputs(corpus, spec)], [folder / name for name in (RECORD, "recipe.py", "report.html")]
+    check_output("--out", folder, "match", holds(RECORD, "run", "regimes"), reads=reads)
+    if csv is not None:
+        cells = begins(",".join(CELLS) + "\n")
+        check_output("--csv", csv, "table of cells", cells, reads=reads, also=[*own, recipe])
+    if recipe is not None:
+        made = f"recipe that match made for {corpus}"
+        check_output("--recipe", recipe, made, begins(head(corpus)), reads=reads, also=own)
     command = shlex.join(["nca-interp", *sys.argv[1:]])
     with _progress() as report:
         found = run(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from nca_interp.cli.parse import MAX_WORKERS
 from nca_interp.errors import RunFailed, UserError
+from nca_interp.signals import this_command as this_command
 
 if TYPE_CHECKING:
     from nca_interp.config import Study
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from nca_interp.engine.runner import Outcome
     from nca_interp.store import AnalysisDir, StudyDir
 
-Workers = Annotated[int | None, typer.Option(min=1, help="Jobs side by side; default one a core or GPU.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads a job.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=MAX_WORKERS, help="Jobs side by side; default one a core or GPU.")
+]
+Threads = Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Threads a job.")]
 Probes = Annotated[Path | None, typer.Option(help="Folder with further probe files.")]
 
 
@@ -124,6 +127,17 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     return finish(outcome, this_command())
 
 
+def check_folder(folder: Path, study: Study) -> None:
+    """UserError unless a study may be written to `folder`: it is new, empty or a study, and not in what its runs read."""
+    from nca_interp.data.sources import inputs
+    from nca_interp.outputs import check_output
+    from nca_interp.store import StudyDir
+
+    specs = [domain.source for domain in study.domains]
+    reads = [path for spec in specs for path in inputs(spec.source, spec)]
+    check_output("--out", folder, "study", StudyDir.may_claim, reads=reads)
+
+
 def follow(directory: AnalysisDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
     """Run a plan in worker processes and show how far it is."""
     from rich.console import Console
@@ -155,11 +169,6 @@ def print_notes(directory: StudyDir, plan: Plan) -> None:
         if isinstance(job.payload, TokensJob) and (meta := directory.path / job.payload.path / "meta.json").is_file():
             for note in notes(TokenMeta.model_validate(read_json(meta))):
                 print(f"note: {meta.parent.name}: {note}")
-
-
-def this_command() -> str:
-    """The command that is running, as it can be typed again."""
-    return shlex.join(["nca-interp", *sys.argv[1:]])
 
 
 def _together(directory: StudyDir, plan: Plan) -> int:

@@ -6,18 +6,18 @@ import difflib
 import glob
 import re
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from nca_interp.base import UserError
-from nca_interp.config import Study, suggest
+from nca_interp.config import suggest
 from nca_interp.data.specs import SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
 from nca_interp.data.text.hub import saved_dataset
 from nca_interp.data.text.raw import COMPRESSED, TEXT_FILES, check_kind, file_kind
-from nca_interp.overrides import explain, parse, with_overrides
+from nca_interp.overrides import call_recipe, explain, parse, with_overrides
 
 Spec = NcaSpec | DyckSpec | TextSpec
 SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec]] = {"nca": NcaSpec, "dyck": DyckSpec}
@@ -47,6 +47,24 @@ def token_directory(text: str) -> Path | None:
     """The token directory that `text` names, if it is one."""
     path = Path(text.strip()).expanduser()
     return path if text.strip() and (path / "meta.json").is_file() else None
+
+
+def inputs(text: str, spec: Spec) -> list[Path]:
+    """The files and folders that the source `text` is read from: nothing may be written over or into them.
+
+    Of a pattern these are its files and its fixed part. The working folder and those above it are nobody's input.
+    """
+    found = [directory] if (directory := token_directory(text)) else []
+    scheme, _, rest = spec.source.partition(":") if isinstance(spec, TextSpec) else ("", "", "")
+    for part in rest.split(",") if scheme in ("files", "hf") else ():
+        path = Path(part.strip()).expanduser()
+        if scheme == "hf" or (path := Path(re.sub(r"\[([*?[])\]", r"\1", str(path)))).is_file():
+            found.append(path)
+        elif glob.has_magic(str(path)):
+            found += map(Path, glob.glob(str(path), recursive=True))
+            found.append(Path(*takewhile(lambda name: not glob.has_magic(name), path.parts)))
+    here = Path.cwd()
+    return [path for path in found if path.is_file() or (path.is_dir() and not here.is_relative_to(path.resolve()))]
 
 
 def _named(text: str) -> Spec:
@@ -117,8 +135,7 @@ def _of_recipe(recipe: str, name: str) -> Spec:
         raise UserError(
             f"source: {recipe + '.' + name!r}: no such file, and no recipe {recipe!r}{suggest(recipe, recipes)}\n{FORMS}"
         )
-    study = recipes[recipe].value()
-    assert isinstance(study, Study)
+    study = call_recipe(recipes[recipe].value, [])
     sources = {r.name: r.source for r in study.regimes if r.source is not None}
     sources |= {d.name: d.source for d in study.domains}
     if name not in sources:

@@ -273,6 +273,7 @@ def _death(code: int | None) -> str:
 def _fork_server(plan: Plan, threads: int) -> multiprocessing.context.ForkServerContext:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
+    os.environ["PYTHONSAFEPATH"] = "1"  # the server imports what it preloads, and never from the working directory
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     context = multiprocessing.get_context("forkserver")

@@ -67,7 +67,7 @@ def _guarded(study: Path, job: Job, probes: Path | None, messages: Connection) -
         text, code = str(error), EXIT_USAGE
     except RunFailed as error:
         text, code = str(error), EXIT_FAILED
-    except Exception:
+    except (Exception, SystemExit):  # an exit() deep in a library is no success
         import traceback
 
         text, code = traceback.format_exc().strip(), EXIT_FAILED

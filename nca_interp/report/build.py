@@ -6,10 +6,11 @@ from pathlib import Path
 
 from nca_interp import discover
 from nca_interp.base import UserError
+from nca_interp.outputs import check_output, records
 from nca_interp.report.page import Page
-from nca_interp.report.render import render
+from nca_interp.report.render import check_page, write_page
 from nca_interp.report.tables import Tables
-from nca_interp.store import write_json, write_text
+from nca_interp.store import write_json
 
 STUDY, CHECKPOINTS = "study", "checkpoints"
 """Reports of a study, and of checkpoints that come from elsewhere."""
@@ -23,11 +24,14 @@ def build_report(study_dir: Path, definition: discover.Definition | None = None)
     """
     tables = Tables(Path(study_dir))
     definition = definition or discover.find("reports", STUDY if tables.collection is None else CHECKPOINTS)
-    page = definition.value(tables)
+    path, record = tables.dir.report, tables.dir.report.with_suffix(".json")
+    check_page(path)
+    if not path.exists():  # beside a page of ours lies its record, whole or damaged
+        check_output("report", record, "record of a page", records("study"))
+    with discover.running(definition.path):
+        page = definition.value(tables)
     if not isinstance(page, Page):
         raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
-    html = render(page)
-    path = tables.dir.report
-    write_json(path.with_suffix(".json"), page.record)
-    write_text(path, html)
+    write_page(page, path)
+    write_json(record, page.record)
     return path

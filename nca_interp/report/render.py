@@ -8,6 +8,7 @@ import json
 import math
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -16,6 +17,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from nca_interp.base import RunFailed
+from nca_interp.files import write_text
+from nca_interp.outputs import begins, check_output
 from nca_interp.report.charts.theme import SHAPES, THEMES, config, slot
 from nca_interp.report.page import Figure, Page
 
@@ -39,6 +42,17 @@ def bundle() -> str:
 
 def _file(name: str) -> str:
     return (resources.files("nca_interp.report") / name).read_text(encoding="utf-8")
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write a page as HTML; UserError if something else than a page of this program is there."""
+    check_page(path)
+    write_text(path, render(page))
+
+
+def check_page(path: Path) -> None:
+    """UserError if something else than a page of this program is there: its head is that of the template."""
+    check_output("report", path, "page of this program", begins(_file("template.html.j2").partition("{{")[0]))
 
 
 SCRIPTS = ("heads.js", "app.js")

@@ -13,7 +13,7 @@ from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, p
 from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.engine.change import alters_no_run
 from nca_interp.engine.plan import make_plan
-from nca_interp.files import refuse_foreign, refuse_foreign_file
+from nca_interp.outputs import begins, check_output, holds
 
 STAGE = StageConfig(steps=2, batch_size=2, lr=1e-3, eval_every=2, checkpoint_every=2, checkpoints="ends")
 SCRATCH, NCA = (
@@ -92,7 +92,7 @@ def test_a_new_label_arm_and_seed_train_only_what_is_new(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("folder", "message"),
-    [("file/s", "file is a file, and a folder is needed"), ("/proc/s", "nothing can be written in /proc")],
+    [("file/s", "is a file, and a folder is needed|is no folder"), ("/proc/s", "nothing can be written in /proc")],
 )
 def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path, monkeypatch, folder, message):
     monkeypatch.chdir(tmp_path)
@@ -100,8 +100,8 @@ def test_a_place_that_cannot_be_written_is_noticed_before_the_work(tmp_path, mon
     with pytest.raises(UserError, match=message):
         run_plan(Path(folder), STUDY, make_plan(STUDY, "fp32", analyze=False), workers=1, threads=1)
     for refuse in (
-        lambda path: refuse_foreign(path, "record", "match"),
-        lambda path: refuse_foreign_file("--csv", path / "x.csv", "start", "table"),
+        lambda path: check_output("--out", path, "match", holds("record")),
+        lambda path: check_output("--csv", path / "x.csv", "table", begins("start")),
     ):
         with pytest.raises(UserError, match=message):
             refuse(Path(folder))

@@ -196,6 +196,33 @@ def test_damaged_tables_are_named(tmp_path: Path):
         build_report(path)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [("exit(0)", "5: SystemExit: 0"), ("tables.x", "5: AttributeError"), ("1", " report 'mine' returned int")],
+)
+def test_a_report_of_ones_own_that_fails_is_named_and_replaces_nothing(
+    study: Path, tmp_path: Path, body: str, message: str
+):
+    file = tmp_path / "mine.py"
+    file.write_text(f"from nca_interp import report\n\n@report\ndef mine(tables):\n    return {body}\n")
+    definition = discover.find("reports", "mine", tmp_path)
+    before = {path: path.read_bytes() for path in study.glob("report.*")}
+    with pytest.raises(UserError) as error:
+        build_report(study, definition)
+    assert str(error.value).startswith(f"{file}:{message}")
+    assert {path: path.read_bytes() for path in study.glob("report.*")} == before
+
+
+def test_files_of_ones_own_in_the_place_of_a_report_stay(tmp_path: Path):
+    path = write_study(tmp_path / "s", seeds=1)
+    for name, content in (("report.html", "<!doctype html>\n<p>my notes"), ("report.json", '{"my": "notes"}')):
+        (path / name).write_text(content)
+        with pytest.raises(UserError, match=f"{name}: is there already and no"):
+            build_report(path)
+        assert (path / name).read_text() == content
+        (path / name).unlink()
+
+
 def test_ill_health_is_a_caution(tmp_path: Path):
     path = write_study(tmp_path / "s", seeds=2)
     assert not any("spike" in c or "skipped" in c for c in cautions(Tables(path)))

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from nca_interp import store
 from nca_interp.analysis.complexity.inspection_nca import SPLIT, bands, named_lags, predictors, unfiltered
 from nca_interp.analysis.complexity.vector import MEASURES, choose, profile
 from nca_interp.analysis.verdicts.statistics import Interval, cluster_interval, t_interval, wilson
@@ -31,6 +30,7 @@ from nca_interp.data.complexity.scores import Measure
 from nca_interp.data.dyck.statistics import dyck_stats
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.outputs import check_output, holds
 from nca_interp.store import write_json, write_text
 
 RECORD = "inspect.json"
@@ -60,15 +60,15 @@ class Tables(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Each table as tables/NAME.csv, then the record. UserError if `folder` holds anything else than an inspection."""
-        refuse_foreign(folder)
+        check_folder(folder)
         for name, frame in self.frames.items():
             write_text(folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
         write_json(folder / RECORD, self.record)
 
 
-def refuse_foreign(folder: Path) -> None:
-    """UserError if `folder` is there and holds anything else than an inspection, which would be replaced."""
-    store.refuse_foreign(folder, RECORD, "inspection")
+def check_folder(folder: Path, reads: Iterable[Path] = ()) -> None:
+    """UserError if `folder` holds anything else than an inspection, which would be replaced, or lies in what is read."""
+    check_output("--out", folder, "inspection", holds(RECORD, "spec", "sample_size"), reads=reads)
 
 
 def stored(directory: Path, n: int) -> Sample:

@@ -21,6 +21,8 @@ from nca_interp.analysis.probing.probe import Probe
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject
 from nca_interp.base import UserError
 from nca_interp.discover import Definition
+from nca_interp.discover import reason as reason_of
+from nca_interp.machine import check_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,8 +101,8 @@ class Measurer:
                 self._batches[key] = fault_of_batch(batch, subject) or batch
             except NotApplicable as reason:
                 self._batches[key] = NotApplicable(str(reason))
-            except Exception as error:  # a user's stimulus may raise anything
-                self._batches[key] = f"its stimulus {stimulus} raised {type(error).__name__}: {error}"
+            except (Exception, SystemExit) as error:  # a user's stimulus may raise anything
+                self._batches[key] = f"its stimulus {stimulus} raised {reason_of(error)}"
         built = self._batches[key]
         if isinstance(built, Batch):
             return built
@@ -200,10 +202,8 @@ class Measurer:
         try:
             level = chance(batch) if callable(chance) else chance
             return math.nan if level is None else float(level)
-        except Exception as error:  # a user's file may raise anything
-            result.problems[name] = (
-                f"{self._where(name, error)}: chance of probe {name}: {type(error).__name__}: {error}"
-            )
+        except (Exception, SystemExit) as error:  # a user's file may raise anything
+            result.problems[name] = f"{self._where(name, error)}: chance of probe {name}: {reason_of(error)}"
             return None
 
     def _head_rows(self, name: str, layer: int, found: list[_Slice], batch: Batch, result: Measured) -> None:
@@ -248,8 +248,8 @@ class Measurer:
         except NotApplicable as reason:
             result.skipped[name] = str(reason)
             return None
-        except Exception as error:  # a user's file may raise anything
-            result.problems[name] = f"{self._where(name, error)}: probe {name}: {type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # a user's file may raise anything
+            result.problems[name] = f"{self._where(name, error)}: probe {name}: {reason_of(error)}"
             return None
         value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         value = value.detach().cpu() if isinstance(value, torch.Tensor) else value  # once, before all questions
@@ -278,6 +278,7 @@ def open_scored(directory: Path, device: str = "cpu", dtype: str = "float32") ->
 
 def on_device(model: Any, device: str) -> PreTrainedModel:
     """The model moved there; UserError where the device is not usable."""
+    check_device(device)
     try:
         moved: PreTrainedModel = model.to(device)
         return moved

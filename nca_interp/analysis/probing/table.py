@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nca_interp.analysis.cache import write_table
+from nca_interp.analysis.cache import csv_bytes
 from nca_interp.analysis.collection.run import CHECKPOINT
 from nca_interp.base import UserError
-from nca_interp.store import disk_errors, write_json
+from nca_interp.files import write_bytes
+from nca_interp.outputs import certificate, check_table, twin
+from nca_interp.store import write_json
 
 COLUMNS = [*CHECKPOINT, "probe", "layer", "head", "value", "chance", "null_95", "hit", "sd", "unit", "n"]
 _INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n")
@@ -43,23 +45,16 @@ def check_suffix(path: Path | None) -> None:
 
 def save(frame: pd.DataFrame, path: Path) -> list[Path]:
     """Write what `analyze` returned as .csv (provenance beside it as .json) or .parquet (provenance inside, as
-    `attrs` that pandas reads back, and beside it); returns the files. UserError for another suffix."""
-    beside = path.with_suffix(".json")
-    if path.suffix == ".csv":
-        write_table(path, frame)
-    elif path.suffix == ".parquet":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-        try:
-            with disk_errors(path):
-                frame.to_parquet(temporary, index=False)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    else:
-        raise UserError(f"{path}: unknown kind of table {path.suffix!r}; legal: {', '.join(SUFFIXES)}")
-    write_json(beside, frame.attrs)
-    return [path, beside]
+    `attrs` that pandas reads back, and beside it); returns the files.
+
+    The .json also says the SHA-256 of the table. UserError for another suffix, and where it would replace anything else
+    than a table that was written so."""
+    check_suffix(path)
+    check_table("--table", path)
+    content = csv_bytes(frame) if path.suffix == ".csv" else frame.to_parquet(index=False)
+    write_json(twin(path), {**frame.attrs, "table": certificate(path, hashlib.sha256(content).hexdigest())})
+    write_bytes(path, content)
+    return [path, twin(path)]
 
 
 def read_table(path: Path) -> pd.DataFrame:

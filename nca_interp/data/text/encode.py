@@ -204,7 +204,7 @@ class _Worker:
             "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }  # fmt: skip
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nca_interp.data.text.encode"],
+            [sys.executable, "-P", "-m", "nca_interp.data.text.encode"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
         )  # fmt: skip
         self.dtype = np.dtype(job["dtype"])

@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from nca_interp.base import RunFailed, UserError
-from nca_interp.data.sources import Spec, parse_source
+from nca_interp.data.sources import Spec, inputs, parse_source
 from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.text.documents import token_dtype
 from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
 from nca_interp.data.text.notes import notes
 from nca_interp.data.tokens import TokenMeta, remarks, write_tokens
-from nca_interp.files import held, refuse_unwritable, sweep
+from nca_interp.files import held, sweep
+from nca_interp.outputs import check_output, holds
 
 WHOLE = 10**12
 """Rows asked for where a whole corpus is wanted."""
@@ -50,7 +51,10 @@ def prepare_tokens(request: Request, out: Path, threads: int | None) -> str:
         raise UserError("--tokens: needed, this source has no end; e.g. --tokens 10M")
     if out.resolve() == Path.cwd().resolve():
         raise UserError(f"--out {out}: this is the working folder itself; name a folder in it, e.g. --out tokens")
-    refuse_unwritable("--out", out.parent)
+    tokens = holds("meta.json", "spec", "sha256")
+    if out.name in ("", ".."):
+        raise UserError(f"--out {out}: has no name of its own; give that of a folder to be made")
+    check_output("--out", out, "token directory", tokens, reads=inputs(request.source, spec))
     with _alone(out):
         _check_disk(out, spec, rows, request.seq_len)
         with shown() as report:

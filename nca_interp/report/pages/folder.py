@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Self
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report.page import Page, Section
-from nca_interp.report.render import render
-from nca_interp.store import read_json, sha256_file, write_text
+from nca_interp.report.render import write_page
+from nca_interp.store import read_json, sha256_file
 
 
 class Folder:
@@ -61,9 +61,10 @@ class Folder:
     def build(self, definition: discover.Definition | None = None) -> Path:
         """Write the page beside the tables and return its path; by default that of the report of this name."""
         definition = definition or discover.find("reports", self.report)
-        page = definition.value(self)
+        with discover.running(definition.path):
+            page = definition.value(self)
         if not isinstance(page, Page):
             raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
         path = self.folder / "report.html"
-        write_text(path, render(page))
+        write_page(page, path)
         return path

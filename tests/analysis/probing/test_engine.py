@@ -39,6 +39,7 @@ BROKEN = {
     "shaped": ('    return attention.offset(2).values', 4, "legal: \\[16, 1\\]"),
     "nans": ('    return attention.offset(2).mean() * float("nan")', 4, "NaN or infinity"),
     "ranged": ('    return attention.offset(2).mean() + 3', 4, "its declared range is 0.0 to 1.0"),
+    "ends": ('    exit()', 6, "SystemExit: None"),
     "typed": ('    return 3', 4, "int; legal: a tensor"),
 }  # fmt: skip
 
@@ -333,6 +334,7 @@ class Own(Stimulus):
         ("return Batch(np.full((2, 9), 18), np.zeros((2, 8), int))", "holds tokens 18 to 18; the model knows 0 to 17"),
         ("return np.zeros((2, 9))", "built a ndarray; legal: a Batch"),
         ("raise KeyError('x')", "raised KeyError: 'x'"),
+        ("exit(0)", "raised SystemExit: 0"),
     ],
 )
 def test_a_stimulus_that_the_model_cannot_take_is_named(study, tmp_path, body, message):
@@ -344,13 +346,14 @@ def test_a_stimulus_that_the_model_cannot_take_is_named(study, tmp_path, body, m
     assert set(frame.probe) == {"induction"}
 
 
-def test_a_chance_level_that_raises_is_named(study, tmp_path):
+@pytest.mark.parametrize(("body", "message"), [("1 / 0", "ZeroDivisionError"), ("exit(3)", "SystemExit: 3")])
+def test_a_chance_level_that_raises_is_named(study, tmp_path, body, message):
     folder = tmp_path / "own"
     folder.mkdir()
-    text = GOOD.replace("low=0.0", "reads='heads', chance=lambda s: 1 / 0, low=0.0")
+    text = GOOD.replace("low=0.0", f"reads='heads', chance=lambda s: {body}, low=0.0")
     (folder / "two_back.py").write_text(text)
     frame = analyze(_run(study).checkpoint(0), ["two_back", "induction"], probes_folder=folder)
-    assert "two_back.py:4: chance of probe two_back: ZeroDivisionError" in frame.attrs["problems"][0]
+    assert f"two_back.py:4: chance of probe two_back: {message}" in frame.attrs["problems"][0]
     assert set(frame.probe) == {"induction"}
 
 
