@@ -10,7 +10,7 @@ errors
 base
 borders
 files data.specs data.rng data.compiled
-outputs
+outputs safe_path
 config
 overrides discover store machine signals
 measurement

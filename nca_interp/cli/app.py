@@ -72,13 +72,6 @@ def _told(message: str, code: int) -> int:
     return code
 
 
-def main() -> None:
-    """What console scripts of earlier installations call."""
-    from nca_interp.__main__ import main
-
-    main()
-
-
 @app.command()
 def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None:
     """Train, analyse and report the demonstration study: minutes on two CPU cores. Finished parts are reused."""
