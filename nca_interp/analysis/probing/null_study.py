@@ -68,14 +68,13 @@ def null_key(checkpoint: Path, meta: TokenMeta) -> str:
 
 
 def _measure(directory: Path, measurer: Measurer, models: int) -> Measured:
-    from nca_interp.analysis.attention.kernel import register
     from nca_interp.analysis.stimuli.subject import describe
     from nca_interp.model.checkpoint import load_config, read_provenance
 
     config = load_config(directory)
     subject = describe(directory, config, read_provenance(directory))
     result = Measured([], {}, {})
-    for seed, model in enumerate(random_models(config, models, register(), config.dtype, device_type())):
+    for seed, model in enumerate(random_models(config, models, config.dtype, device_type())):
         found = measurer.measure(model, subject)
         result.rows.extend({"run": f"random.{seed}", "seed": seed, **row} for row in found.rows)
         result.problems.update(found.problems)

@@ -65,7 +65,7 @@ def describe(
 
 def context_length(config: Any) -> int:
     """Longest sequence a Hugging Face text configuration allows; 2048 where it names none."""
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
             return value
