@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from nca_interp.analysis.attention.kernel import FAST
+from nca_interp.analysis.attention.access import access, backbone, reading
 from nca_interp.analysis.attention.losses import token_losses
 from nca_interp.analysis.stimuli.base import Batch
-from nca_interp.base import UserError
 from nca_interp.borders import border
 
 if TYPE_CHECKING:
@@ -35,18 +35,24 @@ def slices(batch: Batch) -> list[Batch]:
 def forward(
     model: PreTrainedModel, part: Batch, sink: Any, loss: bool, wanted: Iterable[str], skipped: dict[str, str]
 ) -> torch.Tensor:
-    """Run the backbone, and the head if its loss is wanted; returns the loss of each target [batch, position] (or nothing)."""
+    """Run the backbone, and the head if its loss is wanted; returns the loss of each target [batch, position] (or nothing).
+
+    Where the attention of the model cannot be read, `skipped` says for each of `wanted` why.
+    """
+    found = access(model)
+    if sink is not None and found.way == "none":
+        skipped.update(dict.fromkeys(wanted, found.reason))
+        sink = None
+    if sink is None and not loss:
+        return torch.empty(0)
     tokens = torch.from_numpy(np.asarray(part.inputs, dtype=np.int64)).to(model.device)
-    with border("its forward pass fails", model.name_or_path or type(model).__name__), torch.inference_mode():
-        try:
-            out = model.base_model(input_ids=tokens, use_cache=False, **({"score_sink": sink} if sink else {}))
-        except UserError as error:  # attention that is not causal softmax: refused by the attention function
-            skipped.update(dict.fromkeys(wanted, str(error)))
-            if not loss:
-                return torch.empty(0)
-            model.set_attn_implementation("eager")
-            out = model.base_model(input_ids=tokens, use_cache=False)
-            model.set_attn_implementation(FAST)
+    with (
+        border("its forward pass fails", model.name_or_path or type(model).__name__),
+        torch.inference_mode(),
+        ExitStack() as stack,
+    ):
+        options = stack.enter_context(reading(model, sink)) if sink else {}
+        out = backbone(model)(input_ids=tokens, use_cache=False, **options)
     if not loss:
         return torch.empty(0)
     targets = torch.from_numpy(np.asarray(part.targets, dtype=np.int64)).to(model.device)

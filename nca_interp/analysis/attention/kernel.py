@@ -3,14 +3,16 @@
     A[q, k] = exp(score(q, k) - lse[q]),   score(q, k) = cap(scale * query[q] . key[k])        (arithmetic in fp32)
 
 `register()` enters an attention function with transformers' public `AttentionInterface`: the model runs as fast as with
-sdpa and hands a `Layer` to the `score_sink` that the forward call was given. Where no fast operation returns the
-log-sum-exp (another device, a sliding window, capped scores, padding), blocks of public operations do.
+sdpa and hands a `Layer` to the sink of `handing_to` (layers need not pass anything on). Where no fast operation returns
+the log-sum-exp (another device, a sliding window, capped scores, padding), blocks of public operations do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +28,12 @@ GPU_BLOCKS = 32
 """A CPU keeps a block in its cache; other devices take so many times as much at once, for few large operations."""
 QUERIES = 64
 """Queries of a block."""
+UNDERSTOOD = frozenset({"softcap", "is_causal", "sliding_window", "indices"})
+"""Options of an attention call that `_attention_function` follows."""
+INERT = frozenset(
+    {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "return_dict"}
+)
+"""Options that change nothing of what attention computes over a whole sequence."""
 
 
 def rows_at_once(entries: int, device: torch.device) -> int:
@@ -90,6 +98,17 @@ class Layer(NamedTuple):
 
 
 Sink = Callable[[Layer], None]
+_SINK: ContextVar[Sink | None] = ContextVar("sink", default=None)
+
+
+@contextmanager
+def handing_to(sink: Sink) -> Iterator[None]:
+    """Every layer that attends inside is handed to `sink`."""
+    before = _SINK.set(sink)
+    try:
+        yield
+    finally:
+        _SINK.reset(before)
 
 
 def register() -> str:
@@ -113,19 +132,35 @@ def _attention_function(
     score_sink: Sink | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The signature that transformers asks for; query [batch, head, position, d_head], key and value [batch, n_kv, ...]."""
+    """The signature that transformers asks for; query [batch, head, position, d_head], key and value [batch, n_kv, ...].
+
+    `score_sink` is for callers of models that pass it on; others use `handing_to`.
+    """
+    options = {name: given for name, given in options.items() if given is not None and name not in INERT}
     _refuse(module, query, key, attention_mask, dropout, options)
     allowed = None if attention_mask is None else attention_mask[:, 0]
     if allowed is not None and allowed.stride(0) == 0:
         allowed = allowed[:1]  # the same for all sequences
+    if "indices" in options:
+        allowed = _chosen(options["indices"], key.shape[-2], allowed)
     rule = Rule(query.shape[-1] ** -0.5 if scaling is None else float(scaling), options.get("softcap"), allowed)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     out, lse = attend(query, key, value, rule)
-    if score_sink is not None:
-        score_sink(Layer(int(getattr(module, "layer_idx", -1)), query, key, lse, out, rule, module))
+    if (sink := score_sink or _SINK.get()) is not None:
+        number = getattr(module, "layer_idx", None)
+        sink(Layer(-1 if number is None else int(number), query, key, lse, out, rule, module))
     return out.transpose(1, 2).contiguous(), None
+
+
+def _chosen(indices: torch.Tensor, length: int, allowed: torch.Tensor | None) -> torch.Tensor | None:
+    """`Rule.allowed` of sparse attention, whose queries see the keys `indices` [batch, query, n] up to themselves."""
+    if indices.shape[-1] >= length:
+        return allowed
+    chosen = torch.zeros(*indices.shape[:2], length, dtype=torch.bool, device=indices.device)
+    chosen = chosen.scatter_(-1, indices.long(), True).tril()
+    return chosen if allowed is None else chosen & allowed
 
 
 def _refuse(
@@ -138,9 +173,13 @@ def _refuse(
 ) -> None:
     """UserError for attention that is not causal softmax attention of a whole sequence over itself."""
     name, length = type(module).__name__, key.shape[-2]
-    for option in ("s_aux", "position_bias"):
-        if options.get(option) is not None:
-            raise UserError(f"{name}: attention with {option} is not softmax attention over keys and is not supported")
+    for option in sorted(options.keys() - UNDERSTOOD):
+        raise UserError(
+            f"{name}: attention with {option} is not softmax attention over keys as known here, not supported"
+        )
+    indices = options.get("indices")
+    if indices is not None and (indices.ndim != 3 or indices.shape[:2] != (query.shape[0], length)):
+        raise UserError(f"{name}: indices of shape {list(indices.shape)}; supported: keys of each sequence and query")
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if query.shape[-2] != length or not (causal or mask is not None):

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from nca_interp.analysis.attention.access import backbone
+from nca_interp.analysis.attention.backbone import only_head
+
 LOGIT_ELEMENTS = 2**22
 """Logits held at a time."""
-
-
-class _Given(torch.nn.Module):
-    """Stands in for a backbone and returns what that returned, with other hidden states."""
-
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = copy(output)
-
-    def forward(self, *inputs: Any, **options: Any) -> Any:
-        return self.output
-
-
-@contextmanager
-def _without_backbone(model: Any, output: Any) -> Iterator[_Given]:
-    """`model` with its backbone replaced, so that calling it applies the head alone, as its family does."""
-    name, backbone, given = model.base_model_prefix, model.base_model, _Given(output)
-    setattr(model, name, given)
-    try:
-        yield given
-    finally:
-        setattr(model, name, backbone)
+PLACES = 2**12
+"""Positions at a time, whatever the vocabulary: some heads lie in wrappers that make masks of all positions."""
 
 
 def read_logits(
@@ -43,11 +24,11 @@ def read_logits(
 
     `output` is what the backbone returned for some input; `ids` [place] are the tokens that stand there.
     """
-    step = max(1, LOGIT_ELEMENTS // model.config.get_text_config().vocab_size)
-    with torch.inference_mode(), _without_backbone(model, output) as given:
+    step = min(PLACES, max(1, LOGIT_ELEMENTS // model.config.get_text_config().vocab_size))
+    with torch.inference_mode(), only_head(model, backbone(model), output) as given:
         for start in range(0, len(hidden), step):
             part = slice(start, min(len(hidden), start + step))
-            given.output.last_hidden_state = hidden[None, part]
+            given.last_hidden_state = hidden[None, part]
             read(part, model(input_ids=ids[None, part], use_cache=False).logits[0].float())
 
 

@@ -57,7 +57,7 @@ def mean_outputs(trunk: Trunk, task: Task) -> list[torch.Tensor]:
     try:
         for part in task.slices():
             with torch.inference_mode():
-                trunk.model.base_model(input_ids=part.tokens(trunk.model.device), use_cache=False)
+                trunk.backbone(input_ids=part.tokens(trunk.model.device), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nca_interp.analysis.attention.heads import FINAL_NORMS, PROJECTIONS, child, output_projection
+from nca_interp.analysis.attention.access import Access, access, backbone, trial_rows
+from nca_interp.analysis.attention.heads import PROJECTIONS, child, output_projection
 from nca_interp.analysis.stimuli.base import NotApplicable
 
-LAYERS = ("layers", "h")
-ATTENTION = ("self_attn", "attn", "attention")
-MLP = ("mlp", "feed_forward")
+MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2")
+"""Where an MLP is no part of its own (fc1, fc2), its second matrix: silenced, the MLP adds nothing."""
 TOLERANCE = 1e-4
 """A resumed layer may differ from the model's own by this share of the residual stream's largest entry (fp32; a
 hundred times as much in shorter precision)."""
@@ -53,6 +53,38 @@ Edits = Mapping[int, tuple[list[int], torch.Tensor]]
 """Layer -> (heads, what they put out instead: z that broadcasts to [batch, position, len(heads), d_head])."""
 
 
+def _final_norm(model: Any, found: Access) -> torch.nn.Module:
+    """What turns the last layer's output into the last hidden states; the identity where these are that output."""
+    if not found.final:
+        raise NotApplicable(f"no part of {type(model).__name__} makes its last hidden states")
+    if any(found.final == path or found.final.startswith(f"{path}.") for path in found.layers):
+        return torch.nn.Identity()
+    norm: torch.nn.Module = model.get_submodule(found.final)
+    return norm
+
+
+def _attention_path(number: int, layer: torch.nn.Module, found: Access) -> str:
+    """Where in a layer its attention module lies (a shared one has its path in another layer); NotApplicable where it has
+    none, or is one itself."""
+    pairs = [(path, start) for path in found.attending for start in found.layers if path.startswith(f"{start}.")]
+    names = {name for name, _ in layer.named_modules()}
+    path = next((p for path, start in pairs if (p := path.removeprefix(f"{start}.")) in names), None)
+    if path is None:
+        raise NotApplicable(f"layer {number} ({type(layer).__name__}) has no part that is its attention")
+    return path
+
+
+def first(answer: Any) -> torch.Tensor:
+    """The hidden states that a part returned, alone or before other things."""
+    hidden: torch.Tensor = answer[0] if isinstance(answer, (tuple, list)) else answer
+    return hidden
+
+
+def with_first(answer: Any, hidden: torch.Tensor) -> Any:
+    """What a part returned, with other hidden states."""
+    return type(answer)((hidden, *answer[1:])) if isinstance(answer, (tuple, list)) else hidden
+
+
 class _Answer(torch.nn.Module):
     """Stands in for a part of a layer and returns what it is told."""
 
@@ -65,15 +97,25 @@ class _Answer(torch.nn.Module):
 
 
 class Trunk:
-    """The layers of a Hugging Face causal language model. NotApplicable where they have none of the known names."""
+    """The layers of a Hugging Face causal language model. NotApplicable where not each of them attends once."""
 
     def __init__(self, model: Any) -> None:
-        base = model.base_model
-        self.model = model
-        self.layers: list[Any] = list(child(base, LAYERS, "backbone").children())
-        self.final_norm = child(base, FINAL_NORMS, "final norm")
+        found = access(model)
+        if not found.layers:
+            raise NotApplicable(found.reason)
+        self.model, self.backbone = model, backbone(model)
+        self.layers: list[Any] = [model.get_submodule(path) for path in found.layers]
+        self._paths = [_attention_path(n, layer, found) for n, layer in enumerate(self.layers)]
+        if len({self.attention(n) for n in range(self.n_layers)}) < self.n_layers:
+            raise NotApplicable(f"layers of {type(model).__name__} share their attention: one cannot be changed alone")
+        self.final_norm = _final_norm(model, found)
         self.n_heads = int(model.config.get_text_config().num_attention_heads)
+        for n in range(self.n_layers):
+            part = child(self.attention(n), PROJECTIONS, "output projection")
+            if not isinstance(getattr(part, "weight", None), torch.Tensor):
+                raise NotApplicable(f"the output projection {type(part).__name__} of layer {n} is not one matrix")
         self._w_o = [output_projection(self.attention(n), self.n_heads) for n in range(self.n_layers)]
+        self._check_going_on()
 
     @property
     def n_layers(self) -> int:
@@ -82,7 +124,13 @@ class Trunk:
 
     def attention(self, layer: int) -> torch.nn.Module:
         """The attention module of a layer."""
-        return child(self.layers[layer], ATTENTION, "layer")
+        attention: torch.nn.Module = self.layers[layer].get_submodule(self._paths[layer])
+        return attention
+
+    def _branch(self, layer: int) -> tuple[str, torch.nn.Module]:
+        """The part that a layer calls for its attention: the attention module or what wraps it, and its name."""
+        name = self._paths[layer].partition(".")[0]
+        return name, getattr(self.layers[layer], name)
 
     @torch.inference_mode()
     def passage(self, inputs: torch.Tensor) -> Passage:
@@ -100,7 +148,9 @@ class Trunk:
         with ExitStack() as hooks:
             for module in (*self.layers, self.final_norm):
                 hooks.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
-            output = self.model.base_model(input_ids=inputs, use_cache=False)
+            output = self.backbone(input_ids=inputs, use_cache=False)
+        if isinstance(self.final_norm, torch.nn.Identity):
+            residuals.append(output.last_hidden_state)
         if len(residuals) != self.n_layers + 1:
             raise NotApplicable(f"{type(self.model).__name__} does not run its layers once each, then its final norm")
         return Passage(inputs, residuals, calls, output)
@@ -110,7 +160,7 @@ class Trunk:
         """resid_post of one layer."""
         rest, options = passage.calls[layer]
         out = self.layers[layer](resid_pre, *rest, **options)
-        return out[0] if isinstance(out, tuple) else out
+        return first(out)
 
     def finish(self, passage: Passage, layer: int, resid_pre: torch.Tensor, edits: Edits | None = None) -> torch.Tensor:
         """resid_post of the last layer, from what enters `layer` (n_layers: nothing is left to do)."""
@@ -130,11 +180,11 @@ class Trunk:
         with ExitStack() as hooks:
             part = child(attention, PROJECTIONS, "output projection")
             hooks.callback(part.register_forward_pre_hook(lambda _, args: seen.append(args[0])).remove)
-            hooks.callback(attention.register_forward_hook(lambda _, args, out: seen.append(out)).remove)
+            branch = self._branch(layer)[1]
+            hooks.callback(branch.register_forward_hook(lambda _, args, out: seen.append(out)).remove)
             self.step(passage, layer, passage.residuals[layer] if resid_pre is None else resid_pre)
         z, answer = seen
-        written = answer[0] if isinstance(answer, tuple) else answer
-        found = LayerHeads(written, z.unflatten(-1, (self.n_heads, -1)), answer)
+        found = LayerHeads(first(answer), z.unflatten(-1, (self.n_heads, -1)), answer)
         if own:
             self._check(passage, layer, found)
         return found
@@ -142,8 +192,7 @@ class Trunk:
     @torch.inference_mode()
     def resume(self, passage: Passage, layer: int, heads: LayerHeads, written: torch.Tensor) -> torch.Tensor:
         """resid_post of a layer whose attention writes `written` instead; its attention is not computed."""
-        answer = (written, *heads.answer[1:]) if isinstance(heads.answer, tuple) else written
-        with self._answering(layer, _Answer(answer)):
+        with self._answering(layer, _Answer(with_first(heads.answer, written))):
             return self.step(passage, layer, passage.residuals[layer])
 
     def change(self, layer: int, head: int, difference: torch.Tensor) -> torch.Tensor:
@@ -152,10 +201,10 @@ class Trunk:
 
     def without(self, passage: Passage, layer: int, part: str) -> torch.Tensor:
         """resid_post of a layer whose attention or MLP (`part`: "attn" or "mlp") adds nothing."""
-        silenced = child(self.layers[layer], ATTENTION if part == "attn" else MLP, "layer")
+        silenced = self._branch(layer)[1] if part == "attn" else child(self.layers[layer], MLP, "layer")
 
         def silence(_: Any, args: Any, out: Any) -> Any:
-            return (torch.zeros_like(out[0]), *out[1:]) if isinstance(out, tuple) else torch.zeros_like(out)
+            return with_first(out, torch.zeros_like(first(out)))
 
         handle = silenced.register_forward_hook(silence)
         try:
@@ -163,20 +212,48 @@ class Trunk:
         finally:
             handle.remove()
 
+    @torch.inference_mode()
+    def _check_going_on(self) -> None:
+        """NotApplicable where layers hand on more than the residual stream: another input of the first must do what it does
+        in a whole pass."""
+
+        def other(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+            if args:
+                return (args[0].roll(1, -1), *args[1:]), options
+            return args, {**options, "hidden_states": options["hidden_states"].roll(1, -1)}
+
+        rows = trial_rows(self.model.config).to(self.model.device)
+        passage = self.passage(rows)
+        handle = self.layers[0].register_forward_pre_hook(other, with_kwargs=True)
+        try:
+            whole = self.passage(rows).residuals[-1]
+        finally:
+            handle.remove()
+        ours = self.finish(passage, 0, passage.residuals[0].roll(1, -1))
+        if not self._agree(ours, whole):
+            raise NotApplicable(f"layers of {type(self.model).__name__} hand on more than the residual stream")
+
+    @staticmethod
+    def _agree(ours: torch.Tensor, own: torch.Tensor) -> bool:
+        allowed = TOLERANCE * (1 if own.dtype == torch.float32 else 100) * float(own.abs().max())
+        return ours.shape == own.shape and float((ours - own).abs().max()) <= allowed
+
     def _check(self, passage: Passage, layer: int, heads: LayerHeads) -> None:
         own = passage.residuals[layer + 1]
         bias = getattr(child(self.attention(layer), PROJECTIONS, "output projection"), "bias", None)
         written = torch.einsum("bphd,hdm->bpm", heads.z.float(), self._w_o[layer])
         written = (written if bias is None else written + bias.float()).to(own.dtype)
-        resumed = self.resume(passage, layer, heads, written)
-        allowed = TOLERANCE * (1 if own.dtype == torch.float32 else 100) * float(own.abs().max())
-        if resumed.shape != own.shape or not float((resumed - own).abs().max()) <= allowed:
-            raise NotApplicable(f"layers of {type(self.model).__name__} cannot be resumed after their attention")
+        name = type(self.model).__name__
+        try:
+            resumed = self.resume(passage, layer, heads, written)
+        except Exception as error:  # a family's own code, which may want more of its attention than its answer
+            raise NotApplicable(f"layers of {name} cannot be resumed after their attention: {error}") from error
+        if not self._agree(resumed, own):
+            raise NotApplicable(f"layers of {name} cannot be resumed after their attention")
 
     @contextmanager
     def _answering(self, layer: int, module: torch.nn.Module) -> Iterator[None]:
-        parent, own = self.layers[layer], self.attention(layer)
-        name = next(n for n in ATTENTION if getattr(parent, n, None) is own)
+        parent, (name, own) = self.layers[layer], self._branch(layer)
         setattr(parent, name, module)
         try:
             yield

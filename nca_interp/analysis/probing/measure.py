@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from nca_interp.analysis.attention.access import access
 from nca_interp.analysis.attention.forward import forward, slices
 from nca_interp.analysis.attention.heads import Heads, at_projection
-from nca_interp.analysis.attention.kernel import FAST, Layer, register
+from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.attention.scores import NO_QUERY
 from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.probing.faults import fault_of_batch, fault_of_value
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENGINE_CODE = (
-    "attention/anatomy.py", "attention/forward.py", "attention/heads.py", "attention/kernel.py", "attention/losses.py",
-    "attention/probabilities.py", "attention/scores.py", "attention/view.py", "probing/faults.py", "probing/measure.py",
-    "stimuli/base.py", "stimuli/geometry.py", "stimuli/streams.py", "stimuli/subject.py", "stimuli/vocabulary.py",
+    "attention/access.py", "attention/anatomy.py", "attention/backbone.py", "attention/forward.py", "attention/heads.py",
+    "attention/kernel.py", "attention/losses.py", "attention/probabilities.py", "attention/returned.py", "attention/scores.py",
+    "attention/view.py", "probing/faults.py", "probing/measure.py", "stimuli/base.py", "stimuli/geometry.py",
+    "stimuli/streams.py", "stimuli/subject.py", "stimuli/vocabulary.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
 DTYPES = ("float32", "bfloat16", "float16")
@@ -131,8 +133,6 @@ class Measurer:
                     nlls.append(forward(model, part, wanted, bool(kinds["loss"]), looking, result.skipped))
         for (name, layer), found in collected.items():
             self._head_rows(name, layer, found, batch, result)
-        for name in set(looking) - {name for name, _ in collected} - result.problems.keys() - result.skipped.keys():
-            result.skipped[name] = f"{type(model).__name__} does not let its attention be replaced"
         for name, probe in (kinds["loss"] | kinds["stimulus"]).items():
             views = (torch.cat(nlls), batch) if probe.reads == "loss" else (batch,)
             value = self._call(name, result, probe, *views, shape=(len(batch.inputs),))
@@ -261,19 +261,17 @@ class Measurer:
 
 
 def open_scored(directory: Path, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
-    """A model with the attention function that hands out scores, where its class allows another attention."""
+    """A tested model whose attention can be read as far as `access` says. UserError for one that is not causal."""
     from nca_interp.model.checkpoint import load_model
 
     if dtype not in DTYPES:
         raise UserError(f"dtype: {dtype!r}; legal: {', '.join(DTYPES)}")
-    register()
+    model = on_device(load_model(directory, attn="eager", dtype=getattr(torch, dtype)), device)
     try:
-        model = load_model(directory, attn=FAST, dtype=getattr(torch, dtype))
+        access(model)
     except UserError as error:
-        if "attn_implementation" not in str(error) and "attention" not in str(error).lower():
-            raise
-        model = load_model(directory, attn="eager", dtype=getattr(torch, dtype))
-    return on_device(model, device)
+        raise UserError(f"{directory}: {error}") from None
+    return model
 
 
 def on_device(model: Any, device: str) -> PreTrainedModel:

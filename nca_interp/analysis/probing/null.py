@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nca_interp.analysis.attention.kernel import FAST
 from nca_interp.analysis.probing.measure import Measured, Measurer
 from nca_interp.analysis.stimuli.base import Subject
 
@@ -18,21 +17,20 @@ if TYPE_CHECKING:
 PERCENTILE = 95
 
 
-def random_models(config: Any, n: int, attention: str, dtype: torch.dtype, device: Any) -> Iterator[PreTrainedModel]:
+def random_models(config: Any, n: int, dtype: torch.dtype, device: Any) -> Iterator[PreTrainedModel]:
     """`n` models of a Hugging Face `config` with freshly drawn weights, one at a time, the same ones in every call."""
     from transformers import AutoModelForCausalLM
 
     for seed in range(n):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            drawn = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+            drawn = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=dtype)
         yield drawn.to(device).eval()
 
 
 def like(model: PreTrainedModel, n: int) -> Iterator[PreTrainedModel]:
     """`n` randomly initialised models of the configuration, device and precision of `model`."""
-    attention = FAST if model.config._attn_implementation == FAST else "eager"
-    return random_models(model.config, n, attention, model.dtype, model.device)
+    return random_models(model.config, n, model.dtype, model.device)
 
 
 def add_null(measured: Measured, measurer: Measurer, models: Iterator[PreTrainedModel], subject: Subject) -> None:

@@ -85,7 +85,6 @@ def null_key(run: Run, settings: Settings | None) -> str:
 
 
 def _measure(directory: Path, measurer: Measurer, models: int, settings: Settings) -> Measured:
-    from nca_interp.analysis.attention.kernel import register
     from nca_interp.analysis.stimuli.subject import describe
     from nca_interp.model.checkpoint import load_config, read_provenance
 
@@ -93,7 +92,7 @@ def _measure(directory: Path, measurer: Measurer, models: int, settings: Setting
     tokens, tokenizer = (Path(p) if p else None for p in (settings.tokens, settings.tokenizer))
     subject = describe(directory, config, read_provenance(directory), tokens, tokenizer)
     result = Measured([], {}, {})
-    for seed, model in enumerate(random_models(config, models, register(), config.dtype, device_type())):
+    for seed, model in enumerate(random_models(config, models, config.dtype, device_type())):
         found = measurer.measure(model, subject)
         result.rows.extend({"run": f"random.{seed}", "seed": seed, **row} for row in found.rows)
         result.problems.update(found.problems)

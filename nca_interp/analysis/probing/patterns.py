@@ -12,15 +12,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nca_interp.analysis.attention.kernel import FAST, Layer, register
+from nca_interp.analysis.attention.access import backbone, reading
+from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import Run
+from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
 from nca_interp.base import UserError
-from nca_interp.model.checkpoint import load_model, read_provenance
+from nca_interp.model.checkpoint import read_provenance
 from nca_interp.store import write_json
 
 LONGEST = 128
@@ -59,7 +61,7 @@ def export_patterns(
     validation row). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole. `who`: its
     identity (default: as its provenance has it)."""
     provenance, settings = read_provenance(directory), settings or Settings()
-    model = load_model(directory, attn=register())
+    model = open_scored(directory, settings.device, settings.dtype)
     tokens, tokenizer = (Path(p) if p else None for p in (settings.tokens, settings.tokenizer))
     subject = describe(directory, model.config, provenance, tokens, tokenizer)
     who = {key: (who or provenance).get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}
@@ -113,9 +115,8 @@ def _maps(model: Any, one: Batch) -> np.ndarray:
     def sink(handed: Layer) -> None:
         found[handed.number] = Attention.of(handed, one).corner(one.length)[0].cpu().numpy().astype(np.float16)
 
-    with torch.inference_mode():
-        model.base_model(input_ids=torch.from_numpy(one.inputs), use_cache=False, score_sink=sink)
-    assert found, f"{FAST} was not called"
+    with torch.inference_mode(), reading(model, sink) as options:
+        backbone(model)(input_ids=torch.from_numpy(one.inputs), use_cache=False, **options)
     return np.stack([found[layer] for layer in sorted(found)])
 
 

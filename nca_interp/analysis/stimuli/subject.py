@@ -83,7 +83,7 @@ def _tokenizer(directory: Path, found: Rows | None, given: Path | None) -> Path 
 
 def context_length(config: Any) -> int:
     """Longest sequence a Hugging Face text configuration allows; 2048 where it names none."""
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"):
         value = getattr(config, name, None)
         if isinstance(value, int) and value > 0:
             return value

@@ -91,14 +91,7 @@ def test_a_layer_that_does_not_continue_as_the_model_did_is_refused():
     model = opened("llama")
     layer = model.model.layers[1]
     own = layer.forward
-    layer.forward = lambda hidden, *a, **k: (
-        own(hidden, *a, **k)
-        + layer.self_attn(
-            layer.input_layernorm(hidden), position_embeddings=k["position_embeddings"], attention_mask=None
-        )[0]
-        .flip(-1)
-        .cumsum(1)
-    )
+    layer.forward = lambda hidden, *a, **k: own(hidden, *a, **k) + hidden.flip(-1).cumsum(1)
     trunk = Trunk(model)
     passage = trunk.passage(torch.arange(20)[None])
     layer.forward = own
@@ -106,12 +99,15 @@ def test_a_layer_that_does_not_continue_as_the_model_did_is_refused():
         trunk.heads(passage, 1)
 
 
-def test_a_model_without_known_layers_is_refused(tmp_path):
-    from transformers import OPTConfig, OPTForCausalLM
+def test_a_model_whose_layers_do_not_all_attend_is_refused(tmp_path):
+    from transformers import Lfm2Config, Lfm2ForCausalLM
 
-    config = OPTConfig(vocab_size=97, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16)
-    OPTForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="known names"):
+    config = Lfm2Config(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], max_position_embeddings=96,
+    )  # fmt: skip
+    Lfm2ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"layer 0 \(Lfm2DecoderLayer\) has no part that is its attention"):
         causes.causes(tmp_path)
 
 
