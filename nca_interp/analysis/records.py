@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nca_interp.data.tokens import TokenMeta
-from nca_interp.overrides import parse
-from nca_interp.store import MANIFEST, RunDir, StudyDir, read_json
-from nca_interp.train.run import RunConfig
+from nca_interp.data.tokens import TokenMeta, read_meta
+from nca_interp.files import weight_hashes
+from nca_interp.readers import damaged
+from nca_interp.store import RunDir, StudyDir
+from nca_interp.train.run import RunConfig, read_run_config
 
 IDENTITY = ["run", "regime", "domain", "seed", "stage"]
 """Columns that name a run in every tidy table."""
@@ -52,19 +53,26 @@ class Run(NamedTuple):
 
 
 def read_runs(directory: StudyDir) -> list[Run]:
-    """All runs that have begun and whose tokens are there, pre-pre-training first."""
+    """All runs that have begun, pre-pre-training first. UserError where a file of one is damaged or lost."""
     metas: dict[str, TokenMeta] = {}
     runs = []
     for run_dir in directory.all_runs():
-        config = parse(RunConfig, read_json(run_dir.config))
-        path = directory.path / config.tokens / "meta.json"
+        config = read_run_config(run_dir)
+        if (status := run_dir.status())["state"] == "new":
+            continue
         if config.tokens not in metas:
-            metas[config.tokens] = TokenMeta.model_validate(read_json(path))
-        status = run_dir.status()
-        if status["state"] != "new":
-            runs.append(Run(run_dir, config, status, metas[config.tokens], run_dir.read_metrics()))
+            metas[config.tokens] = read_meta(directory.path / config.tokens)
+        if status["state"] == "done":
+            _check_done(run_dir, config, status)
+        runs.append(Run(run_dir, config, status, metas[config.tokens], run_dir.read_metrics()))
     order = {"ppt": 0, "pt": 1, "ft": 2}
     return sorted(runs, key=lambda r: (order[r.config.stage], r.config.regime, r.config.domain or "", r.config.seed))
+
+
+def _check_done(run: RunDir, config: RunConfig, status: dict[str, Any]) -> None:
+    run.check_metrics(status)
+    if config.stage == "ft" and not run.result.is_file():
+        raise damaged(run.result, "no such file, though the run is done", run.anew())
 
 
 def ppt_of(run: Run, by_id: dict[str, Run]) -> Run | None:
@@ -86,5 +94,4 @@ def weights_hash(run_dir: RunDir) -> str:
     steps = run_dir.steps()
     if not steps:
         return ""
-    manifest = read_json(run_dir.checkpoint(steps[-1]) / MANIFEST)
-    return next((e["sha256"] for name, e in sorted(manifest.items()) if name.endswith(".safetensors")), "")
+    return next((sha256 for _, sha256 in sorted(weight_hashes(run_dir.checkpoint(steps[-1])).items())), "")

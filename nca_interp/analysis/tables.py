@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nca_interp.analysis.cache import lost
 from nca_interp.analysis.causes.load_bearing import LOADS, load_tables
 from nca_interp.analysis.causes.study import causes_table
 from nca_interp.analysis.complexity.vector import summaries
@@ -26,11 +27,12 @@ from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN, Values, cont
 from nca_interp.analysis.verdicts.published import published_table
 from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
 from nca_interp.analysis.verdicts.statistics import wilson
+from nca_interp.base import UserError
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
 from nca_interp.data.tokens import TokenFile
-from nca_interp.overrides import parse
-from nca_interp.store import StudyDir, read_json, write_json
+from nca_interp.readers import read_object
+from nca_interp.store import MANIFEST, StudyDir, seal, tables_in, write_json, write_record
 
 RUNS = [
     "run",
@@ -88,6 +90,8 @@ COMPLEXITY = [
     "n",
     "sd",
 ]
+MORE = {"causes": " --causes", "compare": " --compare"}
+"""What `analyze` is to be asked for besides, by the folder of the tables that it keeps."""
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
 
@@ -97,8 +101,9 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
     Raises UserError where the folder holds no study or a file in it is damaged.
     """
     directory = StudyDir.open(study_dir)
-    study = parse(Study, directory.read_config())
+    study = directory.study()
     runs = read_runs(directory)
+    _check_kept(directory, runs)
     by_id = {run.config.id: run for run in runs}
     roles = {r.name: r.role for r in study.regimes} | {
         r.config.regime: r.config.role for r in runs if r.config.regime not in _names(study)
@@ -130,10 +135,21 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
     else:
         for name in ("causes", *LOADS):
             directory.table(name).unlink(missing_ok=True)
+    if not (directory.tables / MANIFEST).is_file():  # until the end, whatever is there is not whole
+        write_record(directory.tables / MANIFEST, {})
     for name, frame in tables.items():
         write_table(directory.table(name), frame)
     _write_viewer_files(directory, study, runs, roles, tables["probes"], probes_folder)
+    seal(directory.tables)
     return tables
+
+
+def _check_kept(directory: StudyDir, runs: list[Run]) -> None:
+    """UserError where a measurement that was kept is damaged: a row less in a table would not be noticed."""
+    for path in [*tables_in(directory.nulls), *(path for run in runs for path in run.dir.kept())]:
+        if problem := lost(path):
+            again = f"{directory.analyze()}{MORE.get(path.parent.name, '')}"
+            raise UserError(f"{problem}; delete {path.name} and the .json beside it, and measure again: {again}")
 
 
 def _names(study: Study) -> set[str]:
@@ -184,9 +200,9 @@ def _final(runs: list[Run]) -> pd.DataFrame:
 def _reasoning(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
-        if run.config.stage != "ft" or not run.done or not run.dir.result.is_file():
+        if run.config.stage != "ft" or not run.done:
             continue
-        result = read_json(run.dir.result)
+        result = read_object(run.dir.result, run.dir.anew(), n=int, correct=int)
         if not result["n"]:
             continue
         share = wilson(result["correct"], result["n"])
@@ -227,7 +243,7 @@ def _complexity(directory: StudyDir, runs: list[Run], study: Study) -> pd.DataFr
             )
     rows = []
     for path, users in sorted(uses.items()):
-        file = TokenFile.open(directory.path / path, verify=False)
+        file = TokenFile.open(directory.path / path)
         spec = file.meta.spec
         band = spec.get("band") or (None, None)
         found = summaries(of_tokens(file, "val", 128), of_tokens(file, "train", max(1, 2**19 // file.meta.seq_len)))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nca_interp.cli.analyze import analyze
+from nca_interp.cli.console import command_line, last_resort, make_patient
 from nca_interp.cli.data import data
 from nca_interp.cli.match import match
 from nca_interp.cli.plan import (
@@ -44,15 +45,21 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 def main() -> None:
-    """Entry point: turn the project's own errors into one message and the documented exit code."""
+    """Entry point: turn errors into one message and the documented exit code; no traceback reaches the screen."""
+    make_patient()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         fail(str(error), 2)
     except RunFailed as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
         fail("interrupted", 130)
+    except Exception as error:
+        fail(last_resort(error, command_line()), 1)
 
 
 @app.command()

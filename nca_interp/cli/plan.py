@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from nca_interp.cli.console import command_line
 from nca_interp.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def follow(directory: StudyDir, plan: Plan, workers: int, threads: int, probes: 
 
 def this_command() -> str:
     """The command that is running, as it can be typed again."""
-    return shlex.join(["nca-interp", *sys.argv[1:]])
+    return command_line()
 
 
 def _together(directory: StudyDir, plan: Plan) -> int:

@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 from nca_interp.base import UserError, digest
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import QaSpec, TextSpec
-from nca_interp.overrides import parse
-from nca_interp.store import StudyDir, read_json
-from nca_interp.train.run import RunConfig
+from nca_interp.store import StudyDir
+from nca_interp.train.run import RunConfig, read_run_config
 
 Measurement = Literal["probes", "nulls", "inference", "decode", "causes", "compare"]
 """What can be measured of a study; measurements.py says how."""
@@ -248,9 +247,9 @@ def spec_vocab(source: dict[str, Any]) -> int:
 
 def analysis_plan(study: StudyDir, kinds: Collection[Measurement] = ALWAYS, random: int = RANDOM) -> Plan:
     """What is to be measured of every finished run of a study (see `measurements`); runs not finished are left out."""
-    config = parse(Study, study.read_config())
+    config = study.study()
     finished = [run for run in study.all_runs() if run.status()["state"] == "done"]
-    jobs = measurements([parse(RunConfig, read_json(run.config)) for run in finished], kinds, random)
+    jobs = measurements([read_run_config(run) for run in finished], kinds, random)
     if not jobs:
         raise UserError(f"{study.path}: no finished run to analyse; run: nca-interp train {config.name}")
     return Plan(config, jobs)

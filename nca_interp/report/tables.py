@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.base import UserError
-from nca_interp.store import StudyDir, read_json, sha256_file
+from nca_interp.borders import reason
+from nca_interp.readers import check_object, damaged, read_arrays, read_cells, read_json, read_object
+from nca_interp.store import StudyDir, sha256_file
 
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "precision", "probe", "unit",
@@ -61,6 +62,10 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of each table (docs/tables.md)."""
 REQUIRED = ("runs", "metrics")
+ENTRY = {"key": str, "run": str, "stage": str, "step": int, "shown": str, "tokens": list, "whole": list}
+"""What each entry of patterns.json says at least."""
+TRAJECTORY: dict[str, Any] = {"n_states": int, "frames": list, "tokens": list, "description": str}
+"""What trajectory.json says at least."""
 SCRATCH = "scratch"
 
 
@@ -92,10 +97,14 @@ class Tables:
         self.dir = StudyDir.open(study_dir)
         self.study: dict[str, Any] = self.dir.read_config()
         self.provenance: dict[str, Any] = self.dir.read_provenance()
+        self._mend = f"written again by: {self.dir.analyze()}"
+        self.dir.check_tables()
         for name in REQUIRED:
             if not self.dir.table(name).is_file():
-                raise UserError(f"{self.dir.table(name)}: no such table; run `nca-interp analyze {study_dir}` first")
-        self._frames = {name: _read(self.dir.table(name), columns.split()) for name, columns in COLUMNS.items()}
+                raise damaged(self.dir.table(name), "no such table", self._mend)
+        self._frames = {
+            name: _read(self.dir.table(name), columns.split(), self._mend) for name, columns in COLUMNS.items()
+        }
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         frames = self.__dict__.get("_frames", {})
@@ -195,27 +204,35 @@ class Tables:
         listing, arrays = self.dir.tables / "patterns.json", self.dir.tables / "patterns.npz"
         if not (listing.is_file() and arrays.is_file()):
             return []
-        entries = read_json(listing)
+        entries = [check_object(listing, e, self._mend, ENTRY) for e in self._list(listing)]
+        stored = read_arrays(arrays, self._mend)
         try:
-            with np.load(arrays, allow_pickle=False) as stored:
-                return [
-                    Exhibit(e, stored[f"{e['key']}-thumbnails"], {(w[0], w[1]): p for w, p in zip(e["whole"], stored[f"{e['key']}-whole"], strict=True)})
-                    for e in entries
-                ]  # fmt: skip
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{listing}: not as expected ({error}); run `nca-interp analyze` again") from None
+            return [
+                Exhibit(e, stored[f"{e['key']}-thumbnails"], {(w[0], w[1]): p for w, p in zip(e["whole"], stored[f"{e['key']}-whole"], strict=True)})
+                for e in entries
+            ]  # fmt: skip
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise damaged(listing, f"does not fit {arrays.name} ({reason(error)})", self._mend) from None
 
     @cached_property
     def trajectory(self) -> dict[str, Any] | None:
         """Frames and tokens of one NCA rule, or None."""
         path = self.dir.tables / "trajectory.json"
-        return read_json(path) if path.is_file() else None
+        return read_object(path, self._mend, **TRAJECTORY) if path.is_file() else None
 
     @cached_property
     def probe_docs(self) -> list[dict[str, Any]]:
         """Definition of each probe: name, doc, unit, low, high."""
         path = self.dir.tables / "probes.json"
-        return read_json(path) if path.is_file() else []
+        if not path.is_file():
+            return []
+        return [check_object(path, one, self._mend, {"name": str, "doc": str, "unit": str}) for one in self._list(path)]
+
+    def _list(self, path: Path) -> list[Any]:
+        found = read_json(path, self._mend)
+        if not isinstance(found, list):
+            raise damaged(path, "a JSON list is expected", self._mend)
+        return found
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file the report was made from."""
@@ -236,21 +253,13 @@ def _loss_rows(frame: pd.DataFrame, family: str, where: dict[str, str]) -> pd.Da
     return loss if len(loss) else rows
 
 
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+def _read(path: Path, columns: list[str], mend: str) -> pd.DataFrame:
     if not path.is_file():
-        return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path)
-    try:
-        # every cell as text first: a regime may be called "nan" or "none"
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as a table ({error}); run `nca-interp analyze` again") from None
-    missing = [c for c in columns if c not in frame.columns]
-    if missing:
-        raise UserError(f"{path}: column {', '.join(missing)} is missing; run `nca-interp analyze` again")
-    return _typed(frame[columns], path)
+        return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path, mend)
+    return _typed(read_cells(path, columns, mend), path, mend)
 
 
-def _typed(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _typed(frame: pd.DataFrame, path: Path, mend: str) -> pd.DataFrame:
     typed: dict[str, pd.Series] = {}
     for column in frame.columns:
         if column in _TEXT:
@@ -261,5 +270,5 @@ def _typed(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             try:
                 typed[column] = pd.to_numeric(frame[column].replace("", None)).astype(float)
             except (ValueError, TypeError) as error:
-                raise UserError(f"{path}: column {column}: {error}; run `nca-interp analyze` again") from None
+                raise damaged(path, f"column {column}: {reason(error)}", mend) from None
     return pd.DataFrame(typed)

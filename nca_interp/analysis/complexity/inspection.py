@@ -31,7 +31,7 @@ from nca_interp.data.complexity.scores import Measure
 from nca_interp.data.dyck.statistics import dyck_stats
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
-from nca_interp.store import write_json, write_text
+from nca_interp.store import write_text
 
 RECORD = "inspect.json"
 AXIS = "gzip_ratio_normalised"
@@ -63,7 +63,8 @@ class Tables(NamedTuple):
         refuse_foreign(folder)
         for name, frame in self.frames.items():
             write_text(folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
-        write_json(folder / RECORD, self.record)
+        store.seal(folder / "tables")
+        store.write_record(folder / RECORD, self.record)
 
 
 def refuse_foreign(folder: Path) -> None:

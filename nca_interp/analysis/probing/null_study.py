@@ -20,9 +20,10 @@ from nca_interp.analysis.probing.table import read_table
 from nca_interp.analysis.records import CHECKPOINT, Run
 from nca_interp.analysis.verdicts.statistics import benjamini_hochberg
 from nca_interp.base import digest
-from nca_interp.data.tokens import TokenMeta
+from nca_interp.data.tokens import TokenMeta, read_meta
 from nca_interp.machine import device_type
-from nca_interp.store import RunDir, StudyDir, read_json
+from nca_interp.readers import damaged
+from nca_interp.store import RunDir, StudyDir, damage, read_json
 
 HITS = [
     *CHECKPOINT, "probe", "heads", "models", "threshold", "null_95", "best", "top_mean", "hits", "hits_fdr", "fdr_least",
@@ -53,7 +54,7 @@ def null_of_run(study: StudyDir, run: RunDir, models: int, probes_folder: Path |
     """
     definitions, problems = choose(None, probes_folder)
     directory = run.checkpoint(run.steps()[-1])
-    meta = TokenMeta.model_validate(read_json(study.path / read_json(run.config)["tokens"] / "meta.json"))
+    meta = read_meta(study.path / run.read(run.config)["tokens"])
     path = study.null(null_key(directory, meta))
     n = max(models, (read_header(path) or {}).get("models", 0))
     made_from = {"engine": engine_hash(), "drawn": code_hash(("probing/null.py",)), "models": n}
@@ -63,6 +64,8 @@ def null_of_run(study: StudyDir, run: RunDir, models: int, probes_folder: Path |
 
 def null_key(checkpoint: Path, meta: TokenMeta) -> str:
     """What decides a null beside probes and engine: the architecture of a checkpoint and the tokens that stimuli are made of."""
+    if problem := damage(checkpoint, quick=True, only="config.json"):
+        raise damaged(checkpoint, f"damaged checkpoint, {problem}", "delete this folder, and train the run again")
     config = {k: v for k, v in read_json(checkpoint / "config.json").items() if k != "transformers_version"}
     return digest([config, meta.spec, meta.vocab_size, meta.sha256], 16)
 
