@@ -6,15 +6,20 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nca_interp.base import Busy, RunFailed, UserError
+from nca_interp.readers import damaged, read_object, sealed
+from nca_interp.readers import read_json as read_json
 
 MANIFEST = "MANIFEST.json"
+SMALL = 1 << 18
+"""Bytes of a file that are read in no time."""
 
 
 def sha256_file(path: Path) -> str:
@@ -48,14 +53,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON; UserError naming the file if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
+def write_record(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own SHA-256, which `read_json` checks and leaves out."""
+    write_json(path, sealed(value))
 
 
 def is_new(folder: Path) -> bool:
@@ -86,15 +86,26 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailed(_cannot_write(path, error.strerror or str(error))) from error
+        raise RunFailed(_cannot_write(path, error.strerror or str(error), error.errno == errno.ENOSPC)) from error
     except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # how safetensors reports a full disk
+        if not of_system(error):
             raise
-        raise RunFailed(_cannot_write(path, str(error))) from error
+        raise RunFailed(_cannot_write(path, str(error), "os error 28" in str(error))) from error
 
 
-def _cannot_write(path: Path, reason: str) -> str:
-    return f"cannot write {path}: {reason}; everything written before is intact, the same command continues from there"
+def of_system(error: Exception) -> bool:
+    """Whether a Rust library (tokenizers, safetensors) reports what the operating system told it."""
+    return type(error).__name__ == "SafetensorError" or bool(re.search(r"\(os error \d+\)", str(error)))
+
+
+def _cannot_write(path: Path, why: str, full: bool) -> str:
+    room = ""
+    if full:
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        room = f" ({shutil.disk_usage(there).free / 1e6:,.1f} MB are free in {there})"
+    return (
+        f"cannot write {path}: {why}{room}; everything written before is intact, the same command continues from there"
+    )
 
 
 @contextmanager
@@ -143,14 +154,12 @@ def commit_dir(final: Path, write: Callable[[Path], None]) -> Path:
         with disk_errors(final):
             temporary.mkdir(parents=True)
             write(temporary)
-            files = sorted(p for p in temporary.rglob("*") if p.is_file())
-            listing = {
-                str(p.relative_to(temporary)): {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files
-            }
-            (temporary / MANIFEST).write_text(json.dumps(listing, indent=1, sort_keys=True))
-            for path in [*files, temporary / MANIFEST, temporary]:
+            for path in [*seal(temporary), temporary]:
                 _fsync(path)
-            if final.exists():
+            if final.is_dir() and not any(final.iterdir()):  # filled in place: somebody may stand in it
+                for path in [*(p for p in temporary.iterdir() if p.name != MANIFEST), temporary / MANIFEST]:
+                    os.rename(path, final / path.name)
+            elif final.exists():
                 old = final.with_name(f".tmp-old-{final.name}-{os.getpid()}")
                 os.rename(final, old)
                 os.rename(temporary, final)
@@ -161,6 +170,15 @@ def commit_dir(final: Path, write: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def seal(directory: Path) -> list[Path]:
+    """Write the manifest of a directory: size and SHA-256 of every file in it. Returns all files, the manifest last."""
+    manifest = directory / MANIFEST
+    files = sorted(p for p in directory.rglob("*") if p.is_file() and p != manifest)
+    listing = {str(p.relative_to(directory)): {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in files}
+    write_record(manifest, listing)
+    return [*files, manifest]
 
 
 def _fsync(path: Path) -> None:
@@ -186,24 +204,25 @@ def sweep(directory: Path, name: str = "") -> None:
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def damage(directory: Path, quick: bool = False) -> str | None:
+def damage(directory: Path, quick: bool = False, only: str | None = None) -> str | None:
     """What is wrong with a committed directory (missing, truncated or altered file), or None if it is whole.
 
-    `quick` compares sizes only, in no time; an altered byte shows without it.
+    `quick` compares the sizes of files above SMALL bytes only, in no time; an altered byte in one shows without it.
+    `only`: of one file.
     """
     if not directory.is_dir():
         return "the folder is missing"
     try:
-        listing = json.loads((directory / MANIFEST).read_text())
+        listing = read_json(directory / MANIFEST)
         if not listing:
             return f"{MANIFEST} lists no file"
-        for name, entry in listing.items():
+        for name, entry in listing.items() if only is None else [(only, listing[only])]:
             path = directory / name
             if not path.is_file():
                 return f"{name} is missing"
-            if path.stat().st_size != entry["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {entry['bytes']}"
-            if not quick and sha256_file(path) != entry["sha256"]:
+            if (size := path.stat().st_size) != entry["bytes"]:
+                return f"{name} has {size} bytes instead of {entry['bytes']}"
+            if not (quick and size > SMALL) and sha256_file(path) != entry["sha256"]:
                 return f"{name} was altered (SHA-256 differs)"
     except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         return f"no readable {MANIFEST} ({error})"
@@ -211,11 +230,17 @@ def damage(directory: Path, quick: bool = False) -> str | None:
 
 
 def checkpoint_hash(directory: Path) -> str:
-    """Identity of a committed checkpoint: SHA-256 of its manifest."""
+    """Identity of a committed checkpoint: SHA-256 of its manifest. UserError where that is lost."""
+    if not (directory / MANIFEST).is_file():
+        raise damaged(directory / MANIFEST, "no such file", "delete the folder, and the run is trained again")
     return sha256_file(directory / MANIFEST)
 
 
 def weight_hashes(directory: Path) -> dict[str, str]:
     """SHA-256 of every weights file of a committed checkpoint, from its manifest."""
-    listing = read_json(directory / MANIFEST)
-    return {name: entry["sha256"] for name, entry in listing.items() if name.endswith(".safetensors")}
+    mend = "the folder is damaged; delete it, and the run is trained again"
+    listing = read_object(directory / MANIFEST, mend)
+    try:
+        return {name: entry["sha256"] for name, entry in listing.items() if name.endswith(".safetensors")}
+    except (TypeError, KeyError):
+        raise damaged(directory / MANIFEST, "not as it was written", mend) from None

@@ -33,6 +33,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -51,12 +52,19 @@ from nca_interp.files import disk_errors as disk_errors
 from nca_interp.files import held, is_held, sweep, sync
 from nca_interp.files import read_json as read_json
 from nca_interp.files import refuse_unwritable as refuse_unwritable
+from nca_interp.files import seal as seal
 from nca_interp.files import sha256_file as sha256_file
 from nca_interp.files import write_json as write_json
+from nca_interp.files import write_record as write_record
 from nca_interp.files import write_text as write_text
+from nca_interp.metrics import last_rows, read_rows
+from nca_interp.overrides import parse
+from nca_interp.readers import damaged, read_object
 
 STEP, LOCK = "step-", ".study.lock"
 Harmless = Callable[[dict[str, Any], dict[str, Any]], bool]
+TRAIN = "nca-interp train RECIPE --out {}"
+STATES = ("running", "done", "stopped", "diverged", "failed")
 SHOWN = 12
 """Differences between two configurations that a message lists before it counts the rest."""
 
@@ -116,20 +124,33 @@ class RunDir:
             self.states.rmdir()
 
     def status(self) -> dict[str, Any]:
-        """`{"state": ..., "step": ..., ...}`; state is `new` before the run began."""
-        return self.read(self.status_file) if self.status_file.exists() else {"state": "new", "step": 0}
+        """`{"state": ..., "step": ..., ...}`; state is `new` before the run began. UserError where it is damaged or lost."""
+        if not self.status_file.exists():
+            if steps := self.steps():
+                problem = f"no such file, though the run has a checkpoint of step {steps[-1]}"
+                raise damaged(self.status_file, problem, f"{self.again()} trains this run again from its last state")
+            return {"state": "new", "step": 0}
+        mend = self._without(self.status_file)
+        status = read_object(self.status_file, mend, state=str, step=int)
+        if status["state"] not in STATES:
+            raise damaged(self.status_file, f"state: {status['state']!r}, legal: {', '.join(STATES)}", mend)
+        return status
 
-    def read(self, record: Path) -> Any:
-        """Parsed JSON of status.json, run.json or inputs.json; UserError says how to go on without it where it is damaged."""
-        try:
-            return read_json(record)
-        except UserError as error:
-            raise UserError(f"{error}; delete this file, and the same command goes on from the last state") from None
+    def read(self, record: Path) -> dict[str, Any]:
+        """The record run.json or inputs.json; UserError says how to go on without it where it is damaged."""
+        return read_object(record, self._without(record))
+
+    def again(self) -> str:
+        """The command that trains this run."""
+        return StudyDir(self.path.parent.parent).command()
+
+    def _without(self, record: Path) -> str:
+        return f"delete this file, and the same command goes on from the last state: {self.again()}"
 
     def set_status(self, state: str, step: int, **extra: Any) -> None:
         """Record the run's state atomically, with this process and the wall clock (for reading only)."""
         who = {"pid": os.getpid(), "host": platform.node(), "time": round(time.time(), 1)}
-        write_json(self.status_file, {"state": state, "step": step, **who, **extra})
+        write_record(self.status_file, {"state": state, "step": step, **who, **extra})
 
     def holder(self) -> str:
         """Who trains the run, as far as its status says."""
@@ -150,18 +171,30 @@ class RunDir:
         if self.metrics.exists():
             sync(self.metrics)
 
+    def set_done(self, step: int) -> None:
+        """Record that the run ended as planned, with the hash of its metrics, which change no more."""
+        self.set_status("done", step, metrics_sha256=sha256_file(self.metrics))
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; an incomplete last line (a kill while writing) is left out. UserError names a bad line."""
-        if not self.metrics.exists():
-            return []
-        rows = []
-        for number, line in enumerate(self.metrics.read_text().splitlines(keepends=True), 1):
-            if line.endswith("\n"):
-                try:
-                    rows.append(json.loads(line))
-                except ValueError as error:
-                    raise UserError(f"{self.metrics}, line {number}: not readable as JSON ({error})") from None
-        return rows
+        return [] if not self.metrics.exists() else read_rows(self.metrics, self.anew())
+
+    def last_metrics(self, n: int) -> list[dict[str, Any]]:
+        """The last (at most) `n` of them, read from the file's end."""
+        return last_rows(self.metrics, n, self.anew())
+
+    def check_metrics(self, status: dict[str, Any]) -> None:
+        """UserError unless metrics.jsonl of a finished run is what `set_done` recorded (earlier versions did not)."""
+        wanted = status.get("metrics_sha256")
+        if wanted is None or (self.metrics.is_file() and sha256_file(self.metrics) == wanted):
+            return
+        self.read_metrics()  # says more, if it can
+        what = "altered since the run ended (SHA-256 differs)" if self.metrics.is_file() else "no such file"
+        raise damaged(self.metrics, what, self.anew())
+
+    def anew(self) -> str:
+        """How to make again what only training makes."""
+        return f"to make it again, delete the folder {self.path} and train it anew: {self.again()}"
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written (call only while holding the run's lock)."""
@@ -169,8 +202,14 @@ class RunDir:
             sweep(parent)
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """Kept tables of a folder, of which each is a .csv with a .json beside it; also where one of the two is lost."""
+    return sorted({p.with_suffix(".csv") for p in folder.glob("[!.]*") if p.suffix in (".csv", ".json")})
+
+
 def _steps(folder: Path) -> list[int]:
-    return sorted(int(p.name.removeprefix(STEP)) for p in folder.glob(f"{STEP}*"))
+    names = (p.name.removeprefix(STEP) for p in folder.glob(f"{STEP}*"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def kept_table(folder: Path, measurement: str, step: int) -> Path:
@@ -197,11 +236,25 @@ class AnalysisDir:
         """Path of one tidy table."""
         return self.tables / f"{name}.csv"
 
+    def check_tables(self) -> None:
+        """UserError where a table, or a file beside them, is not as `analyze` wrote it (earlier versions kept no manifest)."""
+        if (self.tables / MANIFEST).is_file() and (problem := damage(self.tables)):
+            raise damaged(self.tables, problem, f"written again by: {self.analyze()}")
+
+    def analyze(self) -> str:
+        """The command that writes the tables."""
+        return shlex.join(["nca-interp", "analyze", str(self.path)])
+
+    def read_collection(self) -> dict[str, Any]:
+        """collection.json; UserError where it is damaged."""
+        mend = "delete this file, and the command that made the analysis writes it again"
+        return read_object(self.collection, mend, collection=dict, provenance=dict)
+
     def claim_collection(self, listed: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write collection.json, or check that the folder holds an analysis of the same checkpoints; how they are read may
         change, since whatever is measured is kept with that."""
         if self.collection.is_file():
-            saved = read_json(self.collection)["collection"]
+            saved = self.read_collection()["collection"]
             if found := list(differences(saved["entries"], listed["entries"])):
                 raise UserError(
                     f"{self.path}: this folder holds an analysis of other checkpoints:\n  {found[0]}\nchoose another --out; "
@@ -209,7 +262,7 @@ class AnalysisDir:
                 )
             if saved == listed:
                 return
-        write_json(self.collection, {"collection": listed, "provenance": provenance})
+        write_record(self.collection, {"collection": listed, "provenance": provenance})
 
 
 class StudyDir(AnalysisDir):
@@ -239,24 +292,52 @@ class StudyDir(AnalysisDir):
         return self.tokens / f".{name}.lock"
 
     def all_runs(self) -> list[RunDir]:
-        """Runs that have begun, by name."""
-        return [RunDir(p) for p in sorted(self.runs.glob("*")) if (p / "run.json").is_file()]
+        """Runs that have begun, by name. UserError where one has lost its run.json."""
+        runs = [RunDir(p) for p in sorted(self.runs.glob("*")) if p.is_dir() and not p.name.startswith(".")]
+        for run in runs:
+            if not run.config.is_file() and (run.status_file.is_file() or run.steps()):
+                raise damaged(
+                    run.config, "no such file, though the run has begun", f"written again by: {self.command()}"
+                )
+        return [run for run in runs if run.config.is_file()]
 
     def read_config(self) -> dict[str, Any]:
         """The `study` part of study.json: validate it with `config.parse(Study, ...)`."""
-        return read_json(self.config)["study"]
+        return dict(self._record()["study"])
+
+    def study(self) -> Study:
+        """The configuration, validated; UserError names the file and every field that is wrong."""
+        try:
+            return parse(Study, self.read_config())
+        except UserError as error:
+            raise UserError(str(error) if str(self.config) in str(error) else f"{self.config}: {error}") from None
 
     def read_provenance(self) -> dict[str, Any]:
         """The `provenance` part of study.json: command, versions, commit, machine."""
-        return read_json(self.config)["provenance"]
+        return dict(self._record()["provenance"])
+
+    def _record(self) -> dict[str, Any]:
+        how = f"delete this file and start the command again that made the study ({TRAIN.format(self.path)}): "
+        return read_object(
+            self.config, f"{how}it writes the file and trains no finished run again", study=dict, provenance=dict
+        )
+
+    def command(self) -> str:
+        """The command that trains this study, as far as its record tells."""
+        try:
+            made = self.read_provenance().get("command")
+        except UserError:
+            made = None
+        return made if isinstance(made, str) else TRAIN.format(self.path)
 
     @staticmethod
     def may_claim(path: Path) -> bool:
         """Whether a folder that is there is a study, or empty but for what a process that claims it is writing."""
         if not path.is_dir():
             return False
-        foreign = any(not p.name.startswith((".tmp-", LOCK)) for p in path.iterdir())
-        return not foreign or StudyDir(path).config.exists()  # another process may have claimed it just now
+        study, foreign = StudyDir(path), any(not p.name.startswith((".tmp-", LOCK)) for p in path.iterdir())
+        lost = any(study.runs.glob("*/run.json"))  # a study without its record; each run knows its own configuration
+        return not foreign or lost or study.config.exists()  # another process may have claimed it just now
 
     def claim(
         self, study: dict[str, Any], provenance: dict[str, Any], harmless: Harmless = lambda there, asked: False
@@ -272,7 +353,7 @@ class StudyDir(AnalysisDir):
             raise UserError(f"{self.path}: not empty and not a study; choose another --out; nothing was changed")
         with held(self.path / LOCK, lambda: f"{self.path}: another process is claiming this folder", patience=30):
             if not self.config.exists():
-                write_json(self.config, {"study": study, "provenance": provenance})
+                write_record(self.config, {"study": study, "provenance": provenance})
                 return False
             changes = self._changes(study)
             if changes and not harmless(self.read_config(), study):
@@ -281,7 +362,7 @@ class StudyDir(AnalysisDir):
                 before = self.read_provenance()
                 made = {"command": provenance.get("command"), "changed": changes}
                 kept = before | {"changes": [*before.get("changes", []), made]}
-                write_json(self.config, {"study": study, "provenance": kept})
+                write_record(self.config, {"study": study, "provenance": kept})
             return bool(changes)
 
     def _changes(self, study: dict[str, Any]) -> list[str]:

@@ -46,7 +46,9 @@ def test_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunFailed, match="No space left on device; everything written before is intact"):
+    with pytest.raises(
+        RunFailed, match=r"No space left on device \(.* MB are free in .*\); everything written before is intact"
+    ):
         write_json(path, {"a": 2})
     with pytest.raises(RunFailed, match="No space left"):
         commit_dir(tmp_path / "c", lambda d: (d / "a").write_text("x"))

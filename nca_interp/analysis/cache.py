@@ -12,7 +12,8 @@ import pandas as pd
 
 from nca_interp.base import UserError
 from nca_interp.files import write_bytes
-from nca_interp.store import read_json, write_json
+from nca_interp.readers import read_object, to_numbers
+from nca_interp.store import sha256_file, write_record
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
@@ -26,9 +27,10 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def keep(path: Path, frame: pd.DataFrame, made_from: dict[str, Any]) -> None:
-    """Write a table as CSV, and beside it as JSON its `attrs` and what it was `made_from` (hashes, arguments)."""
+    """Write a table as CSV, and beside it as JSON its hash, its `attrs` and what it was `made_from` (hashes, arguments)."""
     write_table(path, frame)
-    write_json(path.with_suffix(".json"), {"made_from": made_from, "attrs": frame.attrs})
+    said = {"made_from": made_from, "attrs": frame.attrs, "sha256": sha256_file(path)}
+    write_record(path.with_suffix(".json"), said)
 
 
 def kept(
@@ -38,24 +40,41 @@ def kept(
 
     Columns of `numbers` come back as floats bit by bit, of `integers` as whole numbers, all others as text.
     """
-    beside = path.with_suffix(".json")
-    if not (path.is_file() and beside.is_file()):
+    if lost(path):
         return None
     try:
-        said = read_json(beside)
+        said = read_object(path.with_suffix(".json"), made_from=dict, attrs=dict)
         if said["made_from"] != made_from:
             return None
         # every cell as text first: a regime may be called "nan", and Python's own float() reads back what was written
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
         for column in (*numbers, *integers):
-            values: pd.Series[Any] = pd.Series([float(cell) if cell else None for cell in frame[column]], dtype=float)
+            values: pd.Series[Any] = pd.Series(to_numbers(path, column, frame[column]), dtype=float)
             if column in integers:
                 values = values.astype("Int64") if values.isna().any() else values.astype("int64")
             frame[column] = values
         frame.attrs = said["attrs"]
-    except (UserError, OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return frame
+
+
+def lost(path: Path) -> str | None:
+    """What is wrong with a kept table or what stands beside it; None if both are whole.
+
+    A table without a hash beside it is one of an earlier version.
+    """
+    beside = path.with_suffix(".json")
+    for file in (path, beside):
+        if not file.is_file():
+            return f"{file}: no such file"
+    try:
+        said = read_object(beside)
+    except UserError as error:
+        return str(error)
+    if (wanted := said.get("sha256")) is not None and sha256_file(path) != wanted:
+        return f"{path}: altered since it was written (SHA-256 differs)"
+    return None
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.cache import write_table
+from nca_interp.analysis.cache import lost, write_table
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, IDENTITY, Run, ppt_of, weights_hash
 from nca_interp.analysis.complexity.vector import summaries
@@ -19,12 +19,14 @@ from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN, Values, cont
 from nca_interp.analysis.verdicts.published import published_table
 from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
 from nca_interp.analysis.verdicts.statistics import wilson
+from nca_interp.base import UserError
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
 from nca_interp.data.text.notes import notes
 from nca_interp.data.tokens import TokenFile
 from nca_interp.measurement import Asked, Measurement, measurements, resolve
-from nca_interp.store import read_json, write_json
+from nca_interp.readers import read_object
+from nca_interp.store import MANIFEST, seal, tables_in, write_json, write_record
 
 RUNS = [
     "run",
@@ -93,6 +95,7 @@ def build_tables(folder: Path, probes_folder: Path | None = None) -> dict[str, p
     Raises UserError where the folder holds neither or a file in it is damaged.
     """
     collection = Collection.open(folder)
+    _check_kept(collection)
     tables = _of_study(collection, collection.study) if collection.study is not None else _of_elsewhere(collection)
     known = _in_order(measurements())
     asked = Asked(collection, None, probes_folder)
@@ -103,13 +106,26 @@ def build_tables(folder: Path, probes_folder: Path | None = None) -> dict[str, p
         tables["published"] = _published(collection, collection.study, tables)
     for name in {name for one in known for name in one.columns} - set(tables):
         collection.dir.table(name).unlink(missing_ok=True)
+    if not (collection.dir.tables / MANIFEST).is_file():  # until the end, whatever is there is not whole
+        write_record(collection.dir.tables / MANIFEST, {})
     for name, frame in tables.items():
         write_table(collection.dir.table(name), frame)
     for one in known:
         if one.files is not None:
             resolve(one.files)(collection, tables, asked)
     _write_trajectory(collection)
+    seal(collection.dir.tables)
     return tables
+
+
+def _check_kept(collection: Collection) -> None:
+    """UserError where a measurement that was kept is damaged: a row less in a table would not be noticed."""
+    kept = [path for run in collection.runs for name in measurements() for path in tables_in(run.folder / name)]
+    for path in [*tables_in(collection.dir.nulls), *kept]:
+        if problem := lost(path):
+            asked = f" --{path.parent.name}" if path.parent.name in measurements() else ""
+            again = f"{collection.dir.analyze()}{asked}"
+            raise UserError(f"{problem}; delete {path.name} and the .json beside it, and measure again: {again}")
 
 
 def read_tables(collection: Collection) -> dict[str, pd.DataFrame]:
@@ -219,9 +235,9 @@ def _final(runs: list[Run]) -> pd.DataFrame:
 def _reasoning(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
-        if run.stage != "ft" or not run.done or run.trained is None or not run.trained.dir.result.is_file():
+        if run.stage != "ft" or not run.done or run.trained is None:
             continue
-        result = read_json(run.trained.dir.result)
+        result = read_object(run.trained.dir.result, run.trained.dir.anew(), n=int, correct=int)
         if not result["n"]:
             continue
         share = wilson(result["correct"], result["n"])
@@ -272,7 +288,7 @@ def _complexity(collection: Collection, study: Study) -> pd.DataFrame:
             )
     rows = []
     for path, users in sorted(uses.items()):
-        file = TokenFile.open(collection.folder / path, verify=False)
+        file = TokenFile.open(collection.folder / path)
         spec = file.meta.spec
         band = spec.get("band") or (None, None)
         found = summaries(of_tokens(file, "val", 128), of_tokens(file, "train", max(1, 2**19 // file.meta.seq_len)))

@@ -144,9 +144,8 @@ def _listed(collection: Collection, given: dict[str, Any]) -> Any:
     """What an earlier analysis was asked, with other settings."""
     from nca_interp.analysis.collection.collection import Listed
     from nca_interp.overrides import parse
-    from nca_interp.store import read_json
 
-    listed = parse(Listed, read_json(collection.dir.collection)["collection"])
+    listed = parse(Listed, collection.dir.read_collection()["collection"])
     settings = parse(type(listed.settings), {**listed.settings.model_dump(), **given})
     return listed.model_copy(update={"settings": settings})
 

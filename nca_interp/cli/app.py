@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nca_interp.cli.analyze import analyze
+from nca_interp.cli.console import last_resort, make_patient
 from nca_interp.cli.data import data
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
@@ -25,7 +26,7 @@ from nca_interp.cli.plan import (
     write_tables,
 )
 from nca_interp.errors import RunFailed, UserError
-from nca_interp.signals import exit_code
+from nca_interp.signals import exit_code, this_command
 
 app = typer.Typer(
     name="nca-interp",
@@ -48,10 +49,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 def call(arguments: list[str]) -> int:
-    """Run one command line; the project's own errors become one message and the documented exit code."""
+    """Run one command line; errors become one message and the documented exit code; no traceback reaches the screen."""
+    make_patient()
     try:
-        # what a command returns is its exit code
-        return int(app(arguments, prog_name="nca-interp", standalone_mode=False) or 0)
+        try:
+            # what a command returns is its exit code
+            return int(app(arguments, prog_name="nca-interp", standalone_mode=False) or 0)
+        finally:
+            sys.stdout.flush()
     except UsageError as error:
         if not arguments or type(error).__name__ == "NoArgsIsHelpError":
             error.show()
@@ -62,9 +67,11 @@ def call(arguments: list[str]) -> int:
     except RunFailed as error:
         return _told(str(error), 1)
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        return _told(f"{str(error.filename)[:80]}...: the name is too long for a file", 2)
+        if error.errno == errno.ENAMETOOLONG:
+            return _told(f"{str(error.filename)[:80]}...: the name is too long for a file", 2)
+        return _told(last_resort(error, this_command()), 1)
+    except Exception as error:
+        return _told(last_resort(error, this_command()), 1)
 
 
 def _told(message: str, code: int) -> int:

@@ -6,11 +6,8 @@ which dies with its process.
 
 from __future__ import annotations
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
@@ -18,19 +15,25 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nca_interp.base import duration
+from nca_interp.base import UserError, duration
 from nca_interp.config import STAGE_LABELS
 from nca_interp.engine.plan import Job
 from nca_interp.store import RunDir, StudyDir
 from nca_interp.train.run import RunConfig
 
-State = Literal["not begun", "running", "done", "stopped", "failed", "diverged", "blocked"]
-BYTES_A_ROW = 1024
-"""Generous length of a metrics line."""
+State = Literal["not begun", "running", "done", "stopped", "failed", "diverged", "blocked", "damaged"]
 RATE_ROWS = 20
 """Steps over which a run's rate is the median."""
 STAGE_ORDER = {stage: index for index, stage in enumerate(STAGE_LABELS)}
-STYLES = {"running": "bold", "done": "green", "stopped": "yellow", "failed": "red", "diverged": "red", "blocked": "red"}
+STYLES = {
+    "running": "bold",
+    "done": "green",
+    "stopped": "yellow",
+    "failed": "red",
+    "diverged": "red",
+    "blocked": "red",
+    "damaged": "red",
+}
 
 
 class RunRow(NamedTuple):
@@ -66,7 +69,7 @@ class Board(NamedTuple):
     @property
     def finished(self) -> bool:
         """Whether no run is running or still to come."""
-        return all(row.state in ("done", "failed", "diverged", "blocked") for row in self.rows)
+        return all(row.state in ("done", "failed", "diverged", "blocked", "damaged") for row in self.rows)
 
     def count(self, state: State) -> int:
         """Number of runs in a state."""
@@ -103,13 +106,19 @@ class BoardReader:
 
     def _read(self, config: RunConfig, before: dict[str, RunRow]) -> RunRow:
         run, stage = self.study.run(config.id), config.config
-        status = run.status()
-        state, message = _state(run, status)
+        rows: list[dict[str, Any]] = []
+        try:
+            status = run.status()
+            state, message = _state(run, status)
+            rows = run.last_metrics(stage.eval_every + 1)
+            if state == "done":
+                run.check_metrics(status)
+        except UserError as error:
+            state, message, status = "damaged", str(error), {"step": 0}
         if state == "not begun" and config.parent in before:
             parent = before[config.parent]
-            if parent.state in ("failed", "diverged", "blocked"):
+            if parent.state in ("failed", "diverged", "blocked", "damaged"):
                 state, message = "blocked", f"{parent.run} {parent.state}"
-        rows = last_rows(run.metrics, stage.eval_every + 1)
         last = rows[-1] if rows else {}
         rates = [row["tokens_per_second"] for row in rows[-RATE_ROWS:] if row.get("tokens_per_second")]
         rate = median(rates) if rates and state == "running" else None
@@ -132,27 +141,10 @@ def _state(run: RunDir, status: dict[str, Any]) -> tuple[State, str]:
     return state, str(status.get("message", ""))
 
 
-def last_rows(path: Path, n: int) -> list[dict[str, Any]]:
-    """The last (at most) `n` complete lines of a metrics file, read from its end."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - BYTES_A_ROW * (n + 1)))
-            lines = file.read().split(b"\n")[:-1]
-    except OSError:
-        return []
-    rows: list[dict[str, Any]] = []
-    for line in reversed(lines[-n:]):
-        try:
-            rows.insert(0, json.loads(line))
-        except ValueError:  # the first line may begin in its middle
-            break
-    return rows
-
-
 def headline(board: Board) -> str:
     """One line on the whole: runs by state, tokens a second, time left."""
     parts = [f"{board.count('done')} of {len(board.rows)} runs done"]
-    states: tuple[State, ...] = ("running", "stopped", "failed", "diverged", "blocked")
+    states: tuple[State, ...] = ("running", "stopped", "failed", "diverged", "blocked", "damaged")
     parts += [f"{board.count(state)} {state}" for state in states if board.count(state)]
     if rate := sum(row.tokens_per_second or 0 for row in board.rows):
         parts.append(f"{rate:,.0f} tokens/s")
@@ -179,7 +171,7 @@ def render(board: Board) -> RenderableType:
     if running := board.running():
         parts.append(_running_table(running))
     for row in board.rows:
-        if row.state in ("stopped", "failed", "diverged"):
+        if row.state in ("stopped", "failed", "diverged", "damaged"):
             first = row.message.splitlines()[0] if row.message else f"after step {row.step:,}"
             parts.append(Text(f"{row.run} {row.state}: {first}", style=STYLES[row.state]))
     return Group(*parts, Text(headline(board)))
@@ -213,7 +205,7 @@ def _cell(rows: list[RunRow]) -> Text:
     elif share := sum(row.step / row.steps for row in rows) / len(rows):
         text += f"  {share:4.0%} "
     states = {row.state for row in rows}
-    worst = next((s for s in ("failed", "diverged", "blocked", "stopped", "running") if s in states), "")
+    worst = next((s for s in ("damaged", "failed", "diverged", "blocked", "stopped", "running") if s in states), "")
     return Text(text, style=STYLES.get(worst, "green" if states == {"done"} else ""))
 
 

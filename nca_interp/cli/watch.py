@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.live import Live
 
 from nca_interp.cli.status import Board, BoardReader, describe, headline, render
-from nca_interp.config import Study
 from nca_interp.engine.plan import make_plan
-from nca_interp.overrides import parse
+from nca_interp.readers import check_object
 from nca_interp.store import StudyDir
 
 TERMINAL_SECONDS, PLAIN_SECONDS = 1.0, 30.0
@@ -21,8 +20,9 @@ TERMINAL_SECONDS, PLAIN_SECONDS = 1.0, 30.0
 def reader(folder: Path) -> BoardReader:
     """A reader of the study in `folder`; UserError if there is none."""
     directory = StudyDir.open(folder)
-    study = parse(Study, directory.read_config())
-    return BoardReader(directory, make_plan(study, directory.read_provenance()["precision"], analyze=False).jobs)
+    study = directory.study()
+    precision = check_object(directory.config, directory.read_provenance(), "", {"precision": str})["precision"]
+    return BoardReader(directory, make_plan(study, precision, analyze=False).jobs)
 
 
 def as_json(folder: Path, board: Board) -> str:

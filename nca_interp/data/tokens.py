@@ -13,12 +13,13 @@ import numpy.typing as npt
 from nca_interp.base import Frozen, UserError, canonical_json
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.files import is_new
-from nca_interp.store import commit_dir, read_json, sha256_file, write_json
+from nca_interp.store import MANIFEST, commit_dir, damage, read_json, sha256_file, write_json
 
 GENERATOR_VERSION = "2"
 """Changes whenever the same (specification, seed, sizes) would give other tokens."""
 TEXT_VERSION = "3"
 """The same of text."""
+AGAIN = "delete this token folder, and the command that made it writes it again"
 Report = Callable[[str, float], None]
 
 
@@ -269,23 +270,31 @@ class TokenFile:
     def open(cls, directory: Path, verify: bool = True) -> TokenFile:
         """Open a directory; with `verify`, compare every file with its SHA-256. UserError names a damaged file."""
         directory = Path(directory)
-        path = directory / "meta.json"
-        if not path.is_file():
-            raise UserError(f"{directory}: not a token directory (no meta.json in it)")
-        try:
-            meta = TokenMeta.model_validate(read_json(path))
-        except ValueError as error:
-            raise UserError(f"{path}: not readable as meta.json of tokens ({error})") from None
+        meta = read_meta(directory)
         for name, expected in meta.sha256.items():
             file = directory / name
             size = _bin_size(meta, name)
             if not file.is_file() or (size is not None and file.stat().st_size != size):
-                raise UserError(f"{file}: missing or of wrong size; delete the folder {directory} and write it again")
+                raise UserError(f"{file}: missing or of wrong size; {AGAIN}")
             if verify and sha256_file(file) != expected:
-                raise UserError(
-                    f"{file}: damaged (its SHA-256 differs from meta.json); delete the folder and write it again"
-                )
+                raise UserError(f"{file}: damaged (its SHA-256 differs from meta.json); {AGAIN}")
         return cls(directory, meta)
+
+
+def read_meta(directory: Path) -> TokenMeta:
+    """meta.json of a token directory. UserError where it, or the size of a file beside it, is not as it was written."""
+    path = directory / "meta.json"
+    if not path.is_file():
+        raise UserError(f"{directory}: not a token directory (no meta.json in it)")
+    try:
+        meta = TokenMeta.model_validate(read_json(path))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not readable as meta.json of tokens ({' '.join(str(error).split())}); {AGAIN}"
+        ) from None
+    if (directory / MANIFEST).is_file() and (problem := damage(directory, quick=True)):
+        raise UserError(f"{directory}: damaged tokens, {problem}; {AGAIN}")
+    return meta
 
 
 def _bin_size(meta: TokenMeta, name: str) -> int | None:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from nca_interp.base import Busy, RunFailed, UserError
+from nca_interp.cli.console import last_resort
 from nca_interp.engine.jobs import execute
 from nca_interp.engine.plan import Job
 from nca_interp.signals import unshield
@@ -67,10 +68,8 @@ def _guarded(study: Path, job: Job, probes: Path | None, messages: Connection) -
         text, code = str(error), EXIT_USAGE
     except RunFailed as error:
         text, code = str(error), EXIT_FAILED
-    except (Exception, SystemExit):  # an exit() deep in a library is no success
-        import traceback
-
-        text, code = traceback.format_exc().strip(), EXIT_FAILED
+    except (Exception, SystemExit) as error:  # an exit() deep in a library is no success
+        text, code = last_resort(error, job.id), EXIT_FAILED
     messages.send_bytes(f"error:{text}".encode())
     return code
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.base import UserError
+from nca_interp.borders import reason
 from nca_interp.measurement import measurements
-from nca_interp.store import AnalysisDir, StudyDir, read_json, sha256_file
+from nca_interp.readers import check_object, damaged, read_arrays, read_cells, read_json, read_object
+from nca_interp.store import AnalysisDir, StudyDir, sha256_file
 
 _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "note", "precision", "probe", "unit",
@@ -37,6 +38,10 @@ COLUMNS: dict[str, str] = {
 }
 """Columns of the tables that no measurement brings (docs/tables.md)."""
 REQUIRED = ("runs", "metrics")
+ENTRY = {"key": str, "run": str, "stage": str, "step": int, "shown": str, "tokens": list, "whole": list}
+"""What each entry of patterns.json says at least."""
+TRAJECTORY: dict[str, Any] = {"n_states": int, "frames": list, "tokens": list, "description": str}
+"""What trajectory.json says at least."""
 SCRATCH = "scratch"
 
 
@@ -67,22 +72,20 @@ class Tables:
     def __init__(self, study_dir: Path) -> None:
         self.dir = AnalysisDir(study_dir)
         if self.dir.collection.is_file():
-            saved = read_json(self.dir.collection)
+            saved = self.dir.read_collection()
             self.collection: dict[str, Any] | None = saved["collection"]
-            self.study: dict[str, Any] = {
-                "title": saved["collection"]["title"],
-                "regimes": [],
-                "domains": [],
-                "seeds": [],
-            }
+            title = saved["collection"]["title"]
+            self.study: dict[str, Any] = {"title": title, "regimes": [], "domains": [], "seeds": []}
             self.provenance: dict[str, Any] = saved["provenance"]
         else:
             study = StudyDir.open(study_dir)
             self.collection, self.study, self.provenance = None, study.read_config(), study.read_provenance()
+        self._mend = f"written again by: {self.dir.analyze()}"
+        self.dir.check_tables()
         for name in REQUIRED:
             if not self.dir.table(name).is_file():
-                raise UserError(f"{self.dir.table(name)}: no such table; run `nca-interp analyze {study_dir}` first")
-        self._frames = {name: _read(self.dir.table(name), columns) for name, columns in columns_of().items()}
+                raise damaged(self.dir.table(name), "no such table", self._mend)
+        self._frames = {name: _read(self.dir.table(name), spec, self._mend) for name, spec in columns_of().items()}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         frames = self.__dict__.get("_frames", {})
@@ -182,27 +185,35 @@ class Tables:
         listing, arrays = self.dir.tables / "patterns.json", self.dir.tables / "patterns.npz"
         if not (listing.is_file() and arrays.is_file()):
             return []
-        entries = read_json(listing)
+        entries = [check_object(listing, e, self._mend, ENTRY) for e in self._list(listing)]
+        stored = read_arrays(arrays, self._mend)
         try:
-            with np.load(arrays, allow_pickle=False) as stored:
-                return [
-                    Exhibit(e, stored[f"{e['key']}-thumbnails"], {(w[0], w[1]): p for w, p in zip(e["whole"], stored[f"{e['key']}-whole"], strict=True)})
-                    for e in entries
-                ]  # fmt: skip
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{listing}: not as expected ({error}); run `nca-interp analyze` again") from None
+            return [
+                Exhibit(e, stored[f"{e['key']}-thumbnails"], {(w[0], w[1]): p for w, p in zip(e["whole"], stored[f"{e['key']}-whole"], strict=True)})
+                for e in entries
+            ]  # fmt: skip
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise damaged(listing, f"does not fit {arrays.name} ({reason(error)})", self._mend) from None
 
     @cached_property
     def trajectory(self) -> dict[str, Any] | None:
         """Frames and tokens of one NCA rule, or None."""
         path = self.dir.tables / "trajectory.json"
-        return read_json(path) if path.is_file() else None
+        return read_object(path, self._mend, **TRAJECTORY) if path.is_file() else None
 
     @cached_property
     def probe_docs(self) -> list[dict[str, Any]]:
         """Definition of each probe: name, doc, unit, low, high."""
         path = self.dir.tables / "probes.json"
-        return read_json(path) if path.is_file() else []
+        if not path.is_file():
+            return []
+        return [check_object(path, one, self._mend, {"name": str, "doc": str, "unit": str}) for one in self._list(path)]
+
+    def _list(self, path: Path) -> list[Any]:
+        found = read_json(path, self._mend)
+        if not isinstance(found, list):
+            raise damaged(path, "a JSON list is expected", self._mend)
+        return found
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file the report was made from."""
@@ -228,23 +239,15 @@ def columns_of() -> dict[str, str]:
     return COLUMNS | {name: columns for one in measurements().values() for name, columns in one.columns.items()}
 
 
-def _read(path: Path, spec: str) -> pd.DataFrame:
+def _read(path: Path, spec: str, mend: str) -> pd.DataFrame:
     columns = [word.partition(":")[0] for word in spec.split()]
     text = {word.partition(":")[0] for word in spec.split() if word.endswith(":text")}
     if not path.is_file():
-        return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path, text)
-    try:
-        # every cell as text first: a regime may be called "nan" or "none"
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as a table ({error}); run `nca-interp analyze` again") from None
-    missing = [c for c in columns if c not in frame.columns]
-    if missing:
-        raise UserError(f"{path}: column {', '.join(missing)} is missing; run `nca-interp analyze` again")
-    return _typed(frame[columns], path, text)
+        return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path, text, mend)
+    return _typed(read_cells(path, columns, mend), path, text, mend)
 
 
-def _typed(frame: pd.DataFrame, path: Path, text: set[str]) -> pd.DataFrame:
+def _typed(frame: pd.DataFrame, path: Path, text: set[str], mend: str) -> pd.DataFrame:
     typed: dict[str, pd.Series] = {}
     for column in frame.columns:
         if column in _TEXT or column in text:
@@ -255,5 +258,5 @@ def _typed(frame: pd.DataFrame, path: Path, text: set[str]) -> pd.DataFrame:
             try:
                 typed[column] = pd.to_numeric(frame[column].replace("", None)).astype(float)
             except (ValueError, TypeError) as error:
-                raise UserError(f"{path}: column {column}: {error}; run `nca-interp analyze` again") from None
+                raise damaged(path, f"column {column}: {reason(error)}", mend) from None
     return pd.DataFrame(typed)

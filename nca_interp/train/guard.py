@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.files import held, weight_hashes
-from nca_interp.store import RunDir, StudyDir, completed, differences, write_json
+from nca_interp.store import RunDir, StudyDir, completed, differences, write_record
 from nca_interp.train.run import RunConfig
 
 
@@ -41,7 +41,7 @@ def claim(run: RunDir, config: RunConfig) -> None:
             shown = "\n".join(f"  {line}" for line in lines)
             raise UserError(f"{run.path}: this run was begun with another configuration:\n{shown}\nnothing was changed")
     elif is_first_process():
-        write_json(run.config, wanted)
+        write_record(run.config, wanted)
 
 
 def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMeta) -> None:
@@ -53,7 +53,7 @@ def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMet
         now |= {f"{last.relative_to(study.path)}/{name}": sha256 for name, sha256 in weight_hashes(last).items()}
     if not run.inputs.exists():
         if is_first_process():
-            write_json(run.inputs, now)
+            write_record(run.inputs, now)
         return
     before = run.read(run.inputs)
     changed = [

@@ -16,7 +16,7 @@ import torch
 from nca_interp.base import RunFailed, UserError
 from nca_interp.model.checkpoint import load_model
 from nca_interp.signals import collected
-from nca_interp.store import RunDir, StudyDir, damage, write_json
+from nca_interp.store import RunDir, StudyDir, damage, write_record
 from nca_interp.train.guard import claim, locked
 from nca_interp.train.health import Diverged
 from nca_interp.train.loop_state import Loop
@@ -67,7 +67,10 @@ def _interrupt() -> NoReturn:
 
 
 def _finished(run: RunDir, config: RunConfig) -> dict[str, Any] | None:
-    status, final = run.status(), run.checkpoint(config.config.steps)
+    final = run.checkpoint(config.config.steps)
+    if not run.status_file.exists():  # lost: whatever state there is says where to go on
+        return None
+    status = run.status()
     if status["state"] != "done" or not final.is_dir():
         return None
     if problem := damage(final, quick=True):
@@ -128,6 +131,6 @@ def _finish(loop: Loop) -> None:
 
         # the checkpoint, since the model at hand may be sharded
         model: Any = load_model(run.checkpoint(config.config.steps))
-        write_json(run.result, exact_match(model.to(loop.accelerator.device), loop.study.path / config.tokens))
-    run.set_status("done", loop.step)
+        write_record(run.result, exact_match(model.to(loop.accelerator.device), loop.study.path / config.tokens))
+    run.set_done(loop.step)
     run.prune_states(loop.step, 0, config.config.state_steps)  # a finished run is never resumed

@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import find_executable_batch_size
 
 from nca_interp.base import RunFailed
-from nca_interp.store import read_json, write_json
+from nca_interp.readers import read_object
+from nca_interp.store import write_record
 
 
 def largest_micro_batch(
@@ -21,7 +22,7 @@ def largest_micro_batch(
     `attempt(rows)` does what a step does with that many sequences and leaves nothing behind. What was found is recorded,
     so that a resumed run adds up its gradients in the same order. RunFailed where not even one sequence fits.
     """
-    if record.is_file() and share % (found := int(read_json(record)["micro_batch"])) == 0:
+    if record.is_file() and share % (found := read_object(record, "delete it", micro_batch=int)["micro_batch"]) == 0:
         return found
     sizes = [n for n in range(share, 0, -1) if share % n == 0]
 
@@ -43,6 +44,6 @@ def largest_micro_batch(
         ) from None
     everywhere = int(accelerator.gather(torch.tensor([own], device=accelerator.device)).min())
     if accelerator.is_main_process:
-        write_json(record, {"micro_batch": everywhere})
+        write_record(record, {"micro_batch": everywhere})
     accelerator.wait_for_everyone()
     return everywhere

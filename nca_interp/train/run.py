@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from nca_interp.base import Frozen
+from nca_interp.base import Frozen, UserError
 from nca_interp.config import ModelConfig, Module, Seeds, Stage, StageConfig
+from nca_interp.overrides import parse
+from nca_interp.store import RunDir
 
 
 class RunConfig(Frozen):
@@ -50,3 +52,14 @@ class RunConfig(Frozen):
     def embedding_stream(self) -> str:
         """Random stream of the freshly drawn embeddings."""
         return "ppt" if self.stage == "ppt" else "pt"
+
+
+def read_run_config(run: RunDir) -> RunConfig:
+    """run.json of a run; UserError names the file where it is damaged, or another run's."""
+    try:
+        config = parse(RunConfig, run.read(run.config))
+    except UserError as error:
+        raise UserError(str(error) if str(run.config) in str(error) else f"{run.config}: {error}") from None
+    if config.id != run.id:
+        raise UserError(f"{run.config}: it is the configuration of {config.id}")
+    return config

@@ -19,6 +19,7 @@ from nca_interp.cli import status as boards
 from nca_interp.cli.progress import Follow
 from nca_interp.engine.plan import make_plan
 from nca_interp.files import held
+from nca_interp.metrics import last_rows
 from nca_interp.store import StudyDir
 
 RUN = "pt.nca.web.s0"
@@ -102,13 +103,13 @@ def test_watching_writes_nothing(study, capsys):
 
 def test_metrics_are_read_from_the_end(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    assert boards.last_rows(path, 3) == []
+    assert last_rows(path, 3) == []
     with open(path, "w") as file:
         for step in range(5000):
-            file.write(json.dumps({"step": step, "pad": "x" * (step % 700)}) + "\n")
+            file.write(json.dumps({"step": step, "event": "x" * (step % 700)}) + "\n")
         file.write('{"step": 5')
-    assert [row["step"] for row in boards.last_rows(path, 3)] == [4997, 4998, 4999]
-    assert len(boards.last_rows(path, 4000)) == 4000
+    assert [row["step"] for row in last_rows(path, 3)] == [4997, 4998, 4999]
+    assert len(last_rows(path, 4000)) == 4000
 
 
 def test_durations_are_read_at_a_glance():

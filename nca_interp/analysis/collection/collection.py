@@ -12,10 +12,11 @@ from pydantic import Field
 from nca_interp.analysis.collection.run import Run, Trained
 from nca_interp.base import Frozen, UserError
 from nca_interp.config import Study
-from nca_interp.data.tokens import TokenMeta
+from nca_interp.data.tokens import TokenMeta, read_meta
 from nca_interp.overrides import parse
-from nca_interp.store import AnalysisDir, StudyDir, read_json
-from nca_interp.train.run import RunConfig
+from nca_interp.readers import damaged
+from nca_interp.store import AnalysisDir, RunDir, StudyDir
+from nca_interp.train.run import RunConfig, read_run_config
 
 Kind = Literal["study", "one", "pair", "series", "several"]
 STAGES = {"ppt": 0, "pt": 1, "ft": 2}
@@ -100,11 +101,11 @@ class Collection:
         """The study or the collection in a folder, as it stands on disk; UserError where there is neither."""
         directory = AnalysisDir(folder)
         if directory.collection.is_file():
-            saved = read_json(directory.collection)
+            saved = directory.read_collection()
             listed = parse(Listed, saved["collection"])
             return cls(directory, listed.title, _listed_runs(directory, listed.entries), listed.settings, None, saved["provenance"])  # fmt: skip
         study = StudyDir.open(folder)
-        config = parse(Study, study.read_config())
+        config = study.study()
         return cls(study, config.title, tuple(read_runs(study)), Settings(), config, study.read_provenance())
 
     @property
@@ -145,17 +146,25 @@ class Collection:
 
 
 def read_runs(study: StudyDir) -> list[Run]:
-    """All runs of a study that have begun and whose tokens are there, pre-pre-training first."""
+    """All runs of a study that have begun, pre-pre-training first. UserError where a file of one is damaged or lost."""
     metas: dict[str, TokenMeta] = {}
     runs = []
     for run_dir in study.all_runs():
-        config = parse(RunConfig, read_json(run_dir.config))
+        config = read_run_config(run_dir)
+        if (status := run_dir.status())["state"] == "new":
+            continue
         if config.tokens not in metas:
-            metas[config.tokens] = TokenMeta.model_validate(read_json(study.path / config.tokens / "meta.json"))
-        status = run_dir.status()
-        if status["state"] != "new":
-            runs.append(run_of(config, Trained(run_dir, status, metas[config.tokens], run_dir.read_metrics())))
+            metas[config.tokens] = read_meta(study.path / config.tokens)
+        if status["state"] == "done":
+            _check_done(run_dir, config, status)
+        runs.append(run_of(config, Trained(run_dir, status, metas[config.tokens], run_dir.read_metrics())))
     return sorted(runs, key=lambda r: (STAGES[r.stage], r.regime, r.domain, r.seed))
+
+
+def _check_done(run: RunDir, config: RunConfig, status: dict[str, Any]) -> None:
+    run.check_metrics(status)
+    if config.stage == "ft" and not run.result.is_file():
+        raise damaged(run.result, "no such file, though the run is done", run.anew())
 
 
 def run_of(c: RunConfig, trained: Trained) -> Run:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nca_interp.data.tokens import TokenMeta
-from nca_interp.store import MANIFEST, RunDir, kept_table, read_json
+from nca_interp.files import weight_hashes
+from nca_interp.store import MANIFEST, RunDir, kept_table
 from nca_interp.train.run import RunConfig
 
 IDENTITY = ["run", "regime", "domain", "seed", "stage"]
@@ -122,5 +123,4 @@ def weights_hash(run: Run) -> str:
     """SHA-256 of the last checkpoint's weights, as its manifest has it; empty where there is none."""
     if not run.steps or not (run.last / MANIFEST).is_file():
         return ""
-    manifest = read_json(run.last / MANIFEST)
-    return next((e["sha256"] for name, e in sorted(manifest.items()) if name.endswith(".safetensors")), "")
+    return next((sha256 for _, sha256 in sorted(weight_hashes(run.last).items())), "")

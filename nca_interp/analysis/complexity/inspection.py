@@ -31,7 +31,7 @@ from nca_interp.data.dyck.statistics import dyck_stats
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.outputs import check_output, holds
-from nca_interp.store import write_json, write_text
+from nca_interp.store import seal, write_record, write_text
 
 RECORD = "inspect.json"
 AXIS = "gzip_ratio_normalised"
@@ -63,7 +63,8 @@ class Tables(NamedTuple):
         check_folder(folder)
         for name, frame in self.frames.items():
             write_text(folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
-        write_json(folder / RECORD, self.record)
+        seal(folder / "tables")
+        write_record(folder / RECORD, self.record)
 
 
 def check_folder(folder: Path, reads: Iterable[Path] = ()) -> None:

@@ -96,6 +96,7 @@ def study_evidence(folder: Path) -> Evidence:
 
 def _table(study: StudyDir, name: str) -> pd.DataFrame:
     path = study.table(name)
+    study.check_tables()
     if not path.is_file():
         raise UserError(f"{path}: no such table; run: nca-interp analyze {study.path}")
     try:

@@ -23,7 +23,8 @@ from nca_interp.data.nca.rules import score_dtype
 from nca_interp.data.specs import NcaSpec
 from nca_interp.data.tokens import GENERATOR_VERSION
 from nca_interp.overrides import with_overrides
-from nca_interp.store import read_json, write_json
+from nca_interp.readers import read_object
+from nca_interp.store import read_json, write_record
 
 STATES, DTS = (2, 4, 6, 8, 10, 15), (1, 2, 4)
 LEVELS = 5
@@ -148,7 +149,7 @@ def load_grid(cells: Sequence[Cell], footing: Footing, report: Report, threads: 
     for i, name in enumerate(missing):
         report(f"measuring {len(missing)} cells of the grid", i / len(missing))
         found[name] = measure(wanted[name], footing, threads)
-        write_json(_cache() / f"{name}.json", found[name])
+        write_record(_cache() / f"{name}.json", found[name])
     mine = [(cell, found[key(cell.spec, footing)]) for cell in cells]
     reached = [(cell, _stats(entry)) for cell, entry in mine if "unreachable" not in entry]
     if not reached:
@@ -208,7 +209,10 @@ def known(name: str) -> dict[str, Any] | None:
     if name in (packaged := shipped()):
         return dict(packaged[name])
     path = _cache() / f"{name}.json"
-    return dict(read_json(path)) if path.is_file() else None
+    try:
+        return read_object(path)
+    except UserError:  # not there, or damaged: measured again
+        return None
 
 
 @cache

@@ -17,7 +17,7 @@ from nca_interp.analysis.matching.recipe import recipe, regimes, run_name
 from nca_interp.base import UserError
 from nca_interp.data.sample import Spec, TooShort
 from nca_interp.data.specs import TextSpec
-from nca_interp.store import write_json, write_text
+from nca_interp.store import seal, write_record, write_text
 
 RECORD = "match.json"
 UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
@@ -42,7 +42,8 @@ class Found(NamedTuple):
         for name, frame in self.frames.items():
             write_text(folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
         write_text(folder / "recipe.py", self.recipe)
-        write_json(folder / RECORD, self.record)
+        seal(folder / "tables")
+        write_record(folder / RECORD, self.record)
 
     def json(self) -> dict[str, Any]:
         """One object with everything."""

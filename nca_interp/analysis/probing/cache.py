@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from nca_interp.analysis.cache import write_table
+from nca_interp.analysis.cache import lost, write_table
 from nca_interp.analysis.probing.measure import Measured, Measurer
 from nca_interp.analysis.probing.table import read_table, table
-from nca_interp.base import UserError
-from nca_interp.store import read_json, write_json
+from nca_interp.readers import read_object
+from nca_interp.store import sha256_file, write_record
 
 HEADER = ("engine", "probes", "problems", "skipped")
 """What every header says: the code that measured, each probe's file's hash, what went wrong, what does not apply and why."""
@@ -59,17 +59,13 @@ def refresh(
         "tokens": measured.tokens or (old or {}).get("tokens"),
     }
     write_table(path, frame)
-    write_json(path.with_suffix(".json"), header)
+    write_record(path.with_suffix(".json"), header | {"sha256": sha256_file(path)})
     return Refreshed(True, header)
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
     """What stands beside a kept table of probes; None where there is none, or it is damaged."""
-    file = path.with_suffix(".json")
-    if not (file.is_file() and path.is_file()):
-        return None
-    try:
-        header = read_json(file)
-    except UserError:
-        return None  # damaged: measure again
-    return header if isinstance(header, dict) and header.keys() >= set(HEADER) else None
+    if lost(path):
+        return None  # measured again
+    header = read_object(path.with_suffix(".json"))
+    return header if header.keys() >= set(HEADER) else None

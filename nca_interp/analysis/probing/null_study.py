@@ -22,7 +22,8 @@ from nca_interp.analysis.probing.table import read_table
 from nca_interp.analysis.verdicts.statistics import benjamini_hochberg
 from nca_interp.base import digest
 from nca_interp.machine import device_type
-from nca_interp.store import read_json, sha256_file
+from nca_interp.readers import damaged
+from nca_interp.store import MANIFEST, damage, read_json, sha256_file
 
 HITS = [
     *CHECKPOINT, "probe", "heads", "models", "threshold", "null_95", "best", "top_mean", "hits", "hits_fdr", "fdr_least",
@@ -76,6 +77,8 @@ def enough(checkpoint: Path) -> int:
 
 def null_key(run: Run, settings: Settings | None) -> str:
     """What decides a null beside probes and engine: the architecture of a run and the tokens that stimuli are made of."""
+    if (run.last / MANIFEST).is_file() and (problem := damage(run.last, quick=True, only="config.json")):
+        raise damaged(run.last, f"damaged checkpoint, {problem}", "delete this folder, and train the run again")
     config = {k: v for k, v in read_json(run.last / "config.json").items() if k != "transformers_version"}
     if run.trained is not None:
         meta = run.trained.meta

@@ -38,7 +38,7 @@ from nca_interp.data.text.documents import (
 from nca_interp.data.text.duplicates import Seen
 from nca_interp.data.text.encode import Part, parts, rank
 from nca_interp.data.text.working import Output, Setup, State
-from nca_interp.store import read_json, write_json
+from nca_interp.store import read_json, write_record
 from nca_interp.store import write_text as save_text
 
 COMMIT_SECONDS = 10.0
@@ -138,7 +138,7 @@ class Preparation:
         )
         self.state = State([list(c) for c in start(self.corpus)], [0, 0])
         self._outputs({})
-        write_json(self.work / "setup.json", self.setup._asdict())
+        write_record(self.work / "setup.json", self.setup._asdict())
         self.commit()
 
     def _outputs(self, committed: dict[str, dict[str, Any]]) -> None:
@@ -233,7 +233,7 @@ class Preparation:
     def commit(self) -> None:
         """Record a state from which a killed process goes on."""
         self.state.files = {name: output.sync() for name, output in self.outputs.items()}
-        write_json(self.work / "state.json", asdict(self.state))
+        write_record(self.work / "state.json", asdict(self.state))
 
     def progress(self) -> tuple[str, float]:
         """Label with rates and the time left, and the share that is done: of the rows, of max_bytes, or of the streams."""

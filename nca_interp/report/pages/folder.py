@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Self
 
 from nca_interp import discover
 from nca_interp.base import UserError
+from nca_interp.readers import read_object
 from nca_interp.report.page import Page, Section
 from nca_interp.report.render import write_page
-from nca_interp.store import read_json, sha256_file
+from nca_interp.store import MANIFEST, damage, sha256_file
 
 
 class Folder:
@@ -24,7 +25,10 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.record: dict[str, Any] = read_json(self.folder / self.file)
+        self.record: dict[str, Any] = read_object(self.folder / self.file, f"made again by: {self.command}")
+        tables = self.folder / "tables"
+        if (tables / MANIFEST).is_file() and (problem := damage(tables)):
+            raise UserError(f"{tables}: {problem}; made again by: {self.command}")
 
     @classmethod
     def checked(cls, source: Any) -> Self:
