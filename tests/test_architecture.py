@@ -9,6 +9,8 @@ FLOORS = """
 errors
 base
 borders
+readers console
+metrics
 files data.specs data.rng data.compiled
 outputs safe_path
 config

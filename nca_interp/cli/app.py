@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from nca_interp.cli.analyze import analyze
-from nca_interp.cli.console import last_resort, make_patient
 from nca_interp.cli.data import data
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
@@ -25,6 +24,7 @@ from nca_interp.cli.plan import (
     write_report,
     write_tables,
 )
+from nca_interp.console import last_resort, make_patient
 from nca_interp.errors import RunFailed, UserError
 from nca_interp.signals import exit_code, this_command
 
