@@ -48,7 +48,17 @@ class Run(NamedTuple):
     @property
     def flops(self) -> float:
         """Training FLOPs so far."""
-        return self.tokens * self.config.model.flops_per_token(self.meta.vocab_size)
+        return self.tokens * self.flops_per_token
+
+    @property
+    def vocab_rows(self) -> int:
+        """Rows of the embedding and the unembedding, those that no token has included."""
+        return max(self.meta.vocab_size, self.config.config.vocab_rows or 0)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Training FLOPs a token, all rows of the unembedding multiplied."""
+        return self.config.model.flops_per_token(self.vocab_rows)
 
 
 def read_runs(directory: StudyDir) -> list[Run]:

@@ -21,11 +21,13 @@ from nca_interp.analysis.probing.engine import choose
 from nca_interp.analysis.probing.null_study import probe_tables
 from nca_interp.analysis.probing.patterns import export_trajectory, write_patterns
 from nca_interp.analysis.readout.study import decode_tables
-from nca_interp.analysis.records import CHECKPOINT, IDENTITY, Run, ppt_of, read_runs, validations, weights_hash
+from nca_interp.analysis.records import CHECKPOINT, Run, ppt_of, read_runs, validations, weights_hash
 from nca_interp.analysis.similarity.study import comparison_tables
-from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
+from nca_interp.analysis.verdicts.contrasts import contrast_tables
+from nca_interp.analysis.verdicts.evidence import accuracies, final_losses
+from nca_interp.analysis.verdicts.plan import declared, primary
 from nca_interp.analysis.verdicts.published import published_table
-from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
+from nca_interp.analysis.verdicts.speedup import Curve, speedup_tables
 from nca_interp.analysis.verdicts.statistics import wilson
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
@@ -105,26 +107,24 @@ def build_tables(study_dir: Path, probes_folder: Path | None = None) -> dict[str
         r.config.regime: r.config.role for r in runs if r.config.regime not in _names(study)
     }
     domains = {d.name: d.label for d in study.domains}
-    final = _final(runs)
+    losses, plan = final_losses(directory, runs, study), declared(directory, study)
     tables = {
         "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
         "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in run.rows], columns=METRICS),
         "reasoning": _reasoning(runs),
     }
     tables |= probe_tables(directory, runs)
-    accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
-    accuracies = Values(accuracy, "accuracy", ACCURACY_MARGIN, higher_is_better=True) if len(accuracy) else None
-    tables |= contrast_tables(roles, domains, Values(final, "val_loss", study.margin), accuracies)
-    tables["speedup"] = speedup_table(
-        _curves(runs, by_id, {n for n, role in roles.items() if role in ("regime", "control")})
-    )
+    reasoning = accuracies(runs, study, tables["reasoning"])
+    tables |= contrast_tables(roles, domains, losses, reasoning, plan.contrasts, plan.added) | {"plan": plan.table}
+    compared = {n for n, role in roles.items() if role in ("regime", "control")}
+    tables |= speedup_tables(_curves(runs, by_id, compared), domains)
     tables["complexity"] = _complexity(directory, runs, study)
     tables |= inference_tables(runs) | decode_tables(runs) | comparison_tables(runs)
     hits = {name: d.value.hit for name, d in choose(None, probes_folder)[0].items() if d.value.hit is not None}
     tables["emergence"] = emergence_table(runs, tables["probes"], tables["learning"], hits)
     tables["persistence"] = persistence_table(runs, tables["probes"], hits)
     tables["timing"] = timing_table(roles, tables["runs"], tables["emergence"], tables["persistence"])
-    tables["published"] = published_table({**tables, "final": final}, domains, _setting(runs, study))
+    tables["published"] = published_table({**tables, "final": losses.rows}, domains, _setting(runs, study))
     if len(causes := causes_table(runs, probes_folder)):
         tables["causes"] = causes
         tables |= load_tables(causes, tables["probes"], tables["runs"], roles, list(domains), study.margin)
@@ -152,7 +152,7 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
         "steps": config.config.steps,
         "tokens": run.tokens,
         "ppt_tokens": ppt.tokens if ppt else 0,
-        "params": config.model.n_params(run.meta.vocab_size),
+        "params": config.model.n_params(run.vocab_rows),
         "vocab_size": run.meta.vocab_size,
         "source": Path(config.tokens).name,
         "description": run.meta.description,
@@ -170,16 +170,6 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
 def _median(run: Run, column: str) -> float | None:
     values = [row[column] for row in run.rows if row.get(column) is not None]
     return float(np.median(values)) if values else None
-
-
-def _final(runs: list[Run]) -> pd.DataFrame:
-    """Final validation loss of every finished pre-training run: regime, domain, seed, value."""
-    rows = []
-    for run in runs:
-        losses = validations(run)
-        if run.done and run.config.stage == "pt" and losses:
-            rows.append({**run.identity, "value": losses[-1][1]})
-    return pd.DataFrame(rows, columns=[*IDENTITY, "value"])
 
 
 def _reasoning(runs: list[Run]) -> pd.DataFrame:
@@ -207,9 +197,10 @@ def _curves(runs: list[Run], by_id: dict[str, Run], regimes: set[str]) -> dict[t
             continue
         ppt = ppt_of(run, by_id)
         tokens, values = (np.array(column, dtype=float) for column in zip(*losses, strict=True))
-        per_token = c.model.flops_per_token(run.meta.vocab_size)
+        if not np.isfinite(values).all():
+            continue
         curves[c.domain, c.regime, c.seed] = Curve(
-            tokens, values, per_token, ppt.tokens if ppt else 0.0, ppt.flops if ppt else 0.0
+            tokens, values, run.flops_per_token, ppt.tokens if ppt else 0.0, ppt.flops if ppt else 0.0
         )
     return curves
 

@@ -93,10 +93,12 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     import shutil
 
     from nca_interp import machine
+    from nca_interp.analysis.verdicts.plan import contrasts_of, declare
     from nca_interp.engine.cost import disk_cost, size
     from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir
 
+    contrasts_of(study)  # a plan that cannot be is refused before anything is written
     workers = workers or default_workers()
     directory = StudyDir(folder)
     if not directory.config.exists():
@@ -107,6 +109,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     precision = machine.resolve_precision(study.precision)
     provenance = machine.provenance(this_command(), precision, workers, threads)
     directory.claim(study.model_dump(mode="json"), provenance)
+    declare(directory, study)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _together(directory, plan)
     return finish(follow(directory, plan, workers, threads, None), this_command())

@@ -133,7 +133,7 @@ def measurements(
 
 def headline(plan: Plan) -> list[RunConfig]:
     """The runs that a study is about: its primary regime and scratch on its first domain, and their pre-pre-training."""
-    from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
+    from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 
     compared = (primary({r.name: r.role for r in plan.study.regimes}), SCRATCH)
     first = plan.study.domains[0].name

@@ -17,7 +17,7 @@ from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.records import Run
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
 from nca_interp.analysis.stimuli.subject import describe
-from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
+from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 from nca_interp.base import UserError
 from nca_interp.config import Study
 from nca_interp.model.checkpoint import load_model, read_provenance
