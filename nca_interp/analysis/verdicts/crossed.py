@@ -41,6 +41,8 @@ class Estimate(NamedTuple):
     item_error: float = 0.0
     """Standard error over documents or problems, as far as all seeds share it; 0 where single items are not known."""
     items: int = 0
+    by_chance: float = 0.0
+    """Standard error that answers to single problems, drawn anew for each seed, give alone: the seeds' is at least this."""
 
     @property
     def known(self) -> bool:
@@ -80,19 +82,18 @@ def with_problems(estimate: Estimate, seeds: list[Items]) -> Estimate:
     """The estimate with the binomial error of a finite set of problems: no spread over seeds is not certainty.
 
     Problems are paired between the regimes; two more are added, one for and one against (Agresti and Min 2005, Statistics in
-    Medicine 24), so that equal answers to all problems still leave an error of one problem in N + 2. The error over seeds
-    is at least that which answers that differ from seed to seed give by chance.
+    Medicine 24), so that equal answers to all problems still leave an error of one problem in N + 2. The error over seeds is
+    at least that which answers that differ from seed to seed give by chance; what all seeds share is the rest.
     """
     right = np.array([s.treated - s.control for s in seeds], dtype=float)
     n, items = right.shape
     if n < 2:
         return estimate
-    means = right.mean(0)
-    total = items + 2
-    variance = ((means**2).sum() + 1) / total - (means.sum() / total) ** 2
-    by_chance = float(((right - means) ** 2).sum()) / (n * (n - 1)) / items**2
-    seed_error = math.sqrt(max(estimate.seed_error**2, by_chance))
-    return estimate._replace(seed_error=seed_error, item_error=math.sqrt(variance / total), items=items)
+    means, total = right.mean(0), items + 2
+    of_mean = (((means**2).sum() + 1) / total - (means.sum() / total) ** 2) / total
+    own = float(((right - means) ** 2).sum()) / (n * (n - 1)) / items**2
+    shared = max(of_mean - own, 1 / total**2)
+    return estimate._replace(item_error=math.sqrt(shared), items=items, by_chance=math.sqrt(own))
 
 
 def half_width(estimate: Estimate, level: float) -> float:
@@ -123,9 +124,9 @@ def _half(estimate: Estimate, tail: float) -> float:
     """What the estimate exceeds with probability `tail` at most."""
     if estimate.n < 2:
         return math.nan
-    of_seeds = -special.stdtrit(estimate.n - 1, tail) * estimate.seed_error
-    of_items = -special.stdtrit(max(estimate.items - 1, 1), tail) * estimate.item_error
-    return float(math.hypot(of_seeds, of_items))
+    t, t_items = (-special.stdtrit(max(df, 1), tail) for df in (estimate.n - 1, estimate.items - 1))
+    of_seeds = max(t * estimate.seed_error, t_items * estimate.by_chance)
+    return float(math.hypot(of_seeds, t_items * estimate.item_error))
 
 
 def _tail(estimate: Estimate, distance: float) -> float:

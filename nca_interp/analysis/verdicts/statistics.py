@@ -89,13 +89,12 @@ def seeds_for_exact(comparisons: int) -> int:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm-adjusted p of one family; NaN stays NaN and is not counted as a comparison."""
-    from statsmodels.stats.multitest import multipletests
-
+    # statsmodels' multipletests collects the whole process's garbage at each call
     array = np.asarray(p_values, dtype=float)
     adjusted = np.full(len(array), math.nan)
-    known = ~np.isnan(array)
-    if known.any():
-        adjusted[known] = multipletests(array[known], method="holm")[1]
+    order = np.argsort(array)[: int((~np.isnan(array)).sum())]
+    steps = array[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
     return adjusted.tolist()
 
 
