@@ -10,6 +10,7 @@ from nca_interp.report.sections import (
     learning,
     method,
     outcome,
+    policy,
     readout,
     similarity,
     sources,
@@ -53,7 +54,7 @@ def study(tables: Tables) -> Page:
             Section(
                 "published", "Beside the published numbers", (*method.published(tables), *method.deviations(tables))
             ),
-            Section("method", "Method", (*method.definitions(tables),)),
+            Section("method", "Method", (*policy.policy(tables), *method.definitions(tables))),
             Section("limits", "Limits", (*method.limits(tables),)),
             Section("provenance", "Provenance", (*method.provenance(tables),)),
             Section("reproduce", "Reproduce and cite", (*method.reproduce(tables), *method.citation(tables))),

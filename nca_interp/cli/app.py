@@ -80,7 +80,8 @@ def train(
         bool, typer.Option("--dry-run", "-n", help="Print the plan and its cost; write nothing.")
     ] = False,
     spread: Annotated[
-        str | None, typer.Option(help="With --dry-run: spread over seeds in nats, or a study to take it from, for the power plan.")
+        str | None,
+        typer.Option(help="With --dry-run: spread over seeds in nats, or a study to take it from, for the power plan."),
     ] = None,
     out: Out = None,
     workers: Workers = None,

@@ -27,7 +27,7 @@ def sentence(row: dict[str, Any], label: str, higher_is_better: bool, limit: str
     if verdict in (ADDED, NO_PAIR):
         return f"{head}; this comparison was not in the plan kept before the first run, so it gets no verdict."
     what = _says(row, limit)
-    return f"{label}: {what}, {size}, 95 % interval {span}, {row['n']} paired seeds{_p(row)}.{_rest(row, higher_is_better)}"
+    return f"{label}: {what}, {size}, 95 % interval {span} for this comparison alone, {row['n']} paired seeds{_p(row)}.{_rest(row, higher_is_better)}"
 
 
 def _size(row: dict[str, Any], higher_is_better: bool) -> tuple[str, str]:

@@ -36,7 +36,11 @@ class Losses:
 
     def draw(self, rng: np.random.Generator) -> list[Case]:
         """One study; losses of documents only where documents differ."""
-        noise = rng.standard_t(3, (self.arms + 1, self.n)) / np.sqrt(3) if self.tails == "t3" else rng.normal(size=(self.arms + 1, self.n))
+        noise = (
+            rng.standard_t(3, (self.arms + 1, self.n)) / np.sqrt(3)
+            if self.tails == "t3"
+            else rng.normal(size=(self.arms + 1, self.n))
+        )
         effects = np.full(self.arms, self.effect)
         if self.others is not None:
             effects[1:] = self.others
@@ -108,7 +112,9 @@ def _logit_for(rate: float, sd: float) -> float:
     return float(optimize.brentq(lambda x: float((weights / (1 + np.exp(-(x + sd * nodes)))).sum()) - rate, -40, 40))
 
 
-def curves(n: int, factor: float, rng: np.random.Generator, sd: float = 0.02, noise: float = 0.003) -> dict[tuple[str, str, int], Curve]:
+def curves(
+    n: int, factor: float, rng: np.random.Generator, sd: float = 0.02, noise: float = 0.003
+) -> dict[tuple[str, str, int], Curve]:
     """Loss curves of scratch and of a regime that needs 1 / factor of its tokens, n seeds on the domain "web".
 
     `sd`: of the log of a run's own speed; `noise`: of each validation, in nats.
@@ -126,7 +132,10 @@ def lose(cases: list[Case], threshold: float, treated: np.ndarray, control: np.n
     """Cases of one arm of which the seeds are lost whose loss, of either run, is above a threshold."""
     bad = [treated > threshold, control > threshold]
     kept = ~(bad[0] | bad[1])
-    names = tuple(tuple(f"{side}.s{s}" for s in np.flatnonzero(b)) for side, b in zip(("treated", "control"), bad, strict=True))
+    lost = [
+        tuple(f"{side}.s{s}" for s in np.flatnonzero(b)) for side, b in zip(("treated", "control"), bad, strict=True)
+    ]
+    names = (lost[0], lost[1])
     return [
         replace(case, differences=tuple(np.array(case.differences)[kept]), planned=len(kept), lost=names) for case in cases
     ]  # fmt: skip

@@ -92,13 +92,17 @@ def speedup_tables(
             continue
         rows += [{"domain": domain, "regime": regime, "seed": seed, **r._asdict()} for r in speedups(base, curve)]
     single = pd.DataFrame(rows, columns=COLUMNS)
+    return {"speedup": single, "speedups": speedup_summary(single, domains or {})}
+
+
+def speedup_summary(single: pd.DataFrame, domains: dict[str, str]) -> pd.DataFrame:
+    """The table `speedups`: geometric means over seeds with the t-interval of the logarithms. `domains`: name -> label."""
     grouped = single.groupby(["domain", "regime", "budget"], sort=False)
-    means = [_mean(dict(zip(SUMMARY, map(str, key), strict=False)), part, domains or {}) for key, part in grouped]
-    return {"speedup": single, "speedups": pd.DataFrame(means, columns=SUMMARY)}
+    means = [_mean(dict(zip(SUMMARY, map(str, key), strict=False)), part, domains) for key, part in grouped]
+    return pd.DataFrame(means, columns=SUMMARY)
 
 
 def _mean(head: dict[str, Any], part: pd.DataFrame, domains: dict[str, str]) -> dict[str, Any]:
-    """Geometric mean over seeds with the t-interval of the logarithms."""
     logs = np.log(part.speedup.to_numpy(dtype=float))
     found, n = t_interval(logs), len(logs)
     value, low, high = (math.exp(x) for x in found)
