@@ -106,7 +106,8 @@ def _mean(head: dict[str, Any], part: pd.DataFrame, domains: dict[str, str]) -> 
     logs = np.log(part.speedup.to_numpy(dtype=float))
     found, n = t_interval(logs), len(logs)
     value, low, high = (math.exp(x) for x in found)
-    what = f"{domains.get(head['domain'], head['domain'])}: {head['regime']} is where scratch is after 1/{value:.2f} of the {BUDGETS[head['budget']]}"
+    place = domains.get(head["domain"], head["domain"])
+    what = f"{place}: {head['regime']} needs {1 / value:.2f} times the {BUDGETS[head['budget']]} of scratch for the same loss"
     span = (
         "one seed, so no interval"
         if n < 2
@@ -115,5 +116,5 @@ def _mean(head: dict[str, Any], part: pd.DataFrame, domains: dict[str, str]) -> 
     sd = float(logs.std(ddof=1)) if n > 1 else math.nan
     return {
         **head, "n": n, "speedup": value, "low": low, "high": high, "log_mean": found.value, "log_sd": sd,
-        "sentence": f"{what} (factor {value:.2f}, {span}).",
+        "sentence": f"{what} (speed-up {value:.2f}, {span}).",
     }  # fmt: skip
