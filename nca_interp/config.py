@@ -220,6 +220,19 @@ class Domain(Frozen):
     """Question-answer pairs for fine-tuning and exact-match accuracy; null: no fine-tuning stage."""
 
 
+class Primary(Frozen):
+    """The one comparison that a study is about, if it names one: tested alone and first, before all others."""
+
+    treated: str
+    """Regime whose loss or accuracy is taken minus that of the other."""
+    control: str
+    """The other regime."""
+    domain: str
+    """Domain on which they are compared."""
+    metric: Literal["val_loss", "accuracy"] = "val_loss"
+    """What is compared."""
+
+
 class Study(Frozen):
     """A whole experiment; a recipe in `runs/` returns one."""
 
@@ -249,6 +262,8 @@ class Study(Frozen):
     """Rows in the validation split of every token file; all of them are evaluated each time, the same for every regime."""
     margin: float = Field(default=0.01, gt=0)
     """Nats a token within which two regimes count as equivalent (declared before the run)."""
+    primary: Primary | None = None
+    """A comparison that is tested alone at 5 %; the others count only if it shows a difference. null: all are corrected for together."""
     deviations: tuple[str, ...] = ()
     """What differs from arXiv 2603.10055, one sentence each, for the report."""
 
@@ -271,6 +286,15 @@ class Study(Frozen):
         for domain in self.domains:
             if domain.qa is not None and self.ft is None:
                 raise ValueError(f"domains.{domain.name}.qa: fine-tuning data given but the study has no ft stage")
+        if self.primary is not None:
+            regimes = [r.name for r in self.regimes]
+            for name, legal in (
+                (self.primary.treated, regimes),
+                (self.primary.control, regimes),
+                (self.primary.domain, domains),
+            ):
+                if name not in legal:
+                    raise ValueError(f"primary: unknown {name!r}{suggest(name, legal)}")
         self._frames()
         return self
 

@@ -2,10 +2,12 @@
 
 runs/out/<study>/
   study.json                    the resolved configuration, with the command and versions that made it
+  plan.json                     what is compared, on which seeds, within which margin: kept with its hash before the first run
   tokens/<source>-<hash>/       train.bin, val.bin, meta.json, tokenizer.json (data/tokens.py)
   runs/<run>/                   one training stage of one regime, domain and seed
     run.json                    its whole configuration
     metrics.jsonl               one line a logged step
+    validation.json             loss of each validation row at the last step (pre-training), with its hash
     status.json                 running | done | stopped | diverged | failed, with step, process and time
     run.lock                    held by the process that trains the run
     checkpoints/step-00000100/  a Hugging Face directory + provenance.json + MANIFEST.json
@@ -83,6 +85,7 @@ class RunDir:
         self.micro_batch = path / "micro_batch.json"
         self.lock = path / "run.lock"
         self.result = path / "result.json"
+        self.validation = path / "validation.json"
 
     @property
     def id(self) -> str:
@@ -271,6 +274,7 @@ class StudyDir(AnalysisDir):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.config = path / "study.json"
+        self.plan = path / "plan.json"
         self.tokens = path / "tokens"
         self.runs = path / "runs"
         self.tensorboard = path / "tensorboard"

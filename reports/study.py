@@ -3,7 +3,7 @@
 from nca_interp.discover import report
 from nca_interp.report.measured import measured
 from nca_interp.report.page import Page, Section
-from nca_interp.report.sections import method, outcome, sources, transfer
+from nca_interp.report.sections import method, outcome, policy, sources, transfer
 from nca_interp.report.tables import Tables
 
 
@@ -27,7 +27,7 @@ def study(tables: Tables) -> Page:
             Section(
                 "published", "Beside the published numbers", (*method.published(tables), *method.deviations(tables))
             ),
-            Section("method", "Method", (*method.definitions(tables),)),
+            Section("method", "Method", (*policy.policy(tables), *method.definitions(tables))),
             Section("limits", "Limits", (*method.limits(tables),)),
             Section("provenance", "Provenance", (*method.provenance(tables),)),
             Section("reproduce", "Reproduce and cite", (*method.reproduce(tables), *method.citation(tables))),

@@ -22,8 +22,9 @@ data.text data.tokens data.sources data.sample
 model
 train
 analysis.cache analysis.spectra
-analysis.stimuli analysis.verdicts
+analysis.stimuli
 analysis.collection
+analysis.verdicts
 analysis.attention analysis.similarity analysis.complexity
 analysis.probing analysis.matching
 analysis.causes analysis.inference

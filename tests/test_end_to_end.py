@@ -46,7 +46,7 @@ def table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def test_every_table_and_the_report_are_there(study):
-    for name in ("runs", *NUMBERS, "published"):
+    for name in ("runs", *NUMBERS, "speedups", "pooled", "plan", "published"):
         assert len(table(study, name)) > 0, name
     assert (study / "report.html").stat().st_size < 5_000_000
     assert set(table(study, "runs")["state"]) == {"done"}
@@ -102,6 +102,17 @@ def test_effects_are_those_of_the_metrics(study):
         (contrasts["family"] == "regime") & (contrasts["domain"] == "web") & (contrasts["control"] == "dyck")
     ].iloc[0]
     assert single["verdict"] == "no verdict (one seed)"
+    # the validation rows that the trainer kept, and one family over both domains
+    assert row["items"] > 1
+    assert set(contrasts["comparisons"]) == {int((contrasts["planned"] > 1).sum())}
+
+
+def test_the_plan_was_kept_before_the_first_run(study):
+    kept = json.loads((study / "plan.json").read_text())
+    for run in ("ppt.nca.s0", "pt.scratch.math.s1"):
+        checkpoint = sorted((study / "runs" / run / "checkpoints").iterdir())[0]
+        assert json.loads((checkpoint / "provenance.json").read_text())["plan_sha256"] == kept["sha256"]
+    assert not table(study, "plan")["changed"].any()
 
 
 def test_what_was_learned_is_what_the_checkpoint_alone_says(study, tmp_path):

@@ -11,13 +11,15 @@ import pandas as pd
 
 from nca_interp.analysis.cache import lost, write_table
 from nca_interp.analysis.collection.collection import Collection
-from nca_interp.analysis.collection.run import CHECKPOINT, IDENTITY, Run, ppt_of, weights_hash
+from nca_interp.analysis.collection.run import CHECKPOINT, Run, ppt_of, validations, weights_hash
 from nca_interp.analysis.complexity.vector import summaries
 from nca_interp.analysis.elsewhere import described
 from nca_interp.analysis.probing.patterns import export_trajectory
-from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN, Values, contrast_tables, primary
+from nca_interp.analysis.verdicts.contrasts import contrast_tables
+from nca_interp.analysis.verdicts.evidence import accuracies, final_losses
+from nca_interp.analysis.verdicts.plan import declared, primary
 from nca_interp.analysis.verdicts.published import published_table
-from nca_interp.analysis.verdicts.speedup import Curve, speedup_table
+from nca_interp.analysis.verdicts.speedup import Curve, speedup_tables
 from nca_interp.analysis.verdicts.statistics import wilson
 from nca_interp.base import UserError
 from nca_interp.config import Study
@@ -26,7 +28,7 @@ from nca_interp.data.text.notes import notes
 from nca_interp.data.tokens import TokenFile
 from nca_interp.measurement import Asked, Measurement, measurements, resolve
 from nca_interp.readers import read_object
-from nca_interp.store import MANIFEST, seal, tables_in, write_json, write_record
+from nca_interp.store import MANIFEST, StudyDir, seal, tables_in, write_json, write_record
 
 RUNS = [
     "run",
@@ -151,42 +153,32 @@ def _in_order(known: dict[str, Measurement]) -> list[Measurement]:
 def _of_study(collection: Collection, study: Study) -> dict[str, pd.DataFrame]:
     """What training itself left: runs, their metrics, contrasts, speed-up, accuracies, what they read."""
     runs, by_id, roles = list(collection.runs), collection.by_id, collection.roles
-    final = _final(runs)
+    directory = StudyDir(collection.folder)
+    losses, plan = final_losses(directory, runs, study), declared(directory, study)
     tables = {
         "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
-        "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in _rows(run)], columns=METRICS),
+        "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in run.rows], columns=METRICS),
         "reasoning": _reasoning(runs),
         "notes": _notes(runs),
     }
-    accuracy = tables["reasoning"].rename(columns={"accuracy": "value"})
-    accuracies = Values(accuracy, "accuracy", ACCURACY_MARGIN, higher_is_better=True) if len(accuracy) else None
-    tables |= contrast_tables(roles, collection.domains, Values(final, "val_loss", study.margin), accuracies)
-    tables["speedup"] = speedup_table(
-        _curves(runs, by_id, {n for n, role in roles.items() if role in ("regime", "control")})
-    )
+    reasoning = accuracies(runs, study, tables["reasoning"])
+    tables |= contrast_tables(roles, collection.domains, losses, reasoning, plan.contrasts, plan.added)
+    compared = {name for name, role in roles.items() if role in ("regime", "control")}
+    tables |= {"plan": plan.table, **speedup_tables(_curves(runs, by_id, compared), collection.domains)}
     tables["complexity"] = _complexity(collection, study)
     return tables
 
 
 def _published(collection: Collection, study: Study, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     runs = list(collection.runs)
-    return published_table({**tables, "final": _final(runs)}, collection.domains, _setting(runs, study))
+    final = final_losses(StudyDir(collection.folder), runs, study).rows
+    return published_table({**tables, "final": final}, collection.domains, _setting(runs, study))
 
 
 def _of_elsewhere(collection: Collection) -> dict[str, pd.DataFrame]:
     """The tables that every report needs, of checkpoints that others trained: who they are, and no metrics of training."""
     rows = [{**run.identity, "label": run.label, "role": run.role, **described(run)} for run in collection.runs]
     return {"runs": pd.DataFrame(rows, columns=RUNS), "metrics": pd.DataFrame(columns=METRICS)}
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    return run.trained.rows if run.trained is not None else []
-
-
-def validations(run: Run) -> list[tuple[float, float]]:
-    """(tokens, validation loss) in order; a step logged twice (before and after a restart) counts as logged last."""
-    found = {row["step"]: (row["tokens"], row["val_loss"]) for row in _rows(run) if row.get("val_loss") is not None}
-    return [found[step] for step in sorted(found)]
 
 
 def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
@@ -202,7 +194,7 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
         "steps": config.config.steps,
         "tokens": run.tokens,
         "ppt_tokens": ppt.tokens if ppt else 0,
-        "params": config.model.n_params(trained.meta.vocab_size),
+        "params": config.model.n_params(run.vocab_rows),
         "vocab_size": trained.meta.vocab_size,
         "source": Path(config.tokens).name,
         "description": trained.meta.description,
@@ -218,18 +210,8 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
 
 
 def _median(run: Run, column: str) -> float | None:
-    values = [row[column] for row in _rows(run) if row.get(column) is not None]
+    values = [row[column] for row in run.rows if row.get(column) is not None]
     return float(np.median(values)) if values else None
-
-
-def _final(runs: list[Run]) -> pd.DataFrame:
-    """Final validation loss of every finished pre-training run: regime, domain, seed, value."""
-    rows = []
-    for run in runs:
-        losses = validations(run)
-        if run.done and run.stage == "pt" and losses:
-            rows.append({**run.identity, "value": losses[-1][1]})
-    return pd.DataFrame(rows, columns=[*IDENTITY, "value"])
 
 
 def _reasoning(runs: list[Run]) -> pd.DataFrame:
@@ -266,9 +248,10 @@ def _curves(runs: list[Run], by_id: dict[str, Run], regimes: set[str]) -> dict[t
         assert run.trained is not None
         ppt = ppt_of(run, by_id)
         tokens, values = (np.array(column, dtype=float) for column in zip(*losses, strict=True))
-        per_token = c.model.flops_per_token(run.trained.meta.vocab_size)
+        if not np.isfinite(values).all():
+            continue
         curves[run.domain, run.regime, c.seed] = Curve(
-            tokens, values, per_token, ppt.tokens if ppt else 0.0, ppt.flops if ppt else 0.0
+            tokens, values, run.flops_per_token, ppt.tokens if ppt else 0.0, ppt.flops if ppt else 0.0
         )
     return curves
 

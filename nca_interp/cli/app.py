@@ -105,6 +105,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Print the plan and its cost; write nothing.")
     ] = False,
+    spread: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: spread over seeds in nats, or a study to take it from, for the power plan."),
+    ] = None,
     out: Out = None,
     workers: Workers = None,
     threads: Threads = 1,
@@ -118,11 +122,16 @@ def train(
     execute_on(device, track or [], shard)
     study, plan = resolve(run, regime, domain, seed, set_, analyze=False)
     folder = out or OUT / study.name
+    if spread is not None and not dry_run:
+        raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)
     if dry_run:
+        from nca_interp.analysis.verdicts.power import power_plan, spread_of
         from nca_interp.engine.cost import print_plan
 
+        power = list(power_plan(study, spread_of(spread)))
         print_plan(plan, folder, workers, threads)
+        print(*power, sep="\n")
         return
     code = run_plan(folder, study, plan, workers, threads)
     print(f"trained: {folder}\nnext: nca-interp analyze {folder}")

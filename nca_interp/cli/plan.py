@@ -96,6 +96,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     import shutil
 
     from nca_interp import machine
+    from nca_interp.analysis.verdicts.plan import contrasts_of, declare
     from nca_interp.data.text.named_tokenizer import ASSUMED
     from nca_interp.engine.change import alters_no_run, rename
     from nca_interp.engine.cost import disk_cost, size
@@ -103,6 +104,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir, refuse_unwritable
 
+    contrasts_of(study)  # a plan that cannot be is refused before anything is written
     workers = workers or default_workers()
     directory = StudyDir(folder)
     refuse_unwritable("--out", folder)
@@ -120,6 +122,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
         study.model_dump(mode="json"), provenance, lambda there, asked: alters_no_run(there, asked, precision)
     ):
         rename(directory, study, precision)
+    declare(directory, study)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return _together(directory, plan)
     outcome = follow(directory, plan, workers, threads, None)

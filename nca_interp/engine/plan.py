@@ -130,7 +130,7 @@ def _sharing(one: Measurement, runs: list[Run]) -> list[Run]:
 
 def headline(plan: Plan) -> list[RunConfig]:
     """The runs that a study is about: its primary regime and scratch on its first domain, and their pre-pre-training."""
-    from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
+    from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 
     assert plan.study is not None
     compared = (primary({r.name: r.role for r in plan.study.regimes}), SCRATCH)

@@ -83,7 +83,7 @@ class Verdict:
     @property
     def tone(self) -> str:
         """Style of the badge: better, worse, equivalent, inconclusive, clear or none."""
-        word = self.verdict.split(" ")[0].strip("(").lower()
+        word = self.verdict.split(" ")[0].strip("(,").lower()
         return word if word in ("better", "worse", "equivalent", "inconclusive", "clear") else "none"
 
 

@@ -20,17 +20,20 @@ _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "note", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
-    "order", "ppt_run", "half_state", "one_stage", "one", "other",
+    "lost", "pending", "hangs_on", "target_of", "item", "declared", "now", "model", "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
-_TRUTH = {"censored", "same_setting"}
+_TRUTH = {"primary", "counted", "changed", "same_setting"}
 COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
     "flops tokens_per_second spikes nonfinite skipped precision checkpoint_sha256",
     "metrics": "run regime domain seed stage step tokens loss val_loss val_bpb grad_norm lr tokens_per_second",
-    "contrasts": "family domain metric treated control n effect low high p p_holm margin detectable ppl_change_pct verdict "
-    "sentence",
-    "pairs": "family domain metric treated control seed treated_value control_value difference",
-    "speedup": "domain regime seed budget target_loss speedup censored",
+    "contrasts": "family domain metric treated control primary n planned effect low high low_all high_all p p_holm p_exact "
+    "p_exact_floor comparisons margin detectable ppl_change_pct verdict lost pending hangs_on later_n sentence",
+    "pairs": "family domain metric treated control seed treated_value control_value difference counted",
+    "pooled": "family metric treated control domains n effect low high smallest largest model sentence",
+    "plan": "item declared now changed",
+    "speedup": "domain regime seed budget target_loss target_of speedup",
+    "speedups": "domain regime budget n speedup low high sentence",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
     "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
     "notes": "source description note",
@@ -173,11 +176,26 @@ class Tables:
 
     def contrast(self, family: str, **where: str) -> pd.DataFrame:
         """Validation-loss rows of one family of `contrasts` (all metrics if there is no loss among them)."""
-        return _loss_rows(self.contrasts, family, where)
+        return self._loss_rows(self.contrasts, family, where)
 
     def paired(self, family: str, **where: str) -> pd.DataFrame:
         """The seeds behind `contrast`."""
-        return _loss_rows(self.pairs, family, where)
+        return self._loss_rows(self.pairs, family, where)
+
+    def _loss_rows(self, frame: pd.DataFrame, family: str, where: dict[str, str]) -> pd.DataFrame:
+        rows = self.of_family(frame, family)
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        loss = rows[rows.metric.str.contains("loss")]
+        return loss if len(loss) else rows
+
+    def of_family(self, frame: pd.DataFrame, family: str) -> pd.DataFrame:
+        """Rows of `contrasts` or `pairs` that a family is told by: its own, and of transfer and complexity the whole effect."""
+        own = frame.family == family
+        if family not in ("transfer", "complexity") or not own.any():
+            return frame[own]
+        whole = (frame.family == "regime") & (frame.treated == self.reference) & (frame.control == SCRATCH)
+        return frame[own | (whole & frame.domain.isin(frame[own].domain))]
 
     @cached_property
     def exhibits(self) -> list[Exhibit]:
@@ -223,15 +241,6 @@ class Tables:
 def each(frame: pd.DataFrame) -> Iterator[Any]:
     """Rows as named tuples; their fields have the types that `Tables` checked, which pandas cannot know."""
     return iter(frame.itertuples())
-
-
-def _loss_rows(frame: pd.DataFrame, family: str, where: dict[str, str]) -> pd.DataFrame:
-    keep = frame.family == family
-    for column, value in where.items():
-        keep &= frame[column] == value
-    rows = frame[keep]
-    loss = rows[rows.metric.str.contains("loss")]
-    return loss if len(loss) else rows
 
 
 def columns_of() -> dict[str, str]:

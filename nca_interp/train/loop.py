@@ -24,7 +24,7 @@ from nca_interp.train.record import checkpoint, keep_state, record_start, record
 from nca_interp.train.run import RunConfig
 from nca_interp.train.setup import prepared
 from nca_interp.train.update import Step, update
-from nca_interp.train.validate import validate
+from nca_interp.train.validate import keep_row_losses, validate
 
 
 class Stopped(Exception):
@@ -99,6 +99,8 @@ def _run(loop: Loop, received: list[int]) -> int:
         record_step(loop, step, seconds, waited)
         if problem:
             raise Diverged(_describe(loop, step, problem))
+        if loop.step == stage.steps and loop.config.stage == "pt":
+            keep_row_losses(loop)
         if loop.step in checkpoints:
             checkpoint(loop)
         stop = _agreed_signal(loop, received)

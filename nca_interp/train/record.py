@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from nca_interp.model.checkpoint import save_model
+from nca_interp.store import read_json
 from nca_interp.train.loop_state import Loop
 from nca_interp.train.parallel import whole
 from nca_interp.train.state import save_state
@@ -77,9 +79,16 @@ def checkpoint(loop: Loop) -> None:
         "meta": loop.tokens.meta.model_dump(mode="json"),
         "precision": config.precision,
         "execution": loop.execution._asdict(),
+        "plan_sha256": _recorded(loop.study.plan),
+        "validation_sha256": _recorded(loop.run.validation) if loop.step == config.config.steps else None,
     }
     path = loop.run.checkpoint(loop.step)
     save_model(loop.raw_model, path, provenance, tokenizer if tokenizer.is_file() else None, weights)
+
+
+def _recorded(path: Path) -> str | None:
+    """The hash that a file of ours states of its own content, if there is such a file."""
+    return str(read_json(path).get("sha256")) if path.is_file() else None
 
 
 def keep_state(loop: Loop) -> None:

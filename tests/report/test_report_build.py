@@ -106,7 +106,11 @@ def test_same_tables_same_bytes(one_seed: Path):
 
 def test_warnings_follow_from_the_numbers(report: Path):
     told = " ".join(record(report)["warnings"])
-    assert "p = 0.25" in told
+    assert "3 seeds, 28 comparisons: the exact sign-flip test, corrected, cannot give less than p = 1" in told
+    assert (
+        "The plan was changed after the first run; verdicts follow what was declared: web: nca against scratch" in told
+    )
+    assert "SHA-256" not in told
     assert "pt.nca-high.code.s2 (diverged)" in told
     assert "Small scale" in told
     assert "uncommitted" in told
@@ -118,7 +122,8 @@ def test_one_seed_allows_no_verdict(one_seed: Path):
     assert "no verdict (one seed)" in text
     assert "One seed: there is no interval" in text
     assert not {v["verdict"] for v in record(one_seed)["verdicts"]} - {"no verdict (one seed)"}
-    assert "NaN" not in text.replace(render.bundle(), "").replace("isNaN", "")
+    page = re.sub(r"[A-Za-z0-9+/]{40,}", "", text.replace(render.bundle(), ""))  # pictures in base64 may spell anything
+    assert not re.search(r"\bNaN\b", page)
 
 
 def test_findings_on_networks_are_the_planted_ones(report: Path, study: Path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nca_interp.base import RunFailed, UserError
+from nca_interp.base import RunFailed, UserError, digest
 from nca_interp.model.checkpoint import load_model
 from nca_interp.model.llama import kind_of
 from nca_interp.model.loss import IGNORE
@@ -171,3 +171,21 @@ def test_the_first_frame_is_a_target_only_when_asked(tmp_path):
         losses[name] = nll[:, first - 1 :].mean().item()
         assert study.run(name).read_metrics()[0]["val_loss"] == pytest.approx(losses[name], rel=1e-5)
     assert losses["a"] != pytest.approx(losses["b"], rel=1e-6)
+
+
+def test_row_losses_of_the_last_validation_add_up_to_it_and_stand_in_the_checkpoint(study):
+    run = make_run(id="pt.dyck.web.s0", stage="pt", domain="web")
+    train(study, run)
+    directory = study.run(run.id)
+    kept = json.loads(directory.validation.read_text())
+    stated = kept.pop("sha256")
+    assert digest(kept) == stated
+    assert (kept["step"], len(kept["nll"]), sum(kept["targets"])) == (12, 8, 8 * 32)
+    last = [row["val_loss"] for row in directory.read_metrics() if row["val_loss"] is not None][-1]
+    assert sum(kept["nll"]) / sum(kept["targets"]) == pytest.approx(last, rel=1e-6)
+    assert np.std(kept["nll"]) > 0
+    provenance = [json.loads((directory.checkpoint(s) / "provenance.json").read_text()) for s in (0, 12)]
+    assert [p["validation_sha256"] for p in provenance] == [None, stated]
+    assert provenance[0]["plan_sha256"] is None  # this study began without a plan
+    train(study, make_run())
+    assert not study.run("ppt.dyck.s0").validation.exists()

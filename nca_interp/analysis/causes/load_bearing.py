@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.causes.shared_heads import Association, associate
-from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN, SCRATCH, primary
+from nca_interp.analysis.verdicts.plan import ACCURACY_MARGIN, SCRATCH, primary
 from nca_interp.analysis.verdicts.statistics import ALPHA, benjamini_hochberg, holm, t_interval
 
 PLACE = ["domain", "stage", "regime"]

@@ -99,11 +99,27 @@ class Run:
         return int(self.trained.status.get("step", 0)) * self.config.config.batch_size * self.config.model.n_ctx
 
     @property
-    def flops(self) -> float:
-        """Training FLOPs so far, of a run of this project's trainer."""
+    def vocab_rows(self) -> int:
+        """Rows of the embedding and the unembedding of a run of this project's trainer, those that no token has included."""
         assert self.config is not None
         assert self.trained is not None
-        return self.tokens * self.config.model.flops_per_token(self.trained.meta.vocab_size)
+        return max(self.trained.meta.vocab_size, self.config.config.vocab_rows or 0)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Training FLOPs a token of a run of this project's trainer, all rows of the unembedding multiplied."""
+        assert self.config is not None
+        return self.config.model.flops_per_token(self.vocab_rows)
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs so far, of a run of this project's trainer."""
+        return self.tokens * self.flops_per_token
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Its metrics; none where it was trained elsewhere."""
+        return self.trained.rows if self.trained is not None else []
 
     @property
     def done(self) -> bool:
@@ -117,6 +133,12 @@ def ppt_of(run: Run, by_id: Mapping[str, Run]) -> Run | None:
     while parent is not None and parent.stage != "ppt":
         parent = by_id.get(parent.parent or "")
     return parent
+
+
+def validations(run: Run) -> list[tuple[float, float]]:
+    """(tokens, validation loss) in order; a step logged twice (before and after a restart) counts as logged last."""
+    found = {row["step"]: (row["tokens"], row["val_loss"]) for row in run.rows if row.get("val_loss") is not None}
+    return [found[step] for step in sorted(found)]
 
 
 def weights_hash(run: Run) -> str:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from nca_interp.analysis.dynamics.emergence import Span, order_of, span_of
 from nca_interp.analysis.dynamics.threshold_crossing import Floats
-from nca_interp.analysis.verdicts.contrasts import SCRATCH, planned
+from nca_interp.analysis.verdicts.plan import SCRATCH, planned
 from nca_interp.analysis.verdicts.statistics import ALPHA, t_interval
 
 TIMING = [

@@ -80,11 +80,7 @@ def emergence_table(
 
 def loss_bend(run: Run) -> Bend:
     """The bend of a run's training loss; NO_BEND where there is none."""
-    known = [
-        (row["tokens"], row["loss"])
-        for row in (run.trained.rows if run.trained is not None else [])
-        if row.get("loss") is not None and row["tokens"] > 0
-    ]
+    known = [(row["tokens"], row["loss"]) for row in run.rows if row.get("loss") is not None and row["tokens"] > 0]
     return bend(*zip(*known, strict=True)) if known else NO_BEND
 
 

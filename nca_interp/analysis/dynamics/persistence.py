@@ -17,7 +17,7 @@ from scipy import stats
 from nca_interp.analysis.collection.run import Run, ppt_of
 from nca_interp.analysis.dynamics.emergence import level_of
 from nca_interp.analysis.dynamics.threshold_crossing import Floats, crossing
-from nca_interp.analysis.verdicts.contrasts import SCRATCH
+from nca_interp.analysis.verdicts.plan import SCRATCH
 
 PERSISTENCE = [
     "run", "regime", "domain", "seed", "stage", "probe", "ppt_run", "heads", "level", "chance", "ppt_highest",

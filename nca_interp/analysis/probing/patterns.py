@@ -20,7 +20,7 @@ from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
 from nca_interp.analysis.stimuli.subject import describe
-from nca_interp.analysis.verdicts.contrasts import SCRATCH, primary
+from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 from nca_interp.base import UserError
 from nca_interp.model.checkpoint import read_provenance
 from nca_interp.store import write_json

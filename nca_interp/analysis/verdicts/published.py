@@ -43,10 +43,9 @@ def _ours(entry: dict[str, Any], tables: dict[str, pd.DataFrame]) -> Interval:
             _NONE if c.empty else Interval(*(100 * math.expm1(float(c.iloc[0][k])) for k in ("effect", "low", "high")))
         )
     if kind == "speedup":
-        s = tables["speedup"]
+        s = tables["speedups"]
         s = s[(s.domain == domain) & (s.regime == regime) & (s.budget == "pt")]
-        # a bound in a mean would be a number that nobody measured
-        return _NONE if s.empty or s.censored.any() else t_interval(s.speedup.to_numpy())
+        return _NONE if s.empty else Interval(*(float(s.iloc[0][k]) for k in ("speedup", "low", "high")))
     table, column = {"perplexity": ("final", "value"), "accuracy": ("reasoning", "accuracy")}[kind]
     rows = tables[table]
     values = rows[(rows.domain == domain) & (rows.regime == regime)][column]

@@ -1,7 +1,6 @@
-"""Statistics of paired seeds: interval, exact sign-flip test, Holm, equivalence, power, and the verdict they give.
+"""Intervals, exact tests, corrections for many tests, power. What a verdict makes of them: judge.py.
 
-The unit of replication is the training seed; regimes are paired on it. Tokens, documents and heads are never counted as
-independent. Effects are treated minus control.
+The unit of replication is the training seed; regimes are paired on it. Effects are treated minus control.
 """
 
 from __future__ import annotations
@@ -10,29 +9,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
 
-Verdict = Literal["better", "worse", "equivalent", "inconclusive", "no verdict (one seed)"]
 ALPHA = 0.05
 POWER = 0.8
 EXACT_UP_TO = 16
 """Seeds up to which all 2**n sign patterns are enumerated."""
-
-
-class Comparison(NamedTuple):
-    """Result of `compare`; NaN where one seed does not allow a number."""
-
-    n: int
-    effect: float
-    low: float
-    high: float
-    p: float
-    margin: float
-    detectable: float
-    verdict: Verdict
 
 
 class Interval(NamedTuple):
@@ -41,40 +26,6 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-def compare(differences: Sequence[float], margin: float, higher_is_better: bool = False) -> Comparison:
-    """Judge paired differences (treated minus control, one a seed) against zero and an equivalence margin.
-
-    Verdict, the first that holds:
-    1. one seed: "no verdict (one seed)";
-    2. "equivalent": the 90 % t-interval lies inside (-margin, margin), i.e. two one-sided tests at 5 % both reject
-       (also where a difference smaller than the margin is certain);
-    3. "better" or "worse": the 95 % t-interval excludes zero;
-    4. "inconclusive".
-
-    `p` is the exact two-sided sign-flip test, which cannot go below 2 / 2**n; `detectable` is the mean difference that
-    a two-sided paired t-test at 5 % with n seeds and this standard deviation finds with probability 0.8.
-    Raises ValueError for no seeds, values that are not finite, or a margin that is not positive.
-    """
-    values = np.asarray(differences, dtype=float)
-    if not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"differences: {list(differences)}; legal: one finite number or more")
-    if not margin > 0:
-        raise ValueError(f"margin: {margin}; legal: positive")
-    n, effect = len(values), float(values.mean())
-    if n == 1:
-        nan = math.nan
-        return Comparison(1, effect, nan, nan, nan, margin, nan, "no verdict (one seed)")
-    wide = t_interval(values)
-    narrow = t_interval(values, 1 - 2 * ALPHA)
-    verdict: Verdict = "inconclusive"
-    if -margin < narrow.low and narrow.high < margin:
-        verdict = "equivalent"
-    elif wide.low > 0 or wide.high < 0:
-        verdict = "better" if (effect > 0) == higher_is_better else "worse"
-    detectable = standard_effect(n) * float(values.std(ddof=1))
-    return Comparison(n, effect, wide.low, wide.high, sign_flip_p(values), margin, detectable, verdict)
 
 
 def t_interval(values: Sequence[float] | np.ndarray, level: float = 1 - ALPHA) -> Interval:
@@ -113,21 +64,37 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
     observed = abs(values.sum())
     edge = observed - 1e-12 * max(1.0, float(np.abs(values).sum()))
     if n <= EXACT_UP_TO:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=n)))
-        return float((np.abs(signs @ values) >= edge).mean())
+        return float((np.abs(_signs(n) @ values) >= edge).mean())
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (2**EXACT_UP_TO, n))
     return float((1 + (np.abs(signs @ values) >= edge).sum()) / (1 + len(signs)))
 
 
+@lru_cache
+def _signs(n: int) -> np.ndarray:
+    return np.array(list(itertools.product((-1.0, 1.0), repeat=n)))
+
+
+def sign_flip_floor(n: int, comparisons: int) -> float:
+    """Smallest value that `sign_flip_p` of n seeds can have, corrected for so many comparisons (Holm's first step)."""
+    return min(1.0, comparisons * 2.0 ** (1 - n))
+
+
+def seeds_for_exact(comparisons: int) -> int:
+    """Fewest seeds with which the exact test, corrected for so many comparisons, can reach 5 %."""
+    n = 2
+    while sign_flip_floor(n, comparisons) > ALPHA:
+        n += 1
+    return n
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm-adjusted p of one family; NaN stays NaN and is not counted as a comparison."""
-    from statsmodels.stats.multitest import multipletests
-
+    # statsmodels' multipletests collects the whole process's garbage at each call
     array = np.asarray(p_values, dtype=float)
     adjusted = np.full(len(array), math.nan)
-    known = ~np.isnan(array)
-    if known.any():
-        adjusted[known] = multipletests(array[known], method="holm")[1]
+    order = np.argsort(array)[: int((~np.isnan(array)).sum())]
+    steps = array[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(order) else steps
     return adjusted.tolist()
 
 
@@ -142,18 +109,36 @@ def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> list[float]:
 
 
 @lru_cache
-def standard_effect(n: int) -> float:
-    """Effect / standard deviation that a two-sided paired t-test at 5 % with n pairs detects with probability 0.8."""
-    # the t statistic is (Z + shift) / sqrt(V / df), Z normal and V chi-square: average over quantiles of V, because
-    # scipy's noncentral t is NaN for n = 2
-    spread = np.sqrt(stats.chi2.ppf((np.arange(20_000) + 0.5) / 20_000, n - 1) / (n - 1))
-    edge = stats.t.ppf(1 - ALPHA / 2, n - 1) * spread
+def standard_effect(n: int, level: float = ALPHA) -> float:
+    """Effect / standard deviation that a two-sided paired t-test at `level` with n pairs detects with probability 0.8."""
+    spread = _spread(n)
+    edge = stats.t.isf(level / 2, n - 1) * spread
 
     def missing(d: float) -> float:
         shift = d * math.sqrt(n)
         return float((stats.norm.sf(edge - shift) + stats.norm.cdf(-edge - shift)).mean()) - POWER
 
-    return float(optimize.brentq(missing, 1e-6, 100.0))
+    return float(optimize.brentq(missing, 1e-6, 1e5))
+
+
+@lru_cache
+def standard_margin(n: int, level: float = ALPHA) -> float:
+    """Margin / standard deviation within which n pairs without any effect are found equivalent with probability 0.8 (two
+    one-sided tests at `level`)."""
+    spread = _spread(n)
+    edge = stats.t.isf(level, n - 1) * spread
+
+    def missing(margin: float) -> float:
+        room = np.maximum(margin * math.sqrt(n) - edge, 0)
+        return float((1 - 2 * stats.norm.sf(room)).mean()) - POWER
+
+    return float(optimize.brentq(missing, 1e-6, 1e5))
+
+
+def _spread(n: int) -> np.ndarray:
+    """Equally likely values of (estimated / true standard deviation) of n pairs: power is averaged over them, because scipy's
+    noncentral t is NaN for n = 2."""
+    return np.sqrt(stats.chi2.ppf((np.arange(20_000) + 0.5) / 20_000, n - 1) / (n - 1))
 
 
 def wilson(correct: int, n: int, level: float = 1 - ALPHA) -> Interval:

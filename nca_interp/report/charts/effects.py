@@ -100,7 +100,7 @@ def bars(rows: pd.DataFrame, seeds: pd.DataFrame, x_title: str) -> alt.LayerChar
 
 
 def factors(rows: pd.DataFrame, regimes: list[str], where: str) -> alt.LayerChart:
-    """Speed-ups, a point a seed, hollow where only a bound is known. `rows`: name, regime, seed, budget, speedup, kind."""
+    """Speed-ups, a point a seed, hollow where the regime never gets as low. `rows`: name, regime, seed, budget, speedup, target_of, kind."""
     order = list(dict.fromkeys(rows.name))
     y = alt.Y("name:N", sort=order, axis=_row_axis(), scale=alt.Scale(domain=order))
     x = alt.X(
@@ -121,11 +121,11 @@ def factors(rows: pd.DataFrame, regimes: list[str], where: str) -> alt.LayerChar
         )
     )
     reached = (
-        base.transform_filter("datum.kind == 'reached'")
+        base.transform_filter("datum.target_of == 'scratch'")
         .mark_point(size=85, filled=True, opacity=0.9)
         .encode(shape=regime_shape(regimes))
     )
-    bound = base.transform_filter("datum.kind != 'reached'").mark_point(
+    bound = base.transform_filter("datum.target_of != 'scratch'").mark_point(
         size=85, filled=False, shape="triangle-left", strokeWidth=1.6
     )
     return sized(alt.layer(one, reached, bound), 42 * len(order))

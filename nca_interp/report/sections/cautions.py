@@ -11,6 +11,7 @@ from nca_interp.report.tables import Tables, each
 
 PAPER_PARAMS, PAPER_PPT_TOKENS, PAPER_PT_TOKENS = 1.6e9, 164e6, 9.02e9
 """arXiv 2603.10055: largest model, pre-pre-training tokens, OpenWebText tokens."""
+ALPHA, UNDECLARED = 0.05, "not declared"
 STAND_INS = ("site:", "arithmetic:")
 
 
@@ -18,6 +19,7 @@ def cautions(tables: Tables) -> tuple[str, ...]:
     """Sentences for the head of the report, most severe first."""
     return (
         *_seeds(tables),
+        *_plan(tables),
         *_failures(tables),
         *_health(tables),
         *_task(tables),
@@ -31,12 +33,30 @@ def cautions(tables: Tables) -> tuple[str, ...]:
 
 def _seeds(tables: Tables) -> Iterator[str]:
     planned = tables.contrasts[tables.contrasts.family == "regime"].n
-    n = int(planned.min()) if len(planned) else tables.n_seeds
-    if n <= 1:
+    if (int(planned.max()) if len(planned) else tables.n_seeds) <= 1:
         yield "One seed: there is no interval and no verdict. What the curves show may be chance."
-    elif 2 / 2**n >= 0.05:
-        smallest = f"{2 / 2**n:.3f}".rstrip("0")
-        yield f"{plural(n, 'seed')}: the exact sign-flip test cannot give less than p = {smallest}, whatever the data; the intervals assume normal differences."
+    judged = tables.contrasts[tables.contrasts.p_exact_floor > ALPHA]
+    for row in each(judged.drop_duplicates(["n", "comparisons"])):
+        yield (
+            f"{plural(int(row.n), 'seed')}, {plural(int(row.comparisons), 'comparison')}: the exact sign-flip test, corrected, cannot give "
+            f"less than p = {row.p_exact_floor:.3g}, whatever the data, so it cannot confirm a verdict at 5 %; verdicts assume normal "
+            "differences."
+        )
+
+
+def _plan(tables: Tables) -> Iterator[str]:
+    if len(tables.plan) and (tables.plan.declared == UNDECLARED).all():
+        yield "No plan was kept before the first run: margins, seeds and comparisons are those of the configuration as it stands now."
+    changed = tables.plan[tables.plan.changed & ~tables.plan.item.str.startswith("SHA-256")]
+    if len(changed):
+        named = "; ".join(f"{r.item}: {r.declared} declared, {r.now} now" for r in each(changed))
+        yield f"The plan was changed after the first run; verdicts follow what was declared: {named}."
+    interim = tables.contrasts[tables.contrasts.pending != ""]
+    if len(interim):
+        yield f"Interim: {len(interim)} of {plural(len(tables.contrasts), 'planned comparison')} wait for runs and have no verdict yet."
+    lost = list(dict.fromkeys(name for names in tables.contrasts.lost for name in names.split()))
+    if lost:
+        yield f"Lost with their pairs, {plural(len(lost), 'run')} without a usable loss or accuracy: {listing(lost)}."
 
 
 def _failures(tables: Tables) -> Iterator[str]:

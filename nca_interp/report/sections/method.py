@@ -22,7 +22,7 @@ LIMITS = (
     "A small model and a small budget can agree with the paper, or disagree with it, for reasons that vanish with scale.",
     "The interval speaks about seeds of this very setting (initialisation, data order, rules), not about other corpora, sizes or learning rates.",
     "Attention scores say where a head looks, not what the model does with it; a high score is no proof of a circuit.",
-    "Only the comparisons listed as planned, and causes where they say so, are corrected for multiplicity; every curve and map besides is exploration.",
+    "Only the planned comparisons give verdicts, corrected over all of them together; tables of all heads or probes are exploration, at a false discovery rate where they say so, and every curve and map besides is uncorrected.",
     "Perplexities of different tokenizers cannot be compared; bits per byte can.",
 )
 SCHEMA = 1

@@ -18,6 +18,16 @@ BUDGETS = {
     "flops": "FLOPs of both stages",
 }
 NATS = "nats per token"
+RULE = (
+    "How it was decided, by the plan that was kept before the first run (see Method): the unit is the seed, and regimes are compared at "
+    "equal seeds. The effect is the mean paired difference of the final validation loss, the named regime minus the other, so a "
+    "negative number favours the named regime. Better or worse: the paired t-test, corrected with Holm over all planned "
+    "comparisons of the study, is below 0.05; “negligibly”, if the effect is also smaller than the margin (two one-sided tests, "
+    "corrected alike). Equivalent: only the latter. Cannot tell: lost runs could have made the difference, or there is nothing to judge by. "
+    "Else inconclusive. “Exact p” is the sign-flip test, which assumes no distribution, uncorrected. The first interval is that of "
+    "one comparison alone, the last holds for all together. “Detectable” is the difference that the test at its strictest corrected level "
+    "finds four times in five with so many seeds of this spread."
+)
 
 
 def missing(what: str, table: str) -> Note:
@@ -48,29 +58,38 @@ def verdict_box(tables: Tables) -> list[Item]:
             sentence=row.sentence,
             cells=(
                 ("effect, nats", signed(row.effect)),
-                ("95 % interval", interval(row.low, row.high)),
+                ("95 % interval, alone", interval(row.low, row.high)),
                 ("perplexity", percent(row.ppl_change_pct)),
-                ("p (Holm)", p_value(row.p_holm)),
+                (f"p (Holm, {whole(row.comparisons)})", p_value(row.p_holm)),
                 ("seeds", whole(row.n)),
                 ("detectable, nats", fixed(row.detectable)),
+                ("exact p", p_value(row.p_exact)),
+                ("95 % interval, all together", interval(row.low_all, row.high_all)),
             ),
         )
         for row in each(rows)
     )
-    return [VerdictBox(verdicts, _rule(tables, rows)), *_forest(tables, rows)]
+    return [VerdictBox(verdicts, RULE), *_forest(tables, rows), *_pooled(tables)]
 
 
-def _rule(tables: Tables, rows: pd.DataFrame) -> str:
-    margin = rows.margin.dropna()
-    width = fixed(margin.iloc[0] if len(margin) else tables.study.get("margin"))
-    return (
-        "How it was decided, before the runs: the unit is the seed, and regimes are compared at equal seeds. The effect is the mean "
-        "paired difference of the final validation loss, the named regime minus the other, so a negative number favours the named "
-        f"regime. First that holds: equivalent, if the 90 % t-interval lies within ±{width} nats (two one-sided tests at 5 %); better or worse, "
-        "if the 95 % t-interval excludes zero; else inconclusive. One seed allows no verdict. p is the exact two-sided sign-flip "
-        "test, Holm-corrected over the comparisons of a domain. “Detectable” is the difference that a paired t-test at 5 % with "
-        "this many seeds of this spread finds four times in five."
+def _pooled(tables: Tables) -> list[Item]:
+    """One summary of each comparison that several domains have."""
+    rows = tables.pooled
+    if rows.empty:
+        return []
+    body = tuple(
+        (
+            f"{r.treated} against {r.control}", r.metric.replace("_", " "), whole(r.domains), whole(r.n), signed(r.effect),
+            interval(r.low, r.high), f"{signed(r.smallest)} to {signed(r.largest)}",
+        )
+        for r in each(rows)
+    )  # fmt: skip
+    head = ("comparison", "metric", "domains", "seeds", "effect", "95 % interval, alone", "single domains")
+    caption = (
+        "Over all domains, weighted equally: the mean of each seed, then over seeds (fixed over domains, random over seeds). It "
+        "speaks of these domains only and gives no verdict of its own."
     )
+    return [Table(head, body, caption, frozenset({2, 3, 4, 5, 6}), "tab-pooled", folded=True)]
 
 
 def _forest(tables: Tables, rows: pd.DataFrame) -> list[Item]:
@@ -83,7 +102,7 @@ def _forest(tables: Tables, rows: pd.DataFrame) -> list[Item]:
         chart = effects.forest(part, dots, tables.main, f"effect of {tables.reference}, {NATS}", _margin(rows))
         views.append(Chart(chart, f"Effects on {title} with 95 % intervals and single seeds", title))
     encoding = (
-        "Filled mark: mean over seeds; bar: 95 % paired t-interval; rings below it: single seeds. Left of zero "
+        "Filled mark: mean over seeds; bar: 95 % interval of this comparison alone; rings below it: single seeds. Left of zero "
         f"favours {tables.reference}. The grey band is the equivalence margin. No bar: no interval with one seed."
     )
     return [
@@ -270,7 +289,10 @@ def speedup(tables: Tables) -> list[Item]:
     rows = tables.speedup
     if rows.empty:
         return [missing("tokens-to-target measurement", "speedup.csv")]
-    rows = rows.assign(name=rows.regime, kind=rows.censored.map({True: "bound: target not reached", False: "reached"}))
+    rows = rows.assign(
+        name=rows.regime,
+        kind=rows.target_of.map({"scratch": "at scratch's best loss", "regime": "at the regime's best loss"}),
+    )
     views = [
         Chart(
             effects.factors(rows[rows.domain == d].drop(columns=["domain"]), tables.main, "datum.budget == budget"),
@@ -283,8 +305,8 @@ def speedup(tables: Tables) -> list[Item]:
     budgets = [b for b in BUDGETS if b in set(rows.budget)] or list(rows.budget.unique())
     choice = Choice("budget", "Counted", tuple((b, BUDGETS.get(b, b)) for b in budgets))
     encoding = (
-        "A mark is one seed: scratch's whole budget divided by what this regime needs to reach scratch's final loss. Right of 1 is "
-        "faster. Hollow arrow: the target was never reached, the true value lies left of the mark."
+        "A mark is one seed: what scratch needs divided by what this regime needs to reach the lowest loss that both reach. Right of "
+        "1 is faster, left of it slower. Hollow arrow: the regime never gets as low as scratch, so the loss is the regime's best."
     )
     return [
         Figure(
@@ -299,21 +321,6 @@ def speedup(tables: Tables) -> list[Item]:
 
 
 def _speed_finding(tables: Tables, rows: pd.DataFrame, budget: str) -> str:
-    told = []
-    own = rows[(rows.regime == tables.reference) & (rows.budget == budget)]
-    for domain, part in own.groupby("domain", sort=False):
-        reached = part[~part.censored].speedup
-        title = tables.domain_label(str(domain))
-        spread = (
-            f"{fixed(reached.min(), 2)} to {fixed(reached.max(), 2)} times"
-            if len(reached) > 1
-            else f"{fixed(reached.max(), 2)} times"
-        )
-        missing = len(part) - len(reached)
-        tail = f"; {plural(missing, 'seed')} never {'reaches' if missing == 1 else 'reach'} it" if missing else ""
-        told.append(
-            f"{title}: speed-up of {tables.reference} {spread} in {len(reached)} of {plural(len(part), 'seed')}{tail}."
-            if len(reached)
-            else f"{title}: {tables.reference} never reaches scratch's final loss."
-        )
+    means = tables.speedups
+    told = means[(means.regime == tables.reference) & (means.budget == budget)].sentence
     return " ".join(told) or "Speed-up against scratch."

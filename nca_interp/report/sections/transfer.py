@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
 from nca_interp.report.charts import effects
@@ -52,33 +50,37 @@ def _reinit_finding(tables: Tables) -> str:
     gaps = tables.contrast("regime", treated=tables.reference, control=SCRATCH)
     for row in each(gaps):
         title = tables.domain_label(row.domain)
-        if math.isnan(row.low) or math.isnan(row.high):
-            told.append(f"{title}: one seed, so no statement about transfer.")
-        elif row.low <= 0 <= row.high:
-            told.append(
-                f"{title}: no transfer to explain, the interval of the whole gap {interval(row.low, row.high)} includes zero."
-            )
-        else:
-            told.append(
-                f"{title}: the whole gap to scratch is {signed(row.effect)} nats {interval(row.low, row.high)}."
-            )
+        shown = row.verdict.startswith(("better", "worse"))
+        told.append(
+            f"{title}: the whole gap to scratch is {signed(row.effect)} nats {interval(row.low, row.high)}, {row.verdict}"
+            + ("." if shown else ", so there is no transfer to explain yet.")
+        )
     return " ".join(told) or "What is left of the gap to scratch, part by part."
 
 
 def contrast_table(tables: Tables, family: str, ident: str, caption: str, folded: bool = False) -> list[Item]:
     """Every planned comparison of a family as a table."""
-    rows = tables.contrasts[tables.contrasts.family == family]
+    rows = tables.of_family(tables.contrasts, family)
     if rows.empty:
         return []
-    head = ("domain", "comparison", "metric", "seeds", "effect", "95 % interval", "p", "verdict")
+    head = ("domain", "comparison", "metric", "seeds", "effect", "95 % interval, alone", "p (Holm)", "verdict")
     body = tuple(
         (
             tables.domain_label(r.domain), f"{r.treated} against {r.control}", r.metric.replace("_", " "), whole(r.n), signed(r.effect), interval(r.low, r.high),
-            p_value(r.p if math.isnan(r.p_holm) else r.p_holm), r.verdict or DASH,
+            p_value(r.p_holm), r.verdict or DASH,
         )
         for r in each(rows)
     )  # fmt: skip
-    return [Table(head, body, caption, frozenset({3, 4, 5, 6}), ident, folded)]
+    return [
+        Table(
+            head,
+            body,
+            f"{caption} p is corrected over all planned comparisons of the study.",
+            frozenset({3, 4, 5, 6}),
+            ident,
+            folded,
+        )
+    ]
 
 
 def reasoning(tables: Tables) -> list[Item]:
@@ -96,7 +98,7 @@ def reasoning(tables: Tables) -> list[Item]:
         means = [f"{regime} {100 * g.accuracy.mean():.1f} %" for regime, g in part.groupby("regime", sort=False)]
         told.append(f"{title}, mean over seeds: {listing(means)}.")
     planned = tables.contrasts[tables.contrasts.family == "reasoning"]
-    encoding = f"A line is one fine-tuned model, tested on {whole(rows.n_test.max())} held-out problems; its width is the 95 % binomial interval of that model, not of the regime."
+    encoding = f"A line is one fine-tuned model, tested on {whole(rows.n_test.max())} held-out problems; its width is the 95 % binomial interval of that model, not of the regime. Verdicts carry the error of both, seeds and problems."
     finding = f"{sentences(planned)} {' '.join(told)}" if len(planned) else " ".join(told)
     figure = Figure("fig-reasoning", finding, encoding, rows.drop(columns="name"), tuple(views))
     return [figure, *contrast_table(tables, "reasoning", "tab-reasoning", "Planned comparisons of accuracy.")]

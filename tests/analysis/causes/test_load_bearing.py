@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from nca_interp.analysis.causes.load_bearing import LOADS, load_tables
-from nca_interp.analysis.verdicts.contrasts import ACCURACY_MARGIN
+from nca_interp.analysis.verdicts.plan import ACCURACY_MARGIN
 
 HEADS = 12
 ROLES = {"dyck": "regime", "nca": "regime", "scratch": "regime", "no-attn": "transfer"}

@@ -1,0 +1,181 @@
+"""The plan of a study: what is compared, on which seeds, within which margin. Kept with its hash before the first run starts.
+
+Verdicts follow the kept plan: a margin, a comparison or a seed that was changed afterwards is shown as a change and decides
+nothing. A study whose runs began without a plan is judged as its configuration stands now, and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from nca_interp.analysis.verdicts.statistics import ALPHA
+from nca_interp.base import UserError, digest
+from nca_interp.config import Regime, Study
+from nca_interp.store import StudyDir, read_json, write_json
+
+PLAN = ["item", "declared", "now", "changed"]
+SCRATCH = "scratch"
+ACCURACY_MARGIN = 0.01
+"""Share of problems within which two accuracies count as equivalent."""
+NONE = "not declared"
+
+
+class Planned(NamedTuple):
+    """Two regimes to compare, treated minus control."""
+
+    family: str
+    treated: str
+    control: str
+
+
+class Contrast(NamedTuple):
+    """One planned comparison of one domain and metric."""
+
+    family: str
+    """regime, transfer, complexity or reasoning: the part of the report that tells it; all are corrected for together."""
+    domain: str
+    metric: str
+    treated: str
+    control: str
+    seeds: tuple[int, ...]
+    """Indices of the planned seeds."""
+    margin: float
+    primary: bool = False
+
+    @property
+    def name(self) -> str:
+        """It in words."""
+        return f"{self.domain}: {self.treated} against {self.control}, {self.metric}"
+
+
+class Declaration(NamedTuple):
+    """What verdicts are given by."""
+
+    contrasts: list[Contrast]
+    added: list[Contrast]
+    """Comparisons of the present configuration that the kept plan has not: no verdict."""
+    table: pd.DataFrame
+    """PLAN: what was declared and what the configuration says now."""
+
+
+def primary(roles: dict[str, str]) -> str | None:
+    """The regime that the study is about: `nca`, else the first compared regime that is not scratch."""
+    names = [name for name, role in roles.items() if role == "regime" and name != SCRATCH]
+    return "nca" if "nca" in names else (names[0] if names else None)
+
+
+def planned(roles: dict[str, str]) -> list[Planned]:
+    """Comparisons that follow from the regimes' roles, each once, declared before any result is read.
+
+    regime: the primary regime against scratch and every other regime or control. transfer: each re-initialisation arm
+    against full transfer (necessity of what it re-initialised) and scratch (sufficiency of what it kept). complexity: every
+    arm against scratch.
+    """
+    first = primary(roles)
+    if first is None:
+        return []
+    others = [name for name, role in roles.items() if role in ("regime", "control") and name != first]
+    plan = [Planned("regime", first, name) for name in sorted(others, key=lambda n: n != SCRATCH)]
+    arms = [name for name, role in roles.items() if role == "transfer"]
+    plan += [Planned("transfer", arm, first) for arm in arms]
+    if SCRATCH in roles:
+        plan += [Planned("transfer", arm, SCRATCH) for arm in arms]
+        plan += [Planned("complexity", name, SCRATCH) for name, role in roles.items() if role == "complexity"]
+    return plan
+
+
+def contrasts_of(study: Study) -> list[Contrast]:
+    """All comparisons of a study, fixed by its configuration. UserError where its primary one is none of them."""
+    regimes = {r.name: r for r in study.regimes}
+    found = []
+    for domain in study.domains:
+        for item in planned({r.name: r.role for r in study.regimes}):
+            pair = regimes[item.treated], regimes[item.control]
+            seeds = tuple(range(min(_seeds(r, domain.name, study) for r in pair)))
+            where = (domain.name, "val_loss", item.treated, item.control, seeds)
+            found.append(Contrast(item.family, *where, study.margin))
+            if domain.qa is not None and item.family == "regime" and all(r.ft for r in pair):
+                found.append(Contrast("reasoning", domain.name, "accuracy", *where[2:], ACCURACY_MARGIN))
+    found = [c for c in found if c.seeds]
+    if (first := study.primary) is None:
+        return found
+    wanted = (first.domain, first.metric, first.treated, first.control)
+    if wanted not in [c[1:5] for c in found]:
+        raise UserError(
+            f"primary: {first.treated} against {first.control} on {first.domain} ({first.metric}) is no planned comparison; "
+            f"legal: {'; '.join(c.name for c in found) or 'none, the study plans no comparison'}"
+        )
+    return [c._replace(primary=c[1:5] == wanted) for c in found]
+
+
+def _seeds(regime: Regime, domain: str, study: Study) -> int:
+    return len(study.seeds) if regime.runs is None else regime.runs.get(domain, 0)
+
+
+def declare(directory: StudyDir, study: Study) -> None:
+    """Keep the plan of a study with its hash, unless one is kept already or runs have begun without one."""
+    plan = plan_of(study)
+    if directory.plan.exists() or directory.all_runs():
+        return
+    kept = {"plan": plan, "sha256": digest(plan), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    write_json(directory.plan, kept)
+
+
+def plan_of(study: Study) -> dict[str, Any]:
+    """The plan as JSON."""
+    return {
+        "level": ALPHA,
+        "seeds": [seed.model_dump(mode="json") for seed in study.seeds],
+        "contrasts": [{**c._asdict(), "seeds": list(c.seeds)} for c in contrasts_of(study)],
+    }
+
+
+def declared(directory: StudyDir, study: Study) -> Declaration:
+    """The plan to judge by, and how the configuration differs from it. UserError where the kept plan is not what was hashed."""
+    now = plan_of(study)
+    current = _contrasts(now)
+    if not directory.plan.exists():
+        return Declaration(current, [], pd.DataFrame(_rows(None, now), columns=PLAN))
+    kept = read_json(directory.plan)
+    if not isinstance(kept, dict) or digest(kept.get("plan")) != kept.get("sha256"):
+        raise UserError(f"{directory.plan}: not the plan that was hashed before the first run; put the original back")
+    then = _contrasts(kept["plan"])
+    known = {c[1:5] for c in then}
+    added = [c for c in current if c[1:5] not in known]
+    return Declaration(then, added, pd.DataFrame(_rows(kept, now), columns=PLAN))
+
+
+def _contrasts(plan: dict[str, Any]) -> list[Contrast]:
+    return [Contrast(**{**c, "seeds": tuple(c["seeds"])}) for c in plan["contrasts"]]
+
+
+def _rows(kept: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row an item of the plan."""
+    then = _items(kept["plan"]) if kept else {}
+    current = _items(now)
+    head = {
+        "SHA-256 of the plan": (kept["sha256"] if kept else NONE, digest(now)),
+        "kept at": (kept["time"] if kept else NONE, ""),
+    }
+    yield from (
+        {"item": k, "declared": a, "now": b, "changed": k != "kept at" and bool(kept) and a != b}
+        for k, (a, b) in head.items()
+    )
+    for item in dict.fromkeys([*then, *current]):
+        a, b = then.get(item, NONE), current.get(item, "not planned")
+        yield {"item": item, "declared": a, "now": b, "changed": bool(kept) and a != b}
+
+
+def _items(plan: dict[str, Any]) -> dict[str, str]:
+    contrasts = _contrasts(plan)
+    first = [c.name for c in contrasts if c.primary]
+    seeds = ", ".join("/".join(str(v) for v in seed.values()) for seed in plan["seeds"])
+    found = {
+        "level": f"{plan['level']:g}", "seeds (init/order/rules)": seeds,
+        "primary comparison": first[0] if first else "none", "comparisons": str(len(contrasts)),
+    }  # fmt: skip
+    return found | {c.name: f"{len(c.seeds)} seed(s), margin {c.margin:g}" for c in contrasts}
