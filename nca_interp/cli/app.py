@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from nca_interp.cli.analyze import analyze
-from nca_interp.cli.console import command_line, last_resort, make_patient
 from nca_interp.cli.data import data
 from nca_interp.cli.match import match
 from nca_interp.cli.plan import (
@@ -23,6 +22,7 @@ from nca_interp.cli.plan import (
     write_report,
     write_tables,
 )
+from nca_interp.console import command_line, last_resort, make_patient
 from nca_interp.errors import RunFailed, UserError
 
 app = typer.Typer(

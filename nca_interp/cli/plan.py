@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from nca_interp.cli.console import command_line
+from nca_interp.console import command_line
 from nca_interp.errors import RunFailed, UserError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from nca_interp.base import Busy, RunFailed, UserError
-from nca_interp.cli.console import last_resort
+from nca_interp.console import last_resort
 from nca_interp.engine.jobs import execute
 from nca_interp.engine.plan import Job
 from nca_interp.signals import unshield
