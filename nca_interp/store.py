@@ -20,7 +20,7 @@ runs/out/<study>/
     decode/step-00000100.csv    what a linear read-out finds of the rule in it (NCA, some checkpoints)
     compare/<table>.csv         its part of the tables of docs/compare.md
   nulls/<hash>.csv              probes of randomly initialised models, for all checkpoints of one architecture and token source
-  tables/*.csv                  tidy tables of the study
+  tables/*.csv                  tidy tables of the study, with MANIFEST.json
   tensorboard/<run>/            events, where they were asked for
   report.html
 

@@ -1,6 +1,6 @@
 """The demonstration: every regime and comparison at the size of ten minutes on two CPU cores. See also laptop.py, gpu.py."""
 
-from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
+from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -63,6 +63,7 @@ def demo() -> Study:
             ),
         ),
         seeds=paired_seeds(3),
+        primary=Primary(treated="nca", control="scratch", domain="web"),
         ppt=stage.model_copy(update={"steps": 110, "lr": 4e-4}),
         pt=stage,
         val_rows=64,

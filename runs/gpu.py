@@ -1,6 +1,6 @@
 """One data-centre GPU: about 50M parameters, the paper's 164M-token budget, real corpora by streaming (needs a network)."""
 
-from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
+from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -83,6 +83,7 @@ def gpu() -> Study:
             Domain(name="math", label="OpenWebMath", source=hub("openwebmath"), qa=QaSpec(n_train=7000, n_test=1000)),
         ),
         seeds=paired_seeds(3),
+        primary=Primary(treated="nca", control="scratch", domain="web"),
         ppt=ppt,
         pt=pt,
         ft=pt.model_copy(update={"steps": 400, "batch_size": 64, "lr": 1e-4, "checkpoints": "ends"}),

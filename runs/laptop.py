@@ -1,6 +1,6 @@
 """A night on two CPU cores: all regimes with the shuffled control, three domains, three seeds, fine-tuning on arithmetic."""
 
-from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
+from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -78,6 +78,7 @@ def laptop() -> Study:
             ),
         ),
         seeds=paired_seeds(3),
+        primary=Primary(treated="nca", control="scratch", domain="web"),
         ppt=pt.model_copy(update={"steps": 500}),
         pt=pt,
         ft=pt.model_copy(update={"steps": 300, "lr": 3e-4, "checkpoints": "ends"}),
