@@ -21,7 +21,7 @@ _TEXT = {
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
     "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
-_TRUTH = {"censored", "same_setting"}
+_TRUTH = {"inferred", "uses_context", "censored", "same_setting"}
 COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
     "flops tokens_per_second spikes nonfinite skipped precision checkpoint_sha256",
