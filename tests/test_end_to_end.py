@@ -117,7 +117,8 @@ def test_the_plan_was_kept_before_the_first_run(study):
 
 def test_what_was_learned_is_what_the_checkpoint_alone_says(study, tmp_path):
     row = table(study, "learned").set_index("run").loc["ppt.nca.s1"]
-    assert row["verdict"] in ("not learned", "inconclusive")
+    assert row["verdict"].startswith(("no better than", "inconclusive", "uses its context"))
+    assert row["inferred"] == "False"
     checkpoint = sorted((study / "runs/ppt.nca.s1/checkpoints").iterdir())[-1]
     result = call("analyze", "--checkpoint", checkpoint, "--inference", "--table", tmp_path / "t.csv", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -22,7 +22,7 @@ _TEXT = {
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
     "lost", "pending", "hangs_on", "target_of", "item", "declared", "now", "model", "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
-_TRUTH = {"primary", "counted", "changed", "same_setting"}
+_TRUTH = {"primary", "counted", "changed", "inferred", "uses_context", "same_setting"}
 COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
     "flops tokens_per_second spikes nonfinite skipped precision checkpoint_sha256",

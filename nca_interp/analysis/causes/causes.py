@@ -15,6 +15,7 @@ import pandas as pd
 from nca_interp.analysis.causes.ablation import HOW, Effects, Head, How, ablate, ablate_sets
 from nca_interp.analysis.causes.composition import not_computed, weight_rows
 from nca_interp.analysis.causes.effects import Task, tasks_for
+from nca_interp.analysis.causes.random_sets import heads_by_layer, random_sets, ranked
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.causes.shared_heads import cross_load
 from nca_interp.analysis.collection.run import CHECKPOINT
@@ -22,13 +23,13 @@ from nca_interp.analysis.probing.probe import TOP_SHARE
 from nca_interp.analysis.probing.table import COLUMNS as PROBE_COLUMNS
 from nca_interp.analysis.probing.table import table
 from nca_interp.analysis.stimuli.base import NotApplicable, account
-from nca_interp.base import UserError, stream_seed
+from nca_interp.base import UserError
 from nca_interp.discover import Definition, load
 
 EXTRA = ["metric", "by", "site", "how", "full", "rank", "worse", "p", "from_layer", "from_head", "at"]
 COLUMNS = [*PROBE_COLUMNS, *EXTRA]
 SETS = 50
-"""Random sets that the top heads of a probe are compared with."""
+"""Random sets that the top heads of a probe are compared with, where there are so many."""
 EDGE_HEADS = 2
 """Previous-token and induction heads, the best of each, between which edges are tested."""
 PARTS = {"ablation": "every head ablated", "top_heads": "top heads against random sets", "logit_lens": "logit lens"}
@@ -55,7 +56,7 @@ def causes(
     """Table of every causal measure of one checkpoint: COLUMNS, documented in docs/causes.md.
 
     `how`: what replaces a head's output: mean, zero or resample. `k`: heads in a probe's top set (default 2 % of all,
-    at least one); `sets`: random sets with as many heads in each layer, at least 50. `scores`: those of `scoring_probes`
+    at least one); `sets`: random sets without them, as many heads in each layer, at least 50 (all where there are fewer). `scores`: those of `scoring_probes`
     where they were measured for these weights before. `attrs`: "skipped", what does not apply to this model and why; "problems",
     stages that failed (the others are there); "provenance". Raises UserError for a checkpoint that cannot be opened or changes
     while it is read, a model whose layers have no known names or that takes no stimulus, and arguments out of range.
@@ -213,55 +214,51 @@ def top_heads(scores: dict[Head, float], k: int) -> list[Head]:
     return sorted(scores, key=lambda head: (-scores[head], head))[:k]
 
 
-def random_sets(like: Iterable[Head], n_heads: int, n: int, seed: int) -> list[frozenset[Head]]:
-    """n sets drawn at random, each with as many heads in every layer as `like`, from all heads of the layer."""
-    layers: dict[int, int] = {}
-    for layer, _ in like:
-        layers[layer] = layers.get(layer, 0) + 1
-    rng = np.random.default_rng(seed)
-    return [
-        frozenset((layer, int(h)) for layer, count in layers.items() for h in rng.choice(n_heads, count, replace=False))
-        for _ in range(n)
-    ]
-
-
 def top_rows(trunk: Trunk, task: Task, scores: Scores, k: int | None, sets: int) -> list[Row]:
-    """The top heads of each probe mean-ablated together, against random sets: p = (1 + #{random >= top}) / (1 + sets)."""
+    """The top heads of each probe mean-ablated together (`top_heads`), the mean and sd of random sets without them beside it,
+    and each set of the round that they are ranked among (`random_heads`)."""
     size = k or max(1, math.ceil(TOP_SHARE * trunk.n_layers * trunk.n_heads))
     tops = {probe: frozenset(top_heads(heads, size)) for probe, heads in scores.items()}
-    drawn = {
-        top: random_sets(sorted(top), trunk.n_heads, sets, stream_seed("random_sets", sorted(top)))
-        for top in set(tops.values())
-    }
-    changes = ablate_sets(trunk, task, [*drawn, *(s for draws in drawn.values() for s in draws)])
+    drawn = {top: random_sets(top, trunk.n_heads, sets) for top in dict.fromkeys(tops.values())}
+    changes = ablate_sets(trunk, task, [*drawn, *(s for found in drawn.values() for s in found.sets)])
     rows = []
     for probe, top in tops.items():
+        found = drawn[top]
         for name, metric in task.metrics.items():
             value = float(changes[top][name].mean())
-            random = np.array([float(changes[s][name].mean()) for s in drawn[top]])
-            beaten = int((metric.harm * random >= metric.harm * value).sum())
+            random = np.array([float(changes[s][name].mean()) for s in found.sets])
+            of_round = random[: len(found.round)]
+            same: Row = {
+                "by": probe, "metric": name, "how": "mean", "worse": metric.harm, "unit": _unit(metric.unit, task),
+            }  # fmt: skip
             rows.append({
-                "probe": "top_heads", "by": probe, "metric": name, "value": value, "chance": float(random.mean()),
-                "sd": float(random.std(ddof=1)), "p": (1 + beaten) / (1 + sets), "n": sets, "how": "mean",
-                "worse": metric.harm, "unit": _unit(metric.unit, task), "at": f"{' '.join(f'{n}.{h}' for n, h in sorted(top))} "
-                f"against {len(set(drawn[top]))} different sets",
+                **same, "probe": "top_heads", "value": value, "chance": float(random.mean()) if len(random) else None,
+                "sd": float(random.std(ddof=1)) if len(random) > 1 else None, "n": len(random),
+                "p": ranked([metric.harm * value], [metric.harm * of_round]).p,
+                "at": f"{heads_by_layer(top)} against {len(random)} sets{', all there are' if found.complete else ''}",
             })  # fmt: skip
+            rows += [
+                {**same, "probe": "random_heads", "value": float(v), "at": heads_by_layer(s)}
+                for s, v in zip(found.round, of_round, strict=True)
+            ]
     return rows
 
 
 def load_rows(tasks: list[Task], effects: dict[str, Effects]) -> list[Row]:
     """cross_load of the first metrics of every two tasks (loss on repeated tokens, on own data, on NCA frames)."""
-    harms = {}
+    harms, layers = {}, np.zeros(0)
     for task in tasks:
         name, metric = next(iter(task.metrics.items()))
         found = effects[task.name]
-        harms[name] = [metric.harm * float(found.change(s, name).mean()) for s in found.after if s.kind == "head"]
+        heads = [site for site in found.after if site.kind == "head"]
+        harms[name] = [metric.harm * float(found.change(site, name).mean()) for site in heads]
+        layers = np.array([site.layer for site in heads])
     rows = []
     names = list(harms)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
             if len(harms[one]) >= 3:
-                load = cross_load(harms[one], harms[other])
+                load = cross_load(harms[one], harms[other], layers)
                 rows.append({
                     "probe": "cross_task", "metric": one, "by": other, "value": load.rho, "p": load.p, "n": load.n,
                     "chance": 0.0, "unit": "Spearman correlation",

@@ -6,23 +6,20 @@ causes table, signed so that more is worse.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.causes.shared_heads import Association, associate
-from nca_interp.analysis.verdicts.plan import ACCURACY_MARGIN, SCRATCH, primary
-from nca_interp.analysis.verdicts.statistics import ALPHA, benjamini_hochberg, holm, t_interval
+from nca_interp.analysis.causes.top_sets import TOP_SETS, top_set_rows
+from nca_interp.analysis.verdicts.plan import SCRATCH, primary
+from nca_interp.analysis.verdicts.statistics import ALPHA, benjamini_hochberg, holm
 
 PLACE = ["domain", "stage", "regime"]
 LOADS = {
     "score_harm": [*PLACE, "probe", "metric", "rho", "low", "high", "p", "p_bh", "seeds", "heads", "verdict"],
-    "top_sets": [
-        *PLACE, "probe", "metric", "effect", "random", "random_low", "random_high", "excess", "low", "high", "p", "p_bh",
-        "seeds", "sets", "at", "margin", "unit", "verdict",
-    ],
+    "top_sets": TOP_SETS,
     "shared_heads": [
         *PLACE, "one_stage", "one", "other", "rho", "low", "high", "p", "p_holm", "seeds", "heads", "verdict",
     ],
@@ -48,7 +45,7 @@ def load_tables(
     ends = _ends(causes, runs, roles, domains)
     rows = {
         "score_harm": _score_harm(ends, probes),
-        "top_sets": _top_sets(ends, margin),
+        "top_sets": top_set_rows(ends, PLACE, margin),
         "shared_heads": _shared_heads(ends),
     }
     return {name: pd.DataFrame(rows[name], columns=columns) for name, columns in LOADS.items()}
@@ -77,8 +74,8 @@ def _ends(causes: pd.DataFrame, runs: pd.DataFrame, roles: dict[str, str], domai
 
 
 def _score_harm(ends: pd.DataFrame, probes: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every probe against harm to every metric: Spearman over the heads of a model, averaged over seeds; p by permutation
-    of the heads within models, adjusted over the probes and metrics of a place and regime."""
+    """Every probe against harm to every metric: Spearman over the heads within the layers of a model, averaged over seeds; p by
+    permutation of the heads within layers, adjusted over the probes and metrics of a place and regime: exploration."""
     ablated = ends[ends["probe"] == "ablation"]
     measured = probes[probes["head"].notna() & probes["value"].notna()]
     measured = measured.merge(ablated[["run", "step"]].drop_duplicates(), on=["run", "step"])
@@ -90,7 +87,9 @@ def _score_harm(ends: pd.DataFrame, probes: pd.DataFrame) -> list[dict[str, Any]
         columns, metrics = _complete([x for x, _ in pairs]), _complete([y for _, y in pairs])
         if not (columns and metrics):
             continue
-        found = associate([(x[columns].to_numpy(float), y[metrics].to_numpy(float)) for x, y in pairs])
+        found = associate(
+            [(x[columns].to_numpy(float), y[metrics].to_numpy(float)) for x, y in pairs], [_layers(x) for x, _ in pairs]
+        )
         same = {**dict(zip(PLACE, place, strict=True)), "seeds": len(pairs), "heads": len(pairs[0][0])}
         told: list[dict[str, Any]] = [
             {**same, "probe": probe, "metric": metric, **_numbers(found, i, j)}
@@ -100,33 +99,6 @@ def _score_harm(ends: pd.DataFrame, probes: pd.DataFrame) -> list[dict[str, Any]
         ]
         for row, adjusted in zip(told, benjamini_hochberg([row["p"] for row in told]), strict=True):
             row |= {"p_bh": adjusted, "verdict": _told(adjusted, row["rho"], "rises with harm", "falls with harm")}
-        rows += told
-    return rows
-
-
-def _top_sets(ends: pd.DataFrame, margin: float) -> list[dict[str, Any]]:
-    """The best heads of each probe lost together, against random sets: more harm (p of the seeds combined by Fisher's
-    method, adjusted over the probes and metrics of a place and regime), certainly no more than the margin, or neither."""
-    from scipy.stats import combine_pvalues
-
-    rows: list[dict[str, Any]] = []
-    for place, part in ends[ends["probe"] == "top_heads"].groupby(PLACE, sort=False):
-        told = []
-        for (probe, metric), seeds in part.groupby(["by", "metric"], sort=False):
-            harm, random, sd = (seeds[name].to_numpy(float) for name in ("harm", "random", "sd"))
-            excess, p = t_interval(harm - random), seeds["p"].dropna().to_numpy(float)
-            unit = str(seeds["unit"].iloc[0]).split(",")[0]
-            told.append({
-                **dict(zip(PLACE, place, strict=True)), "probe": probe, "metric": metric, "effect": harm.mean(),
-                "random": random.mean(), "random_low": (random - 2 * sd).mean(), "random_high": (random + 2 * sd).mean(),
-                "excess": excess.value, "low": excess.low, "high": excess.high,
-                "p": float(combine_pvalues(p).pvalue) if len(p) else math.nan, "seeds": len(seeds), "sets": seeds["n"].min(),
-                "at": "; ".join(seeds["at"]), "margin": ACCURACY_MARGIN if unit == "share" else margin, "unit": unit,
-            })  # fmt: skip
-        for row, adjusted in zip(told, benjamini_hochberg([row["p"] for row in told]), strict=True):
-            bearing = adjusted < ALPHA and row["excess"] > 0
-            light = "not load-bearing" if row["high"] < row["margin"] else INCONCLUSIVE
-            row |= {"p_bh": adjusted, "verdict": "load-bearing" if bearing else light}
         rows += told
     return rows
 
@@ -145,7 +117,10 @@ def _shared_heads(ends: pd.DataFrame) -> list[dict[str, Any]]:
             models = [
                 m for before, after in runs if (m := _paired(harms, before, after, str(one), str(other))) is not None
             ]
-            if not models or not np.isfinite((found := associate(models)).rho[0, 0]):
+            if not models:
+                continue
+            found = associate([(x, y) for x, y, _ in models], [layers for *_, layers in models])
+            if not np.isfinite(found.rho[0, 0]):
                 continue
             rows.append({
                 **dict(zip(PLACE, place, strict=True)), "one_stage": "ppt" if swapped else place[1], "one": one, "other": other,
@@ -158,12 +133,18 @@ def _shared_heads(ends: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _paired(
     harms: dict[str, pd.DataFrame], before: str, after: str, one: str, other: str
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Harm to `one` in a run and to `other` in another, each [head, 1]; None unless all heads of both have them."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Harm to `one` in a run and to `other` in another, each [head, 1], and the layer of each head; None unless all heads of
+    both have them."""
     if not (before in harms and one in harms[before] and after in harms and other in harms[after]):
         return None
-    both = pd.concat([harms[before][one], harms[after][other]], axis=1, join="inner").to_numpy(float)
-    return (both[:, :1], both[:, 1:]) if len(both) >= ENOUGH and np.isfinite(both).all() else None
+    joined = pd.concat([harms[before][one], harms[after][other]], axis=1, join="inner")
+    both = joined.to_numpy(float)
+    return (both[:, :1], both[:, 1:], _layers(joined)) if len(both) >= ENOUGH and np.isfinite(both).all() else None
+
+
+def _layers(heads: pd.DataFrame) -> np.ndarray:
+    return heads.index.get_level_values("layer").to_numpy(int)
 
 
 def _by_head(rows: pd.DataFrame, column: str, value: str) -> dict[str, pd.DataFrame]:

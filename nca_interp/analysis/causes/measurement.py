@@ -17,8 +17,8 @@ MEASUREMENT = Measurement(
         "causes": "run regime domain seed stage step tokens probe layer head value chance sd unit n metric by site how full "
         "rank worse p from_layer from_head at",
         "score_harm": "domain stage regime probe metric rho low high p p_bh seeds heads verdict",
-        "top_sets": "domain stage regime probe metric effect random random_low random_high excess low high p p_bh seeds sets at "
-        "margin unit verdict",
+        "top_sets": "domain stage regime probe metric family effect random random_low random_high excess low high p p_floor "
+        "p_holm p_bh p_none p_none_holm p_none_bh seeds heads sets at margin unit verdict",
         "shared_heads": "domain stage regime one_stage one other rho low high p p_holm seeds heads verdict",
     },
 )

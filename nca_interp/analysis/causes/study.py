@@ -26,8 +26,8 @@ from nca_interp.measurement import Asked
 from nca_interp.store import MANIFEST, damage
 
 CODE = (
-    "causes/ablation.py", "causes/causes.py", "causes/composition.py", "causes/effects.py", "causes/folded.py", "causes/lens.py", "causes/patching.py", "causes/resume.py",
-    "causes/shared_heads.py", "spectra.py",
+    "causes/ablation.py", "causes/causes.py", "causes/composition.py", "causes/effects.py", "causes/folded.py", "causes/lens.py", "causes/patching.py", "causes/random_sets.py",
+    "causes/resume.py", "causes/shared_heads.py", "spectra.py",
 )  # fmt: skip
 """Files of this package that decide a number, beside those of the probe engine."""
 BEHAVIOUR = ("in_context_learning", "repeated_token_gain")

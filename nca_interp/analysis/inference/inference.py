@@ -1,9 +1,8 @@
 """The rule-inference curve: what an NCA model predicts of a frame after g frames of a rule, beside ideal predictors.
 
-A model learned the task if it predicts rules it was never trained on better than anything that needs no rule: better than
-each of RIVALS (data/nca/predictors.py) on the same rows, free-running, in the last third of the frames, every 95 % interval over
-rules above zero. Free-running, because a rival of whole frames is not given the patches of the frame itself, which
-teacher-forcing gives away.
+How far a model came is a ladder (rungs.py): better than each predictor that knows no rule (RIVALS, data/nca/predictors.py) on the
+same rows of rules it was never trained on, free-running, in the last third of the frames. Free-running, because a rival of whole
+frames is not given the patches of the frame itself, which teacher-forcing gives away.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from nca_interp.analysis.inference.read import (
     swap_context,
     teacher_forced,
 )
+from nca_interp.analysis.inference.rungs import ORACLE, RIVALS, Context, climb, least_beaten, sentence
 from nca_interp.analysis.inference.trial import NEW, generated_frames, last_third, make_trial
 from nca_interp.analysis.probing.measure import on_device
 from nca_interp.analysis.stimuli.source import Source, unchanged
@@ -38,24 +38,23 @@ from nca_interp.data.specs import NcaSpec
 Floats = npt.NDArray[np.float64]
 RULES = 64
 """Rules of each kind, one row each: intervals of some hundredths of the cells, seconds for a small model."""
-RIVALS = ("copy", "mode", "cell-mode", "lookup")
-"""Predictors that know no rule, of all which a model must be better."""
 TEACHER, FREE, SWAP, SHUFFLE = "teacher-forced", "free-running", "context swap", "frame shuffle"
 CONTROLLED = 4
 """Frames with a changed context."""
 COLUMNS = ["rules", "band_low", "band_high", "predictor", "frame", "quantity", "value", "low", "high", "n"]
 LEARNED = [
-    "verdict", "accuracy", "rival", "rival_accuracy", "effect", "low", "high", "n", "oracle_accuracy", "teacher_accuracy",
-    "first_frame", "last_frame", "slope", "slope_low", "slope_high", "gain", "gain_low", "gain_high", "swap", "swap_low",
+    "verdict", "inferred", "uses_context", "accuracy", "rival", "rival_accuracy", "effect", "low", "high", "n", "oracle_accuracy",
+    "teacher_accuracy", "first_frame", "last_frame", "slope", "slope_low", "slope_high", "gain", "gain_low", "gain_high", "swap", "swap_low",
     "swap_high", "shuffle", "shuffle_low", "shuffle_high", "sentence",
 ]  # fmt: skip
 COURSE = ["predictor", "quantity", "value", "low", "high", "n"]
 GAP = "gap"
-"""Quantity of a course: accuracy, free-running, minus that of the rival that decides."""
+"""Quantity of a course: accuracy, free-running, minus that of the rival (of all) that is least surely beaten."""
 NO_RULE = "no rule to learn"
 CODE = (
     "inference/inference.py",
     "inference/read.py",
+    "inference/rungs.py",
     "inference/trial.py",
     "verdicts/statistics.py",
     "complexity/inspection_nca.py",
@@ -64,20 +63,6 @@ CODE = (
     "../data/nca/rows.py",
 )
 """Files that decide a number."""
-
-
-class Verdict(NamedTuple):
-    """Whether a model is better than every rival; effect, low and high are those against `rival`, in share of cells."""
-
-    verdict: str
-    """learned, not learned or inconclusive."""
-    rival: str
-    """The rival that decides: of the smallest lower bound, or the one that is surely not beaten."""
-    effect: float
-    low: float
-    high: float
-    n: int
-    """Rules."""
 
 
 def rule_inference(
@@ -143,25 +128,6 @@ def measure(
     return frame
 
 
-def judge(model: Floats, rivals: dict[str, Floats], groups: list[str]) -> Verdict:
-    """Verdict from accuracies [row], paired by row; the unit is the group (a rule).
-
-    learned: better than each rival, every 95 % interval above zero (each must hold, so no correction for several).
-    not learned: at least one rival is certainly as good (its interval ends at or below zero). Else inconclusive.
-    """
-    n = len(set(groups))
-    gaps = {name: cluster_interval(model - values, groups) for name, values in rivals.items()}
-    weakest = min(gaps, key=lambda name: gaps[name].low)
-    beaten = min(gaps, key=lambda name: gaps[name].high)
-    if n < 2:
-        return Verdict("inconclusive", weakest, *gaps[weakest], n)
-    if gaps[weakest].low > 0:
-        return Verdict("learned", weakest, *gaps[weakest], n)
-    if gaps[beaten].high <= 0:
-        return Verdict("not learned", beaten, *gaps[beaten], n)
-    return Verdict("inconclusive", weakest, *gaps[weakest], n)
-
-
 def _controls(model: Any, spec: NcaSpec, tokens: npt.ArrayLike, generated: list[int]) -> dict[str, Reading]:
     """Readings after a changed context of CONTROLLED frames at most, the last among them."""
     late = [generated[i] for i in np.unique(np.linspace(0, len(generated) - 1, CONTROLLED).round().astype(int))]
@@ -191,9 +157,6 @@ def _learned(sample: Sample, found: dict[str, Reading], temperature: float) -> d
     chosen = last_third(generated_frames(loss.shape[1]))
     plain = {name: reading for name, reading in found.items() if name not in (SHUFFLE, SWAP)}
     accuracy = {name: reading.cell_accuracy[:, chosen].mean(1) for name, reading in plain.items()}
-    verdict = judge(accuracy[FREE], {name: accuracy[name] for name in RIVALS}, sample.groups)
-    if spec.control != "none":
-        verdict = verdict._replace(verdict=NO_RULE)
     seen = np.log(np.arange(1, loss.shape[1]))
     slopes = (loss[:, 1:] @ (seen - seen.mean())) / ((seen - seen.mean()) ** 2).sum() if len(seen) > 1 else None
 
@@ -202,12 +165,18 @@ def _learned(sample: Sample, found: dict[str, Reading], temperature: float) -> d
         return cluster_interval(values, sample.groups) if known and values is not None else Interval(*[np.nan] * 3)
 
     costs = [found[name].loss[:, -1] - loss[:, -1] if name in found else None for name in (SWAP, SHUFFLE)]
-    numbers = [*within(slopes), *within(loss[:, -1] - loss[:, 1]), *within(costs[0]), *within(costs[1])]
+    slope, gain, swap, shuffle = map(within, (slopes, loss[:, -1] - loss[:, 1], *costs))
+    context = Context(swap, gain)
+    verdict = climb(
+        accuracy[FREE], {k: v for k, v in accuracy.items() if k in (*RIVALS, ORACLE)}, sample.groups, context
+    )
+    if spec.control != "none":
+        verdict = verdict._replace(verdict=NO_RULE, inferred=False)
     means = {name: float(values.mean()) for name, values in accuracy.items()}
-    ideal = means.get("oracle", np.nan)
     row = [
-        verdict.verdict, means[FREE], verdict.rival, means[verdict.rival], *verdict[2:], ideal, means[TEACHER],
-        chosen[0], chosen[-1], *numbers, sentence(verdict, means, chosen, temperature),
+        verdict.verdict, verdict.inferred, context.used, means[FREE], verdict.rival, means[verdict.rival], *verdict.gap, verdict.n,
+        means.get(ORACLE, np.nan), means[TEACHER], chosen[0], chosen[-1], *slope, *gain, *swap, *shuffle,
+        sentence(verdict, context, means, means[FREE], chosen, temperature),
     ]  # fmt: skip
     course = [
         (
@@ -220,32 +189,18 @@ def _learned(sample: Sample, found: dict[str, Reading], temperature: float) -> d
         for quantity, values in (("cell_accuracy", accuracy[name]), ("loss", reading.loss[:, chosen].mean(1)))
         if np.isfinite(values).all()
     ]
-    course.append((verdict.rival, GAP, *verdict[2:]))
+    weakest, gap = least_beaten(accuracy[FREE], {name: accuracy[name] for name in RIVALS}, sample.groups)
+    course.append((weakest, GAP, *gap, verdict.n))
     return {
         "learned": {name: _plain(value) for name, value in zip(LEARNED, row, strict=True)},
         "course": [[_plain(value) for value in row] for row in course],
     }
 
 
-def sentence(verdict: Verdict, means: dict[str, float], frames: list[int], temperature: float = 0.0) -> str:
-    """The verdict in words."""
-    span = f"frame {frames[0]}" if len(frames) == 1 else f"frames {frames[0]} to {frames[-1]}"
-    way = "greedily" if temperature == 0 else f"drawn at temperature {temperature:g}"
-    told = {
-        "learned": "The synthetic task was learned",
-        "not learned": "The synthetic task was not learned",
-        NO_RULE: "This control has no rule to learn",
-    }.get(verdict.verdict, "Whether the synthetic task was learned is open")
-    best = f", the rule itself {means['oracle']:.3f}" if "oracle" in means else ""
-    return (
-        f"{told}: of {span} of {verdict.n} new rules, generated {way}, {means[FREE]:.3f} of the cells are right, "
-        f"{verdict.rival} gets {means[verdict.rival]:.3f}{best}; difference {verdict.effect:+.3f} "
-        f"[{verdict.low:+.3f}, {verdict.high:+.3f}]."
-    )
-
-
 def _plain(value: Any) -> Any:
     """A value as JSON has it."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

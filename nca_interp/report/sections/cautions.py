@@ -97,7 +97,7 @@ def _task(tables: Tables) -> Iterator[str]:
     ]
     if found:
         yield (
-            f"Not shown to have learned the synthetic task: {listing(found)}. The transfer verdict of such a regime is about training "
+            f"Not shown to have inferred the rules of the synthetic task: {listing(found)}. The transfer verdict of such a regime is about training "
             "on such data, not about having learned it."
         )
 

@@ -285,25 +285,16 @@ def test_composition_equals_dense_matrices_and_chance_is_that_of_random_directio
     assert excess.abs().mean() < 3  # a random model composes at chance
 
 
-def test_random_sets_match_layer_counts():
-    like = [(0, 1), (0, 3), (2, 0)]
-    sets = causes.random_sets(like, 4, 200, 0)
-    assert len(sets) == 200
-    assert all(sorted(n for n, _ in s) == [0, 0, 2] for s in sets)
-    assert len(set(sets)) == 24  # 6 pairs x 4
-    assert sets == causes.random_sets(like, 4, 200, 0)
-
-
 def test_top_heads_against_random_sets(planted):
     trunk, task = planted
     scores = {"induction": {(0, 0): 0.0, (0, 1): 0.1, (1, 0): 0.9, (1, 1): 0.2}}
-    row = next(r for r in causes.top_rows(trunk, task, scores, None, 50) if r["metric"] == LOSS)
-    alone = ablate(trunk, task).change(Site("head", 1, 0), LOSS)
-    assert row["value"] == pytest.approx(float(alone.mean()), abs=1e-5)
-    same = round(row["p"] * 51) - 1  # random sets that are the top set itself: the other head harms nobody
-    other = float(ablate(trunk, task).change(Site("head", 1, 1), LOSS).mean())
-    assert 10 < same < 40
-    assert row["chance"] == pytest.approx((same * row["value"] + (50 - same) * other) / 50, abs=1e-4)
+    rows = [r for r in causes.top_rows(trunk, task, scores, None, 50) if r["metric"] == LOSS]
+    alone, other = (float(ablate(trunk, task).change(Site("head", 1, h), LOSS).mean()) for h in (0, 1))
+    (row,) = [r for r in rows if r["probe"] == "top_heads"]
+    assert row["value"] == pytest.approx(alone, abs=1e-5)
+    assert (row["n"], row["p"], row["sd"], row["at"]) == (1, 0.5, None, "1.0 against 1 sets, all there are")
+    assert row["chance"] == pytest.approx(other, abs=1e-5)  # the one other head of the layer
+    assert [(r["at"], r["by"]) for r in rows if r["probe"] == "random_heads"] == [("1.1", "induction")]
 
 
 def test_heads_that_carry_the_same_correlate():

@@ -48,7 +48,7 @@ def test_planted_order_has_the_smallest_p_and_a_constant_has_none():
 def test_p_is_uniform_where_nothing_is_planted():
     rng = np.random.default_rng(2)
     p = [
-        associate([(rng.normal(size=(10, 1)), rng.normal(size=(10, 1))) for _ in range(2)], 199).p[0, 0]
+        associate([(rng.normal(size=(10, 1)), rng.normal(size=(10, 1))) for _ in range(2)], permutations=199).p[0, 0]
         for _ in range(300)
     ]
     assert stats.kstest(p, "uniform").pvalue > 0.01
@@ -60,3 +60,16 @@ def test_too_few_heads_are_refused():
         associate([(np.ones((2, 1)), np.ones((2, 1)))])
     with pytest.raises(ValueError, match="at least one model"):
         associate([])
+
+
+def test_what_layers_alone_do_is_no_association_of_heads():
+    rng, layers, p = np.random.default_rng(3), np.repeat(np.arange(3), 4), []
+    for _ in range(200):  # both rise from layer to layer, as most scores and harms do; the heads have nothing in common
+        models = [tuple(layers[:, None] + 0.3 * rng.normal(size=(12, 1)) for _ in range(2)) for _ in range(3)]
+        p.append(associate(models, [layers] * 3, permutations=199).p[0, 0])
+        assert associate(models, permutations=99).p[0, 0] <= 0.05  # all heads as one layer would say so every time
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    order = np.array([0, 2, 1, 3] * 3)[:, None]
+    found = associate([(order + 100 * layers[:, None], order - 100 * layers[:, None])] * 2, [layers] * 2)
+    assert (found.rho[0, 0], found.p[0, 0]) == (1, pytest.approx(1e-4))
+    assert np.isnan(associate([(layers[:, None], order)], [layers]).rho[0, 0])  # no head differs from its neighbours
