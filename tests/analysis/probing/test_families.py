@@ -141,19 +141,24 @@ def test_transformer_lens_gives_the_same_scores(case, probes):
             written = torch.einsum("bqhd,hdm->bhqm", z, bridge.W_O[layer])
             normed = bridge.ln_final(written) - bridge.ln_final(torch.zeros_like(written))
             logits = torch.einsum("bhqm,bnm->bhqn", normed, bridge.W_U.T[context])[:, :, late]
-        logits = logits - logits.mean(-1, keepdim=True)
         expected = {"induction": pattern.diagonal(1 - batch.period, -2, -1)[..., -batch.period :].mean((0, 2))}
         attended = x[:, None].expand(-1, 4, -1).gather(2, pattern[:, :, late].argmax(-1))
-        up, down = logits.clamp(min=0), (-logits).clamp(min=0)
-        on = (up * (context[:, None, None] == attended[..., None])).sum(-1) / up.sum(-1)
-        expected["copying"] = (2 * on - 1).mean((0, 2))
-        followed = x[:, torch.arange(late.start, late.stop) - batch.period + 1]
-        on = (down * (context[:, None, None] == followed[:, None, :, None])).sum(-1) / down.sum(-1)
+        followed = x[:, None, torch.arange(late.start, late.stop) - batch.period + 1].expand(-1, 4, -1)
         stripe = pattern.diagonal(1 - batch.period, -2, -1)[..., -batch.period :]
-        expected["anti_induction"] = (stripe * on).mean((0, 2))
+        expected["copying"] = advantage(logits, context, attended).mean((0, 2))
+        expected["anti_induction"] = -(stripe * advantage(logits, context, followed)).mean((0, 2))
         for name, value in expected.items():
             rows = case.frame[(case.frame.probe == name) & (case.frame.layer == layer)].sort_values("head")
-            np.testing.assert_allclose(rows.value.to_numpy(float), value.numpy(), atol=3e-5, err_msg=name)
+            wide = 3e-5 if name == "induction" else 5e-4  # a rank may turn on the last bit
+            np.testing.assert_allclose(rows.value.to_numpy(float), value.numpy(), atol=wide, err_msg=name)
+
+
+def advantage(logits: torch.Tensor, context: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Rank advantage as its definition says, by sorting: place of a token among those of the context, -1 to 1."""
+    n = context.shape[-1]
+    place = (context[:, None, None] == tokens[..., None]).int().argmax(-1, keepdim=True)
+    order = logits.argsort(-1).argsort(-1).gather(-1, place)[..., 0]
+    return 2 * order / (n - 1) - 1
 
 
 @pytest.mark.parametrize("case", ["llama"], indirect=True)
@@ -249,10 +254,9 @@ def test_random_weights_score_chance(tmp_path, probes):
     frame = analyze(tmp_path, tokens=tmp_path / "tokens" / "t", random=5)
     assert set(frame.probe) == set(probes)
     heads = frame[frame["head"].notna()]
-    wide = {"copying": 0.05, "offset_peak": 64, "offset_peak_mass": 0.05, "variability": 0.05}
+    wide = {"copying": 0.2, "offset_peak": 64, "offset_peak_mass": 0.05, "variability": 0.05}
     for name, group in heads.groupby("probe"):
         assert (group.value - group.chance).abs().max() < wide.get(name, 0.01), name
-    assert frame[frame.probe == "copying"].chance.iloc[0] == pytest.approx(2 / 64 - 1)
     gain = frame[frame.probe == "repeated_token_gain"].iloc[0]
     assert abs(gain.value) < 4 * gain.sd / math.sqrt(gain.n) + 0.01
     kinds = {name for name, probe in probes.items() if probe.hit is not None}
