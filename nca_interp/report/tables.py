@@ -19,7 +19,7 @@ _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "note", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
-    "order", "ppt_run", "half_state", "one_stage", "one", "other",
+    "text", "text_sha256", "prefix", "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
 _TRUTH = {"censored", "same_setting"}
 COLUMNS: dict[str, str] = {

@@ -209,8 +209,11 @@ def as_scores(rows: Iterable[Row]) -> Scores:
 
 
 def top_heads(scores: dict[Head, float], k: int) -> list[Head]:
-    """The k heads with the highest scores, best first."""
-    return sorted(scores, key=lambda head: (-scores[head], head))[:k]
+    """The k heads with the highest scores, best first; without those that share the score of one that would be left out, for
+    nothing says which of them are above. So fewer than k, or none, where many heads score alike."""
+    ordered = sorted(scores, key=lambda head: (-scores[head], head))
+    left_out = {scores[head] for head in ordered[k:]}
+    return [head for head in ordered[:k] if scores[head] not in left_out]
 
 
 def random_sets(like: Iterable[Head], n_heads: int, n: int, seed: int) -> list[frozenset[Head]]:
@@ -228,7 +231,7 @@ def random_sets(like: Iterable[Head], n_heads: int, n: int, seed: int) -> list[f
 def top_rows(trunk: Trunk, task: Task, scores: Scores, k: int | None, sets: int) -> list[Row]:
     """The top heads of each probe mean-ablated together, against random sets: p = (1 + #{random >= top}) / (1 + sets)."""
     size = k or max(1, math.ceil(TOP_SHARE * trunk.n_layers * trunk.n_heads))
-    tops = {probe: frozenset(top_heads(heads, size)) for probe, heads in scores.items()}
+    tops = {probe: frozenset(top) for probe, heads in scores.items() if (top := top_heads(heads, size))}
     drawn = {
         top: random_sets(sorted(top), trunk.n_heads, sets, stream_seed("random_sets", sorted(top)))
         for top in set(tops.values())

@@ -16,8 +16,9 @@ from nca_interp.analysis.attention.kernel import register
 from nca_interp.analysis.attention.losses import token_losses
 from nca_interp.analysis.probing.engine import analyze
 from nca_interp.analysis.probing.measure import open_scored
-from nca_interp.analysis.stimuli.base import Batch, rows_of_text
+from nca_interp.analysis.stimuli.base import Batch
 from nca_interp.analysis.stimuli.subject import describe
+from nca_interp.analysis.stimuli.text import rows_of, sample_text
 from nca_interp.base import UserError
 from nca_interp.data.specs import DyckSpec
 from nca_interp.data.tokens import write_tokens
@@ -163,16 +164,18 @@ def advantage(logits: torch.Tensor, context: torch.Tensor, tokens: torch.Tensor)
 
 @pytest.mark.parametrize("case", ["llama"], indirect=True)
 def test_bfloat16_weights_give_nearly_the_same(case, tokens):
-    frame = analyze(case.directory, ["entropy", "induction", "nca_stencil", "copying"], tokens=tokens, dtype="bfloat16")
+    frame = analyze(
+        case.directory, probes=["entropy", "induction", "nca_stencil", "copying"], tokens=tokens, dtype="bfloat16"
+    )
     merged = frame.merge(case.frame, on=["probe", "layer", "head"])
     assert len(merged) == len(frame) == 4 * 8
     assert (merged.value_x - merged.value_y).abs().max() < 0.05
     assert frame.value.notna().all()
     assert frame.attrs["provenance"]["dtype"] == "bfloat16"
     with pytest.raises(UserError, match="dtype: 'int8'; legal: float32"):
-        analyze(case.directory, ["induction"], dtype="int8")
+        analyze(case.directory, probes=["induction"], dtype="int8")
     with pytest.raises(UserError, match="device: '.*' is not usable here"):
-        analyze(case.directory, ["induction"], device="cuda:99" if torch.cuda.is_available() else "cuda")
+        analyze(case.directory, probes=["induction"], device="cuda:99" if torch.cuda.is_available() else "cuda")
 
 
 def test_a_reused_bridge_equals_a_fresh_one():
@@ -213,7 +216,7 @@ def test_attention_of_another_kind_is_refused_with_its_reason(tmp_path):
     """Sinks beside the softmax (gpt-oss): what reads no attention is measured all the same."""
     tiny("gpt_oss").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="does not apply: .*s_aux"):
-        analyze(tmp_path, ["induction"])
+        analyze(tmp_path, probes=["induction"])
     rest = analyze(tmp_path)
     assert "repeated_token_gain" in set(rest.probe)
     assert any(line.startswith("induction: ") for line in rest.attrs["skipped"])
@@ -232,7 +235,7 @@ def test_a_tokenizer_gives_natural_text(tmp_path):
     )
     tokenizer.train_from_iterator(["def f(x): return x\n" * 5], trainer)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert rows_of_text(tmp_path, 65).shape == (64, 65)
+    assert rows_of(sample_text(), tmp_path, 65).shape == (64, 65)
     tiny("llama", vocab_size=tokenizer.get_vocab_size()).save_pretrained(tmp_path / "model")
     frame = analyze(tmp_path / "model", tokenizer=tmp_path, probes=["entropy", "in_context_learning"])
     assert set(frame.probe) == {"entropy", "in_context_learning"}
@@ -263,7 +266,7 @@ def test_random_weights_score_chance(tmp_path, probes):
     assert set(frame[frame.hit.notna()].probe) == kinds
     assert heads.null_95.notna().all()
     assert (heads.hit.dropna() == 0).all()
-    again = analyze(tmp_path, ["induction"], tokens=tmp_path / "tokens" / "t", random=5)
+    again = analyze(tmp_path, probes=["induction"], tokens=tmp_path / "tokens" / "t", random=5)
     pd.testing.assert_series_equal(
         again.null_95, frame[frame.probe == "induction"].null_95.reset_index(drop=True), rtol=1e-5
     )
