@@ -101,10 +101,10 @@ def copy_plainly(bridge: Any, layer: int, a: torch.Tensor, z: torch.Tensor, batc
     assert n is not None
     written = bridge.ln_final(torch.einsum("bqhd,hdm->bhqm", z[:, -n:], bridge.W_O[layer]))
     logits = torch.einsum("bhqm,bnm->bhqn", written, bridge.W_U.T[x[:, :n]])
-    logits = logits - logits.mean(-1, keepdim=True)
     attended = x[:, None].expand(-1, a.shape[1], -1).gather(2, a[:, :, -n:].argmax(-1))
-    for change, on in ((logits.clamp(min=0), attended), ((-logits).clamp(min=0), x[:, None, 1 : n + 1])):
-        ((change * (x[:, None, None, :n] == on[..., None])).sum(-1) / change.sum(-1)).mean(-1)
+    for token in (attended, x[:, None, 1 : n + 1]):
+        own = logits.masked_fill(x[:, None, None, :n] != token[..., None], -torch.inf).amax(-1, keepdim=True)
+        (((logits < own).sum(-1) - (logits > own).sum(-1)) / (n - 1)).mean(-1)
 
 
 def masks_of(batch: Batch) -> list[torch.Tensor]:

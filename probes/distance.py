@@ -1,6 +1,6 @@
 """Distance: how far back a head attends, relative to uniform attention.
 
-Validation rows of the model's own data: mean over queries q >= 1 of sum_k A[q, k] (q - k) / (q / 2). Vig & Belinkov
+Natural text: mean over queries q >= 1 of sum_k A[q, k] (q - k) / (q / 2). Vig & Belinkov
 2019, arXiv 1906.04284. Range 0 (only itself) to 2 (only the first token); chance, uniform attention, is 1.
 """
 

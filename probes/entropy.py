@@ -1,6 +1,6 @@
 """Entropy: how widely a head attends, as a share of the widest possible.
 
-Validation rows of the model's own data: mean over queries q >= 1 of -sum_k A[q, k] ln A[q, k] / ln(q + 1). Vig &
+Natural text: mean over queries q >= 1 of -sum_k A[q, k] ln A[q, k] / ln(q + 1). Vig &
 Belinkov 2019, arXiv 1906.04284. Range 0 (one key) to 1 (all keys alike); chance, uniform attention, is 1.
 """
 

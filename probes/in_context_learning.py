@@ -1,6 +1,6 @@
 """In-context learning: loss late in the context minus loss early in it.
 
-Validation rows of the model's own data, T = length of the context: mean loss of the 9 targets around number T - 12
+Natural text, T = length of the context: mean loss of the 9 targets around number T - 12
 minus that of the 9 around number T / 10 (counted from 0; Olsson et al. 2022, arXiv 2209.11895, take the single tokens
 500 and 50 of 512 over many more documents). Unbounded, negative is better; a model that ignores its context has 0.
 """

@@ -1,6 +1,6 @@
 """Locality: how much of its attention a head gives to the last few tokens.
 
-Validation rows of the model's own data. locality_w: mean over the queries q >= w of the attention on q, q - 1, ... q - w,
+Natural text. locality_w: mean over the queries q >= w of the attention on q, q - 1, ... q - w,
 for w = 1, 4 and 16. Clark et al. 2019, arXiv 1906.04341. Range 0 to 1; chance is uniform attention, the mean of
 (w + 1) / (q + 1) over those queries.
 """

@@ -39,7 +39,7 @@ def analyze(
     ] = None,
     probe: Annotated[list[str] | None, typer.Option(help="Only this probe (repeatable).")] = None,
     probes: Probes = None,
-    tokens: Annotated[Path | None, typer.Option(help="Token directory for natural stimuli.")] = None,
+    tokens: Annotated[Path | None, typer.Option(help="Natural text: a token directory or a UTF-8 file.")] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(help="Tokenizer for natural text: a file, a folder, a hub name; default the checkpoint's own."),

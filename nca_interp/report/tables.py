@@ -20,7 +20,7 @@ _TEXT = {
     "run", "regime", "label", "role", "domain", "stage", "state", "source", "description", "note", "precision", "probe", "unit",
     "checkpoint_sha256", "by", "site", "how", "at", "family", "metric", "treated", "control", "verdict", "rules", "predictor", "quantity", "rival", "sentence", "budget", "kind", "measure", "why",
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
-    "lost", "pending", "hangs_on", "target_of", "item", "declared", "now", "model", "order", "ppt_run", "half_state", "one_stage", "one", "other",
+    "lost", "pending", "hangs_on", "target_of", "item", "declared", "now", "model", "text", "text_sha256", "prefix", "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
 _TRUTH = {"primary", "counted", "changed", "inferred", "uses_context", "same_setting"}
 COLUMNS: dict[str, str] = {

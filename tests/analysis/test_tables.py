@@ -240,9 +240,9 @@ def test_patterns_trajectory_and_definitions(study, tables):
     entries = json.loads((study / "tables/patterns.json").read_text())
     assert [(e["run"], e["shown"]) for e in entries] == [
         ("pt.nca.math.s0", "random tokens twice"),
-        ("pt.nca.math.s0", "a validation row"),
+        ("pt.nca.math.s0", "natural text"),
         ("pt.scratch.math.s0", "random tokens twice"),
-        ("pt.scratch.math.s0", "a validation row"),
+        ("pt.scratch.math.s0", "natural text"),
         ("ppt.nca.s0", "its own synthetic data"),
     ]
     with np.load(study / "tables/patterns.npz") as arrays:

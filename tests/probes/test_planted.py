@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nca_interp import discover
+from nca_interp.analysis.attention.heads import Heads
 from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.probing.engine import analyze
 from nca_interp.analysis.stimuli.base import Frame, Subject
@@ -60,15 +61,41 @@ def test_copying_and_anti_copying_heads(planted):
     heads, frame = planted
     assert heads["copying", 1, 0].value == pytest.approx(1.0, abs=1e-3)
     assert heads["copying", 1, 1].value == pytest.approx(-1.0, abs=1e-3)
-    period = 19
-    assert heads["copying", 0, 1].chance == pytest.approx(2 / (period + 1) - 1)
     assert heads["anti_induction", 1, 1].value == pytest.approx(1.0, abs=1e-3)
-    assert heads["anti_induction", 1, 0].value == pytest.approx(0.0, abs=1e-3)
-    late = 1 / np.arange(period + 2, 2 * period + 2)
-    assert heads["anti_induction", 0, 1].chance == pytest.approx(late.mean() / (period + 1))
+    assert heads["anti_induction", 1, 0].value == pytest.approx(-1.0, abs=1e-3)
+    assert heads["copying", 0, 1].chance == heads["anti_induction", 0, 1].chance == 0.0
     gain = frame[frame.probe == "repeated_token_gain"].iloc[0]
     assert gain.value > 0.5
-    assert gain.unit == f"nats per token, period {period}"
+    assert gain.unit == "nats per token, period 19"
+
+
+def test_copying_is_a_matter_of_rank(probes):
+    """The share of the context below the attended token less the share above it, however far."""
+
+    tokens = np.tile(np.arange(9), (2, 2))  # query 9 + i attends to token i + 1, the last one to token 0
+    pattern = torch.zeros(2, 1, 18, 18)
+    for q in range(18):
+        pattern[:, :, q, max(q - 8, 0)] = 1.0
+
+    class Written(Heads):
+        def __init__(self, logits):
+            vars(self).update(vars(attention_of(pattern, batch_of(tokens, period=9, repeats=2))))
+            self.output, self.logits = torch.zeros(2, 1, 18, 4), logits
+
+        def logits_on_context(self, queries):
+            return self.logits.expand(2, 1, 9, 9)
+
+    def scores(logits):
+        view = Written(logits)
+        return [probes[name].function(view).mean().item() for name in ("copying", "anti_induction")]
+
+    attended = torch.roll(torch.eye(9), 1, 1)
+    assert scores(torch.zeros(9, 9)) == [0.0, 0.0], "a head that writes nothing"
+    assert scores(torch.arange(9.0)) == pytest.approx([0.0, 0.0]), "the same logits whatever is attended to"
+    assert scores(1e-6 * attended) == [1.0, -1.0]
+    assert scores(-attended) == [-1.0, 1.0]
+    two_above = attended + 2 * torch.roll(torch.eye(9), 3, 1) + 3 * torch.roll(torch.eye(9), 5, 1)
+    assert scores(two_above) == pytest.approx([(6 - 2) / 8, -(6 - 2) / 8])
 
 
 def test_attention_built_for_a_definition_scores_one(probes):

@@ -104,7 +104,7 @@ class Heads(Attention):
 
         The head's output alone goes through the output projection, the norm of the branch (where the family has one; what
         else a model does with it is refused, see `anatomy`), the final norm (their biases removed) and the unembedding. RMSNorm and LayerNorm scale it by a
-        positive number for each query and head, which no share depends on.
+        positive number for each query and head, which no rank depends on.
         """
         key = tuple(queries.tolist())
         if key not in self._written:  # small, and wanted again by the next probe
@@ -120,18 +120,15 @@ class Heads(Attention):
             self._written[key] = torch.stack(logits)
         return self._written[key]
 
-    def share(self, tokens: torch.Tensor, queries: torch.Tensor, lowered: bool = False) -> torch.Tensor:
-        """Share of the raised (or lowered) logit that falls on given tokens [batch, head, query], a number for each.
+    def rank_advantage(self, tokens: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """Where the logit of given tokens stands among those of the context [batch, head, query]: of its other tokens, the
+        share with a lower logit less the share with a higher one; -1 the lowest, 1 the highest, 0 where all are equal.
 
-        tokens: [batch, 1 or head, query], one for each of the chosen `queries` (indices). Raised: above the mean over
-        the context's tokens; the share is 1 / n where the head raises none (writes nothing).
+        tokens: [batch, 1 or head, query], of the context, one for each of the chosen `queries` (indices).
         """
         logits = self.logits_on_context(queries)
-        logits = logits - logits.mean(-1, keepdim=True)
-        change = (-logits if lowered else logits).clamp(min=0.0)
-        on_it = (change * (self.context()[:, None, None] == tokens[..., None])).sum(-1)
-        total = change.sum(-1)
-        return torch.where(total > 0, on_it / total.clamp(min=1e-30), 1.0 / logits.shape[-1])
+        own = logits.masked_fill(self.context()[:, None, None] != tokens[..., None], -torch.inf).amax(-1, keepdim=True)
+        return ((logits < own).sum(-1) - (logits > own).sum(-1)) / (logits.shape[-1] - 1)
 
     def repeat_queries(self) -> torch.Tensor:
         """Indices of the queries in the second and later repeats."""

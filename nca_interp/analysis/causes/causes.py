@@ -210,15 +210,18 @@ def as_scores(rows: Iterable[Row]) -> Scores:
 
 
 def top_heads(scores: dict[Head, float], k: int) -> list[Head]:
-    """The k heads with the highest scores, best first."""
-    return sorted(scores, key=lambda head: (-scores[head], head))[:k]
+    """The k heads with the highest scores, best first; without those that share the score of one that would be left out, for
+    nothing says which of them are above. So fewer than k, or none, where many heads score alike."""
+    ordered = sorted(scores, key=lambda head: (-scores[head], head))
+    left_out = {scores[head] for head in ordered[k:]}
+    return [head for head in ordered[:k] if scores[head] not in left_out]
 
 
 def top_rows(trunk: Trunk, task: Task, scores: Scores, k: int | None, sets: int) -> list[Row]:
     """The top heads of each probe mean-ablated together (`top_heads`), the mean and sd of random sets without them beside it,
     and each set of the round that they are ranked among (`random_heads`)."""
     size = k or max(1, math.ceil(TOP_SHARE * trunk.n_layers * trunk.n_heads))
-    tops = {probe: frozenset(top_heads(heads, size)) for probe, heads in scores.items()}
+    tops = {probe: frozenset(top) for probe, heads in scores.items() if (top := top_heads(heads, size))}
     drawn = {top: random_sets(top, trunk.n_heads, sets) for top in dict.fromkeys(tops.values())}
     changes = ablate_sets(trunk, task, [*drawn, *(s for found in drawn.values() for s in found.sets)])
     rows = []

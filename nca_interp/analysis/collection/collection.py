@@ -15,7 +15,7 @@ from nca_interp.config import Study
 from nca_interp.data.tokens import TokenMeta, read_meta
 from nca_interp.overrides import parse
 from nca_interp.readers import damaged
-from nca_interp.store import AnalysisDir, RunDir, StudyDir
+from nca_interp.store import AnalysisDir, RunDir, StudyDir, sha256_file
 from nca_interp.train.run import RunConfig, read_run_config
 
 Kind = Literal["study", "one", "pair", "series", "several"]
@@ -28,7 +28,7 @@ class Settings(Frozen):
     """How checkpoints that come from elsewhere are read; a study's own need none of it."""
 
     tokens: str | None = None
-    """Token directory whose validation rows are the natural text."""
+    """The natural text: a token directory, whose validation rows it is, or a file of text in UTF-8."""
     tokenizer: str | None = None
     """Tokenizer of the natural text; null: each checkpoint's own."""
     text: tuple[str, ...] = ()
@@ -45,6 +45,8 @@ class Settings(Frozen):
     def decide(self) -> dict[str, Any]:
         """What of it decides numbers, beside the weights: empty for a study, whose checkpoints name their tokens."""
         said = self.model_dump(mode="json", exclude_defaults=True, exclude={"random", "device", "text"})
+        if self.tokens is not None:
+            said["tokens"] = _content(Path(self.tokens))
         return {"settings": said} if said else {}
 
 
@@ -143,6 +145,12 @@ class Collection:
         if self.study is not None:
             return {d.name: d.label for d in self.study.domains}
         return {run.domain: run.domain for run in self.runs if run.domain}
+
+
+def _content(tokens: Path) -> str:
+    """SHA-256 of a file of text, or of what names the content of a token directory; the path where there is neither."""
+    file = tokens if tokens.is_file() else tokens / "meta.json"
+    return sha256_file(file) if file.is_file() else str(tokens)
 
 
 def read_runs(study: StudyDir) -> list[Run]:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -19,17 +19,21 @@ from nca_interp.analysis.collection.collection import Settings
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.probing.cache import Refreshed, refresh
 from nca_interp.analysis.probing.measure import ENGINE_CODE, Measured, Measurer, open_scored
+from nca_interp.analysis.probing.memory import handing_out, is_model, name_of, on_disk, weights_of
 from nca_interp.analysis.probing.null import add_null, like
 from nca_interp.analysis.probing.table import COLUMNS as COLUMNS
 from nca_interp.analysis.probing.table import read_table as read_table
 from nca_interp.analysis.probing.table import table
-from nca_interp.analysis.stimuli.base import account
+from nca_interp.analysis.stimuli.base import Subject, account
 from nca_interp.analysis.stimuli.source import Source, unchanged, weights_sha256
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.base import UserError
 from nca_interp.config import suggest
 from nca_interp.discover import Definition, load
 from nca_interp.machine import package_versions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class RunAnalysis(NamedTuple):
@@ -46,24 +50,26 @@ class RunAnalysis(NamedTuple):
 
 
 def analyze(
-    checkpoint: Path | str,
-    probes: Iterable[str] | None = None,
+    checkpoint: Path | str | PreTrainedModel,
+    tokenizer: Path | str | PreTrainedTokenizerBase | None = None,
     *,
+    probes: Iterable[str] | None = None,
     probes_folder: Path | str | None = None,
     tokens: Path | str | None = None,
-    tokenizer: Path | str | None = None,
     random: int = 0,
-    device: str = "cpu",
-    dtype: str = "float32",
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> pd.DataFrame:
     """Tidy table of all `probes` (default: every one found) on one checkpoint, columns as in docs/tables.md.
 
-    `checkpoint`: a Hugging Face directory, or `org/name[@revision]` of the hub where there is a network. Natural text
-    comes from `tokens` (a token directory) or, for models of others, from an English text in the tokens of `tokenizer`
-    (default: the checkpoint's own). `random`: measure this many randomly initialised models of the same configuration
+    `checkpoint`: a Hugging Face directory, `org/name[@revision]` of the hub where there is a network, or a causal language
+    model of transformers in memory, which stays as it is, where it is. Natural text comes from `tokens` (a token directory
+    or a file of text in UTF-8) or, for models of others, from an English text, in the tokens of `tokenizer`: a path, a
+    name on the hub, a fast tokenizer of transformers (default: the checkpoint's own; of a model in memory that of the folder that it is from).
+    `random`: measure this many randomly initialised models of the same configuration
     too, and give for each probe the 95th percentile of their heads (null_95; five or more are advised) and whether a
-    head is a hit: above its probe's threshold and above null_95. `dtype`: float32, bfloat16 or float16 of the weights;
-    statistics are fp32 in any case.
+    head is a hit: above its probe's threshold and above null_95. `device` (default cpu) and `dtype` (default float32; or
+    bfloat16, float16) of the weights of a checkpoint; statistics are fp32 in any case.
 
     `attrs`: "problems", probes that failed (file, line and reason; also a warning each), "skipped", those that do not
     apply, and "provenance": checkpoint and its SHA-256, each probe's file, hash and stimulus, what its stimuli
@@ -74,22 +80,29 @@ def analyze(
     names = None if probes is None else list(probes)
     definitions, load_problems = choose(names, _path(probes_folder))
     measurer = Measurer(definitions)
-    source = Source.find(checkpoint)
-    measured = _measure(source.directory, measurer, _path(tokens), _path(tokenizer), random, device, dtype)
+    with on_disk(tokenizer) as files:
+        if is_model(checkpoint):
+            measured, read = _measure_model(checkpoint, measurer, _path(tokens), files, random, device or dtype)
+        else:
+            source, asked = Source.find(checkpoint), (device or "cpu", dtype or "float32")
+            measured = _measure(source.directory, measurer, _path(tokens), files, random, *asked)
+            read = {
+                "checkpoint": str(checkpoint),
+                "checkpoint_sha256": source.sha256(),
+                "device": asked[0],
+                "dtype": asked[1],
+            }
     if measured.skipped and (names is not None or not (measured.rows or measured.problems)):
         name, reason = next(iter(measured.skipped.items()))
-        raise UserError(f"{checkpoint}: probe {name} does not apply: {reason}")
+        raise UserError(f"{read['checkpoint']}: probe {name} does not apply: {reason}")
     frame = table(measured.rows)
     frame.attrs = {
         "problems": [*load_problems, *measured.problems.values()],
         "skipped": [f"{name}: {reason}" for name, reason in measured.skipped.items()],
         "provenance": {
-            "checkpoint": str(checkpoint),
-            "checkpoint_sha256": source.sha256(),
+            **read,
             "engine": engine_hash(),
             "random": random,
-            "device": device,
-            "dtype": dtype,
             "tokens": measured.tokens,
             "probes": {
                 name: {"file": d.path.name, "sha256": d.sha256, "stimulus": d.value.stimulus.args}
@@ -167,10 +180,33 @@ def _measure(
         measured = measurer.measure(model, subject)
     if random:
         add_null(measured, measurer, like(model, random), subject)
+    return _identified(measured, subject, provenance, directory.resolve().name)
+
+
+def _measure_model(
+    model: PreTrainedModel, measurer: Measurer, tokens: Path | None, tokenizer: Path | None, random: int, moved: str | None
+) -> tuple[Measured, dict[str, Any]]:  # fmt: skip
+    """Rows of a model in memory, and what it is for provenance."""
+    if moved is not None:
+        raise UserError(f"{moved!r}: a model in memory is measured where it is and as it is; move it before")
+    name = name_of(model)
+    with handing_out(model):
+        subject = describe(Path(name), model.config, {}, tokens, tokenizer)
+        measured = measurer.measure(model, subject)
+        if random:
+            add_null(measured, measurer, like(model, random), subject)
+    read = {
+        "checkpoint": name, "checkpoint_sha256": weights_of(model), "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }  # fmt: skip
+    return _identified(measured, subject, {}, Path(name).name), read
+
+
+def _identified(measured: Measured, subject: Subject, provenance: dict[str, Any], name: str) -> Measured:
+    """Rows with the checkpoint's identity, and what the stimuli were made of."""
     identity = {key: provenance.get(key) for key in CHECKPOINT}
-    identity["run"] = identity["run"] or directory.resolve().name
-    rows = [{**identity, **row} for row in measured.rows]
-    return measured._replace(rows=rows, tokens=account(subject))
+    identity["run"] = identity["run"] or name
+    return measured._replace(rows=[{**identity, **row} for row in measured.rows], tokens=account(subject))
 
 
 def choose(names: list[str] | None, folder: Path | None) -> tuple[dict[str, Definition], list[str]]:

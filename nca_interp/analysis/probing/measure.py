@@ -32,7 +32,7 @@ ENGINE_CODE = (
     "attention/access.py", "attention/anatomy.py", "attention/backbone.py", "attention/forward.py", "attention/heads.py",
     "attention/kernel.py", "attention/losses.py", "attention/probabilities.py", "attention/returned.py", "attention/scores.py",
     "attention/view.py", "probing/faults.py", "probing/measure.py", "stimuli/base.py", "stimuli/geometry.py",
-    "stimuli/streams.py", "stimuli/subject.py", "stimuli/vocabulary.py",
+    "stimuli/streams.py", "stimuli/subject.py", "stimuli/text.py", "stimuli/vocabulary.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
 DTYPES = ("float32", "bfloat16", "float16")

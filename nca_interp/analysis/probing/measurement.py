@@ -25,6 +25,7 @@ MEASUREMENT = (
             "probes": "run regime domain seed stage step tokens probe layer head value chance null_95 hit sd unit n",
             "hits": "run regime domain seed stage step tokens probe heads models threshold null_95 best top_mean hits hits_fdr "
             "fdr_least",
+            "stimuli": "run regime domain seed stage step tokens text text_sha256 prefix drawn_from vocab_size",
         },
     ),
 )

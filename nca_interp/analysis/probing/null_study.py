@@ -31,6 +31,7 @@ HITS = [
 MODELS, ENOUGH_HEADS = 5, 200
 """Random models of a null by default: at most so many, fewer where these heads come together earlier."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+STIMULI = [*CHECKPOINT, "text", "text_sha256", "prefix", "drawn_from", "vocab_size"]
 FDR = 0.05
 """False discovery rate of `hits_fdr`."""
 
@@ -104,8 +105,9 @@ def _measure(directory: Path, measurer: Measurer, models: int, settings: Setting
 
 
 def probe_tables(collection: Collection) -> dict[str, pd.DataFrame]:
-    """Tables `probes` (all rows kept, with `null_95` and `hit` where the null was measured) and `hits` (HITS)."""
-    frames, hits, nulls = [], [], {}
+    """Tables `probes` (all rows kept, with `null_95` and `hit` where the null was measured), `hits` (HITS) and `stimuli`
+    (STIMULI), columns of one row a checkpoint."""
+    frames, hits, stimuli, nulls = [], [], [], {}
     for run in collection.runs:
         measured = [path for step in run.steps if (path := run.kept("probes", step)).is_file()]
         if not measured:
@@ -115,6 +117,7 @@ def probe_tables(collection: Collection) -> dict[str, pd.DataFrame]:
             nulls[key] = read_null(collection.dir.null(key))
         for path in measured:
             frame, header = read_table(path), read_header(path)
+            stimuli += _stimuli(frame, header)
             if (null := nulls[key]) is not None and header is not None:
                 frame = _joined(frame, header, null)
                 hits += _hits(frame, null)
@@ -123,7 +126,21 @@ def probe_tables(collection: Collection) -> dict[str, pd.DataFrame]:
     return {
         "probes": pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS),
         "hits": pd.DataFrame(hits, columns=HITS),
+        "stimuli": pd.DataFrame(stimuli, columns=STIMULI),
     }
+
+
+def _stimuli(frame: pd.DataFrame, header: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Where the stimuli of a checkpoint come from, as its header has it."""
+    told = (header or {}).get("tokens")
+    if not told or frame.empty:
+        return []
+    known = {
+        "text": told["rows_from"],
+        "text_sha256": told["rows_sha256"],
+        "prefix": " ".join(map(str, told["prefix"])),
+    }
+    return [{**frame.iloc[0][CHECKPOINT], **known, "drawn_from": told["drawn_from"], "vocab_size": told["vocab_size"]}]
 
 
 def read_null(path: Path) -> Null | None:

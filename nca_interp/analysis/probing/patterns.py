@@ -57,8 +57,8 @@ def export_patterns(
     settings: Settings | None = None,
     who: dict[str, Any] | None = None,
 ) -> list[Exhibit]:
-    """All heads of a checkpoint on the first row of each sequence that it can take (default: random tokens twice, and a
-    validation row). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole. `who`: its
+    """All heads of a checkpoint on the first row of each sequence that it can take (default: random tokens twice, and
+    natural text). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole. `who`: its
     identity (default: as its provenance has it)."""
     provenance, settings = read_provenance(directory), settings or Settings()
     model = open_scored(directory, settings.device, settings.dtype)
@@ -84,17 +84,17 @@ def export_patterns(
 
 def default_sequences() -> dict[str, Stimulus]:
     """What a model of language is shown."""
-    return {"random tokens twice": repeated_tokens(sequences=2), "a validation row": natural(sequences=2)}
+    return {"random tokens twice": repeated_tokens(sequences=2), "natural text": natural(sequences=2)}
 
 
 def notable(scores: pd.DataFrame, n_layers: int, n_heads: int, limit: int = WHOLE) -> list[tuple[int, int]]:
     """At most `limit` places (layer, head): all heads if they are no more, else the highest of each probe, then the second of
-    each, and so on; sorted."""
+    each, and so on; sorted. Heads of one score stand at the last of their places: nothing says which of them is above."""
     everything = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
     if len(everything) <= limit:
         return everything
-    rows = scores[scores["head"].notna() & scores.value.notna()].sort_values("value", ascending=False, kind="stable")
-    position = rows.groupby("probe", sort=False).cumcount()
+    rows = scores[scores["head"].notna() & scores.value.notna()]
+    position = rows.groupby("probe", sort=False).value.rank(method="max", ascending=False)
     ordered = rows.assign(position=position).sort_values(["position", "probe"], kind="stable")
     places = dict.fromkeys((int(layer), int(head)) for layer, head in zip(ordered.layer, ordered["head"], strict=True))
     return sorted([*dict.fromkeys([*places, *everything])][:limit])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import analyze_run, choose
 from nca_interp.analysis.probing.null_study import MODELS, null_key, null_of_run, probe_tables
 from nca_interp.analysis.probing.patterns import write_patterns
-from nca_interp.analysis.probing.summary import annotate, summarise
+from nca_interp.analysis.probing.summary import WIDTH, columns, summarise, units
 from nca_interp.base import Frozen
 from nca_interp.measurement import Asked, Shown
 from nca_interp.store import write_json
@@ -66,7 +67,7 @@ def shares_null(run: Run) -> Hashable:
 
 
 def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
-    """Tables `probes` and `hits`."""
+    """Tables `probes`, `hits` and `stimuli`."""
     return probe_tables(collection)
 
 
@@ -86,10 +87,11 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
     probes = tables["probes"]
     for run in collection.runs[:SUMMARISED]:
         rows = probes[(probes.run == run.id) & (probes.step == run.steps[-1])]
-        columns, lines, notes = annotate(summarise(rows))
-        yield Shown(f"{run.label}: largest score of each probe, at layer.head", columns, lines, ("unit",))
-        yield from notes
+        yield Shown(f"{run.label}: largest score of each probe, at layer.head", *columns(summarise(rows)))
+        yield from units(rows)
         header = read_header(run.kept("probes", run.steps[-1])) or {}
+        if told := header.get("tokens"):
+            yield textwrap.fill(told["sentence"], WIDTH, break_long_words=False, break_on_hyphens=False)
         yield from (f"skipped: {name}: {reason}" for name, reason in header.get("skipped", {}).items())
     if len(collection.runs) > SUMMARISED:
         yield f"and {len(collection.runs) - SUMMARISED} more: {collection.dir.table('probes')}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from nca_interp.discover import Definition
 
-COLUMNS = ("probe", "max", "head", "mean", "chance", "random 95 %", "hits", "n", "unit")
+COLUMNS = ("probe", "max", "head", "mean", "chance", "random 95 %", "hits", "n")
 OPTIONAL = ("random 95 %", "hits")
 """Columns that are empty without `--random`."""
+WIDTH = 79
 INTRODUCTION = """# Probes
 
 What every probe measures, from its docstring; written by `nca-interp list --definitions > docs/probes.md`. A[q, k] is the
@@ -20,37 +23,42 @@ window uniform attention to the keys of the window: with that, 1 / (q + 1) reads
 and for a study always, the table also has the 95th percentile over the heads of five randomly initialised models (`null_95`), and a
 head is a hit if it is above that and above the probe's threshold. Stimuli shrink to a small vocabulary or context; the unit then says
 how.
+Natural text is the validation rows that a model of ours was trained beside; of a model of others an English text that every
+Python has, its language reference, or what `--tokens` gives (a token directory, or a file of text); the tables name it.
 """
 
 
 def summarise(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """One row a probe, as in COLUMNS: largest head (or the model's value), its place (layer.head), mean over heads, chance ..."""
+    """One row a probe, as in COLUMNS: largest score (or the model's value), the place of its head (layer.head, or how many heads
+    share it), mean over heads, chance ..."""
     rows: list[tuple[str, ...]] = []
     group: Any
     for name, group in frame.groupby("probe", sort=True):
         heads = group[group["layer"].notna()]
         best: Any = group.iloc[0] if heads.empty else heads.loc[heads["value"].idxmax()]
         place = "model" if heads.empty else f"{int(best['layer'])}.{int(best['head'])}"
+        if (tied := int((heads["value"] == best["value"]).sum())) > 1:
+            place = f"{tied} heads"
         mean = "" if heads.empty else _number(heads["value"].mean())
         hits = "" if group["hit"].isna().all() else str(int(group["hit"].sum()))
         value, chance, null = (_number(best[column]) for column in ("value", "chance", "null_95"))
-        rows.append((str(name), value, place, mean, chance, null, hits, str(best["n"]), str(best["unit"])))
+        rows.append((str(name), value, place, mean, chance, null, hits, str(best["n"])))
     return rows
 
 
-def annotate(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]], list[str]]:
-    """The rows of `summarise` for a narrow screen: columns without the empty ones, rows, and notes.
-
-    What a unit says after a comma (how the stimulus was made to fit) becomes a numbered note."""
-    place = COLUMNS.index("unit")
+def columns(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]]]:
+    """The rows of `summarise` without their empty columns: names of the columns, rows."""
     shown = [i for i, name in enumerate(COLUMNS) if name not in OPTIONAL or any(row[i] for row in rows)]
-    notes: dict[str, int] = {}
-    lines = []
-    for row in rows:
-        unit, _, note = row[place].partition(", ")
-        mark = f" [{notes.setdefault(note, len(notes) + 1)}]" if note else ""
-        lines.append([unit + mark if i == place else row[i] for i in shown])
-    return [COLUMNS[i] for i in shown], lines, [f"[{number}] {note}" for note, number in notes.items()]
+    return [COLUMNS[i].replace("random ", "random\n") for i in shown], [[row[i] for i in shown] for row in rows]
+
+
+def units(frame: pd.DataFrame) -> Iterator[str]:
+    """Lines that say in which unit each probe is, and how its stimulus was made to fit."""
+    by_unit: dict[str, list[str]] = {}
+    for name, unit in frame.groupby("probe", sort=True)["unit"].first().items():
+        by_unit.setdefault(str(unit), []).append(str(name))
+    for unit, names in sorted(by_unit.items()):
+        yield textwrap.fill(f"{unit}: {', '.join(names)}", WIDTH, subsequent_indent="  ", break_long_words=False)
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What the models are shown: repeated random tokens, natural validation rows (and streams.py). NumPy only: cheap to import.
+"""What the models are shown: repeated random tokens, rows of natural text (and streams.py). NumPy only: cheap to import.
 
 A definition file names a stimulus (`repeated_tokens(period=64)`); `build(subject)` makes its tokens for one checkpoint.
 Tokens depend only on the stimulus's arguments, the vocabulary and the token file, never on the weights.
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nca_interp.base import UserError, stream_seed
-from nca_interp.borders import border
 
 MIN_PERIOD = 8
 """A repeated block shorter than this says nothing about induction."""
@@ -93,10 +92,13 @@ class Subject:
     prefix: tuple[int, ...] = ()
     """Ids before every row, random or natural: what the tokenizer puts before a text."""
     rows: np.ndarray | None = None
-    """Validation rows [n, length] in this checkpoint's vocabulary, or None."""
+    """Rows of natural text [n, length] in this checkpoint's vocabulary, or None."""
     spec: dict[str, Any] | None = None
     """What the rows were made from: `spec` of the token file's meta.json."""
     rows_from: str = ""
+    """Where they come from, in words."""
+    rows_sha256: str = ""
+    """SHA-256 of the text that they were made of; of a token directory, of its val.bin."""
     tokenizer: Path | None = None
     """Where the ids are known from; None without a tokenizer, then every id but the named special ones may be drawn."""
     own: bool = False
@@ -107,7 +109,7 @@ class Subject:
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """Stimuli of equal keys are equal."""
-        return self.vocab_size, self.n_ctx, self.specials, self.prefix, self.rows_from, self.fast
+        return self.vocab_size, self.n_ctx, self.specials, self.prefix, self.rows_from, self.rows_sha256, self.fast
 
     @cached_property
     def counts(self) -> np.ndarray | None:
@@ -203,7 +205,8 @@ def account(subject: Subject) -> dict[str, Any]:
         known = "tokens of its synthetic data"
     else:
         known = "no tokenizer is there: all ids but the special ones that the configuration names"
-    trimmed = f", without the most and least frequent {TRIM:.0%} in {subject.rows_from}" if subject.rows_from else ""
+    natural = f"natural rows are from {subject.rows_from}; " if subject.rows_from else ""
+    trimmed = f", without the most and least frequent {TRIM:.0%} in that text" if subject.rows_from else ""
     if subject.prefix:
         begin = f"every row begins with {list(subject.prefix)}, as the tokenizer begins a text"
     else:
@@ -212,14 +215,14 @@ def account(subject: Subject) -> dict[str, Any]:
         )
     return {
         "drawn_from": n, "vocab_size": subject.vocab_size, "tokenizer": None if source is None else str(source),
-        "prefix": list(subject.prefix), "rows_from": subject.rows_from,
-        "sentence": f"random tokens are drawn from {n:,} of {subject.vocab_size:,} ids ({known}{trimmed}); {begin}",
+        "prefix": list(subject.prefix), "rows_from": subject.rows_from, "rows_sha256": subject.rows_sha256,
+        "sentence": f"{natural}random tokens are drawn from {n:,} of {subject.vocab_size:,} ids ({known}{trimmed}); {begin}",
     }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Natural(Stimulus):
-    """Validation rows of the data the checkpoint is trained on (its own token file)."""
+    """Rows of natural text: of the checkpoint's own token file, of what `--tokens` names, or of a built-in English text."""
 
     length: int | None = None
 
@@ -229,7 +232,7 @@ class Natural(Stimulus):
             raise UserError(f"natural: length {self.length}; legal: 2 or more")
 
     def build(self, subject: Subject) -> Batch:
-        """The first rows of val.bin, as long as `length` and the context allow."""
+        """The first rows, as long as `length` and the context allow."""
         if subject.rows is None:
             raise NotApplicable("no token file of its own data and no tokenizer; give --tokens or --tokenizer")
         return rows_batch(subject, self.sequences, self.length)
@@ -259,23 +262,5 @@ def repeated_tokens(period: int = 64, repeats: int = 2, sequences: int = 16) -> 
 
 
 def natural(sequences: int = 32, length: int | None = None) -> Natural:
-    """Stimulus: validation rows of the checkpoint's own data, cut to `length` tokens if given."""
+    """Stimulus: rows of natural text (`Subject.rows_from` says which), cut to `length` tokens if given."""
     return Natural(sequences, length)
-
-
-def sample_text() -> str:
-    """English prose that every Python has (its language reference), for models of others with a tokenizer only."""
-    from pydoc_data.topics import topics
-
-    return "\n\n".join(topics[name] for name in sorted(topics))
-
-
-def rows_of_text(tokenizer: Path, length: int, rows: int = 64) -> np.ndarray:
-    """`sample_text` in the tokens of a tokenizer (any that `open_tokenizer` takes), cut into rows [rows, length]."""
-    from nca_interp.data.text.tokenizer import open_tokenizer
-
-    opened = open_tokenizer(tokenizer).tokenizer
-    with border("the tokenizer does not encode text", tokenizer):
-        ids = np.asarray(opened.encode(sample_text()[: 16 * rows * length], add_special_tokens=False).ids, np.int64)
-    n = min(rows, len(ids) // length)
-    return ids[: n * length].reshape(n, length)

@@ -1,4 +1,4 @@
-"""What stimuli need to know of a checkpoint: vocabulary, context, special tokens, rows of its own data."""
+"""What stimuli need to know of a checkpoint: vocabulary, context, special tokens, rows of natural text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nca_interp.analysis.stimuli.base import Subject, rows_of_text
+from nca_interp.analysis.stimuli.base import Subject
+from nca_interp.analysis.stimuli.text import read_text, rows_of, sample_text
 from nca_interp.analysis.stimuli.vocabulary import read_vocabulary
 from nca_interp.base import UserError
 from nca_interp.data.text.tokenizer import has_tokenizer
@@ -18,12 +19,13 @@ LONGEST = 512
 
 
 class Rows(NamedTuple):
-    """Validation rows in a checkpoint's vocabulary and where they come from."""
+    """Natural text in a checkpoint's vocabulary and where it comes from."""
 
     rows: np.ndarray
     spec: dict[str, Any]
     vocab_size: int
     name: str
+    sha256: str
     directory: Path | None = None
     """The token directory; None for text tokenised here."""
 
@@ -37,15 +39,16 @@ def describe(
 ) -> Subject:
     """The subject of a checkpoint directory with Hugging Face `config` and our provenance (empty for others' models).
 
-    Rows come from `tokens_dir`, else from the token file that its provenance names, else from a built-in English text
-    in the tokens of `tokenizer`, or of the checkpoint's own tokenizer. The tokenizer also says which ids are tokens
-    of text and how a text begins; rows of our own models begin as they did in training. Raises UserError for a token
-    file of another vocabulary.
+    Rows come from `tokens_dir`, a token directory or a file of text in UTF-8; else from the token file that its provenance
+    names, else from a built-in English text. Text is cut into the tokens of `tokenizer`, or of the checkpoint's own. The
+    tokenizer also says which ids are tokens of text and how a text begins; rows of our own models begin as they did in
+    training. Raises UserError for a token file of another vocabulary, and for a text without a tokenizer.
     """
     text = config.get_text_config()
     vocab_size, n_ctx = int(text.vocab_size), context_length(text)
     trained: dict[str, Any] = provenance.get("meta", {})
-    found = _token_rows(directory, provenance, tokens_dir)
+    own_text = None if tokens_dir is None or not tokens_dir.is_file() else read_text(tokens_dir)
+    found = _token_rows(directory, provenance, tokens_dir) if own_text is None else None
     if found is not None and found.vocab_size > vocab_size:
         raise UserError(
             f"{found.name}: a vocabulary of {found.vocab_size} tokens; the model in {directory} has {vocab_size}; give its own tokens"
@@ -53,9 +56,12 @@ def describe(
     # an embedding may have more rows than there are tokens
     vocab_size = found.vocab_size if found else trained.get("vocab_size", vocab_size)
     own_tokenizer = _tokenizer(directory, found, tokenizer)
+    if own_text is not None and own_tokenizer is None:
+        raise UserError(f"{tokens_dir}: {directory} has no tokenizer that cuts it into tokens; give --tokenizer")
     if found is None and own_tokenizer is not None:
-        rows = rows_of_text(own_tokenizer, min(n_ctx, LONGEST) + 1)
-        found = Rows(rows, {"kind": "text"}, vocab_size, "the Python language reference")
+        shown = own_text or sample_text()
+        rows = rows_of(shown, own_tokenizer, min(n_ctx, LONGEST) + 1)
+        found = Rows(rows, {"kind": "text"}, vocab_size, shown.name, shown.sha256)
     spec = found.spec if found else trained.get("spec")
     known = None if own_tokenizer is None else read_vocabulary(own_tokenizer)
     unknown = frozenset() if known is None else frozenset(range(vocab_size)) - known.ordinary
@@ -68,6 +74,7 @@ def describe(
         rows=found.rows if found else None,
         spec=spec,
         rows_from=found.name if found else "",
+        rows_sha256=found.sha256 if found else "",
         tokenizer=own_tokenizer,
         own=bool(provenance),
     )
@@ -112,7 +119,8 @@ def open_rows(directory: Path) -> Rows:
     file = TokenFile.open(directory)
     spec: Any = file.meta.spec
     spec = spec if isinstance(spec, dict) else spec.model_dump(mode="json")
-    return Rows(file.val, spec, int(file.meta.vocab_size), directory.name, directory)
+    name = f"the token directory {directory.name}"
+    return Rows(file.val, spec, int(file.meta.vocab_size), name, file.meta.sha256["val.bin"], directory)
 
 
 def _specials(spec: dict[str, Any], vocab_size: int, config: Any) -> set[int]:

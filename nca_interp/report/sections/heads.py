@@ -63,10 +63,12 @@ def _references(rows: pd.DataFrame, line: str) -> list[tuple[float, str]]:
 
 def sections(tables: Tables) -> tuple[Section, ...]:
     """Scores over training, then head by head."""
-    from nca_interp.report.sections import head_page
+    from nca_interp.report.sections import head_page, stimuli
 
     return (
-        Section("probes", "Attention heads over training", (*induction(tables), *explorer(tables))),
+        Section(
+            "probes", "Attention heads over training", (*induction(tables), *explorer(tables), *stimuli.text(tables))
+        ),
         Section(
             "heads", "Head by head", (*head_map(tables), *head_page.thumbnails(tables), *head_page.patterns(tables))
         ),

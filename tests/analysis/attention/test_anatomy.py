@@ -23,7 +23,7 @@ SMALL = {
     "head_dim": 8,
 }  # fmt: skip
 LOSS = "repeated_token_loss"
-SUBJECT = Subject("tiny", 97, 96, bos=1)
+SUBJECT = Subject("tiny", 97, 96, prefix=(1,))
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_dense_layers": 2}
 FAMILIES = {
     "qwen3_5": (t.Qwen3_5ForCausalLM, t.Qwen3_5TextConfig, {"layer_types": ["full_attention"] * 2}, None),
@@ -67,10 +67,10 @@ def score(model, written, layer, norm, batch, attended):
     context = tokens[:, : batch.start + batch.period]
     late = slice(batch.start + batch.period, batch.start + 2 * batch.period)
     logits = torch.einsum("bhqm,bnm->bhqn", written[:, :, late], model.lm_head.weight[context])
-    up = (logits - logits.mean(-1, keepdim=True)).clamp(min=0)
     on = tokens[:, None].expand(-1, 4, -1).gather(2, attended[:, :, late])
-    share = (up * (context[:, None, None] == on[..., None])).sum(-1) / up.sum(-1)
-    return (2 * share - 1).mean((0, 2))
+    place = (context[:, None, None] == on[..., None]).int().argmax(-1, keepdim=True)
+    rank = logits.argsort(-1).argsort(-1).gather(-1, place)[..., 0]
+    return (2 * rank / (context.shape[-1] - 1) - 1).mean((0, 2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -98,7 +98,7 @@ def test_copying_is_that_of_what_enters_the_projection_and_leaves_the_branch(fam
     assert not found.skipped
     assert not found.problems
     said = torch.tensor([row["value"] for row in sorted(found.rows, key=lambda r: (r["layer"], r["head"]))])
-    assert torch.allclose(said, torch.cat(expected), atol=1e-4)
+    assert torch.allclose(said, torch.cat(expected), atol=5e-4)  # a rank may turn on the last bit
     if family != "granite":  # what the definition would give without gate and norms is another number
         assert (said - torch.cat(naive)).abs().max() > 2e-3
 

@@ -228,11 +228,11 @@ def test_streams_are_laid_over_other_vocabularies(tmp_path):
 def test_a_vocabulary_smaller_than_the_stimulus_needs(tmp_path):
     build(CONFIG, 6, 0, "ppt").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="a vocabulary smaller than the stimulus needs: 6 tokens can be drawn"):
-        analyze(tmp_path, ["induction"])
+        analyze(tmp_path, probes=["induction"])
     with pytest.raises(
         UserError, match="NCA frames need 18 ordinary tokens and a context of 44; this model has 6 and 64"
     ):
-        analyze(tmp_path, ["nca_stencil"])
+        analyze(tmp_path, probes=["nca_stencil"])
     assert set(analyze(tmp_path).probe) == {"dyck_opener", "dyck_match"}
     build(CONFIG, 3, 0, "ppt").save_pretrained(tmp_path / "tiny")
     with pytest.raises(UserError, match="does not apply"):
@@ -340,7 +340,7 @@ class Own(Stimulus):
 def test_a_stimulus_that_the_model_cannot_take_is_named(study, tmp_path, body, message):
     folder = _with_stimulus(tmp_path / "own", body)
     with pytest.warns(UserWarning, match="own.py:.*probe two_back"):
-        frame = analyze(_run(study).checkpoint(0), ["two_back", "induction"], probes_folder=folder)
+        frame = analyze(_run(study).checkpoint(0), probes=["two_back", "induction"], probes_folder=folder)
     assert len(frame.attrs["problems"]) == 1
     assert message in frame.attrs["problems"][0]
     assert set(frame.probe) == {"induction"}
@@ -352,7 +352,7 @@ def test_a_chance_level_that_raises_is_named(study, tmp_path, body, message):
     folder.mkdir()
     text = GOOD.replace("low=0.0", f"reads='heads', chance=lambda s: {body}, low=0.0")
     (folder / "two_back.py").write_text(text)
-    frame = analyze(_run(study).checkpoint(0), ["two_back", "induction"], probes_folder=folder)
+    frame = analyze(_run(study).checkpoint(0), probes=["two_back", "induction"], probes_folder=folder)
     assert f"two_back.py:4: chance of probe two_back: {message}" in frame.attrs["problems"][0]
     assert set(frame.probe) == {"induction"}
 
@@ -369,13 +369,13 @@ def test_a_checkpoint_that_changes_while_it_is_read(study, monkeypatch):
 
     monkeypatch.setattr(Measurer, "measure", rewritten)
     with pytest.raises(UserError, match="changed while it was read; analyse it when it is complete"):
-        analyze(checkpoint, ["induction"])
+        analyze(checkpoint, probes=["induction"])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_tables_carry_their_provenance(study, tmp_path, suffix):
     checkpoint = _run(study).checkpoint(7)
-    frame = analyze(checkpoint, ["induction", "nca_match_frequency"])
+    frame = analyze(checkpoint, probes=["induction", "nca_match_frequency"])
     path = tmp_path / "out" / f"heads{suffix}"
     assert save(frame, path) == [path, path.with_suffix(".json")]
     found = read_table(path) if suffix == ".csv" else pd.read_parquet(path)
@@ -402,7 +402,7 @@ def test_the_hash_of_a_checkpoint_of_others_follows_its_weights(tmp_path):
     hashes = set()
     for seed in (0, 1, 1):
         build(CONFIG, 50, seed, "ppt").save_pretrained(tmp_path)
-        hashes.add(analyze(tmp_path, ["induction"]).attrs["provenance"]["checkpoint_sha256"])
+        hashes.add(analyze(tmp_path, probes=["induction"]).attrs["provenance"]["checkpoint_sha256"])
     assert len(hashes) == 2
 
 
@@ -423,8 +423,8 @@ def test_names_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build(CONFIG, 50, 0, "ppt").save_pretrained(tmp_path / "model")
     build(CONFIG, 50, 0, "ppt").save_pretrained(tmp_path / "a" / "folder")
-    assert set(analyze("org/model-1b@step1000", ["induction"]).probe) == {"induction"}
-    analyze("a/folder", ["induction"])
+    assert set(analyze("org/model-1b@step1000", probes=["induction"]).probe) == {"induction"}
+    analyze("a/folder", probes=["induction"])
     assert asked == [("org/model-1b", "step1000")]
     with pytest.raises(
         UserError,
@@ -444,3 +444,9 @@ def test_slices_do_not_change_the_scores(study, monkeypatch):
     monkeypatch.setattr(losses, "LOGIT_ELEMENTS", 1000)
     sliced = analyze(checkpoint)
     pd.testing.assert_frame_equal(whole, sliced, rtol=1e-4, atol=1e-5)
+
+
+def test_the_documented_length_of_a_slice(root):
+    from nca_interp.analysis.attention.forward import PASS_TOKENS
+
+    assert f"longer than 2^{PASS_TOKENS.bit_length() - 1} tokens in all" in (root / "CONTRIBUTING.md").read_text()

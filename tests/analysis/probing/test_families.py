@@ -16,8 +16,9 @@ from nca_interp.analysis.attention.kernel import register
 from nca_interp.analysis.attention.losses import token_losses
 from nca_interp.analysis.probing.engine import analyze
 from nca_interp.analysis.probing.measure import open_scored
-from nca_interp.analysis.stimuli.base import Batch, rows_of_text
+from nca_interp.analysis.stimuli.base import Batch
 from nca_interp.analysis.stimuli.subject import describe
+from nca_interp.analysis.stimuli.text import rows_of, sample_text
 from nca_interp.base import UserError
 from nca_interp.data.specs import DyckSpec
 from nca_interp.data.tokens import write_tokens
@@ -141,33 +142,40 @@ def test_transformer_lens_gives_the_same_scores(case, probes):
             written = torch.einsum("bqhd,hdm->bhqm", z, bridge.W_O[layer])
             normed = bridge.ln_final(written) - bridge.ln_final(torch.zeros_like(written))
             logits = torch.einsum("bhqm,bnm->bhqn", normed, bridge.W_U.T[context])[:, :, late]
-        logits = logits - logits.mean(-1, keepdim=True)
         expected = {"induction": pattern.diagonal(1 - batch.period, -2, -1)[..., -batch.period :].mean((0, 2))}
         attended = x[:, None].expand(-1, 4, -1).gather(2, pattern[:, :, late].argmax(-1))
-        up, down = logits.clamp(min=0), (-logits).clamp(min=0)
-        on = (up * (context[:, None, None] == attended[..., None])).sum(-1) / up.sum(-1)
-        expected["copying"] = (2 * on - 1).mean((0, 2))
-        followed = x[:, torch.arange(late.start, late.stop) - batch.period + 1]
-        on = (down * (context[:, None, None] == followed[:, None, :, None])).sum(-1) / down.sum(-1)
+        followed = x[:, None, torch.arange(late.start, late.stop) - batch.period + 1].expand(-1, 4, -1)
         stripe = pattern.diagonal(1 - batch.period, -2, -1)[..., -batch.period :]
-        expected["anti_induction"] = (stripe * on).mean((0, 2))
+        expected["copying"] = advantage(logits, context, attended).mean((0, 2))
+        expected["anti_induction"] = -(stripe * advantage(logits, context, followed)).mean((0, 2))
         for name, value in expected.items():
             rows = case.frame[(case.frame.probe == name) & (case.frame.layer == layer)].sort_values("head")
-            np.testing.assert_allclose(rows.value.to_numpy(float), value.numpy(), atol=3e-5, err_msg=name)
+            wide = 3e-5 if name == "induction" else 5e-4  # a rank may turn on the last bit
+            np.testing.assert_allclose(rows.value.to_numpy(float), value.numpy(), atol=wide, err_msg=name)
+
+
+def advantage(logits: torch.Tensor, context: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Rank advantage as its definition says, by sorting: place of a token among those of the context, -1 to 1."""
+    n = context.shape[-1]
+    place = (context[:, None, None] == tokens[..., None]).int().argmax(-1, keepdim=True)
+    order = logits.argsort(-1).argsort(-1).gather(-1, place)[..., 0]
+    return 2 * order / (n - 1) - 1
 
 
 @pytest.mark.parametrize("case", ["llama"], indirect=True)
 def test_bfloat16_weights_give_nearly_the_same(case, tokens):
-    frame = analyze(case.directory, ["entropy", "induction", "nca_stencil", "copying"], tokens=tokens, dtype="bfloat16")
+    frame = analyze(
+        case.directory, probes=["entropy", "induction", "nca_stencil", "copying"], tokens=tokens, dtype="bfloat16"
+    )
     merged = frame.merge(case.frame, on=["probe", "layer", "head"])
     assert len(merged) == len(frame) == 4 * 8
     assert (merged.value_x - merged.value_y).abs().max() < 0.05
     assert frame.value.notna().all()
     assert frame.attrs["provenance"]["dtype"] == "bfloat16"
     with pytest.raises(UserError, match="dtype: 'int8'; legal: float32"):
-        analyze(case.directory, ["induction"], dtype="int8")
+        analyze(case.directory, probes=["induction"], dtype="int8")
     with pytest.raises(UserError, match="device: '.*' is not usable here"):
-        analyze(case.directory, ["induction"], device="cuda:99" if torch.cuda.is_available() else "cuda")
+        analyze(case.directory, probes=["induction"], device="cuda:99" if torch.cuda.is_available() else "cuda")
 
 
 def test_a_reused_bridge_equals_a_fresh_one():
@@ -208,7 +216,7 @@ def test_attention_of_another_kind_is_refused_with_its_reason(tmp_path):
     """Sinks beside the softmax (gpt-oss): what reads no attention is measured all the same."""
     tiny("gpt_oss").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="does not apply: .*s_aux"):
-        analyze(tmp_path, ["induction"])
+        analyze(tmp_path, probes=["induction"])
     rest = analyze(tmp_path)
     assert "repeated_token_gain" in set(rest.probe)
     assert any(line.startswith("induction: ") for line in rest.attrs["skipped"])
@@ -227,7 +235,7 @@ def test_a_tokenizer_gives_natural_text(tmp_path):
     )
     tokenizer.train_from_iterator(["def f(x): return x\n" * 5], trainer)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert rows_of_text(tmp_path, 65).shape == (64, 65)
+    assert rows_of(sample_text(), tmp_path, 65).shape == (64, 65)
     tiny("llama", vocab_size=tokenizer.get_vocab_size()).save_pretrained(tmp_path / "model")
     frame = analyze(tmp_path / "model", tokenizer=tmp_path, probes=["entropy", "in_context_learning"])
     assert set(frame.probe) == {"entropy", "in_context_learning"}
@@ -249,17 +257,16 @@ def test_random_weights_score_chance(tmp_path, probes):
     frame = analyze(tmp_path, tokens=tmp_path / "tokens" / "t", random=5)
     assert set(frame.probe) == set(probes)
     heads = frame[frame["head"].notna()]
-    wide = {"copying": 0.05, "offset_peak": 64, "offset_peak_mass": 0.05, "variability": 0.05}
+    wide = {"copying": 0.2, "offset_peak": 64, "offset_peak_mass": 0.05, "variability": 0.05}
     for name, group in heads.groupby("probe"):
         assert (group.value - group.chance).abs().max() < wide.get(name, 0.01), name
-    assert frame[frame.probe == "copying"].chance.iloc[0] == pytest.approx(2 / 64 - 1)
     gain = frame[frame.probe == "repeated_token_gain"].iloc[0]
     assert abs(gain.value) < 4 * gain.sd / math.sqrt(gain.n) + 0.01
     kinds = {name for name, probe in probes.items() if probe.hit is not None}
     assert set(frame[frame.hit.notna()].probe) == kinds
     assert heads.null_95.notna().all()
     assert (heads.hit.dropna() == 0).all()
-    again = analyze(tmp_path, ["induction"], tokens=tmp_path / "tokens" / "t", random=5)
+    again = analyze(tmp_path, probes=["induction"], tokens=tmp_path / "tokens" / "t", random=5)
     pd.testing.assert_series_equal(
         again.null_95, frame[frame.probe == "induction"].null_95.reset_index(drop=True), rtol=1e-5
     )

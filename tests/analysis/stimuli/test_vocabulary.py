@@ -39,7 +39,7 @@ def test_random_stimuli_draw_from_the_tokenizer_and_not_from_padding(tmp_path):
     for stimulus in STIMULI:
         assert set(np.unique(stimulus.build(subject).inputs)) <= set(range(60)) - {0, 1, 2}
     n = len(drawable(subject))
-    frame = analyze(folder, ["induction"])
+    frame = analyze(folder, probes=["induction"])
     told = frame.attrs["provenance"]["tokens"]
     assert (told["drawn_from"], told["vocab_size"], told["tokenizer"]) == (n, 97, str(folder))
     assert f"drawn from {n} of 97 ids (ordinary tokens of the tokenizer" in told["sentence"]

@@ -8,14 +8,14 @@ import shutil
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from nca_interp.analysis.stimuli.base import sample_text
+from nca_interp.analysis.stimuli.text import sample_text
 from nca_interp.base import UserError
 from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.text import documents as text
 from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
 from nca_interp.data.tokens import write_tokens
 
-SAMPLE = sample_text()[:20_000] + "\n\n  two  spaces, 12 of 345, naïve déjà-vu\t(x)\n"
+SAMPLE = sample_text().text[:20_000] + "\n\n  two  spaces, 12 of 345, naïve déjà-vu\t(x)\n"
 
 
 @pytest.fixture(scope="module")
