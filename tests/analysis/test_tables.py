@@ -24,7 +24,7 @@ from nca_interp.data.specs import ArithmeticSpec, DyckSpec, NcaSpec, QaSpec, Tex
 from nca_interp.data.tokens import TokenFile, write_tokens
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
-from nca_interp.store import StudyDir, read_json, write_json
+from nca_interp.store import StudyDir, read_json, seal, write_json
 from nca_interp.train.run import RunConfig
 from tests.analysis.runs import opened, run_of
 
@@ -90,6 +90,7 @@ def study(tmp_path_factory) -> Path:
     meta = read_json(path / "tokens" / "math" / "meta.json")
     meta["provenance"]["val_documents_miscounted"] = 2
     write_json(path / "tokens" / "math" / "meta.json", meta)
+    seal(path / "tokens" / "math")
     for seed in range(3):
         for regime in ("nca", "dyck"):
             _add_run(directory, "ppt", regime, seed, f"tokens/{regime}", None)
