@@ -69,7 +69,7 @@ def analyze(
     from nca_interp.analysis.collection.collection import Collection
     from nca_interp.store import refuse_unwritable
 
-    asked = _asked(ctx.args)
+    folder, asked = _words(folder, ctx.args)
     if (folder is None) == (not checkpoint):
         raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
     given: dict[str, Any] = {
@@ -94,6 +94,14 @@ def analyze(
         assert checkpoint
         collection = _collect(checkpoint, given, out)
     raise typer.Exit(_measure(collection, asked, options, only, probes, workers, threads, table))
+
+
+def _words(folder: Path | None, arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """The folder, and the measurements that are asked for by name: an option that click does not know may stand in its place."""
+    words = [*([] if folder is None else [str(folder)]), *arguments]
+    places = [word for word in words if not word.startswith("--")]
+    asked = _asked([word for word in words if word.startswith("--")] + places[1:])
+    return (Path(places[0]) if places else None), asked
 
 
 def _asked(arguments: list[str]) -> list[str]:
