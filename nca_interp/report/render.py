@@ -41,7 +41,7 @@ def _file(name: str) -> str:
     return (resources.files("nca_interp.report") / name).read_text(encoding="utf-8")
 
 
-SCRIPTS = ("heads.js", "app.js")
+SCRIPTS = ("heads.js", "maps.js", "app.js")
 
 
 def script() -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from nca_interp.base import UserError
 from nca_interp.measurement import measurements
+from nca_interp.report.charts.timelines import SINCE_SWAP
 from nca_interp.store import AnalysisDir, StudyDir, read_json, sha256_file
 
 _TEXT = {
@@ -38,8 +39,6 @@ COLUMNS: dict[str, str] = {
 """Columns of the tables that no measurement brings (docs/tables.md)."""
 REQUIRED = ("runs", "metrics")
 SCRATCH = "scratch"
-SINCE_SWAP = "tokens since the embedding swap"
-"""Title of the axis of training of a study."""
 
 
 @dataclass(frozen=True)

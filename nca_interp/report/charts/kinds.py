@@ -190,6 +190,27 @@ def heat(
     layers.append(chosen.mark_rect(aria=False, filled=False, strokeWidth=3, stroke=signal("fg")).encode(x, y))
     params = alt.param(name="spans", value={k: list(v) for k, v in spans.items()})
     at = alt.param(name="at", value=[-1, -1])
-    layers_of = int(rows.layer.nunique())
-    height = max(90, min(320, 26 * layers_of), LAYER_PIXELS * layers_of)
-    return sized(alt.layer(*layers).add_params(params, at), height)
+    return sized(alt.layer(*layers).add_params(params, at), map_height(rows))
+
+
+def map_height(rows: pd.DataFrame) -> int:
+    """Pixels of a map with a row for each layer."""
+    layers = int(rows.layer.nunique())
+    return max(90, min(320, 26 * layers), LAYER_PIXELS * layers)
+
+
+def changes(rows: pd.DataFrame, limits: dict[str, float]) -> alt.LayerChart:
+    """Layer-by-head map of differences, blue below and orange above zero; the signal `probe` chooses. `rows`: run, layer, head, a
+    column for each probe; `limits`: probe -> the largest absolute value."""
+    axis = alt.Axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False)
+    x, y = alt.X("head:O", title="head", axis=axis), alt.Y("layer:O", title="layer", axis=axis)
+    scale = alt.Scale(
+        domain=[alt.ExprRef("-limits[probe]"), 0, alt.ExprRef("limits[probe]")],
+        range=[{"expr": f"{color}"} for color in ("pal[1]", "ramp[0]", "pal[2]")],
+    )
+    legend = alt.Legend(title="difference", format="+.2~f", tickCount=5, gradientLength=120)
+    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", title="difference", format="+.4f")]
+    base = alt.Chart(rows).transform_calculate(value="datum[probe]").transform_filter("isValid(datum.value)")
+    mark = base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=1)
+    layers = [mark.encode(x, y, alt.Color("value:Q", scale=scale, legend=legend), tooltip=tip)]
+    return sized(alt.layer(*layers).add_params(alt.param(name="limits", value=limits)), map_height(rows))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from nca_interp.report.charts.numbers import DASH, fixed, listing, plural, short, whole
+from nca_interp.report.charts.numbers import DASH, listing, plural, short, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
 from nca_interp.report.sections.method import flat, provenance_tables, written
 from nca_interp.report.tables import Tables, each
@@ -27,9 +28,15 @@ def page(tables: Tables, sections: tuple[Section, ...]) -> Page:
         ),
         cautions=cautions(tables),
         legend=tuple((r, tables.label(r)) for r in tables.main),
-        sections=tuple(section for section in sections if section.items),
+        sections=_told(sections),
         record=_record(tables),
     )
+
+
+def _told(sections: tuple[Section, ...]) -> tuple[Section, ...]:
+    """The sections that say something: what was not measured of these models is left out, as are sections of nothing else."""
+    kept = (replace(s, items=tuple(i for i in s.items if not (isinstance(i, Note) and i.absent))) for s in sections)
+    return tuple(section for section in kept if section.items)
 
 
 def cautions(tables: Tables) -> tuple[str, ...]:
@@ -40,7 +47,7 @@ def cautions(tables: Tables) -> tuple[str, ...]:
         told.append(
             "One network of a kind: differences between networks have no interval over seeds, and there is no verdict on what causes them."
         )
-    if not tables.has("hits"):
+    if not tables.probes.null_95.notna().any():
         told.append(
             "No randomly initialised models were measured: whether a score is high is judged by thresholds alone."
         )
@@ -50,19 +57,6 @@ def cautions(tables: Tables) -> tuple[str, ...]:
 def _text(tables: Tables) -> str:
     settings = (tables.collection or {}).get("settings", {})
     return str(settings.get("tokens") or "the built-in English text, in the model's own tokens")
-
-
-def summary(tables: Tables) -> list[Item]:
-    """How many heads of each kind there are, against chance and random weights."""
-    if not tables.has("hits"):
-        return [Note("No head was compared with random weights (see: nca-interp analyze --random).")]
-    rows = []
-    for r in each(tables.hits):
-        rows.append((
-            r.run, whole(r.step), r.probe, whole(r.heads), whole(r.hits), fixed(r.best), fixed(r.null_95), fixed(r.threshold),
-        ))  # fmt: skip
-    head = ("model", "step", "kind of head", "heads", "of the kind", "highest", "95 % of random heads", "threshold")
-    return [Table(head, tuple(rows), "Heads of each kind: above the threshold and above 95 % of the heads of random models.", frozenset(range(3, 8)), "tab-kinds")]  # fmt: skip
 
 
 def provenance(tables: Tables) -> list[Item]:
