@@ -159,6 +159,7 @@ function viewer(box) {
       span.addEventListener("pointerenter", () => point(k, key));
       return span;
     }));
+    strip.classList.toggle("ids", entry.tokens.every(token => /^\d+$/.test(token)));
     const last = entry.size - 1;
     let best = 0;
     for (let k = 0; k <= last; k++) if (p(last, k) > p(last, best)) best = k;

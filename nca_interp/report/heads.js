@@ -203,6 +203,7 @@ async function thumbnails(box, widget) {
     if (ticket !== shown) return;
     grid.style.setProperty("--heads", heads);
     grid.style.setProperty("--side", `${side}px`);
+    grid.style.setProperty("--thumb", layers > 12 ? "5rem" : "9rem");
     const canvases = [];
     const corner = make("span", "", "corner"), top = Array.from({length: heads}, (_, h) => make("span", String(h), "tick"));
     const lines = Array.from({length: layers}, (_, l) => [make("span", String(l), "tick"), ...Array.from({length: heads}, (_, h) => {

@@ -14,7 +14,7 @@ from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import analyze_run, choose
 from nca_interp.analysis.probing.null_study import MODELS, null_key, null_of_run, probe_tables
 from nca_interp.analysis.probing.patterns import write_patterns
-from nca_interp.analysis.probing.summary import annotate, summarise
+from nca_interp.analysis.probing.summary import annotate, summarise, wrapped
 from nca_interp.base import Frozen
 from nca_interp.measurement import Asked, Shown
 from nca_interp.store import write_json
@@ -90,6 +90,9 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         yield Shown(f"{run.label}: largest score of each probe, at layer.head", columns, lines, ("unit",))
         yield from notes
         header = read_header(run.kept("probes", run.steps[-1])) or {}
-        yield from (f"skipped: {name}: {reason}" for name, reason in header.get("skipped", {}).items())
+        reasons: dict[str, list[str]] = {}
+        for name, reason in header.get("skipped", {}).items():
+            reasons.setdefault(reason, []).append(name)
+        yield from (wrapped(f"skipped: {', '.join(names)}: {reason}") for reason, names in reasons.items())
     if len(collection.runs) > SUMMARISED:
         yield f"and {len(collection.runs) - SUMMARISED} more: {collection.dir.table('probes')}"

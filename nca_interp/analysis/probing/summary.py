@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pandas as pd
 
 from nca_interp.discover import Definition
 
-COLUMNS = ("probe", "max", "head", "mean", "chance", "random 95 %", "hits", "n", "unit")
-OPTIONAL = ("random 95 %", "hits")
+COLUMNS = ("probe", "max", "head", "chance", "random\n95 %", "hits", "unit")
+OPTIONAL = ("random\n95 %", "hits")
 """Columns that are empty without `--random`."""
+WIDTH = 80
 INTRODUCTION = """# Probes
 
 What every probe measures, from its docstring; written by `nca-interp list --definitions > docs/probes.md`. A[q, k] is the
@@ -24,33 +26,44 @@ how.
 
 
 def summarise(frame: pd.DataFrame) -> list[tuple[str, ...]]:
-    """One row a probe, as in COLUMNS: largest head (or the model's value), its place (layer.head), mean over heads, chance ..."""
+    """One row a probe, as in COLUMNS: largest head (or the model's value), its place (layer.head; `69 tie` where so many heads
+    have that score to the digits that are shown), chance, the 95th percentile of random models, hits, unit."""
     rows: list[tuple[str, ...]] = []
     group: Any
     for name, group in frame.groupby("probe", sort=True):
         heads = group[group["layer"].notna()]
         best: Any = group.iloc[0] if heads.empty else heads.loc[heads["value"].idxmax()]
-        place = "model" if heads.empty else f"{int(best['layer'])}.{int(best['head'])}"
-        mean = "" if heads.empty else _number(heads["value"].mean())
         hits = "" if group["hit"].isna().all() else str(int(group["hit"].sum()))
         value, chance, null = (_number(best[column]) for column in ("value", "chance", "null_95"))
-        rows.append((str(name), value, place, mean, chance, null, hits, str(best["n"]), str(best["unit"])))
+        rows.append((str(name), value, _place(heads), chance, null, hits, str(best["unit"])))
     return rows
 
 
-def annotate(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]], list[str]]:
-    """The rows of `summarise` for a narrow screen: columns without the empty ones, rows, and notes.
+def _place(heads: pd.DataFrame) -> str:
+    if heads.empty:
+        return "model"
+    top = heads[heads["value"].map(_number) == _number(heads["value"].max())]
+    return f"{len(top)} tie" if len(top) > 1 else f"{int(top['layer'].iloc[0])}.{int(top['head'].iloc[0])}"
 
-    What a unit says after a comma (how the stimulus was made to fit) becomes a numbered note."""
-    place = COLUMNS.index("unit")
+
+def annotate(rows: list[tuple[str, ...]]) -> tuple[list[str], list[list[str]], list[str]]:
+    """The rows of `summarise` for a screen of WIDTH columns: columns without the empty ones, rows, and notes, which hold the
+    units by number and every tie in words."""
+    units: dict[str, int] = {}
     shown = [i for i, name in enumerate(COLUMNS) if name not in OPTIONAL or any(row[i] for row in rows)]
-    notes: dict[str, int] = {}
-    lines = []
+    lines, ties = [], []
     for row in rows:
-        unit, _, note = row[place].partition(", ")
-        mark = f" [{notes.setdefault(note, len(notes) + 1)}]" if note else ""
-        lines.append([unit + mark if i == place else row[i] for i in shown])
-    return [COLUMNS[i] for i in shown], lines, [f"[{number}] {note}" for note, number in notes.items()]
+        unit = row[-1]
+        mark = f"[{units.setdefault(unit, len(units) + 1)}]" if unit else ""
+        lines.append([mark if i == len(row) - 1 else row[i] for i in shown])
+        if row[2].endswith(" tie"):
+            ties.append(f"{row[0]}: {row[2].split()[0]} heads tie at {row[1]}")
+    return [COLUMNS[i] for i in shown], lines, [*map(wrapped, [*(f"[{n}] {unit}" for unit, n in units.items()), *ties])]
+
+
+def wrapped(text: str) -> str:
+    """Text in lines of WIDTH columns."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nca_interp.report.charts.numbers import DASH, listing, plural, short, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
+from nca_interp.report.sections import method
 from nca_interp.report.sections.method import flat, provenance_tables, written
 from nca_interp.report.tables import Tables, each
 
@@ -27,7 +28,7 @@ def page(tables: Tables, sections: tuple[Section, ...]) -> Page:
             ("Natural text", _text(tables)),
         ),
         cautions=cautions(tables),
-        legend=tuple((r, tables.label(r)) for r in tables.main),
+        legend=tuple((r, tables.label(r)) for r in tables.main) if len(tables.main) > 1 else (),
         sections=_told(sections),
         record=_record(tables),
     )
@@ -57,6 +58,11 @@ def cautions(tables: Tables) -> tuple[str, ...]:
 def _text(tables: Tables) -> str:
     settings = (tables.collection or {}).get("settings", {})
     return str(settings.get("tokens") or "the built-in English text, in the model's own tokens")
+
+
+def definitions(tables: Tables) -> list[Item]:
+    """What every probe measures, folded: a reader looks up one."""
+    return [replace(i, folded=True) if isinstance(i, Table) else i for i in method.definitions(tables)]
 
 
 def provenance(tables: Tables) -> list[Item]:

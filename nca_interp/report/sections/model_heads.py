@@ -125,8 +125,9 @@ def differences(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> list[Ite
     shapes = [x.reset_index()[["layer", "head"]].max().tolist() for x in (a, b)]
     if shapes[0] != shapes[1]:
         return [Note("The two models have different numbers of layers or heads, so that no head of one corresponds to a head of the other.", quiet=True)]
-    moved = a[["value", "hit", "unit"]].join(b[["value", "hit"]], rsuffix="_b", how="inner").reset_index()
-    moved = moved.rename(columns={"value": "value_a", "hit": "hit_a"})
+    first = a[["value", "hit", "unit"]].rename(columns={"value": "value_a", "hit": "hit_a"})
+    second = b[["value", "hit"]].rename(columns={"value": "value_b", "hit": "hit_b"})
+    moved = first.join(second, how="inner").reset_index()
     moved["difference"] = moved.value_b - moved.value_a
     width = pd.Series({p: high - low for p, (low, high) in spans(rows).items()})
     moved["share"] = moved.difference.abs() / moved.probe.map(width)

@@ -111,7 +111,7 @@ def appearance(tables: Tables) -> list[Item]:
         "level is the probe's threshold, or what random models reach where that is higher."
     )
     data = rows[["run", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens", "first", "last", "highest", "checkpoints"]]  # fmt: skip
-    return [Figure("fig-emergence", finding, encoding, data, tuple(views), columns=2), _when(tables, rows)]
+    return [Figure("fig-emergence", finding, encoding, data, tuple(views), columns=min(2, len(views))), _when(tables, rows)]
 
 
 def _rank(rows: pd.DataFrame) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from nca_interp.report.charts.numbers import DASH, absent, fixed, highest, interval, listing, p_value, plural, signed, whole
@@ -10,6 +12,7 @@ from nca_interp.report.tables import Tables, each
 
 LOSSES = ("repeated_token_loss", "own_loss")
 """Metrics of the sets of heads that the summary shows, unless others bear load."""
+SETS = ("induction", "previous_token")
 LOST, PATHS = 12, 10
 """Rows of the tables of losses and paths at most; their figures hold all."""
 COMPOSITION = "k_composition"
@@ -42,13 +45,21 @@ def kinds(tables: Tables) -> list[Item]:
         told.append(_told(tables, run, found, {p: float(counts[p].hits) for p in judged}))
     head = ("model", "kind of head", "heads of the kind", "at FDR 5 %", "of", "highest score", "where", "chance", "random heads, 95 %", "threshold")
     caption = (
-        "Heads of each kind at the last checkpoint: above the threshold of the probe and above 95 % of the heads of randomly initialised models of the same "
-        "shape. Where no head lies above that percentile by chance alone, one in twenty does: at a false discovery rate of 5 % fewer may be left."
+        "Of the kind: above the threshold of the probe and above 95 % of the heads of randomly initialised models of one shape. One head in twenty lies above "
+        "that percentile by chance; how many are left at a false discovery rate of 5 % stands beside it. Last checkpoint; tables/hits.csv holds all."
     )
     notes: list[Item] = [Note(t) for t in told]
     if not body:
         return [*notes, Note(f"Heads were not compared with random weights, so that none is called of a kind. Run: nca-interp analyze {tables.dir.path.name} --random 5", quiet=True)]  # fmt: skip
-    return [*notes, Table(head, tuple(body), caption, frozenset({2, 3, 4, 5, 7, 8, 9}), "tab-kinds")]
+    table = _table(tables, head, body, "Heads of each kind, against chance and random weights.", {2, 3, 4, 5, 7, 8, 9}, "tab-kinds")
+    return [*notes, table, Note(caption, quiet=True)]
+
+
+def _table(tables: Tables, head: tuple[str, ...], body: Sequence[tuple[str, ...]], caption: str, numeric: set[int], name: str) -> Table:  # fmt: skip
+    """A table whose first column names the model, without it where there is one."""
+    if len(tables.runs) > 1:
+        return Table(head, tuple(body), caption, frozenset(numeric), name)
+    return Table(head[1:], tuple(row[1:] for row in body), caption, frozenset(n - 1 for n in numeric), name)
 
 
 def _told(tables: Tables, run: str, found: dict[str, pd.DataFrame], hits: dict[str, float]) -> str:
@@ -101,19 +112,19 @@ def lost(tables: Tables) -> list[Item]:
         command = f"nca-interp analyze {tables.dir.path.name} --causes"
         return [Note(f"What is lost without these heads was not measured; a score says where a head looks, not that the model needs it. Run: {command}", quiet=True)]  # fmt: skip
     bears = rows.verdict == "load-bearing"
-    shown = rows[bears | rows.metric.isin(LOSSES)]
+    shown = rows[bears | (rows.metric.isin(LOSSES) & rows.probe.isin(SETS))]
     shown = shown.assign(bears=~bears.reindex(shown.index)).sort_values(["bears", "excess"], ascending=[True, False], kind="stable")
     body = tuple(
         (
             tables.label(r.regime), r.probe, r.metric, r.verdict, signed(r.effect), signed(r.random), interval(r.random_low, r.random_high),
-            p_value(r.p_bh), whole(r.sets), r.unit,
+            p_value(r.p_bh),
         )
         for r in each(shown.head(LOST))
     )  # fmt: skip
     counts = listing(f"{n} {v}" for v, n in rows.verdict.value_counts().items())
-    head = ("model", "heads", "lost", "verdict", "harm", "random sets", "two sd of these", "adjusted p", "sets", "unit")
-    caption = f"What the model loses without the highest heads of a probe, beside random sets of as many heads in each layer. Of all {len(rows)} verdicts: {counts}."
-    return [Table(head, body, caption, frozenset({4, 5, 6, 7, 8}), "tab-lost")]
+    head = ("model", "heads", "lost", "verdict", "harm", "random sets", "two sd of these", "adjusted p")
+    caption = f"What is lost without the highest heads of a probe, in {listing(dict.fromkeys(rows.unit))}. Of all {len(rows)} verdicts: {counts}."
+    return [_table(tables, head, body, caption, {4, 5, 6, 7}, "tab-lost")]
 
 
 def circuit(tables: Tables) -> list[Item]:
@@ -136,6 +147,6 @@ def circuit(tables: Tables) -> list[Item]:
             f"{whole(r.layer)}.{whole(r.head)}", fixed(scores.get((r.run, "induction", r.layer, r.head))), signed(r.value, 4), signed(r.full, 4),
             DASH if known is None else fixed(known.value), DASH if known is None else fixed(known.chance),
         ))  # fmt: skip
-    head = ("model", "from head", "previous token score", "to head", "induction score", "harm when the path is cut", "harm without the later head", "K-composition", "of random weights")
+    head = ("model", "from head", "previous token score", "to head", "induction score", "harm, path cut", "harm, later head lost", "K-composition", "of random weights")
     caption = f"The induction circuit: paths from previous-token to induction heads (layer.head), the {len(body)} that cost most of {len(edges)} measured when they alone are cut."
-    return [Table(head, tuple(body), caption, frozenset({2, 4, 5, 6, 7, 8}), "tab-circuit")]
+    return [_table(tables, head, body, caption, {2, 4, 5, 6, 7, 8}, "tab-circuit")]
