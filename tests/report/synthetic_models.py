@@ -64,7 +64,9 @@ def write_collection(
     if causes:
         frames |= _causes(models[0], names[models[0].name])
     for name, rows in frames.items():
-        frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS[name].split())
+        frame = pd.DataFrame(rows)
+        if name in COLUMNS:
+            frame = frame.reindex(columns=COLUMNS[name].split())
         frame.to_csv(tables / f"{name}.csv", index=False)
     docs = [{"name": n, "doc": f"Definition of {n}.", "unit": u, "low": 0.0, "high": 1.0} for n, (u, _, _) in PROBES.items()]
     (tables / "probes.json").write_text(json.dumps(docs))

@@ -50,7 +50,7 @@ def cautions(tables: Tables) -> tuple[str, ...]:
         )
     if not tables.probes.null_95.notna().any():
         told.append(
-            "No randomly initialised models were measured: whether a score is high is judged by thresholds alone."
+            "No randomly initialised models were measured: nothing says which scores a network without training reaches."
         )
     return tuple(told)
 

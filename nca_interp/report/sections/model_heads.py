@@ -72,8 +72,9 @@ def overview(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> Figure:
     ]  # fmt: skip
     hits = first[first.hit == 1].groupby("probe").size()
     told = [f"{whole(hits[p])} of {p}" for p in probes if p in hits.index]
+    none = "no head is of any kind" if first.hit.notna().any() else "heads were not compared with random weights"
     heads = plural(len(first.drop_duplicates(["layer", "head"])), "head")
-    finding = f"{heads} of {tables.names[runs[0]]}, {plural(len(probes), 'probe')}: {listing(told) or 'no head is of any kind'}."
+    finding = f"{heads} of {tables.names[runs[0]]}, {plural(len(probes), 'probe')}: {listing(told) or none}."
     encoding = (
         "A row is a layer (0 at the top), a column a head; darker (in dark mode: lighter) is higher, on a scale of its own for each probe, the same for "
         "all models. Outlined: of the kind, above the probe's threshold and the 95th percentile of random models. Point at a cell to read it; "

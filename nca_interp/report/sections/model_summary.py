@@ -50,9 +50,19 @@ def kinds(tables: Tables) -> list[Item]:
     )
     notes: list[Item] = [Note(t) for t in told]
     if not body:
-        return [*notes, Note(f"Heads were not compared with random weights, so that none is called of a kind. Run: nca-interp analyze {tables.dir.path.name} --random 5", quiet=True)]  # fmt: skip
+        return [*notes, _scores(tables, rows), Note(f"Heads were not compared with random weights, so that none is called of a kind. Run: nca-interp analyze {tables.dir.path.name} --random 5", quiet=True)]  # fmt: skip
     table = _table(tables, head, body, "Heads of each kind, against chance and random weights.", {2, 3, 4, 5, 7, 8, 9}, "tab-kinds")
     return [*notes, table, Note(caption, quiet=True)]
+
+
+def _scores(tables: Tables, rows: pd.DataFrame) -> Table:
+    """The highest head on every probe, where no head was compared with random weights."""
+    body = [
+        (tables.names[run], p, fixed(g.value.max()), highest(g), fixed(g.value.mean()), fixed(g.chance.mean()), str(g.unit.iloc[0]).split(",")[0])
+        for run in tables.runs.run for p, g in rows[rows.run == run].groupby("probe")
+    ]  # fmt: skip
+    head = ("model", "probe", "highest score", "where", "mean of heads", "chance", "unit")
+    return _table(tables, head, body, "The highest head on every probe.", {2, 4, 5}, "tab-highest")
 
 
 def _table(tables: Tables, head: tuple[str, ...], body: Sequence[tuple[str, ...]], caption: str, numeric: set[int], name: str) -> Table:  # fmt: skip
@@ -91,7 +101,7 @@ def behaviour(tables: Tables) -> list[Item]:
     body = []
     for p in sorted(rows.probe.unique()):
         first = rows[rows.probe == p].iloc[0]
-        line = [str(p), str(first.unit) or DASH]
+        line = [str(p), str(first.unit).split(",")[0] or DASH]
         for run in runs:
             known = cells.loc[(p, run)] if (p, run) in cells.index else None
             line.append(DASH if known is None else f"{signed(known.value)} ± {fixed(known.sd)}" if not absent(known.sd) else signed(known.value))  # fmt: skip
