@@ -68,7 +68,9 @@ def write_collection(
         if name in COLUMNS:
             frame = frame.reindex(columns=COLUMNS[name].split())
         frame.to_csv(tables / f"{name}.csv", index=False)
-    docs = [{"name": n, "doc": f"Definition of {n}.", "unit": u, "low": 0.0, "high": 1.0} for n, (u, _, _) in PROBES.items()]
+    docs = [
+        {"name": n, "doc": f"Definition of {n}.", "unit": u, "low": 0.0, "high": 1.0} for n, (u, _, _) in PROBES.items()
+    ]
     (tables / "probes.json").write_text(json.dumps(docs))
     _patterns(tables, models[:2], names)
     return folder
@@ -107,7 +109,11 @@ def _probes(m: Model, label: str) -> list[dict[str, Any]]:
             values = _scores(m, probe, chance, grown)
             for layer, head in product(range(m.layers), range(m.heads)):
                 value = float(values[layer, head])
-                known = {"null_95": NULL_95, "hit": int(value > threshold)} if threshold is not None else {"null_95": NULL_95, "hit": None}
+                known = (
+                    {"null_95": NULL_95, "hit": int(value > threshold)}
+                    if threshold is not None
+                    else {"null_95": NULL_95, "hit": None}
+                )
                 rows.append({**_at(m, label, step), "probe": probe, "layer": layer, "head": head, "value": value, "chance": chance, "sd": 0.01, "unit": unit, "n": 16, **known})  # fmt: skip
         for probe, value in GAIN.items():
             rows.append({**_at(m, label, step), "probe": probe, "layer": None, "head": None, "value": value * grown + m.shift, "chance": 0.0, "sd": 0.2, "unit": "nats per token", "n": 16, "null_95": 0.1, "hit": None})  # fmt: skip
@@ -151,7 +157,9 @@ def _emergence(m: Model, label: str) -> list[dict[str, Any]]:
 
 
 def _compared(models: tuple[Model, ...], names: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {n: [] for n in ("similarity", "streams", "weights", "head_norms", "apart")}
+    found: dict[str, list[dict[str, Any]]] = {
+        n: [] for n in ("similarity", "streams", "weights", "head_norms", "apart")
+    }
     for number, m in enumerate(models):
         label = names[m.name]
         for index, step in enumerate(m.steps):
@@ -161,7 +169,9 @@ def _compared(models: tuple[Model, ...], names: dict[str, str]) -> dict[str, lis
                 rank = None if kind == "norm" else 300.0 + layer
                 found["weights"].append({**at, "tensor": f"model.layers.{layer}.{tensor}.weight", "kind": kind, "layer": layer, "norm": 10.0 + layer, "displacement": moved, "effective_rank": rank, "participation": rank})  # fmt: skip
             for layer in range(m.layers + 1):
-                found["streams"].append({**at, "layer": layer, "effective_rank": 100.0 + layer, "participation": 50.0, "n": 512})
+                found["streams"].append(
+                    {**at, "layer": layer, "effective_rank": 100.0 + layer, "participation": 50.0, "n": 512}
+                )
                 if step != m.steps[-1]:
                     found["similarity"].append({"comparison": "time", "domain": "", "regime_a": label, "regime_b": label, "seed_a": None, "seed_b": None, "run_a": m.name, "run_b": m.name, "step_a": step, "tokens": at["tokens"], "layer_a": layer, "layer_b": layer, "value": 0.8, "n": 512})  # fmt: skip
             for layer, head in product(range(m.layers), range(m.heads)):
@@ -183,7 +193,15 @@ def _causes(m: Model, label: str) -> dict[str, list[dict[str, Any]]]:
         {**at, "probe": "ablation", "layer": layer, "head": head, "value": 1.25 if (layer, head) == PLANTED else 0.001, "rank": 1 if (layer, head) == PLANTED else 2}
         for layer, head in product(range(m.layers), range(m.heads))
     ]  # fmt: skip
-    edge = {**at, "probe": "edge", "layer": PLANTED[0], "head": PLANTED[1], "from_layer": 2, "from_head": 4, "value": 0.75}
+    edge = {
+        **at,
+        "probe": "edge",
+        "layer": PLANTED[0],
+        "head": PLANTED[1],
+        "from_layer": 2,
+        "from_head": 4,
+        "value": 0.75,
+    }
     rows += [edge, {**edge, "probe": "k_composition", "value": 0.2, "chance": 0.05}]
     judged = {"domain": "", "stage": "", "regime": label, "probe": "induction", "metric": "repeated_token_loss", "effect": 1.5, "random": 0.02, "random_low": 0.0, "random_high": 0.04, "excess": 1.48, "low": None, "high": None, "p": 0.02, "p_bh": 0.04, "seeds": 1, "sets": 50, "at": "", "margin": 0.01, "unit": "nats per token", "verdict": "load-bearing"}  # fmt: skip
     return {"causes": rows, "top_sets": [judged]}

@@ -539,7 +539,18 @@ def _one_network(
             range(LAYERS), {"attn": "q_proj", "mlp": "up_proj", "norm": "norm"}.items()
         ):
             moved = 0.0 if step == 0 else 0.1 * (layer + 1) * (2 if kind == "mlp" else 1)
-            found["weights"].append({**at, "tensor": tensor, "kind": kind, "layer": layer, "norm": 4.0 + layer, "displacement": moved, "effective_rank": 30.0, "participation": 20.0})
+            found["weights"].append(
+                {
+                    **at,
+                    "tensor": tensor,
+                    "kind": kind,
+                    "layer": layer,
+                    "norm": 4.0 + layer,
+                    "displacement": moved,
+                    "effective_rank": 30.0,
+                    "participation": 20.0,
+                }
+            )
             if step == PT_STEPS and regime != "scratch":
                 found["updates"] += [
                     {"comparison": c, "domain": domain, "regime_a": regime, "regime_b": b, "seed": seed, "tensor": tensor, "kind": kind,

@@ -55,7 +55,9 @@ def test_a_cell_of_a_small_map_opens_the_page_of_its_head(desk: Visit):
     canvas.click(position=place)
     desk.page.wait_for_selector("#head-page[open][data-shown^='base/5.3/']")
     assert desk.page.inner_text("#head-page-title") == "Layer 5 head 3"
-    scores = desk.ask("[...document.querySelectorAll('#head-page .scores tbody tr')].map(r => [...r.children].map(c => c.textContent))")
+    scores = desk.ask(
+        "[...document.querySelectorAll('#head-page .scores tbody tr')].map(r => [...r.children].map(c => c.textContent))"
+    )
     assert ["induction", "0.9", "0.02", "0.04", "yes", "1 of 270"] in scores
     assert "+1.2500" in desk.page.inner_text("#head-page .effects")
     assert "rank 1 of 270" in desk.page.inner_text("#head-page .told")

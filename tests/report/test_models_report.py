@@ -97,7 +97,9 @@ def test_models_of_two_shapes_are_not_subtracted(tmp_path: Path):
     tables = Tables(write_collection(tmp_path / "a", Model("small", 8, 6), Model("large", 8, 8)))
     sections = model_heads.sections(tables)
     assert "fig-changed" not in _items(sections, Figure)
-    assert any(isinstance(i, Note) and "different numbers of layers or heads" in i.text for s in sections for i in s.items)
+    assert any(
+        isinstance(i, Note) and "different numbers of layers or heads" in i.text for s in sections for i in s.items
+    )
 
 
 def test_weights_of_two_models_side_by_side(pair: Tables):
@@ -133,7 +135,9 @@ def test_one_checkpoint_has_no_timeline(one: Tables):
 
 
 def test_a_head_is_told_its_norms_and_what_measurements_say(one: Tables, monkeypatch: pytest.MonkeyPatch):
-    extra = pd.DataFrame([{"run": "smol", "layer": 5.0, "head": 3.0, "group": "Its OV circuit", "fact": "promotes", "text": "the, a"}])
+    extra = pd.DataFrame(
+        [{"run": "smol", "layer": 5.0, "head": 3.0, "group": "Its OV circuit", "fact": "promotes", "text": "the, a"}]
+    )
     monkeypatch.setitem(one._frames, "ov_tokens", extra)
     one.__dict__.pop("head_facts", None)
     facts = head_facts.of(one, ["smol"])

@@ -118,7 +118,9 @@ def _series(scored: pd.DataFrame | None, course: pd.DataFrame | None, hits: dict
 def _of(probe: str, rows: pd.DataFrame, level: float, sign: int) -> Series:
     rows = rows.sort_values("step")
     steps, tokens, values = (rows[c].tolist() for c in ("step", "tokens", "value"))
-    return Series(probe, steps, [math.nan if pd.isna(t) else float(t) for t in tokens], [float(v) for v in values], level, sign)
+    return Series(
+        probe, steps, [math.nan if pd.isna(t) else float(t) for t in tokens], [float(v) for v in values], level, sign
+    )
 
 
 def _emergence(series: Series, turn: Bend) -> dict[str, Any]:

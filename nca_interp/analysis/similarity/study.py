@@ -157,7 +157,9 @@ def _all_peers(runs: Sequence[Run]) -> Iterator[Peers]:
     by_id = {run.id: run for run in runs}
     # scratch first, so that it is the second of each of its pairs; seeds before regimes: a new seed changes no earlier run;
     # models from elsewhere as they were named
-    order = sorted(runs, key=lambda r: (-1 if r.seed is None else r.seed, r.regime != "scratch", r.regime if r.trained else ""))
+    order = sorted(
+        runs, key=lambda r: (-1 if r.seed is None else r.seed, r.regime != "scratch", r.regime if r.trained else "")
+    )
     compared: dict[str | None, list[Run]] = {}
     for run in order:
         if not run.done or run.stage == "ft" or not run.steps:

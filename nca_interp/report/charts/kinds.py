@@ -162,7 +162,10 @@ def sized(chart: Any, height: int | Any) -> Any:
 
 
 def heat(
-    rows: pd.DataFrame, spans: dict[str, tuple[float, float]], written: bool, where: str | None = "datum.domain == domain"
+    rows: pd.DataFrame,
+    spans: dict[str, tuple[float, float]],
+    written: bool,
+    where: str | None = "datum.domain == domain",
 ) -> alt.LayerChart:
     """Layer-by-head map; the signal `probe` and the filter `where` choose. `rows`: layer, head, a column for each probe, what
     `where` reads, and `hits`, the probes that the head is a hit of, each between two spaces. `spans`: probe -> shared (low, high)

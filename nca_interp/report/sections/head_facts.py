@@ -32,6 +32,8 @@ def _norms(tables: Tables) -> pd.DataFrame:
         known = rows[rows[column].notna()]
         rank = known.groupby("run")[column].rank(ascending=False, method="min")
         of_all = known.groupby("run")[column].transform("size")
-        text = [f"{plain(v)}, rank {whole(r)} of {whole(n)}" for v, r, n in zip(known[column], rank, of_all, strict=True)]
+        text = [
+            f"{plain(v)}, rank {whole(r)} of {whole(n)}" for v, r, n in zip(known[column], rank, of_all, strict=True)
+        ]
         parts.append(known[["run", "layer", "head"]].assign(group=WEIGHTS, fact=fact, text=text))
     return pd.concat(parts, ignore_index=True)[COLUMNS]

@@ -161,7 +161,9 @@ def _history_chart(clock: str, swap: bool) -> dict[str, Any]:
 
 def _causes(tables: Tables, shown: dict[str, str | None]) -> dict[str, Any] | None:
     rows = tables.causes
-    rows = rows[rows.value.notna() & rows.probe.isin(CAUSAL) & rows["head"].notna() & rows.run.isin([*shown, *shown.values()])]
+    rows = rows[
+        rows.value.notna() & rows.probe.isin(CAUSAL) & rows["head"].notna() & rows.run.isin([*shown, *shown.values()])
+    ]
     rows = rows[rows.step == rows.groupby("run").step.transform("max")]
     if rows.empty:
         return None
@@ -227,7 +229,9 @@ def title(tables: Tables, exhibit: Exhibit) -> str:
 def _sheet(tables: Tables, exhibit: Exhibit) -> dict[str, Any]:
     e, (layers, heads, side, _) = exhibit.entry, exhibit.thumbnails.shape
     run = e["run"]
-    if tables.collection is None and e["stage"] == "ppt":  # a head's page is that of its pre-training on the first domain
+    if (
+        tables.collection is None and e["stage"] == "ppt"
+    ):  # a head's page is that of its pre-training on the first domain
         after = tables.runs[
             (tables.runs.stage == "pt") & (tables.runs.regime == e["regime"]) & (tables.runs.seed == e["seed"])
         ]

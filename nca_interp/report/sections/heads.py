@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from nca_interp.report.charts import kinds as charts
-from nca_interp.report.charts.timelines import SINCE_SWAP
 from nca_interp.report.charts.numbers import fixed, listing, plain, plural
+from nca_interp.report.charts.timelines import SINCE_SWAP
 from nca_interp.report.page import Chart, Choice, Figure, Item, Section
 from nca_interp.report.sections import head_page
 from nca_interp.report.sections.outcome import mean_over_seeds, missing

@@ -27,7 +27,9 @@ def sections(tables: Tables) -> tuple[Section, ...]:
     rows = tables.final_scores
     rows = rows[rows.value.notna()]
     if rows.empty:
-        return (Section("heads", "Heads", (Note("No head was scored: the engine cannot enter these models.", quiet=True),)),)
+        return (
+            Section("heads", "Heads", (Note("No head was scored: the engine cannot enter these models.", quiet=True),)),
+        )
     runs = shown(tables, rows)
     drawn = rows[rows.run.isin(runs)]
     return (
@@ -53,9 +55,7 @@ def ordered(rows: pd.DataFrame) -> list[str]:
 
 def spans(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """Lowest and highest score of each probe: one colour scale for all models."""
-    return {
-        str(p): (float(g.value.min()), float(g.value.max()) + 1e-9) for p, g in rows.groupby("probe", sort=False)
-    }
+    return {str(p): (float(g.value.min()), float(g.value.max()) + 1e-9) for p, g in rows.groupby("probe", sort=False)}
 
 
 def overview(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> Figure:
@@ -102,7 +102,11 @@ def one_probe(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> Figure:
         name = f"{tables.names[run]}, ranked"
         views.append(Chart(ranks.ranked(part, reference(drawn[drawn.run == run])), f"Heads of {name}", name))
     first = drawn[(drawn.probe == probes[0]) & (drawn.run == runs[0])]
-    hidden = "" if len(runs) == rows.run.nunique() else f" Drawn are the first {plural(len(runs), 'model')} of {rows.run.nunique()}."
+    hidden = (
+        ""
+        if len(runs) == rows.run.nunique()
+        else f" Drawn are the first {plural(len(runs), 'model')} of {rows.run.nunique()}."
+    )
     encoding = (
         "Click a head, or choose it with the arrow keys and press Enter, for its page. Map: a row is a layer, a column a head. Ranking: all heads, highest "
         "first; dashed: chance and, where random models were measured, the 95th percentile of their heads. Outlined and coloured: of the kind, above the "
@@ -125,7 +129,12 @@ def differences(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> list[Ite
     a, b = (rows[rows.run == run].set_index(keys) for run in runs)
     shapes = [x.reset_index()[["layer", "head"]].max().tolist() for x in (a, b)]
     if shapes[0] != shapes[1]:
-        return [Note("The two models have different numbers of layers or heads, so that no head of one corresponds to a head of the other.", quiet=True)]
+        return [
+            Note(
+                "The two models have different numbers of layers or heads, so that no head of one corresponds to a head of the other.",
+                quiet=True,
+            )
+        ]
     first = a[["value", "hit", "unit"]].rename(columns={"value": "value_a", "hit": "hit_a"})
     second = b[["value", "hit"]].rename(columns={"value": "value_b", "hit": "hit_b"})
     moved = first.join(second, how="inner").reset_index()
@@ -143,7 +152,9 @@ def _difference_map(tables: Tables, moved: pd.DataFrame, one: str, two: str) -> 
     limits = {str(p): float(g.difference.abs().max()) + 1e-9 for p, g in moved.groupby("probe", sort=False)}
     chart = charts.changes(table, limits)
     correlation = moved.groupby("probe")[["value_a", "value_b"]].apply(lambda g: g.corr("spearman").iloc[0, 1])
-    options = tuple((p, f"{p} (mean change {fixed(mean[p])}, rank correlation {fixed(correlation[p], 2)})") for p in most.index)
+    options = tuple(
+        (p, f"{p} (mean change {fixed(mean[p])}, rank correlation {fixed(correlation[p], 2)})") for p in most.index
+    )
     data = moved.drop(columns=["share"])
     top = moved.loc[moved.share.idxmax()]
     finding = (

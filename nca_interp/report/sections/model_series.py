@@ -98,7 +98,20 @@ def appearance(tables: Tables) -> list[Item]:
     order = sorted(rows.probe.unique(), key=lambda p: (_rank(rows[rows.probe == p]), p))
     drawn = rows.assign(low=low, high=high, x=high, name=rows.probe, run=rows.run.map(tables.names))
     drawn = drawn.sort_values("probe", key=lambda names: names.map(order.index), kind="stable")
-    columns = ["run", "name", "regime", "stage", "state", "low", "high", "x", "after_tokens", "by_tokens", "level", "last"]
+    columns = [
+        "run",
+        "name",
+        "regime",
+        "stage",
+        "state",
+        "low",
+        "high",
+        "x",
+        "after_tokens",
+        "by_tokens",
+        "level",
+        "last",
+    ]
     views = [
         Chart(timelines.appearances(part[columns], tables.main, None, title, swap=False), f"When heads appeared in {run}", str(run))
         for run, part in drawn.groupby("run", sort=False)
@@ -111,7 +124,10 @@ def appearance(tables: Tables) -> list[Item]:
         "level is the probe's threshold, or what random models reach where that is higher."
     )
     data = rows[["run", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens", "first", "last", "highest", "checkpoints"]]  # fmt: skip
-    return [Figure("fig-emergence", finding, encoding, data, tuple(views), columns=min(2, len(views))), _when(tables, rows)]
+    return [
+        Figure("fig-emergence", finding, encoding, data, tuple(views), columns=min(2, len(views))),
+        _when(tables, rows),
+    ]
 
 
 def _rank(rows: pd.DataFrame) -> float:
@@ -128,5 +144,17 @@ def _when(tables: Tables, rows: pd.DataFrame) -> Table:
         )
         for r in each(rows.sort_values(["run", "by_step", "probe"]))
     )  # fmt: skip
-    head = ("model", "probe", "state", "after step", "by step", "after token", "by token", "level", "first", "last", "checkpoints")
+    head = (
+        "model",
+        "probe",
+        "state",
+        "after step",
+        "by step",
+        "after token",
+        "by token",
+        "level",
+        "first",
+        "last",
+        "checkpoints",
+    )
     return Table(head, body, f"Between which checkpoints each level was reached; {DASH}: not known.", frozenset(range(3, 11)), "tab-emergence", folded=True)  # fmt: skip

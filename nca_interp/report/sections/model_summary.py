@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nca_interp.report.charts.numbers import DASH, absent, fixed, highest, interval, listing, p_value, plural, signed, whole
+from nca_interp.report.charts.numbers import (
+    DASH,
+    absent,
+    fixed,
+    highest,
+    interval,
+    listing,
+    p_value,
+    plural,
+    signed,
+    whole,
+)
 from nca_interp.report.page import Item, Note, Table
 from nca_interp.report.tables import Tables, each
 
@@ -43,7 +54,18 @@ def kinds(tables: Tables) -> list[Item]:
                 fixed(found[p].chance.mean()), fixed(c.null_95), fixed(c.threshold),
             ))  # fmt: skip
         told.append(_told(tables, run, found, {p: float(counts[p].hits) for p in judged}))
-    head = ("model", "kind of head", "heads of the kind", "at FDR 5 %", "of", "highest score", "where", "chance", "random heads, 95 %", "threshold")
+    head = (
+        "model",
+        "kind of head",
+        "heads of the kind",
+        "at FDR 5 %",
+        "of",
+        "highest score",
+        "where",
+        "chance",
+        "random heads, 95 %",
+        "threshold",
+    )
     caption = (
         "Of the kind: above the threshold of the probe and above 95 % of the heads of randomly initialised models of one shape. One head in twenty lies above "
         "that percentile by chance; how many are left at a false discovery rate of 5 % stands beside it. Last checkpoint; tables/hits.csv holds all."
@@ -51,7 +73,9 @@ def kinds(tables: Tables) -> list[Item]:
     notes: list[Item] = [Note(t) for t in told]
     if not body:
         return [*notes, _scores(tables, rows), Note(f"Heads were not compared with random weights, so that none is called of a kind. Run: nca-interp analyze {tables.dir.path.name} --random 5", quiet=True)]  # fmt: skip
-    table = _table(tables, head, body, "Heads of each kind, against chance and random weights.", {2, 3, 4, 5, 7, 8, 9}, "tab-kinds")
+    table = _table(
+        tables, head, body, "Heads of each kind, against chance and random weights.", {2, 3, 4, 5, 7, 8, 9}, "tab-kinds"
+    )
     return [*notes, table, Note(caption, quiet=True)]
 
 
@@ -86,7 +110,10 @@ def _told(tables: Tables, run: str, found: dict[str, pd.DataFrame], hits: dict[s
         return told + f"No head is of any kind that was looked for ({listing(none)})."
     if "induction" in found:
         rows = found["induction"]
-        return told + f"Highest induction score {fixed(rows.value.max())}, {highest(rows)} (chance {fixed(rows.chance.mean())})."
+        return (
+            told
+            + f"Highest induction score {fixed(rows.value.max())}, {highest(rows)} (chance {fixed(rows.chance.mean())})."
+        )
     return told.strip()
 
 
@@ -123,7 +150,9 @@ def lost(tables: Tables) -> list[Item]:
         return [Note(f"What is lost without these heads was not measured; a score says where a head looks, not that the model needs it. Run: {command}", quiet=True)]  # fmt: skip
     bears = rows.verdict == "load-bearing"
     shown = rows[bears | (rows.metric.isin(LOSSES) & rows.probe.isin(SETS))]
-    shown = shown.assign(bears=~bears.reindex(shown.index)).sort_values(["bears", "excess"], ascending=[True, False], kind="stable")
+    shown = shown.assign(bears=~bears.reindex(shown.index)).sort_values(
+        ["bears", "excess"], ascending=[True, False], kind="stable"
+    )
     body = tuple(
         (
             tables.label(r.regime), r.probe, r.metric, r.verdict, signed(r.effect), signed(r.random), interval(r.random_low, r.random_high),
@@ -157,6 +186,16 @@ def circuit(tables: Tables) -> list[Item]:
             f"{whole(r.layer)}.{whole(r.head)}", fixed(scores.get((r.run, "induction", r.layer, r.head))), signed(r.value, 4), signed(r.full, 4),
             DASH if known is None else fixed(known.value), DASH if known is None else fixed(known.chance),
         ))  # fmt: skip
-    head = ("model", "from head", "previous token score", "to head", "induction score", "harm, path cut", "harm, later head lost", "K-composition", "of random weights")
+    head = (
+        "model",
+        "from head",
+        "previous token score",
+        "to head",
+        "induction score",
+        "harm, path cut",
+        "harm, later head lost",
+        "K-composition",
+        "of random weights",
+    )
     caption = f"The induction circuit: paths from previous-token to induction heads (layer.head), the {len(body)} that cost most of {len(edges)} measured when they alone are cut."
     return [_table(tables, head, body, caption, {2, 4, 5, 6, 7, 8}, "tab-circuit")]

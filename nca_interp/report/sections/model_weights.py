@@ -39,7 +39,9 @@ def _short(tensor: str) -> str:
 def _by_layer(tables: Tables, rows: pd.DataFrame, y_title: str, where: str, keys: list[str]) -> Chart:
     mean = mean_over_seeds(rows, ["regime", *keys, "layer"]).sort_values(["regime", "layer"])
     raw = rows.assign(run=rows.run + rows[keys].astype(str).agg("/".join, axis=1))
-    chart = layer_charts.by_layer(raw[["regime", "run", "layer", "value", *keys]], mean, tables.main, y_title, where=where)
+    chart = layer_charts.by_layer(
+        raw[["regime", "run", "layer", "value", *keys]], mean, tables.main, y_title, where=where
+    )
     return Chart(chart, f"{y_title} by layer")
 
 
@@ -58,7 +60,9 @@ def tensors(tables: Tables) -> list[Item]:
     )
     where = "datum.tensor == tensor && datum.measure == measure"
     sizes = every[every.measure == "norm"].groupby("tensor").value.agg(["min", "max"])
-    told = [f"{t} {plain(float(sizes['min'][t]))} to {plain(float(sizes['max'][t]))}" for t in names if t in sizes.index]
+    told = [
+        f"{t} {plain(float(sizes['min'][t]))} to {plain(float(sizes['max'][t]))}" for t in names if t in sizes.index
+    ]
     finding = f"Norms, least and largest over layers and models: {'; '.join(told[:4])}."
     encoding = (
         "Last checkpoint. Effective rank: exp of the entropy of the normalised singular values; participation ratio: (sum s²)² / sum s⁴, s the singular "
@@ -111,7 +115,9 @@ def apart(tables: Tables) -> list[Item]:
         return []
     names = {r: tables.names.get(r, r) for r in {*rows.run, *rows.other}}
     known = rows[rows.layer.notna()].assign(tensor=lambda f: f.tensor.map(_short))
-    means = rows.groupby(["other", "run", "kind"]).agg(distance=("distance", "mean"), cosine=("cosine", "mean"), tensors=("tensor", "size"))
+    means = rows.groupby(["other", "run", "kind"]).agg(
+        distance=("distance", "mean"), cosine=("cosine", "mean"), tensors=("tensor", "size")
+    )
     body = tuple(
         (names[one], names[other], str(kind), whole(r.tensors), fixed(r.distance, 4), fixed(r.cosine, 4))
         for (one, other, kind), r in means.iterrows()
@@ -134,7 +140,9 @@ def apart(tables: Tables) -> list[Item]:
 
 def layers_alike(tables: Tables) -> list[Item]:
     """CKA of every layer of one model with every layer of another, at their last checkpoints."""
-    rows = tables.similarity[(tables.similarity.comparison != "time") & (tables.similarity.run_a != tables.similarity.run_b)]
+    rows = tables.similarity[
+        (tables.similarity.comparison != "time") & (tables.similarity.run_a != tables.similarity.run_b)
+    ]
     notes: list[Item] = [
         Note(f"{tables.names.get(r.run, r.run)} and {tables.names.get(r.other, r.other)} were not compared: {r.reason}.", quiet=True)
         for r in each(tables.not_compared)
@@ -148,14 +156,19 @@ def layers_alike(tables: Tables) -> list[Item]:
         views.append(Chart(layer_charts.layer_map(cells, f"layer of {b}", f"layer of {a}", None), f"CKA of {a} and {b}", f"{a} and {b}"))  # fmt: skip
         same = part[part.layer_a == part.layer_b]
         least = same.loc[same.value.idxmin()]
-        told.append(f"{a} and {b}: mean over equal layers {fixed(same.value.mean())}, least {fixed(least.value)} at layer {whole(least.layer_a)}")
+        told.append(
+            f"{a} and {b}: mean over equal layers {fixed(same.value.mean())}, least {fixed(least.value)} at layer {whole(least.layer_a)}"
+        )
         drawn.append(part)
     encoding = (
         "Linear CKA of the residual streams on the same text: 1 is equal up to rotation and scale, 0 unrelated. Layer 0 is the embedding; darker (in dark "
         "mode: lighter) is more alike, from 0 to 1."
     )
     data = pd.concat(drawn)[["run_a", "step_a", "run_b", "layer_a", "layer_b", "value", "n"]]
-    return [Figure("fig-cka-map", f"CKA. {'; '.join(told)}.", encoding, data, tuple(views), columns=2, swatches=False), *notes]
+    return [
+        Figure("fig-cka-map", f"CKA. {'; '.join(told)}.", encoding, data, tuple(views), columns=2, swatches=False),
+        *notes,
+    ]
 
 
 def moved(tables: Tables) -> list[Item]:
@@ -168,7 +181,10 @@ def moved(tables: Tables) -> list[Item]:
     mean, clock = tables.clock(mean)
     view = _over_time(tables, mean.rename(columns={"kind": "key"}), clock, "displacement")
     ends = _last(mean)
-    told = [f"{tables.names[str(r)]}: {listing(f'{x.kind} {fixed(x.value)}' for x in each(g))}" for r, g in ends.groupby("run", sort=False)]
+    told = [
+        f"{tables.names[str(r)]}: {listing(f'{x.kind} {fixed(x.value)}' for x in each(g))}"
+        for r, g in ends.groupby("run", sort=False)
+    ]
     encoding = "|W − W₀| / |W₀| from the first checkpoint of the series, mean over the tensors of a kind; 0: untouched; 1.41: as far as an unrelated matrix of the same size."
     choice = Choice("key", "Weights", tuple((str(k), str(k)) for k in mean.kind.unique()))
     return [Figure("fig-displacement", f"How far the weights moved by the last checkpoint. {'; '.join(told)}.", encoding, mean, (view,), choices=(choice,), columns=1)]  # fmt: skip
@@ -189,7 +205,9 @@ def own_end(tables: Tables) -> list[Item]:
     finding = f"Alike to the last checkpoint at the first, mean over layers: {listing(f'{tables.names[r.run]} {fixed(r.value)} (step {whole(r.step)})' for r in each(first))}."
     encoding = "Linear CKA of the residual streams of each checkpoint with those of the last, on the same text; layer 0 is the embedding."
     view = _over_time(tables, drawn, clock, "CKA with the last checkpoint")
-    return [Figure("fig-cka-time", finding, encoding, drawn, (view,), choices=(Choice("key", "Layer", options),), columns=1)]
+    return [
+        Figure("fig-cka-time", finding, encoding, drawn, (view,), choices=(Choice("key", "Layer", options),), columns=1)
+    ]
 
 
 def _over_time(tables: Tables, rows: pd.DataFrame, clock: str, y_title: str) -> Chart:

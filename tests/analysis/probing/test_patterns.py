@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nca_interp.analysis.probing.patterns import LONGEST, THUMBNAIL_CELLS, WHOLE, WHOLE_CELLS, notable, thumbnails, whole_limit
+from nca_interp.analysis.probing.patterns import (
+    LONGEST,
+    THUMBNAIL_CELLS,
+    WHOLE,
+    WHOLE_CELLS,
+    notable,
+    thumbnails,
+    whole_limit,
+)
 
 
 @pytest.mark.parametrize(("length", "side"), [(128, 32), (100, 32), (17, 17)])
