@@ -69,8 +69,7 @@ def analyze(
     from nca_interp.analysis.collection.collection import Collection
     from nca_interp.store import refuse_unwritable
 
-    places, asked = _asked([*([str(folder)] if folder is not None else []), *ctx.args])
-    folder = Path(places[0]) if places else None
+    folder, asked = _words(folder, ctx.args)
     if (folder is None) == (not checkpoint):
         raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
     given: dict[str, Any] = {
@@ -111,19 +110,20 @@ def _check(checkpoints: list[str], device: str | None, table: Path | None, reads
         check_table("--table", table, [*(Path(c.partition("=")[2] or c) for c in checkpoints), *reads])
 
 
-def _asked(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Folders among the arguments, at most one, and the measurements that are asked for by name."""
+def _words(folder: Path | None, arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """The folder, and the measurements that are asked for by name: an option that the parser does not know may stand in its place."""
     from nca_interp.config import suggest
     from nca_interp.measurement import measurements
 
+    words = [*([] if folder is None else [str(folder)]), *arguments]
+    places, names = [w for w in words if not w.startswith("-")], [w for w in words if w.startswith("-")]
     known = [one.name for one in measurements().values() if one.measure is not None]
-    places, names = [a for a in arguments if not a.startswith("-")], [a for a in arguments if a.startswith("-")]
     for name in names:
         if name.removeprefix("--") not in known:
             raise UserError(f"no such option or measurement: {name}{suggest(name.lstrip('-'), known)}")
     if len(places) > 1:
         raise UserError(f"unexpected argument {places[1]!r}; several checkpoints: --checkpoint A --checkpoint B")
-    return places, [name.removeprefix("--") for name in names]
+    return (Path(places[0]) if places else None), [name.removeprefix("--") for name in names]
 
 
 def _text(path: Path | None) -> str | None:

@@ -19,7 +19,7 @@ function offer(select, pairs, chosen) {
 function headPages() {
   const store = widgetOf("heads"), dialog = document.getElementById("head-page");
   if (!store || !dialog) return {open: () => {}, has: () => false};
-  const scores = data.figures[store.id].charts.flatMap(chart => chart.data).flatMap(name => rows(data.datasets[name])).filter(r => r.run in store.pages), causes = store.causes ? rows(store.causes) : null;
+  const scores = [...new Set(data.figures[store.id].charts.flatMap(chart => chart.data))].flatMap(name => rows(data.datasets[name])).filter(r => r.run in store.pages), causes = store.causes ? rows(store.causes) : null;
   const exhibits = widgetOf("thumbnails")?.entries ?? [];
   const find = name => dialog.querySelector(`.${name}`);
   const run = find("run"), place = find("place"), probe = find("probe"), shown = find("shown");
@@ -51,13 +51,14 @@ function headPages() {
   function show() {
     const [layers, heads] = sizes(at.page);
     find("title").textContent = `Layer ${at.layer} head ${at.head}`;
-    find("whose").textContent = at.page.name;
+    find("whose").textContent = at.page.when ? `${at.page.name}, ${at.page.when}` : at.page.name;
+    find("history").hidden = at.page.stages.every(stage => stage.tokens.length < 2);
     run.value = at.run;
     const places = Array.from({length: layers * heads}, (_, i) => [Math.floor(i / heads), i % heads]);
     offer(place, places.map(([l, h]) => [headPlace(l, h), headName(l, h)]), headPlace(at.layer, at.head));
     const probes = [...new Set(at.page.stages.flatMap(s => Object.keys(s.probes)))];
     offer(probe, probes.map(name => [name, name]), [probe.value, "induction", probes[0]].find(name => probes.includes(name)));
-    tabulate(); effects();
+    tabulate(); effects(); told();
     return Promise.all([pattern(true), overTime()]);
   }
 
@@ -77,7 +78,14 @@ function headPages() {
     });
   }
 
-  /* every score of the head at the end of pre-training */
+  /* what is known of the head beside scores and effects */
+  function told() {
+    const box = find("told"), mine = store.facts ? rows(store.facts).filter(r => r.run === at.run && r.layer === at.layer && r.head === at.head) : [];
+    const groups = [...new Set(mine.map(r => r.group))];
+    box.replaceChildren(...groups.flatMap(group => [make("h3", group), table(["", ""], mine.filter(r => r.group === group).map(r => [r.fact, r.text]))]));
+  }
+
+  /* every score of the head at the page's checkpoint */
   function tabulate() {
     const peers = scores.filter(r => r.run === at.run), own = peers.find(r => r.layer === at.layer && r.head === at.head), body = find("scores").querySelector("tbody");
     const known = at.page.stages[at.page.stages.length - 1].levels, names = Object.keys(known).filter(name => own && own[name] !== null && own[name] !== undefined);
@@ -97,13 +105,14 @@ function headPages() {
   function effects() {
     const box = find("effects");
     if (!causes) return box.replaceChildren(make("p", store.absent, "absent"));
-    const stages = [[at.run, "pt"], [at.page.before, "ppt"]].filter(([name]) => name);
+    const when = at.page.when ? `, ${at.page.when}` : "";
+    const stages = [[at.run, `Its output replaced by its mean${when}`], [at.page.before, "The same at the end of pre-pre-training"]].filter(([name]) => name);
     const mine = causes.filter(r => r.layer === at.layer && r.head === at.head), parts = [];
-    for (const [name, stage] of stages) {
+    for (const [name, heading] of stages) {
       const lost = mine.filter(r => r.run === name && r.probe === "ablation");
       if (!lost.length) continue;
       const n = causes.filter(r => r.run === name && r.probe === "ablation" && r.metric === lost[0].metric).length;
-      parts.push(make("h4", stage === "pt" ? "Its output replaced by its mean, end of pre-training" : "The same at the end of pre-pre-training"));
+      parts.push(make("h4", heading));
       parts.push(table(["metric", "effect", "± sd", "sequences", "whole model", "harm, rank", "unit"], lost.map(r =>
         [r.metric, signed(r.value), plainly(r.sd), plainly(r.n), plainly(r.full), `${plainly(r.rank)} of ${n}`, r.unit])));
     }
@@ -112,7 +121,7 @@ function headPages() {
       patching: "clean output patched into a corrupted run: share recovered", ov_copying: "OV copying (1 copies, −1 anti-copies)", qk_matching: "QK matching (1 attends to its own token)",
       edge: r.from_layer === at.layer && r.from_head === at.head ? `direct path to ${headName(r.layer, r.head)}` : `direct path from ${headName(r.from_layer, r.from_head)}`,
     })[r.probe] ?? r.probe;
-    if (other.length) parts.push(make("h4", "Patching and weights, end of pre-training"), table(["measure", "value", "chance", "± sd", "unit"], other.map(r => [what(r), signed(r.value), plainly(r.chance), plainly(r.sd), r.unit])));
+    if (other.length) parts.push(make("h4", `Patching and weights${when}`), table(["measure", "value", "chance", "± sd", "unit"], other.map(r => [what(r), signed(r.value), plainly(r.chance), plainly(r.sd), r.unit])));
     box.replaceChildren(...(parts.length ? parts : [make("p", `For this run: ${store.absent[0].toLowerCase()}${store.absent.slice(1)}`, "absent")]));
   }
   function table(names, lines) {
@@ -136,8 +145,9 @@ function headPages() {
     }).filter(Boolean);
   }
   async function overTime() {
+    if (find("history").hidden) { dialog.dataset.shown = `${at.run}/${at.layer}.${at.head}/`; return; }
     const name = probe.value, marks = at.page.stages.filter(s => s.probes[name]).flatMap(stage => {
-      const [tokens, until] = [stage.tokens[0], stage.tokens[stage.tokens.length - 1]], named = stage.stage === "pt", [chance, random] = stage.levels[name];
+      const [tokens, until] = [stage.tokens[0], stage.tokens[stage.tokens.length - 1]], named = stage === at.page.stages[at.page.stages.length - 1], [chance, random] = stage.levels[name];
       const level = (value, word) => value === null ? [] : [{kind: "level", stage: stage.stage, tokens, until, value, text: named ? `${word} ${plainly(value)}` : ""}];
       const found = [...level(chance, "chance"), ...level(random, "random models’ 95th percentile")];
       /* two names of one height would cover each other */
@@ -193,6 +203,7 @@ async function thumbnails(box, widget) {
     if (ticket !== shown) return;
     grid.style.setProperty("--heads", heads);
     grid.style.setProperty("--side", `${side}px`);
+    grid.style.setProperty("--thumb", layers > 12 ? "5rem" : "9rem");
     const canvases = [];
     const corner = make("span", "", "corner"), top = Array.from({length: heads}, (_, h) => make("span", String(h), "tick"));
     const lines = Array.from({length: layers}, (_, l) => [make("span", String(l), "tick"), ...Array.from({length: heads}, (_, h) => {

@@ -111,6 +111,8 @@ class Note:
     text: str
     code: bool = False
     quiet: bool = False
+    absent: bool = False
+    """It says only that something was not measured: a report on checkpoints from elsewhere leaves it out."""
     kind: str = field(default="note", init=False)
 
 

@@ -55,7 +55,7 @@ def check_page(path: Path) -> None:
     check_output("report", path, "page of this program", begins(_file("template.html.j2").partition("{{")[0]))
 
 
-SCRIPTS = ("heads.js", "app.js")
+SCRIPTS = ("heads.js", "maps.js", "app.js")
 
 
 def script() -> str:

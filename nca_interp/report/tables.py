@@ -14,6 +14,7 @@ import pandas as pd
 from nca_interp.borders import reason
 from nca_interp.measurement import measurements
 from nca_interp.readers import check_object, damaged, read_arrays, read_cells, read_json, read_object
+from nca_interp.report.charts.timelines import SINCE_SWAP
 from nca_interp.store import AnalysisDir, StudyDir, sha256_file
 
 _TEXT = {
@@ -140,10 +141,10 @@ class Tables:
 
     @cached_property
     def final_scores(self) -> pd.DataFrame:
-        """Rows of `probes` of every head of the compared regimes at the end of a finished pre-training."""
-        rows = self.probes[
-            self.probes["head"].notna() & (self.probes.stage == "pt") & self.probes.regime.isin(self.main)
-        ]
+        """Rows of `probes` of every head of the compared regimes at the end of a finished pre-training, or of the last
+        checkpoint of each run that comes from elsewhere."""
+        stage = self.probes.stage == "pt" if self.collection is None else self.probes.stage != "ft"
+        rows = self.probes[self.probes["head"].notna() & stage & self.probes.regime.isin(self.main)]
         rows = rows[rows.run.isin(self.finished)]
         return rows[rows.step == rows.groupby("run").step.transform("max")]
 
@@ -153,6 +154,19 @@ class Tables:
         offset = rows.run.map(length).where(rows.stage == "ppt", 0.0).fillna(0.0)
         return rows.assign(tokens=rows.tokens - offset)
 
+    def clock(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+        """`rows` with `tokens` as an axis of training has them, and its title: since the embedding swap; of checkpoints from
+        elsewhere the training tokens where all are known, else the steps."""
+        if self.collection is None:
+            return self.since_swap(rows), SINCE_SWAP
+        if len(rows) and rows.tokens.notna().all():
+            return rows, "training tokens"
+        return rows.assign(tokens=rows.step), "training step"
+
+    def series(self, run: str) -> bool:
+        """Whether more than one checkpoint of a run was measured."""
+        return bool(self.probes[self.probes.run == run].step.nunique() > 1)
+
     @property
     def n_seeds(self) -> int:
         """Replications the study asks for."""
@@ -161,6 +175,20 @@ class Tables:
     def label(self, regime: str) -> str:
         """A regime's name in words."""
         return self.regimes[regime].label if regime in self.regimes else regime
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Run -> its label where no other run has it, else its name."""
+        shared = self.runs.label.duplicated(keep=False) | (self.runs.label == "")
+        return dict(zip(self.runs.run, self.runs.label.mask(shared, self.runs.run), strict=True))
+
+    @cached_property
+    def head_facts(self) -> pd.DataFrame:
+        """What measurements say of single heads in words: run, layer, head, group (a heading), fact, text; of all tables that
+        have these columns."""
+        columns = ["run", "layer", "head", "group", "fact", "text"]
+        found = [f[columns] for f in self._frames.values() if len(f) and set(columns) <= set(f.columns)]
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
 
     def domain_label(self, domain: str) -> str:
         """A domain's name in words."""

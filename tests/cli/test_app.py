@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from nca_interp.base import UserError
+from nca_interp.cli.analyze import _words
 
 CLI = [sys.executable, "-m", "nca_interp"]
 
@@ -127,7 +132,28 @@ def test_analyze_a_checkpoint_that_others_made(tmp_path, tiny_checkpoint):
     assert "hits" in result.stdout
     assert (tmp_path / "out.csv").read_text().startswith("run,")
     assert json.loads((tmp_path / "out.json").read_text())["provenance"]["random"] == 2
-    assert "skipped: entropy: no token file of its own data and no tokenizer" in result.stderr
+    skipped = " ".join(result.stdout.split())
+    assert re.search(r"skipped: [^:]*entropy[^:]*: no token file of its own data and no tokenizer", skipped)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder", "asked"),
+    [
+        (["--compare"], None, ["compare"]),  # click takes an option that it does not know for the folder
+        (["--compare", "--causes"], None, ["compare", "causes"]),
+        (["study", "--causes"], "study", ["causes"]),
+        (["--causes", "study"], "study", ["causes"]),
+        ([], None, []),
+    ],
+)
+def test_measurements_may_be_asked_for_at_any_place(arguments, folder, asked):
+    first, rest = (Path(arguments[0]), arguments[1:]) if arguments else (None, [])
+    assert _words(first, rest) == (None if folder is None else Path(folder), asked)
+
+
+def test_a_second_folder_is_refused():
+    with pytest.raises(UserError, match="unexpected argument 'b'"):
+        _words(Path("a"), ["b"])
 
 
 def test_mistakes_in_analyze_get_one_message(tmp_path, tiny_checkpoint):

@@ -477,7 +477,7 @@ def _one_network(
 ) -> None:
     run = f"pt.{regime}.{domain}.s{seed}"
     ident = {"run": run, "regime": regime, "domain": domain, "seed": seed, "stage": "pt"}
-    pair = {"domain": domain, "regime_a": regime, "seed_a": seed, "seed_b": seed, "run_a": run, "n": 2048}
+    pair = {"domain": domain, "regime_a": regime, "seed_a": seed, "seed_b": seed, "run_a": run, "run_b": run, "n": 2048}
     for step in (0, 64, PT_STEPS):
         at = {**ident, "step": step, "tokens": step * BATCH_TOKENS}
         for a in range(LAYERS + 1):
@@ -504,7 +504,18 @@ def _one_network(
             range(LAYERS), {"attn": "q_proj", "mlp": "up_proj", "norm": "norm"}.items()
         ):
             moved = 0.0 if step == 0 else 0.1 * (layer + 1) * (2 if kind == "mlp" else 1)
-            found["weights"].append({**at, "tensor": tensor, "kind": kind, "layer": layer, "displacement": moved})
+            found["weights"].append(
+                {
+                    **at,
+                    "tensor": tensor,
+                    "kind": kind,
+                    "layer": layer,
+                    "norm": 4.0 + layer,
+                    "displacement": moved,
+                    "effective_rank": 30.0,
+                    "participation": 20.0,
+                }
+            )
             if step == PT_STEPS and regime != "scratch":
                 found["updates"] += [
                     {"comparison": c, "domain": domain, "regime_a": regime, "regime_b": b, "seed": seed, "tensor": tensor, "kind": kind,

@@ -79,10 +79,11 @@ def sign_p(earlier: int, later: int) -> float:
 
 def _regimes(roles: dict[str, str], runs: pd.DataFrame, emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Tokens to the emergence in language: each planned comparison of regimes, domain, probe and budget."""
-    language, before = (_records(emergence[emergence.stage == stage]) for stage in ("pt", "ppt"))
+    known = emergence[emergence.resolution.notna()]
+    language, before = (_records(known[known.stage == stage]) for stage in ("pt", "ppt"))
     rows = {(r["domain"], r["probe"], r["regime"], r["seed"]): r for r in language}
     parents = {(r["probe"], r["regime"], r["seed"]): r for r in before}
-    paid = dict(zip(runs.run, runs.ppt_tokens.astype(float), strict=True))
+    paid = dict(zip(runs.run, runs.ppt_tokens.astype(float).fillna(0.0), strict=True))
     for item in planned(roles):
         if item.family != "regime":
             continue

@@ -32,6 +32,7 @@ class Series(NamedTuple):
     probe: str
     steps: list[int]
     tokens: list[float]
+    """NaN where nothing says how many a step is."""
     values: list[float]
     level: float
     sign: int
@@ -100,7 +101,9 @@ def _series(scored: pd.DataFrame | None, course: pd.DataFrame | None, hits: dict
             level = level_of(rows, threshold) if sign > 0 else threshold
         else:
             continue
-        best = rows.groupby(["step", "tokens"]).value.agg("max" if sign > 0 else "min").reset_index()
+        grouped = rows.groupby("step")
+        best = grouped.value.agg("max" if sign > 0 else "min").to_frame().assign(tokens=grouped.tokens.first())
+        best = best.reset_index()
         yield _of(name, best, level, sign)
     if course is not None:
         gaps = course[(course.quantity == GAP) & course.low.notna()]
@@ -111,7 +114,9 @@ def _series(scored: pd.DataFrame | None, course: pd.DataFrame | None, hits: dict
 def _of(probe: str, rows: pd.DataFrame, level: float, sign: int) -> Series:
     rows = rows.sort_values("step")
     steps, tokens, values = (rows[c].tolist() for c in ("step", "tokens", "value"))
-    return Series(probe, steps, [float(t) for t in tokens], [float(v) for v in values], level, sign)
+    return Series(
+        probe, steps, [math.nan if pd.isna(t) else float(t) for t in tokens], [float(v) for v in values], level, sign
+    )
 
 
 def _emergence(series: Series, turn: Bend) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
+from nca_interp.analysis.stimuli.own_text import own_texts
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 from nca_interp.base import UserError
@@ -30,6 +31,12 @@ LONGEST = 128
 WHOLE = 32
 """Heads whose whole pattern is exported, for each checkpoint and sequence: some 7 kB each in a page. A model that has no
 more heads shows them all, another the highest of each probe."""
+WHOLE_CELLS = 2_600_000
+"""Cells of all whole patterns of a page: half a byte each in it. Where more sequences or models are shown, fewer heads are whole."""
+FEWEST = 8
+"""Heads whose pattern is whole in any case."""
+TEXTS = 3
+"""The user's texts that are shown."""
 SHOWN = 2
 """Models whose heads are shown, where they come from elsewhere."""
 SIDE = 32
@@ -56,35 +63,44 @@ def export_patterns(
     sequences: dict[str, Stimulus] | None = None,
     settings: Settings | None = None,
     who: dict[str, Any] | None = None,
+    limit: int = WHOLE,
 ) -> list[Exhibit]:
-    """All heads of a checkpoint on the first row of each sequence that it can take (default: random tokens twice, and
-    natural text). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole. `who`: its
-    identity (default: as its provenance has it)."""
+    """All heads of a checkpoint on the first row of each sequence that it can take (default: random tokens twice, a validation
+    row, the texts of `settings`). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole, of
+    at most `limit` heads. `who`: its identity (default: as its provenance has it). Holds the attention of one layer at a time."""
     provenance, settings = read_provenance(directory), settings or Settings()
     model = open_scored(directory, settings.device, settings.dtype)
     tokens, tokenizer = (Path(p) if p else None for p in (settings.tokens, settings.tokenizer))
     subject = describe(directory, model.config, provenance, tokens, tokenizer)
     who = {key: (who or provenance).get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}
+    text = model.config.get_text_config()
+    n_layers, n_heads = int(text.num_hidden_layers), int(text.num_attention_heads)
+    whole = notable(scores, n_layers, n_heads, limit)
     exhibits: list[Exhibit] = []
-    for shown, stimulus in (sequences or default_sequences()).items():
+    for shown, stimulus in (sequences or default_sequences(settings)).items():
         try:
             batch = stimulus.build(subject)
         except NotApplicable:
             continue
-        maps = _maps(model, Batch(batch.inputs[:1, :LONGEST], batch.targets[:1, :LONGEST]))
-        whole = notable(scores, maps.shape[0], maps.shape[1])
+        one = Batch(batch.inputs[:1, :LONGEST], batch.targets[:1, :LONGEST])
+        small, patterns = _maps(model, one, whole, n_layers * n_heads)
         entry = {
             "key": f"{who['run']}-{len(exhibits)}".replace(".", "-"), **who, "shown": shown,
-            "tokens": _labels(directory, batch.inputs[0, : maps.shape[-1]], subject), "whole": [list(w) for w in whole],
+            "tokens": _labels(directory, one.inputs[0], subject), "whole": [list(w) for w in whole],
         }  # fmt: skip
-        patterns = np.stack([maps[place] for place in whole])
-        exhibits.append(Exhibit(entry, thumbnails(maps), patterns))
+        exhibits.append(Exhibit(entry, small, patterns))
     return exhibits
 
 
-def default_sequences() -> dict[str, Stimulus]:
-    """What a model of language is shown."""
-    return {"random tokens twice": repeated_tokens(sequences=2), "natural text": natural(sequences=2)}
+def default_sequences(settings: Settings) -> dict[str, Stimulus]:
+    """What a model of language is shown: the user's own texts first."""
+    fixed = {"random tokens twice": repeated_tokens(sequences=2), "natural text": natural(sequences=2)}
+    return own_texts(settings.text, TEXTS, LONGEST) | fixed
+
+
+def whole_limit(sequences: int) -> int:
+    """Heads whose pattern is whole where so many sequences are shown in all."""
+    return max(FEWEST, min(WHOLE, WHOLE_CELLS // (max(1, sequences) * LONGEST**2)))
 
 
 def notable(scores: pd.DataFrame, n_layers: int, n_heads: int, limit: int = WHOLE) -> list[tuple[int, int]]:
@@ -100,24 +116,28 @@ def notable(scores: pd.DataFrame, n_layers: int, n_heads: int, limit: int = WHOL
     return sorted([*dict.fromkeys([*places, *everything])][:limit])
 
 
-def thumbnails(maps: np.ndarray) -> np.ndarray:
-    """[layer, head, query, key] -> [layer, head, side, side]: the largest value of each block, so that a thin line stays."""
-    heads, length = maps.shape[0] * maps.shape[1], maps.shape[-1]
+def thumbnails(maps: np.ndarray, heads: int) -> np.ndarray:
+    """[head, query, key] -> [head, side, side]: the largest value of each block, so that a thin line stays. `heads`: of the whole
+    model, which decide `side`."""
+    length = maps.shape[-1]
     side = min(SIDE, length, max(8, math.isqrt(THUMBNAIL_CELLS // heads)))
     edges = np.arange(side) * length // side
     return np.maximum.reduceat(np.maximum.reduceat(maps, edges, axis=-1), edges, axis=-2)
 
 
-def _maps(model: Any, one: Batch) -> np.ndarray:
-    """Attention of every head on one sequence: float16 [layer, head, query, key]."""
-    found: dict[int, np.ndarray] = {}
+def _maps(model: Any, one: Batch, whole: list[tuple[int, int]], heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Attention of every head on one sequence: thumbnails [layer, head, side, side], and float16 [one of `whole`, query, key]."""
+    small: dict[int, np.ndarray] = {}
+    kept: dict[tuple[int, int], np.ndarray] = {}
 
     def sink(handed: Layer) -> None:
-        found[handed.number] = Attention.of(handed, one).corner(one.length)[0].cpu().numpy().astype(np.float16)
+        maps = Attention.of(handed, one).corner(one.length)[0].cpu().numpy().astype(np.float16)
+        small[handed.number] = thumbnails(maps, heads)
+        kept.update({(layer, head): maps[head] for layer, head in whole if layer == handed.number})
 
     with torch.inference_mode(), reading(model, sink) as options:
         backbone(model)(input_ids=torch.from_numpy(one.inputs), use_cache=False, **options)
-    return np.stack([found[layer] for layer in sorted(found)])
+    return np.stack([small[layer] for layer in sorted(small)]), np.stack([kept[place] for place in whole])
 
 
 def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:
@@ -140,11 +160,14 @@ def write_patterns(collection: Collection, probes: pd.DataFrame) -> None:
     directory = collection.dir
     arrays: dict[str, np.ndarray] = {}
     entries: list[dict[str, Any]] = []
-    for run, sequences in _exhibited(collection):
+    shown_runs = list(_exhibited(collection))
+    limit = whole_limit(sum(len(sequences or default_sequences(collection.settings)) for _, sequences in shown_runs))
+    for run, sequences in shown_runs:
         step = run.steps[-1]
         scores = probes[(probes.run == run.id) & (probes.step == step)]
         who = run.at(step) if run.config is None else None
-        exhibits = export_patterns(run.last, scores, sequences, collection.settings, who) if len(scores) else []
+        scores = scores[scores["head"].notna()]
+        exhibits = export_patterns(run.last, scores, sequences, collection.settings, who, limit) if len(scores) else []
         for shown in exhibits:
             key = shown.entry["key"]
             arrays |= {f"{key}-thumbnails": shown.thumbnails, f"{key}-whole": shown.patterns}

@@ -92,6 +92,10 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         header = read_header(run.kept("probes", run.steps[-1])) or {}
         if told := header.get("tokens"):
             yield textwrap.fill(told["sentence"], WIDTH, break_long_words=False, break_on_hyphens=False)
-        yield from (f"skipped: {name}: {reason}" for name, reason in header.get("skipped", {}).items())
+        reasons: dict[str, list[str]] = {}
+        for name, reason in header.get("skipped", {}).items():
+            reasons.setdefault(reason, []).append(name)
+        for reason, names in reasons.items():
+            yield textwrap.fill(f"skipped: {', '.join(names)}: {reason}", WIDTH, break_long_words=False)
     if len(collection.runs) > SUMMARISED:
         yield f"and {len(collection.runs) - SUMMARISED} more: {collection.dir.table('probes')}"

@@ -12,9 +12,10 @@ MEASUREMENT = Measurement(
     section="nca_interp.report.sections.similarity:section",
     columns={
         "alike": "domain regime_a regime_b layer across ceiling effect low high margin n verdict sentence",
-        "similarity": "comparison domain regime_a regime_b seed_a seed_b run_a step_a tokens layer_a layer_b value n",
+        "similarity": "comparison domain regime_a regime_b seed_a seed_b run_a run_b:text step_a tokens layer_a layer_b value n",
+        "apart": "run other tensor kind layer distance cosine",
         "streams": "run regime domain seed stage step tokens layer effective_rank participation n",
-        "weights": "run regime domain seed stage step tensor kind layer displacement",
+        "weights": "run regime domain seed stage step tokens tensor kind layer norm displacement effective_rank participation",
         "head_norms": "run regime domain seed stage step layer head ov_norm qk_norm",
         "updates": "comparison domain regime_a regime_b seed tensor kind layer cosine",
         "not_compared": "run other reason",

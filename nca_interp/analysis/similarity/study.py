@@ -17,6 +17,8 @@ import pandas as pd
 from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
+from nca_interp.analysis.similarity.apart import COLUMNS as DISTANCES
+from nca_interp.analysis.similarity.apart import distances
 from nca_interp.analysis.similarity.cka import Moments, cka, cka_matrix, open_streams
 from nca_interp.analysis.similarity.rows import Rows
 from nca_interp.analysis.similarity.seeds import alike
@@ -44,15 +46,16 @@ TABLES = {
     "updates": ["comparison", "domain", "regime_a", "regime_b", "seed", *UPDATES],
     "weights": [*CHECKPOINT, *COLUMNS],
     "head_norms": [*CHECKPOINT, *HEADS],
+    "apart": ["run", "other", *DISTANCES],
 }  # fmt: skip
 """Columns of each table (docs/compare.md)."""
 TEXT = {
-    "comparison", "run", "run_a", "run_b", "regime", "regime_a", "regime_b", "domain", "stage", "tensor", "kind",
+    "comparison", "run", "other", "run_a", "run_b", "regime", "regime_a", "regime_b", "domain", "stage", "tensor", "kind",
 }  # fmt: skip
 INTEGERS = {
     "seed", "seed_a", "seed_b", "step", "step_a", "step_b", "tokens", "layer", "layer_a", "layer_b", "head", "rank", "n",
 }  # fmt: skip
-CODE = ("similarity/study.py", "similarity/cka.py", "similarity/weights.py")
+CODE = ("similarity/study.py", "similarity/cka.py", "similarity/weights.py", "similarity/apart.py")
 """Files that decide a number."""
 
 
@@ -93,6 +96,7 @@ def _measure(peers: Peers, rows: Rows, wanted: set[str]) -> dict[str, pd.DataFra
         "updates": lambda: _updates(peers),
         "weights": lambda: run_weights(peers.run),
         "head_norms": lambda: run_head_norms(peers.run),
+        "apart": lambda: _apart(peers),
     }
     made = {name: make() for name, make in makers.items() if name in wanted}
     return made | _walk(peers, rows) if wanted & {"similarity", "streams"} else made
@@ -111,7 +115,7 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
 def comparison_tables(collection: Collection) -> dict[str, pd.DataFrame]:
     """The TABLES from what is kept and still true, and `alike`; empty where `analyze --compare` has not been run."""
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    apart: list[list[str]] = []
+    unlike: list[list[str]] = []
     rows = Rows(collection)
     for peers in _all_peers(collection.runs):
         if not any(peers.run.kept_whole("compare", name).is_file() for name in TABLES):
@@ -119,11 +123,13 @@ def comparison_tables(collection: Collection) -> dict[str, pd.DataFrame]:
         for name, made_from in _made_from(peers, rows).items():
             frame = _kept(peers.run, name, made_from)
             if frame is not None and len(frame):
-                apart += frame.attrs.pop("not_compared", [])
+                unlike += frame.attrs.pop("not_compared", [])
                 found[name].append(frame)
+    if not found["apart"]:  # only models from elsewhere are compared weight by weight
+        del found["apart"]
     empty = {name: pd.DataFrame(columns=columns) for name, columns in TABLES.items()}
     tables = {name: pd.concat(frames, ignore_index=True) if frames else empty[name] for name, frames in found.items()}
-    told = {"not_compared": pd.DataFrame(apart, columns=["run", "other", "reason"])} if apart else {}
+    told = {"not_compared": pd.DataFrame(unlike, columns=["run", "other", "reason"])} if unlike else {}
     return {**tables, **told, "alike": alike(tables["similarity"])}
 
 
@@ -149,8 +155,11 @@ def tensors(run: Run, step: int) -> CheckpointTensors:
 def _all_peers(runs: Sequence[Run]) -> Iterator[Peers]:
     """Every finished run before fine-tuning; only full-transfer regimes and controls are compared with each other."""
     by_id = {run.id: run for run in runs}
-    # scratch first, so that it is the second of each of its pairs; seeds before regimes: a new seed changes no earlier run
-    order = sorted(runs, key=lambda r: (r.seed, r.regime != "scratch", r.regime))
+    # scratch first, so that it is the second of each of its pairs; seeds before regimes: a new seed changes no earlier run;
+    # models from elsewhere as they were named
+    order = sorted(
+        runs, key=lambda r: (-1 if r.seed is None else r.seed, r.regime != "scratch", r.regime if r.trained else "")
+    )
     compared: dict[str | None, list[Run]] = {}
     for run in order:
         if not run.done or run.stage == "ft" or not run.steps:
@@ -185,7 +194,7 @@ def _made_from(peers: Peers, rows: Rows) -> dict[str, dict[str, Any]]:
     return {
         "similarity": with_others, "streams": with_others, "updates": alone | {"scratch": scratch, "parent": parent},
         "weights": alone, "head_norms": alone,
-    }  # fmt: skip
+    } | ({} if run.trained is not None else {"apart": alone | {"ends": ends}})  # fmt: skip
 
 
 def _hash(run: Run, step: int) -> str:
@@ -284,6 +293,16 @@ def _updates(peers: Peers) -> pd.DataFrame:
         where = {"domain": run.domain, "regime_a": run.regime, "regime_b": other.regime}
         frames.append(found.assign(comparison=comparison, seed=run.seed, **where))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TABLES["updates"])
+
+
+def _apart(peers: Peers) -> pd.DataFrame:
+    """From the end of each earlier model to that of this one."""
+    own = tensors(peers.run, peers.run.steps[-1])
+    found = [
+        distances(tensors(other, other.steps[-1]), own).assign(run=peers.run.id, other=other.id)
+        for other in peers.earlier
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=TABLES["apart"])
 
 
 def _ends(run: Run) -> tuple[int, int]:

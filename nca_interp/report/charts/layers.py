@@ -38,7 +38,7 @@ def by_layer(
     return sized(alt.layer(*layers), 240)
 
 
-def layer_map(rows: pd.DataFrame, x_title: str, y_title: str, where: str) -> alt.LayerChart:
+def layer_map(rows: pd.DataFrame, x_title: str, y_title: str, where: str | None) -> alt.LayerChart:
     """A cell for each pair of layers, colours from 0 to 1, numbers written where there are few. `rows`: layer_a, layer_b, value."""
     n = int(max(rows.layer_a.nunique(), rows.layer_b.nunique()))
     axis = alt.Axis(labelAngle=0, labelOverlap=True, ticks=False, domain=False)
@@ -46,7 +46,7 @@ def layer_map(rows: pd.DataFrame, x_title: str, y_title: str, where: str) -> alt
     y = alt.Y("layer_a:O", title=y_title, axis=axis, sort="descending")
     color = alt.Color("value:Q", legend=None, scale=ramp_scale(domain=[0, 1], clamp=True))
     tip = ["layer_a:O", "layer_b:O", alt.Tooltip("value:Q", format=".4f")]
-    base = alt.Chart(rows).transform_filter(where)
+    base = alt.Chart(rows) if where is None else alt.Chart(rows).transform_filter(where)
     layers: list[Any] = [
         base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=1).encode(x, y, color, tooltip=tip)
     ]

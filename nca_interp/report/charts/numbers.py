@@ -89,6 +89,16 @@ def significant(value: Any, digits: int = 3) -> str:
     return text.replace("-", MINUS)
 
 
+def highest(rows: Any, digits: int = 4) -> str:
+    """Where the largest `value` of a frame with `layer` and `head` is: `layer 5 head 3`, or `69 heads tie` where so many have it
+    to `digits` decimals, for the first of equals is not the best."""
+    top = rows[rows.value.round(digits) == rows.value.round(digits).max()]
+    if len(top) > 1:
+        return f"{len(top)} heads tie"
+    best = top.iloc[0]
+    return f"layer {int(best['layer'])} head {int(best['head'])}"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -10,33 +10,37 @@ import pandas as pd
 from nca_interp.report.charts.kinds import signal, sized
 from nca_interp.report.charts.theme import fade, regime_color, regime_shape
 
+SINCE_SWAP = "tokens since the embedding swap"
+"""Title of the axis of training of a study."""
 ROW = 17
 """Pixels a run."""
 
 
-def appearances(rows: pd.DataFrame, regimes: list[str], where: str) -> alt.LayerChart:
-    """When something appeared in each run, on a time axis with the swap at 0. `rows`: name (a row of the chart), regime,
-    state, low, high, x (where the mark stands), tokens (within its stage); `where`: the Vega filter of a selector.
+def appearances(
+    rows: pd.DataFrame, regimes: list[str], where: str | None, title: str = SINCE_SWAP, swap: bool = True
+) -> alt.LayerChart:
+    """When something appeared in each run, on a time axis called `title`; `swap` marks its 0. `rows`: name (a row of the chart), regime,
+    state, low, high, x (where the mark stands), tokens (within its stage); `where`: the Vega filter of a selector, or None.
 
     Dot and bar: between two checkpoints. Arrow to the right: not until there. Arrow to the left: there from the start.
     """
     names = list(dict.fromkeys(rows.name))
     low, high = min(0.0, float(rows.low.min())), float(rows.high.max())
     x = alt.X(
-        "x:Q", title="tokens since the embedding swap", axis=alt.Axis(format="~s", tickCount=5),
+        "x:Q", title=title, axis=alt.Axis(format="~s", tickCount=5),
         scale=alt.Scale(domain=[low - 0.03 * (high - low), high + 0.03 * (high - low)], nice=False),
     )  # fmt: skip
     y = alt.Y(
-        "name:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=110, domain=False)
+        "name:N", title=None, sort=names, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=150, domain=False)
     )
     color = regime_color(regimes)
     tip = [
         alt.Tooltip("name:N"), alt.Tooltip("stage:N"), alt.Tooltip("state:N"), alt.Tooltip("after_tokens:Q", format=",.0f"),
         alt.Tooltip("by_tokens:Q", format=",.0f"), alt.Tooltip("level:Q", format=".3f"), alt.Tooltip("last:Q", format=".3f"),
     ]  # fmt: skip
-    base = alt.Chart(rows).transform_filter(where)
+    base = alt.Chart(rows) if where is None else alt.Chart(rows).transform_filter(where)
     bars = base.transform_filter("datum.state == 'reached'").mark_rule(strokeWidth=3).encode(
-        alt.X("low:Q", title="tokens since the embedding swap"), y, x2="high:Q", color=color, opacity=fade(0.55)
+        alt.X("low:Q", title=title), y, x2="high:Q", color=color, opacity=fade(0.55)
     )  # fmt: skip
     layers: list[Any] = [bars]
     for states, mark in (
@@ -47,8 +51,9 @@ def appearances(rows: pd.DataFrame, regimes: list[str], where: str) -> alt.Layer
         points = base.transform_filter(f"indexof({states}, datum.state) >= 0").mark_point(filled=True, **mark)
         shape = {} if "shape" in mark else {"shape": regime_shape(regimes)}
         layers.append(points.encode(x, y, color=color, tooltip=tip, opacity=fade(1), **shape))
-    swap = pd.DataFrame({"x": [0.0]})
-    layers.insert(0, alt.Chart(swap).mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(x="x:Q"))
+    if swap:
+        origin = alt.Chart(pd.DataFrame({"x": [0.0]}))
+        layers.insert(0, origin.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(x="x:Q"))
     return sized(alt.layer(*layers), max(90, ROW * len(names)))
 
 

@@ -30,6 +30,7 @@ def section(tables: Tables) -> list[Item]:
                 "Left out: this study holds no measurement of what is lost without a head (no rows in tables/causes.csv). A score says "
                 f"where a head looks, not that the model needs it. Run: {command}",
                 quiet=True,
+                absent=True,
             )
         ]
     return [*load(tables, found), *cause_sets.top_heads(tables, found), *cause_sets.shared(tables), *cause_layers.layers(tables, found), *cause_layers.edges(found), *cause_layers.lens(tables, found)]  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from nca_interp.report.charts.numbers import DASH, fixed, listing, plural, short, whole
+from nca_interp.report.charts.numbers import DASH, listing, plural, short, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
+from nca_interp.report.sections import method
 from nca_interp.report.sections.method import flat, provenance_tables, written
 from nca_interp.report.tables import Tables, each
 
@@ -26,10 +28,16 @@ def page(tables: Tables, sections: tuple[Section, ...]) -> Page:
             ("Natural text", _text(tables)),
         ),
         cautions=cautions(tables),
-        legend=tuple((r, tables.label(r)) for r in tables.main),
-        sections=tuple(section for section in sections if section.items),
+        legend=tuple((r, tables.label(r)) for r in tables.main) if len(tables.main) > 1 else (),
+        sections=_told(sections),
         record=_record(tables),
     )
+
+
+def _told(sections: tuple[Section, ...]) -> tuple[Section, ...]:
+    """The sections that say something: what was not measured of these models is left out, as are sections of nothing else."""
+    kept = (replace(s, items=tuple(i for i in s.items if not (isinstance(i, Note) and i.absent))) for s in sections)
+    return tuple(section for section in kept if section.items)
 
 
 def cautions(tables: Tables) -> tuple[str, ...]:
@@ -40,9 +48,9 @@ def cautions(tables: Tables) -> tuple[str, ...]:
         told.append(
             "One network of a kind: differences between networks have no interval over seeds, and there is no verdict on what causes them."
         )
-    if not tables.has("hits"):
+    if not tables.probes.null_95.notna().any():
         told.append(
-            "No randomly initialised models were measured: whether a score is high is judged by thresholds alone."
+            "No randomly initialised models were measured: nothing says which scores a network without training reaches."
         )
     return tuple(told)
 
@@ -52,17 +60,9 @@ def _text(tables: Tables) -> str:
     return str(settings.get("tokens") or "the built-in English text, in the model's own tokens")
 
 
-def summary(tables: Tables) -> list[Item]:
-    """How many heads of each kind there are, against chance and random weights."""
-    if not tables.has("hits"):
-        return [Note("No head was compared with random weights (see: nca-interp analyze --random).")]
-    rows = []
-    for r in each(tables.hits):
-        rows.append((
-            r.run, whole(r.step), r.probe, whole(r.heads), whole(r.hits), fixed(r.best), fixed(r.null_95), fixed(r.threshold),
-        ))  # fmt: skip
-    head = ("model", "step", "kind of head", "heads", "of the kind", "highest", "95 % of random heads", "threshold")
-    return [Table(head, tuple(rows), "Heads of each kind: above the threshold and above 95 % of the heads of random models.", frozenset(range(3, 8)), "tab-kinds")]  # fmt: skip
+def definitions(tables: Tables) -> list[Item]:
+    """What every probe measures, folded: a reader looks up one."""
+    return [replace(i, folded=True) if isinstance(i, Table) else i for i in method.definitions(tables)]
 
 
 def provenance(tables: Tables) -> list[Item]:

@@ -9,6 +9,7 @@ import pandas as pd
 from nca_interp.report.charts import timelines
 from nca_interp.report.charts.numbers import DASH, fixed, listing, p_value, plural, short, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section, Table
+from nca_interp.report.sections import model_series
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import SCRATCH, Tables, each
 
@@ -247,5 +248,7 @@ def _tokens(value: float, state: str = "") -> str:
 
 def section(tables: Tables) -> tuple[Section, ...]:
     """Emergence and persistence."""
+    if tables.collection is not None:
+        return model_series.sections(tables)
     title = "When heads appear, and whether they stay"
     return (Section("emergence", title, (*appearance(tables), *persistence(tables))),)

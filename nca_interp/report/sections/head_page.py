@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.report.charts.kinds import sized, swap_rule
-from nca_interp.report.charts.numbers import fixed, plain, plural
+from nca_interp.report.charts.numbers import fixed, highest, plain, plural, whole
 from nca_interp.report.charts.raster import attention_png, sheet_png
 from nca_interp.report.charts.theme import slot
 from nca_interp.report.page import Figure, Item, Widget
 from nca_interp.report.render import columnar
+from nca_interp.report.sections import head_facts
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import Exhibit, Tables, each
 
@@ -23,7 +24,7 @@ HISTORY_VALUES = 450_000
 CHECKPOINTS = (24, 16, 12, 8)
 """Checkpoints of a stage whose scores are shown, evenly chosen, first and last kept: the most with which two runs fit."""
 MISSING = 65535
-NO_CAUSES = "What the model loses without this head was not measured. Run: nca-interp analyze STUDY --causes"
+NO_CAUSES = "What the model loses without this head was not measured. Run: nca-interp analyze {} --causes"
 CAUSAL = ("ablation", "patching", "edge", "ov_copying", "qk_matching")
 """Rows of the causes table that are about one head or one pair of heads."""
 FEATURED = {
@@ -42,7 +43,8 @@ def pages(tables: Tables, finals: pd.DataFrame) -> Widget:
     runs = _runs(tables, finals)
     history = tables.probes[tables.probes["head"].notna() & tables.probes.value.notna()]
     history = history[history.run.isin([*runs, *runs.values()])]
-    history = _thin(tables.since_swap(history), list(runs.items())[:2])
+    history, clock = tables.clock(history)
+    history = _thin(history, list(runs.items())[:2])
     sizes = history.groupby("run").size()
     shown: dict[str, str | None] = {}
     left = HISTORY_VALUES
@@ -61,18 +63,34 @@ def pages(tables: Tables, finals: pd.DataFrame) -> Widget:
         "probes": {name: {"low": low, "high": high, "unit": str(units[name]), "judged": name in judged} for name, (low, high) in spans.items()},
         "pages": {
             run: {
-                "name": f"{first.regime[run]}, {tables.domain_label(first.domain[run])}, seed {plain(first.seed[run])}",
+                "name": _page_name(tables, first.loc[run], run), "when": _when(tables, first.loc[run], run),
                 "slot": slot(tables.main.index(first.regime[run])), "before": before,
                 "stages": [stages[r] for r in (before, run) if r in stages],
             }
             for run, before in shown.items()
         },
-        "spec": _history_chart(), "causes": _causes(tables, shown), "absent": NO_CAUSES,
+        "spec": _history_chart(clock, swap=tables.collection is None), "causes": _causes(tables, shown),
+        "facts": head_facts.of(tables, [*shown]), "absent": NO_CAUSES.format(tables.dir.path.name),
     })  # fmt: skip
+
+
+def _page_name(tables: Tables, row: Any, run: str) -> str:
+    if tables.collection is not None:
+        return tables.names[run]
+    return f"{row.regime}, {tables.domain_label(row.domain)}, seed {plain(row.seed)}"
+
+
+def _when(tables: Tables, row: Any, run: str) -> str:
+    """At which checkpoint the numbers of a page are, where there are several."""
+    if tables.collection is None:
+        return WHEN["pt"]
+    return f"step {whole(row.step)}" if tables.series(run) else ""
 
 
 def _runs(tables: Tables, finals: pd.DataFrame) -> dict[str, str | None]:
     """Pre-training run -> the pre-pre-training before it, in the order in which they get pages."""
+    if tables.collection is not None:
+        return {str(run): None for run in tables.runs.run if run in set(finals.run)}
     order = sorted(tables.main, key=lambda r: r != tables.reference)
     rows = finals.drop_duplicates("run")
     rows = rows.assign(regime_order=rows.regime.map(order.index), domain_order=rows.domain.map([*tables.domains].index))
@@ -115,14 +133,14 @@ def _stage(rows: pd.DataFrame, spans: dict[str, tuple[float, float]]) -> dict[st
     return {"stage": str(rows.stage.iloc[0]), "tokens": [float(t) for t in times], "shape": [layers, heads], "probes": probes, "levels": known}  # fmt: skip
 
 
-def _history_chart() -> dict[str, Any]:
-    """One probe over both stages: the head, the range and mean of all heads, reference levels."""
+def _history_chart(clock: str, swap: bool) -> dict[str, Any]:
+    """One probe over training, `clock` the title of its axis: the head, the range and mean of all heads, reference levels."""
     data = alt.NamedData(TRACE)
-    x = alt.X("tokens:Q", title="tokens since the embedding swap", axis=alt.Axis(format="~s", tickCount=5))
+    x = alt.X("tokens:Q", title=clock, axis=alt.Axis(format="~s", tickCount=5))
     y = alt.Y("value:Q", title="score", scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=5))
     base = alt.Chart(data).transform_filter("datum.kind == 'score'")
     tone, grey = alt.ExprRef("pal[tone]"), alt.ExprRef("mut")
-    tip = [alt.Tooltip("tokens:Q", format=",.0f"), *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("value", "mean", "low", "high"))]  # fmt: skip
+    tip = [alt.Tooltip("tokens:Q", title=clock, format=",.0f"), *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("value", "mean", "low", "high"))]  # fmt: skip
     levels = alt.Chart(data).transform_filter("datum.kind == 'level'").encode(y="value:Q")
     span = levels.encode(x="tokens:Q", x2="until:Q")
     named = levels.transform_filter("datum.text").encode(x="until:Q", text="text:N")
@@ -131,7 +149,7 @@ def _history_chart() -> dict[str, Any]:
         base.mark_line(strokeWidth=1.2, strokeDash=[1, 3], color=grey).encode(x, alt.Y("mean:Q", title="score"), detail="stage:N"),
         span.mark_rule(strokeDash=[4, 3], strokeWidth=1.2),
         named.mark_text(align="right", dx=-2, dy=8, fontSize=11, color=grey),
-        swap_rule(),
+        *([swap_rule()] if swap else []),
         base.mark_line(strokeWidth=2.4, color=tone).encode(x, y, detail="stage:N"),
         base.mark_point(size=44, filled=True, opacity=1, color=tone).encode(x, y, tooltip=tip),
     ]  # fmt: skip
@@ -143,7 +161,9 @@ def _history_chart() -> dict[str, Any]:
 
 def _causes(tables: Tables, shown: dict[str, str | None]) -> dict[str, Any] | None:
     rows = tables.causes
-    rows = rows[rows.probe.isin(CAUSAL) & rows["head"].notna() & rows.run.isin([*shown, *shown.values()])]
+    rows = rows[
+        rows.value.notna() & rows.probe.isin(CAUSAL) & rows["head"].notna() & rows.run.isin([*shown, *shown.values()])
+    ]
     rows = rows[rows.step == rows.groupby("run").step.transform("max")]
     if rows.empty:
         return None
@@ -182,7 +202,11 @@ def ordered(tables: Tables) -> list[Exhibit]:
     """Exhibits, the regime that the study is about first, natural rows before random tokens."""
     return sorted(
         tables.exhibits,
-        key=lambda x: (x.entry["regime"] != tables.reference, x.entry["stage"] != "pt", "random" in x.entry["shown"]),
+        key=lambda x: (
+            tables.collection is None and x.entry["regime"] != tables.reference,
+            tables.collection is None and x.entry["stage"] != "pt",
+            "random" in x.entry["shown"],
+        ),
     )
 
 
@@ -195,6 +219,9 @@ def who(exhibit: Exhibit) -> dict[str, Any]:
 def title(tables: Tables, exhibit: Exhibit) -> str:
     """A checkpoint and its sequence in words."""
     e = exhibit.entry
+    if tables.collection is not None:
+        step = f", step {whole(e['step'])}" if tables.series(e["run"]) else ""
+        return f"{tables.names.get(e['run'], e['run'])}{step}, on {e['shown']}"
     where = tables.domain_label(e["domain"]) if e.get("domain") else WHEN[e["stage"]]
     return f"{e['regime']}, {where}, seed {e['seed']}, on {e['shown']}"
 
@@ -202,7 +229,9 @@ def title(tables: Tables, exhibit: Exhibit) -> str:
 def _sheet(tables: Tables, exhibit: Exhibit) -> dict[str, Any]:
     e, (layers, heads, side, _) = exhibit.entry, exhibit.thumbnails.shape
     run = e["run"]
-    if e["stage"] == "ppt":  # a head's page is that of its pre-training on the first domain
+    if (
+        tables.collection is None and e["stage"] == "ppt"
+    ):  # a head's page is that of its pre-training on the first domain
         after = tables.runs[
             (tables.runs.stage == "pt") & (tables.runs.regime == e["regime"]) & (tables.runs.seed == e["seed"])
         ]
@@ -224,8 +253,14 @@ def _looks(tables: Tables, exhibit: Exhibit) -> str:
     rows = _scores(tables, exhibit, "induction")
     if rows.empty:
         return ""
-    best = rows.sort_values("value").iloc[-1]
-    return f"Highest induction score: layer {plain(best.layer)} head {plain(best['head'])}, {fixed(best.value)} (chance {fixed(best.chance)})."
+    return f"Highest induction score: {fixed(rows.value.max())}, {highest(rows)} (chance {fixed(rows.chance.max())})."
+
+
+def _featured(tables: Tables) -> dict[str, str]:
+    """Probe -> its name in words: of checkpoints from elsewhere every one that names a kind of head."""
+    if tables.collection is None:
+        return FEATURED
+    return FEATURED | {p: p.replace("_", " ") for p in tables.hits.probe.unique() if p not in FEATURED}
 
 
 def patterns(tables: Tables) -> list[Item]:
@@ -233,7 +268,7 @@ def patterns(tables: Tables) -> list[Item]:
     entries: list[dict[str, Any]] = []
     rows = []
     for number, exhibit in enumerate(ordered(tables)):
-        for probe, word in FEATURED.items():
+        for probe, word in _featured(tables).items():
             scores = _scores(tables, exhibit, probe).sort_values("value", ascending=False)
             place = next(((int(r.layer), int(r.head)) for r in each(scores)), None)
             if place is None or place not in exhibit.patterns:

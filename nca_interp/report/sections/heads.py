@@ -6,15 +6,17 @@ import pandas as pd
 
 from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts.numbers import fixed, listing, plain, plural
+from nca_interp.report.charts.timelines import SINCE_SWAP
 from nca_interp.report.page import Chart, Choice, Figure, Item, Section
 from nca_interp.report.sections import head_page
 from nca_interp.report.sections.outcome import mean_over_seeds, missing
 from nca_interp.report.tables import SCRATCH, Tables
 
 HIGHEST, AVERAGE = "highest head", "mean of heads"
+NO_SEED = -1
+"""Stands for the seed of a run that has none: pandas drops rows whose index is not known."""
 SHOWN_SEEDS, SHOWN_SCORES = 3, 250_000
 """Whose head maps are drawn: seeds, and scores (8 bytes each in the page)."""
-AXIS = "tokens since the embedding swap"
 
 
 def _timeline(tables: Tables) -> pd.DataFrame:
@@ -65,6 +67,10 @@ def sections(tables: Tables) -> tuple[Section, ...]:
     """Scores over training, then head by head."""
     from nca_interp.report.sections import head_page, stimuli
 
+    if tables.collection is not None:
+        from nca_interp.report.sections import model_heads
+
+        return model_heads.sections(tables)
     return (
         Section(
             "probes", "Attention heads over training", (*induction(tables), *explorer(tables), *stimuli.text(tables))
@@ -92,7 +98,7 @@ def induction(tables: Tables, probe: str = "induction") -> list[Item]:
                 _mean(part),
                 tables.main,
                 "attention mass",
-                x_title=AXIS,
+                x_title=SINCE_SWAP,
                 references=_references(part, line),
                 swap=True,
                 dots=True,
@@ -134,7 +140,7 @@ def explorer(tables: Tables, skip: tuple[str, ...] = ("induction",)) -> list[Ite
         part = _in_domain(rows, domain).assign(run=lambda f: f.run + f.key)
         mean = mean_over_seeds(part, ["regime", "stage", "key", "tokens"]).sort_values(["regime", "tokens"])
         chart = charts.curves(
-            part[["regime", "run", "tokens", "value", "key"]], mean, tables.main, "score", x_title=AXIS, swap=True, where="datum.key == key", labels=False, dots=True
+            part[["regime", "run", "tokens", "value", "key"]], mean, tables.main, "score", x_title=SINCE_SWAP, swap=True, where="datum.key == key", labels=False, dots=True
         )  # fmt: skip
         views.append(Chart(chart, f"Selected probe over training, {title}", title))
     choice = Choice("key", "Probe", tuple((k, f"{k} ({units[k]})" if units[k] else k) for k in keys))
@@ -168,18 +174,18 @@ def head_map(tables: Tables) -> list[Item]:
         return [missing("score of single heads", "probes.csv")]
     spans = {str(p): (float(g.value.min()), float(g.value.max()) + 1e-9) for p, g in rows.groupby("probe", sort=False)}
     seeds = _drawn_seeds(rows)
-    wide = _wide(rows[rows.seed.isin(seeds)])
+    table = wide(rows[rows.seed.isin(seeds)])
     views = []
     for regime in tables.main:
         for seed in seeds:
-            part = wide[(wide.regime == regime) & (wide.seed == seed)]
+            part = table[(table.regime == regime) & (table.seed == seed)]
             if len(part):
                 name = f"{regime}, seed {int(seed)}"
                 chart = charts.heat(part.drop(columns=["regime", "seed"]), spans, rows["head"].nunique() <= 6)
                 views.append(Chart(chart, f"Heads of {name}", name))
     probes = sorted(spans, key=lambda p: p != "induction")
     choices = (
-        Choice("probe", "Probe", tuple((p, _option(rows[rows.probe == p])) for p in probes)),
+        Choice("probe", "Probe", tuple((p, option(rows[rows.probe == p])) for p in probes)),
         Choice("domain", "Domain", tuple((d, t) for d, t in tables.domains.items() if d in set(rows.domain))),
     )
     hidden = f" Drawn are the first {plural(len(seeds), 'seed')} of {rows.seed.nunique()}." if rows.seed.nunique() > len(seeds) else ""  # fmt: skip
@@ -199,7 +205,7 @@ def head_map(tables: Tables) -> list[Item]:
             "fig-heads",
             f"{_highest(tables, first)} {_hits(tables, first)}".strip(),
             encoding,
-            _summary(rows),
+            summary(rows),
             tuple(views),
             widget=head_page.pages(tables, rows[rows.seed.isin(seeds)]),
             choices=choices,
@@ -216,15 +222,16 @@ def _drawn_seeds(rows: pd.DataFrame) -> list[int]:
     return [int(s) for s in sizes.index[: max(1, fitting)]]
 
 
-def _wide(rows: pd.DataFrame) -> pd.DataFrame:
+def wide(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a head, a column a probe."""
     keys = ["run", "regime", "domain", "seed", "layer", "head"]
-    wide = rows.pivot_table(index=keys, columns="probe", values="value", sort=False)
+    rows = rows.assign(seed=rows.seed.fillna(NO_SEED))
+    table = rows.pivot_table(index=keys, columns="probe", values="value", sort=False)
     hits = rows[rows.hit == 1].groupby(keys, sort=False).probe.agg(lambda names: f" {'  '.join(names)} ")
-    return wide.assign(hits=hits.reindex(wide.index).fillna("")).reset_index()
+    return table.assign(hits=hits.reindex(table.index).fillna("")).reset_index()
 
 
-def _summary(rows: pd.DataFrame) -> pd.DataFrame:
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """The highest head of each run and probe, the mean over heads, reference levels and hits."""
     keys = ["run", "probe"]
     best = rows.loc[rows.groupby(keys, sort=False).value.idxmax()].set_index(keys)
@@ -234,7 +241,20 @@ def _summary(rows: pd.DataFrame) -> pd.DataFrame:
     return best.reset_index()[columns]
 
 
-def _option(rows: pd.DataFrame) -> str:
+def reference(rows: pd.DataFrame) -> pd.DataFrame:
+    """Chance and what random models reach, of each probe: probe, value, text."""
+    means = rows.groupby("probe", sort=False)[["chance", "null_95"]].mean()
+    words = {"chance": "chance", "null_95": "random models, 95 %"}
+    found = [
+        {"probe": str(p), "value": float(v), "text": words[str(c)]}
+        for p, row in means.iterrows()
+        for c, v in row.items()
+        if pd.notna(v)
+    ]
+    return pd.DataFrame(found, columns=["probe", "value", "text"])
+
+
+def option(rows: pd.DataFrame) -> str:
     """A probe with its reference levels, as the selector shows it."""
     known = [
         f"{name} {fixed(rows[column].mean())}"

@@ -32,7 +32,7 @@ RULE = (
 
 def missing(what: str, table: str) -> Note:
     """The sentence that stands where a section has no data."""
-    return Note(f"Left out: this study holds no {what} (no rows in tables/{table}).", quiet=True)
+    return Note(f"Left out: this study holds no {what} (no rows in tables/{table}).", quiet=True, absent=True)
 
 
 def sentences(rows: pd.DataFrame) -> str:

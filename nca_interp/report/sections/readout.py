@@ -22,7 +22,7 @@ def rules(tables: Tables) -> list[Item]:
         why = " ".join(dict.fromkeys(tables.decoded.sentence)) or "no pre-pre-training on NCA has finished."
         return [Note(
             f"Left out: nothing was read out of the networks (no rows in tables/decode.csv). {why} To measure it: nca-interp analyze "
-            f"{tables.dir.path.name}.", quiet=True,
+            f"{tables.dir.path.name}.", quiet=True, absent=True,
         )]  # fmt: skip
     return [_figure(tables, known), _verdicts(tables, known)]
 

@@ -11,6 +11,7 @@ from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts import layers as layer_charts
 from nca_interp.report.charts.numbers import fixed, interval, listing, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section, Table
+from nca_interp.report.sections import model_weights
 from nca_interp.report.sections.outcome import mean_over_seeds
 from nca_interp.report.tables import SCRATCH, Tables, each
 
@@ -30,7 +31,7 @@ def networks(tables: Tables) -> list[Item]:
     if not tables.has("streams"):
         return [Note(
             "Left out: the networks of this study were not compared (no rows in tables/streams.csv). To compare them: "
-            f"nca-interp analyze {tables.dir.path.name} --compare, then report again.", quiet=True,
+            f"nca-interp analyze {tables.dir.path.name} --compare, then report again.", quiet=True, absent=True,
         )]  # fmt: skip
     return [
         *_against_ceiling(tables),
@@ -268,4 +269,6 @@ def _layered(
 
 def section(tables: Tables) -> tuple[Section, ...]:
     """The comparison of networks."""
+    if tables.collection is not None:
+        return model_weights.sections(tables)
     return (Section("similarity", "Are the networks alike inside?", (*networks(tables),)),)

@@ -151,6 +151,20 @@ def test_random_models_raise_the_level_and_less_can_be_better():
     ]
 
 
+def test_checkpoints_that_do_not_say_their_tokens_have_steps_alone():
+    run = _run("pt", "nca", 0)
+    probes = pd.DataFrame(_scores(run, {(0, 0): _step(8)})).assign(tokens=pd.NA)
+    found = emergence_table([run], probes, EMPTY, HITS)
+    row = found.iloc[0]
+    assert (row.state, row.after_step, row.by_step) == ("reached", 4, 8)
+    assert math.isnan(row.after_tokens)
+    assert math.isnan(row.by_tokens)
+    assert row.resolution is None
+    # nothing to compare in tokens, and nothing that breaks
+    runs = pd.DataFrame([{"run": run.id, "ppt_tokens": math.nan}])
+    assert timing_table({"nca": "regime"}, runs, found, persistence_table([run], probes, HITS)).empty
+
+
 def test_the_synthetic_task_emerges_where_the_interval_leaves_zero():
     run = _run("ppt", "nca", 0)
     lows = [-0.2, -0.2, -0.1, -0.1, 0.01, 0.1, 0.1, 0.2]

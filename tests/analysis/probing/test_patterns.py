@@ -6,13 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nca_interp.analysis.probing.patterns import THUMBNAIL_CELLS, notable, thumbnails
+from nca_interp.analysis.probing.patterns import (
+    LONGEST,
+    THUMBNAIL_CELLS,
+    WHOLE,
+    WHOLE_CELLS,
+    notable,
+    thumbnails,
+    whole_limit,
+)
 
 
 @pytest.mark.parametrize(("length", "side"), [(128, 32), (100, 32), (17, 17)])
 def test_a_thumbnail_is_the_largest_of_each_block(length: int, side: int):
     maps = np.random.default_rng(0).random((2, 3, length, length)).astype(np.float16)
-    found = thumbnails(maps)
+    found = np.stack([thumbnails(layer, 6) for layer in maps])
     assert found.shape == (2, 3, side, side)
     edges = [i * length // side for i in range(side)] + [length]
     for q, k in ((0, 0), (3, 5), (side - 1, side - 1)):
@@ -23,7 +31,7 @@ def test_a_thumbnail_is_the_largest_of_each_block(length: int, side: int):
 def test_a_line_one_token_wide_stays_and_large_models_have_smaller_thumbnails():
     maps = np.zeros((24, 32, 128, 128), np.float16)
     maps[5, 7, np.arange(40, 128), np.arange(88)] = 1
-    found = thumbnails(maps)
+    found = np.stack([thumbnails(layer, 24 * 32) for layer in maps])
     assert found.shape == (24, 32, 14, 14)
     assert found.size <= THUMBNAIL_CELLS
     assert (found[5, 7].max(1)[5:] == 1).all()
@@ -54,3 +62,10 @@ def test_small_models_export_all_heads_and_large_ones_the_best_of_each_probe():
         best = scores[scores.probe == probe].nlargest(2, "value")
         assert {(int(r.layer), int(r.head)) for r in best.itertuples()} <= set(chosen)
     assert len(notable(scores[:0], 8, 8, limit=9)) == 9  # nothing measured: the first heads
+
+
+def test_more_sequences_leave_fewer_whole_patterns():
+    assert whole_limit(4) == WHOLE
+    for sequences in (4, 8, 10, 15):
+        assert whole_limit(sequences) * sequences * LONGEST**2 <= WHOLE_CELLS
+    assert whole_limit(100) == 8  # the fewest, whatever it costs
