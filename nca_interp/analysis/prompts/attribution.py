@@ -19,7 +19,9 @@ from nca_interp.analysis.prompts.linear import held, pulled
 from nca_interp.analysis.stimuli.base import NotApplicable
 
 TOLERANCE = 1e-3
-"""What the neurons of an MLP write may differ from what it adds by this share of its norm (fp32)."""
+"""What the neurons of an MLP write may differ from what it adds by this share of its size (fp32; a hundred times as much in shorter precision)."""
+ROUNDING = 1e-3
+"""Share of the residual stream that counts as size of what is all but nothing: times TOLERANCE, what adding rounds."""
 
 
 class Directions(NamedTuple):
@@ -148,7 +150,8 @@ def neurons(trunk: Trunk, passage: Passage, layer: int, along: Directions, adds:
     each = acts.flatten(0, -2).double() * (along.vectors @ weight.T)
     bias = getattr(down, "bias", None)
     fixed = torch.zeros_like(adds) if bias is None else along.vectors @ bias.detach().double()
-    allowed = TOLERANCE * (1 if acts.dtype == torch.float32 else 100) * (float(adds.abs().max()) + float(each.abs().max()))
-    if float((each.sum(-1) + fixed - adds).abs().max()) > allowed:
+    stream = passage.residuals[layer + 1][0].double().norm(dim=-1) * along.vectors.norm(dim=-1)  # what is rounded
+    size = float(adds.abs().max()) + float(each.abs().max()) + ROUNDING * float(stream.max())
+    if float((each.sum(-1) + fixed - adds).abs().max()) > TOLERANCE * (1 if acts.dtype == torch.float32 else 100) * size:
         raise NotApplicable(f"what the MLP {type(mlp).__name__} adds is not what its neurons write: a norm or factor lies behind it")
     return Neurons(each, fixed)

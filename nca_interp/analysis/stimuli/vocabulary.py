@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,3 +35,10 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
     text: str = tokenizer.decode([token], skip_special_tokens=False)
     piece = tokenizer.id_to_token(token) or ""
     return f" {text}" if piece.startswith("\u2581") and not text.startswith(" ") else text
+
+
+@lru_cache(maxsize=8)
+def token_texts(path: Path, n: int) -> tuple[str, ...]:
+    """`token_text` of the ids 0 to n - 1 of the tokenizer at a path; empty for those that it does not know."""
+    tokenizer = open_tokenizer(path).tokenizer
+    return tuple(token_text(tokenizer, token) if tokenizer.id_to_token(token) is not None else "" for token in range(n))
