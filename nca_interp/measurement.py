@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -53,6 +53,11 @@ class Measurement:
     """Kinds of collections (study, one, pair, series, several) of which it is measured only when asked for."""
     applies: Reference | None = None
     """function(run) -> bool: whether it is measured of a run; None: of every run before fine-tuning."""
+    wanted: Reference | None = None
+    """function(collection, options, named) -> bool: whether it has what it works on (a text, a pair of prompts): it is made where it
+    has, asked for by name or not. UserError says what is wrong with what was given, or is lacking where it was `named`."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """Options that the command line takes as `--FLAG VALUE` (flag -> option); one of them asks for the measurement, too."""
     share: Reference | None = None
     """function(run) -> hashable: runs with the same value share one measurement, of the first of them."""
     cost: Reference | None = None
@@ -68,6 +73,16 @@ class Measurement:
 
         model: Any = resolve(self.options)
         return parse(model, dict(given))
+
+    def made(self, collection: Any, named: bool, given: Mapping[str, Any], only: bool) -> bool:
+        """Whether it is measured of a collection (None: of a study before its training, which measures what always is);
+        `named`: it was asked for by name; `given`: options; `only`: nothing else is made."""
+        if self.measure is None:
+            return False
+        if self.wanted is not None:
+            return collection is not None and bool(resolve(self.wanted)(collection, self.read(given), named))
+        kind = "study" if collection is None else collection.kind
+        return named or not (only or kind in self.by_request)
 
     def of(self, run: Any) -> bool:
         """Whether it is measured of a run."""
@@ -107,6 +122,13 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     module, _, name = reference.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
+
+
+def check_given(collection: Any, asked: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """UserError for a measurement of a collection that was given what it cannot work on, before anything is written."""
+    for one in measurements().values():
+        if one.wanted is not None:
+            one.made(collection, one.name in asked, options.get(one.name, {}), False)
 
 
 def measurements() -> dict[str, Measurement]:

@@ -28,7 +28,8 @@ analysis.verdicts
 analysis.attention analysis.similarity analysis.complexity
 analysis.probing analysis.matching
 analysis.causes analysis.inference
-analysis.readout analysis.dynamics
+analysis.readout analysis.dynamics analysis.prompts
+analysis.pairs
 analysis.elsewhere
 analysis.tables
 engine

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nca_interp.cli.flags import split
 from nca_interp.cli.plan import Probes, Workers, finish, follow, print_table, this_command, write_report, write_tables
 from nca_interp.errors import UserError
+from nca_interp.measurement import check_given
 
 if TYPE_CHECKING:
     from nca_interp.analysis.collection.collection import Collection
@@ -20,8 +22,11 @@ OUT = Path("runs/out/analysis")
 
 def analyze(
     ctx: typer.Context,
-    folder: Annotated[
-        Path | None, typer.Argument(help="Study folder, or the folder that an earlier analysis of checkpoints wrote.")
+    place: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="Study folder, or the folder that an earlier analysis of checkpoints wrote."
+        ),
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
@@ -69,7 +74,8 @@ def analyze(
     from nca_interp.analysis.collection.collection import Collection
     from nca_interp.store import refuse_unwritable
 
-    folder, asked = _words(folder, ctx.args)
+    given_more = split([*([place] if place is not None else []), *ctx.args])
+    folder = Path(given_more.places[0]) if given_more.places else None
     if (folder is None) == (not checkpoint):
         raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
     given: dict[str, Any] = {
@@ -77,7 +83,7 @@ def analyze(
         "device": device, "dtype": dtype, "random": random, "fast": fast or None,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    options = _options(set_ or [], probe, probes, random)
+    options = _options(set_ or [], probe, probes, random, given_more.options)
     _check(checkpoint or [], device, table, [probes, tokens, tokenizer, folder])
     if folder is not None:
         collection = Collection.open(folder)
@@ -90,11 +96,13 @@ def analyze(
         if wrong:
             raise UserError(f"--{wrong[0]}: a study's checkpoints name their own tokens; it goes with --checkpoint")
         if collection.study is None and given:
-            collection = _claim(collection.dir.path, _listed(collection, given))
+            collection = _claim(collection.dir.path, _listed(collection, given), given_more.asked, options)
+        else:
+            check_given(collection, given_more.asked, options)
     else:
         assert checkpoint
-        collection = _collect(checkpoint, given, out)
-    raise typer.Exit(_measure(collection, asked, options, only, probes, workers, threads, table))
+        collection = _collect(checkpoint, given, out, given_more.asked, options)
+    raise typer.Exit(_measure(collection, given_more.asked, options, only, probes, workers, threads, table))
 
 
 def _check(checkpoints: list[str], device: str | None, table: Path | None, reads: list[Path | None]) -> None:
@@ -110,34 +118,20 @@ def _check(checkpoints: list[str], device: str | None, table: Path | None, reads
         check_table("--table", table, [*(Path(c.partition("=")[2] or c) for c in checkpoints), *reads])
 
 
-def _words(folder: Path | None, arguments: list[str]) -> tuple[Path | None, list[str]]:
-    """The folder, and the measurements that are asked for by name: an option that the parser does not know may stand in its place."""
-    from nca_interp.config import suggest
-    from nca_interp.measurement import measurements
-
-    words = [*([] if folder is None else [str(folder)]), *arguments]
-    places, names = [w for w in words if not w.startswith("-")], [w for w in words if w.startswith("-")]
-    known = [one.name for one in measurements().values() if one.measure is not None]
-    for name in names:
-        if name.removeprefix("--") not in known:
-            raise UserError(f"no such option or measurement: {name}{suggest(name.lstrip('-'), known)}")
-    if len(places) > 1:
-        raise UserError(f"unexpected argument {places[1]!r}; several checkpoints: --checkpoint A --checkpoint B")
-    return (Path(places[0]) if places else None), [name.removeprefix("--") for name in names]
-
-
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve() if path.exists() else path)
 
 
-def _collect(names: list[str], given: dict[str, Any], out: Path | None) -> Collection:
+def _collect(
+    names: list[str], given: dict[str, Any], out: Path | None, asked: list[str], options: dict[str, dict[str, Any]]
+) -> Collection:
     """The collection of what was named, in its folder."""
     from nca_interp.analysis.collection.collection import Settings
     from nca_interp.analysis.collection.find import find, folder_name
     from nca_interp.overrides import parse
 
     listed = find(names, parse(Settings, given))
-    return _claim(out or OUT / folder_name(listed), listed)
+    return _claim(out or OUT / folder_name(listed), listed, asked, options)
 
 
 def _listed(collection: Collection, given: dict[str, Any]) -> Any:
@@ -150,8 +144,9 @@ def _listed(collection: Collection, given: dict[str, Any]) -> Any:
     return listed.model_copy(update={"settings": settings})
 
 
-def _claim(folder: Path, listed: Any) -> Collection:
-    """Write collection.json, or check that the folder holds the same checkpoints."""
+def _claim(folder: Path, listed: Any, asked: list[str], options: dict[str, dict[str, Any]]) -> Collection:
+    """Write collection.json, or check that the folder holds the same checkpoints; nothing is written where what is asked of
+    them cannot be done."""
     from nca_interp import machine
     from nca_interp.analysis.collection.collection import Collection
     from nca_interp.outputs import check_output, holds
@@ -161,12 +156,17 @@ def _claim(folder: Path, listed: Any) -> Collection:
     reads = [Path(e.path) for e in listed.entries]
     check_output("--out", folder, "analysis", holds(directory.collection.name, "collection"), reads=reads)
     provenance = machine.provenance(this_command(), listed.settings.dtype, 1, 1)
+    check_given(Collection.of(directory, listed, provenance), asked, options)
     directory.claim_collection(listed.model_dump(mode="json"), provenance)
     return Collection.open(folder)
 
 
 def _options(
-    overrides: list[str], probe: list[str] | None, folder: Path | None, random: int | None
+    overrides: list[str],
+    probe: list[str] | None,
+    folder: Path | None,
+    random: int | None,
+    flags: dict[str, dict[str, str]],
 ) -> dict[str, dict[str, Any]]:
     """By measurement, the options that were given, checked."""
     from nca_interp.config import suggest
@@ -183,6 +183,8 @@ def _options(
     for name, given in found.items():
         model = with_overrides(resolve(known[name].options)(), given.pop(""))
         given |= model.model_dump(mode="json", exclude_unset=False, exclude_defaults=True)
+    for name, values in flags.items():
+        found.setdefault(name, {}).update(values)
     if probe:
         from nca_interp.analysis.probing.engine import choose
 

@@ -200,6 +200,8 @@ def list_(
     for one in measurements().values():
         if one.measure is not None:
             print(f"  --{one.name:22} {one.about}")
+            if one.flags:
+                print(f"{'':27}takes {' '.join(f'--{flag} TEXT' for flag in one.flags)}")
     for kind in ("runs", "probes", "reports"):
         print(f"{kind}:")
         found = discover.load(

@@ -102,15 +102,15 @@ def make_plan(
 
 def measure_jobs(
     runs: Iterable[Run], asked: Collection[str] = (), options: Mapping[str, Mapping[str, Any]] | None = None,
-    *, kind: str = "study", only: bool = False, to_train: bool = False,
+    *, collection: Runs | None = None, only: bool = False, to_train: bool = False,
 ) -> list[Job]:  # fmt: skip
-    """What is measured of runs that have ended, or (`to_train`) will have: what is always measured of collections of that `kind`,
-    and what is `asked` for (`only`: nothing else). `options`: by measurement, those that differ from their defaults."""
+    """What is measured of runs that have ended, or (`to_train`) will have: what is always measured of a `collection` (None: of
+    a study), and what is `asked` for (`only`: nothing else). `options`: by measurement, those that differ from their defaults."""
     jobs = []
     for one in measurements().values():
-        if one.measure is None or (one.name not in asked and (kind in one.by_request or only)):
-            continue
         given = (options or {}).get(one.name, {})
+        if not one.made(collection, one.name in asked, given, only):
+            continue
         for run in _sharing(one, [run for run in runs if one.of(run)]):
             cost = resolve(one.cost)(run, one.read(given)) if one.cost is not None else max(1, len(run.steps))
             needs = (f"train:{run.id}",) if to_train else ()
@@ -249,7 +249,7 @@ def analysis_plan(
 ) -> Plan:  # fmt: skip
     """What is to be measured of every finished run of a collection (see `measure_jobs`); runs not finished are left out."""
     finished = [run for run in collection.runs if run.done and run.steps]
-    jobs = measure_jobs(finished, asked, options, kind=collection.kind, only=only)
+    jobs = measure_jobs(finished, asked, options, collection=collection, only=only)
     if not jobs:
         if collection.study is not None and not finished:
             raise UserError(

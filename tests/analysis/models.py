@@ -96,6 +96,27 @@ def letter_tokenizer(directory: Path, n: int, prefix: dict[str, int] | None = No
     return directory
 
 
+def byte_tokenizer(directory: Path, merges: tuple[str, ...] = ()) -> Path:
+    """Give a checkpoint a tokenizer of bytes (ids 0 to 255 in the order of `ByteLevel.alphabet`) and of merged words, whose ids
+    follow; each of `merges` is a word with its leading space."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    pairs: list[tuple[str, str]] = []
+    for word in merges:
+        letters = word.replace(" ", "\u0120")
+        for end in range(2, len(letters) + 1):
+            pair = (letters[: end - 1], letters[end - 1])
+            if pair not in pairs:
+                pairs.append(pair)
+                vocabulary.setdefault(letters[:end], len(vocabulary))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
+
+
 def tiny(family: str, **more):
     """A random model of a family, sharpened so that its attention is far from uniform."""
     import transformers as t

@@ -123,7 +123,21 @@ def _near(w: int) -> Callable[[Batch], Keys]:
     return lambda batch: lambda b, q: list(range(q - w, q + 1)) if q >= w else []
 
 
+def _after_ngram(n: int) -> Callable[[Batch], Keys]:
+    def of(batch: Batch) -> Keys:
+        x = batch.inputs.tolist()
+        return lambda b, q: [k for k in range(n, q) if q >= n - 1 and x[b][k - n : k] == x[b][q - n + 1 : q + 1]]
+
+    return of
+
+
+def in_class(belongs: Callable[[str], bool]) -> Callable[[Batch], Keys]:
+    """Keys of a class of tokens, for batches that know the texts of theirs."""
+    return lambda batch: lambda b, q: [k for k in range(q + 1) if belongs(batch.texts[batch.inputs[b, k]])]
+
+
 KEYS: dict[str, Callable[[Batch], Keys]] = {
+    **{f"natural_induction_{n}": _after_ngram(n) for n in (1, 2, 3)},
     "induction": _prefix,
     "induction_repeat_2": lambda batch: _prefix(batch, 2),
     "induction_repeat_3": lambda batch: _prefix(batch, 3),

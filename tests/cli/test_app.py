@@ -8,12 +8,11 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from nca_interp.base import UserError
-from nca_interp.cli.analyze import _words
+from nca_interp.cli.flags import split
 
 CLI = [sys.executable, "-m", "nca_interp"]
 
@@ -147,13 +146,13 @@ def test_analyze_a_checkpoint_that_others_made(tmp_path, tiny_checkpoint):
     ],
 )
 def test_measurements_may_be_asked_for_at_any_place(arguments, folder, asked):
-    first, rest = (Path(arguments[0]), arguments[1:]) if arguments else (None, [])
-    assert _words(first, rest) == (None if folder is None else Path(folder), asked)
+    given = split(arguments)
+    assert (given.places, given.asked) == ([folder] if folder else [], asked)
 
 
 def test_a_second_folder_is_refused():
     with pytest.raises(UserError, match="unexpected argument 'b'"):
-        _words(Path("a"), ["b"])
+        split(["a", "b"])
 
 
 def test_mistakes_in_analyze_get_one_message(tmp_path, tiny_checkpoint):

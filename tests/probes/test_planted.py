@@ -153,8 +153,15 @@ def test_every_attention_probe_on_uniform_attention_has_its_closed_form(probes):
         "dyck_opener": (1 / 7 + 1 / 39) / 2, "dyck_match": (1 / 8 + 1 / 40) / 2,
     }  # fmt: skip
     attention = {name for name, p in probes.items() if p.reads == "attention"}
+    words = (" the", ",", "\n", " 12", " cat", *("x" for _ in range(25)))  # one of each class in a row of 30, twice
+    classes = {"function_word": (0,), "punctuation": (1,), "newline": (2,), "digit": (3,), "word_start": (0, 4)}
+    for name, members in classes.items():
+        count = np.array([sum(30 * r + m <= query for r in (0, 1) for m in members) for query in q])
+        expected[f"to_{name}"] = (count / (q + 1))[count > 0].mean()
+    expected |= {f"natural_induction_{n}": (1 / (q[q >= 29 + n] + 1)).mean() for n in (1, 2, 3)}
     assert attention == set(expected)
-    kinds = {"RepeatedTokens": repeated, "Natural": repeated, "NcaFrames": frames, "Dyck": brackets}
+    natural = batch_of(np.tile(np.arange(period), (2, 2)), texts=words)
+    kinds = {"RepeatedTokens": repeated, "Natural": natural, "NcaFrames": frames, "Dyck": brackets}
     for name, value in expected.items():
         stimulus = four if "repeat_" in name else kinds[probes[name].stimulus.args["kind"]]
         view = Attention.uniform(stimulus)

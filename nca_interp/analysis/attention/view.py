@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from nca_interp.analysis.attention.kernel import Layer, Rule
 from nca_interp.analysis.attention.probabilities import Probabilities
 from nca_interp.analysis.attention.scores import Mask, Piece, Scores, content, is_constant
-from nca_interp.analysis.stimuli.base import Batch
+from nca_interp.analysis.stimuli.base import Batch, NotApplicable
 
 
 class Attention(Probabilities):
@@ -137,6 +138,46 @@ class Attention(Probabilities):
             return (x[:, start:stop, None] == moved[:, None, :stop]) & before
 
         return self._to(keys, ("same_token", shift))
+
+    def after_ngram(self, n: int) -> Scores:
+        """Mass on earlier keys k < q that follow an earlier occurrence of the n tokens that end at the query: x[k - n .. k - 1] =
+        x[q - n + 1 .. q]; exists for queries whose last n tokens occurred before."""
+        if n < 1:
+            raise ValueError(f"n: {n}; legal: 1 or more")
+        ids = self._ngrams(n)
+        after = F.pad(ids, (1, 0), value=-1)[:, : self.length]
+
+        def keys(start: int, stop: int) -> torch.Tensor:
+            before = torch.arange(stop, device=ids.device)[None] < torch.arange(start, stop, device=ids.device)[:, None]
+            return (ids[:, start:stop, None] == after[:, None, :stop]) & (after[:, None, :stop] >= 0) & before
+
+        return self._to(keys, ("after_ngram", n))
+
+    def _ngrams(self, n: int) -> torch.Tensor:
+        """A number for the n tokens that end at each place [batch, position], equal for equal ones; -1 where there are fewer."""
+        x = torch.as_tensor(self.stimulus.inputs, device=self.query.device)
+        ids = torch.unique(x, return_inverse=True)[1]
+        single, size = ids, int(ids.max()) + 1
+        for _ in range(n - 1):
+            longer = ids[:, :-1] * size + single[:, 1:]
+            longer = torch.unique(torch.where(ids[:, :-1] < 0, -1, longer), return_inverse=True)[1] + 1
+            ids = F.pad(torch.where(ids[:, :-1] < 0, -1, longer), (1, 0), value=-1)
+        return ids
+
+    def to_class(self, belongs: Callable[[str], bool]) -> Scores:
+        """Mass on the tokens whose text belongs to a class, the query's own among them; exists for queries with such a token.
+        NotApplicable where no tokenizer says what the tokens of the stimulus are."""
+        texts = self.stimulus.texts
+        if texts is None:
+            raise NotApplicable("no tokenizer says what its tokens are")
+        kept = self.stimulus.memo.setdefault("classes", {})
+        if belongs not in kept:
+            found = np.array([bool(belongs(text)) for text in texts], dtype=bool)[np.asarray(self.stimulus.inputs)]
+            kept[belongs] = torch.from_numpy(found)
+        members = kept[belongs].to(self.query.device)
+        return self._to(
+            lambda start, stop: members[:, None, :stop].expand(-1, stop - start, -1), ("class", content(members))
+        )
 
     def entropy(self, normalised: bool = False) -> Scores:
         """Entropy -sum_k A ln A in nats; normalised: divided by ln(q + 1), its maximum, for q >= 1."""

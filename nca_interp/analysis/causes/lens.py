@@ -39,9 +39,9 @@ def _slice(trunk: Trunk, task: Task) -> Lens:
     found = Lens(*(torch.zeros(shape, device=places.device) for _ in Lens._fields))
     for start in range(0, len(targets), step):
         part = slice(start, min(len(targets), start + step))
-        final = _log_probabilities(trunk, passage, trunk.n_layers, places, part)
+        final = log_probabilities(trunk, passage, trunk.n_layers, places, part)
         for layer in range(trunk.n_layers + 1):
-            ours = _log_probabilities(trunk, passage, layer, places, part)
+            ours = log_probabilities(trunk, passage, layer, places, part)
             found.nll[layer, part] = F.nll_loss(ours, targets[part], reduction="none")
             found.kl[layer, part] = (final.exp() * (final - ours)).sum(-1)
             found.agreement[layer, part] = (ours.argmax(-1) == final.argmax(-1)).float()
@@ -50,7 +50,7 @@ def _slice(trunk: Trunk, task: Task) -> Lens:
     return Lens(*(values.view(shape[0], n, -1).double().mean(-1).cpu() for values in found))
 
 
-def _log_probabilities(trunk: Trunk, passage: Passage, layer: int, places: torch.Tensor, part: slice) -> torch.Tensor:
+def log_probabilities(trunk: Trunk, passage: Passage, layer: int, places: torch.Tensor, part: slice) -> torch.Tensor:
     """Log probabilities [target, vocabulary] of some of the targets, read at a layer."""
     with torch.inference_mode():
         hidden = trunk.final_norm(passage.residuals[layer][:, places].flatten(0, 1)[part][None])[0]

@@ -104,11 +104,15 @@ class Collection:
         directory = AnalysisDir(folder)
         if directory.collection.is_file():
             saved = directory.read_collection()
-            listed = parse(Listed, saved["collection"])
-            return cls(directory, listed.title, _listed_runs(directory, listed.entries), listed.settings, None, saved["provenance"])  # fmt: skip
+            return cls.of(directory, parse(Listed, saved["collection"]), saved["provenance"])
         study = StudyDir.open(folder)
         config = study.study()
         return cls(study, config.title, tuple(read_runs(study)), Settings(), config, study.read_provenance())
+
+    @classmethod
+    def of(cls, directory: AnalysisDir, listed: Listed, provenance: Mapping[str, Any]) -> Collection:
+        """Checkpoints that come from elsewhere, to be analysed in a folder."""
+        return cls(directory, listed.title, _listed_runs(directory, listed.entries), listed.settings, None, provenance)
 
     @property
     def kind(self) -> Kind:

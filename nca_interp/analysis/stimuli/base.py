@@ -57,6 +57,8 @@ class Batch:
     grid look like; equal numbers, equal cells; -1 for delimiters."""
     opener: np.ndarray | None = None
     """Dyck: for each closing bracket the place of its opening bracket [batch, position]; -1 for others."""
+    texts: tuple[str, ...] | None = None
+    """Natural text: what each token id says, where a tokenizer tells."""
     note: str = ""
     """How the stimulus departs from its definition, e.g. "period 16"."""
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -235,7 +237,12 @@ class Natural(Stimulus):
         """The first rows, as long as `length` and the context allow."""
         if subject.rows is None:
             raise NotApplicable("no token file of its own data and no tokenizer; give --tokens or --tokenizer")
-        return rows_batch(subject, self.sequences, self.length)
+        batch = rows_batch(subject, self.sequences, self.length)
+        if subject.tokenizer is None:
+            return batch
+        from nca_interp.analysis.stimuli.vocabulary import token_texts
+
+        return replace(batch, texts=token_texts(subject.tokenizer, subject.vocab_size))
 
 
 def rows_batch(subject: Subject, sequences: int, length: int | None = None) -> Batch:

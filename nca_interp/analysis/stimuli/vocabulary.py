@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+
+from tokenizers import Tokenizer
 
 from nca_interp.data.text.tokenizer import open_tokenizer
 
@@ -25,3 +28,17 @@ def read_vocabulary(path: Path) -> Vocabulary:
     encoded = tokenizer.encode("a", add_special_tokens=True)
     own = encoded.special_tokens_mask.index(0) if 0 in encoded.special_tokens_mask else 0
     return Vocabulary(frozenset(ordinary), tuple(encoded.ids[:own]))
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """Text of one token as it stands within a text: with its leading space, which sentencepiece leaves out of single ones."""
+    text: str = tokenizer.decode([token], skip_special_tokens=False)
+    piece = tokenizer.id_to_token(token) or ""
+    return f" {text}" if piece.startswith("\u2581") and not text.startswith(" ") else text
+
+
+@lru_cache(maxsize=8)
+def token_texts(path: Path, n: int) -> tuple[str, ...]:
+    """`token_text` of the ids 0 to n - 1 of the tokenizer at a path; empty for those that it does not know."""
+    tokenizer = open_tokenizer(path).tokenizer
+    return tuple(token_text(tokenizer, token) if tokenizer.id_to_token(token) is not None else "" for token in range(n))

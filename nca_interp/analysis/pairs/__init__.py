@@ -1,0 +1,1 @@
+"""A pair of prompts: which activations carry what tells them apart."""
