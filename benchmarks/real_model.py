@@ -66,7 +66,9 @@ def agree(folder: Path, sequences: int) -> None:
         batch = stimulus.build(subject)
         model.set_attn_implementation(FAST)
         table = (
-            pd.DataFrame(Measurer(definitions).measure(model, subject).rows).set_index(["probe", "layer", "head"]).value
+            pd.DataFrame(Measurer(definitions).measure(model, subject).rows)
+            .set_index(["probe", "layer", "head"])
+            .value.sort_index()
         )
         model.set_attn_implementation("eager")
         found = [differences(maps, batch, table) for maps in (eager_maps(model, batch), lens_maps(bridge, batch))]
