@@ -3,8 +3,8 @@
 `python benchmarks/real_model.py STEP FOLDER`, any Hugging Face folder:
 
 agree       every head score again, straight from its definition on whole attention maps: those of the model's own eager
-            attention (output_attentions) and those of TransformerLens (run_with_cache); the largest differences. A quarter of
-            the sequences of each stimulus, as with --fast; --whole takes all
+            attention (output_attentions) and those of TransformerLens (run_with_cache); the largest differences. --sequences
+            of each stimulus; its heads' copying only by TransformerLens
 cost        `nca-interp analyze --checkpoint FOLDER` as a user calls it (further options go to it): wall time, CPU time, peak
             memory of all its processes
 induction   the heads above the induction probe's threshold, mean-ablated together on repeated random tokens, by
@@ -14,12 +14,14 @@ induction   the heads above the induction probe's threshold, mean-ablated togeth
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,51 +35,49 @@ DRAWS = 8
 """Sets of other heads that are ablated."""
 
 
-def opened(folder: Path, fast: bool) -> tuple[Any, Any]:
+def opened(folder: Path) -> tuple[Any, Any]:
     """Model and subject."""
     from nca_interp.analysis.probing.measure import open_scored
     from nca_interp.analysis.stimuli.subject import describe
 
     model = open_scored(folder)
-    return model, replace(describe(folder, model.config, {}), fast=fast)
+    return model, describe(folder, model.config, {})
 
 
-def agree(folder: Path, whole: bool) -> None:
-    """Largest difference of each probe's scores from both references."""
+def agree(folder: Path, sequences: int) -> None:
+    """Of each probe the largest difference of its scores from both references, and the largest score."""
     from nca_interp import discover
+    from nca_interp.analysis.attention.kernel import FAST
     from nca_interp.analysis.causes.circuits import wrap
     from nca_interp.analysis.probing.measure import Measurer
 
-    model, subject = opened(folder, fast=not whole)
-    definitions = discover.load("probes")
-    found = pd.DataFrame(Measurer(definitions).measure(model, subject).rows)
-    table = found[found["head"].notna()].set_index(["probe", "layer", "head"]).value
+    model, subject = opened(folder)
     model.set_attn_implementation("eager")
-    by_stimulus: dict[Any, list[str]] = {}
-    for name in table.index.unique("probe"):
-        by_stimulus.setdefault(definitions[name].value.stimulus, []).append(str(name))
-    batches = {stimulus: built(stimulus, subject) for stimulus in by_stimulus}
-    columns = {}
-    for title, maps in (("eager", eager_maps), ("TransformerLens", lens_maps)):
-        source = model if title == "eager" else wrap(model, "model")  # wrapping takes the model over: last
-        columns[title] = {
-            name: difference
-            for stimulus, names in by_stimulus.items()
-            for name, difference in differences(
-                maps(source, batches[stimulus]), batches[stimulus], names, table
-            ).items()
-        }
-    shown = pd.DataFrame(columns).assign(heads=table.groupby("probe").size(), largest=table.groupby("probe").max())
-    print(
-        f"largest difference of {len(table):,} scores of {table.index.unique('probe').size} probes\n{shown.to_string()}"
-    )
-    print(f"of all: {shown[['eager', 'TransformerLens']].max().to_dict()}")
-
-
-def built(stimulus: Any, subject: Any) -> Any:
-    """The stimulus as the probes are shown it."""
-    batch = stimulus.build(subject)
-    return batch.rows(0, max(2, len(batch.inputs) // 4)) if subject.fast else batch
+    bridge = wrap(deepcopy(model), "model")
+    by_stimulus: dict[Any, dict[str, Any]] = {}
+    for name, definition in discover.load("probes").items():
+        probe = definition.value
+        if probe.reads in ("attention", "heads"):
+            fewer = replace(probe, stimulus=replace(probe.stimulus, sequences=sequences))
+            by_stimulus.setdefault(fewer.stimulus, {})[name] = replace(definition, value=fewer)
+    worst = [0.0, 0.0]
+    print(f"{'probe':24} {'heads':>6} {'highest':>9} {'eager':>9} TransformerLens")
+    for stimulus, definitions in sorted(by_stimulus.items(), key=lambda item: item[0].build(subject).inputs.size):
+        batch = stimulus.build(subject)
+        model.set_attn_implementation(FAST)
+        table = (
+            pd.DataFrame(Measurer(definitions).measure(model, subject).rows)
+            .set_index(["probe", "layer", "head"])
+            .value.sort_index()
+        )
+        model.set_attn_implementation("eager")
+        found = [differences(maps, batch, table) for maps in (eager_maps(model, batch), lens_maps(bridge, batch))]
+        for name in definitions:
+            pair = [float(one.get(name, np.nan)) for one in found]
+            worst = list(np.fmax(worst, pair))
+            told = f"{table[name].size:6} {table[name].max():9.4f} {pair[0]:9.1e} {pair[1]:9.1e}"
+            print(f"{name:24} {told}", flush=True)
+    print(f"largest difference: eager {worst[0]:.1e}, TransformerLens {worst[1]:.1e}")
 
 
 def pieces(batch: Any, heads: int) -> Iterator[Any]:
@@ -125,12 +125,11 @@ def written(bridge: Any, layer: int, z: Any, batch: Any) -> Any:
     return torch.einsum("bhqm,bnm->bhqn", vectors, bridge.W_U.T[torch.from_numpy(batch.inputs)[:, : late.start]])
 
 
-def differences(
-    parts: Iterator[tuple[Any, Any, list[Any]]], batch: Any, names: list[str], table: pd.Series
-) -> dict[str, float]:
+def differences(parts: Iterator[tuple[Any, Any, list[Any]]], batch: Any, table: pd.Series) -> dict[str, float]:
     """By probe the largest difference between its scores in `table` and those of the maps, by the tests' definitions."""
     from tests.analysis.reference import KEYS, SHAPES, score
 
+    names = table.index.unique("probe")
     sums: dict[tuple[str, int], Any] = {}
     for part, patterns, logits in parts:
         for layer, pattern in enumerate(patterns):
@@ -142,7 +141,7 @@ def differences(
                 sums[name, layer] = sums.get((name, layer), 0.0) + value * len(part.inputs) / len(batch.inputs)
     found: dict[str, float] = {}
     for (name, layer), value in sums.items():
-        ours = table[name, layer].sort_index().to_numpy(float)
+        ours = table[name, layer].to_numpy(float)
         found[name] = max(found.get(name, 0.0), float(np.abs(ours - value).max()))
     return found
 
@@ -215,12 +214,15 @@ def induction(folder: Path) -> None:
     from nca_interp.analysis.causes.effects import repeated_task
     from nca_interp.analysis.causes.resume import Trunk
     from nca_interp.analysis.probing.measure import Measurer
+    from nca_interp.analysis.probing.probe import TOP_SHARE
 
-    model, subject = opened(folder, fast=False)
+    model, subject = opened(folder)
     probe = {"induction": discover.load("probes")["induction"]}
     rows = Measurer(probe).measure(model, subject).rows
     scores = {(row["layer"], row["head"]): row["value"] for row in rows}
-    heads = frozenset(place for place, value in scores.items() if value > probe["induction"].value.hit)
+    best = sorted(scores, key=lambda head: -scores[head])
+    heads = frozenset(head for head in best if scores[head] > probe["induction"].value.hit)
+    top = frozenset(best[: math.ceil(TOP_SHARE * len(best))])
     trunk, task, rng = Trunk(model), repeated_task(subject), np.random.default_rng(0)
     counts = pd.Series([layer for layer, _ in heads]).value_counts()
     free = {layer: [h for h in range(trunk.n_heads) if (layer, h) not in heads] for layer in counts.index}
@@ -228,11 +230,10 @@ def induction(folder: Path) -> None:
         frozenset((layer, int(h)) for layer, n in counts.items() for h in rng.choice(free[layer], n, replace=False))
         for _ in range(DRAWS)
     ]
-    changes = ablate_sets(trunk, task, [heads, *others])
+    changes = ablate_sets(trunk, task, [heads, top, *others])
     loss = {chosen: float(metrics["repeated_token_loss"].mean()) for chosen, metrics in changes.items()}
     again = by_hooks(model, task, heads, mean_outputs(trunk, task))
-    best = sorted(heads, key=lambda head: -scores[head])
-    print(f"{len(heads)} heads: {', '.join(f'{n}.{h} {scores[n, h]:.3f}' for n, h in best)}")
+    print(f"{len(heads)} heads: {', '.join(f'{n}.{h} {scores[n, h]:.3f}' for n, h in best[: len(heads)])}")
     print(
         f"repeated-token loss, nats: {again[0]:.4f} whole, {loss[heads]:+.4f} without them; by hooks {again[1] - again[0]:+.4f}"
     )
@@ -276,12 +277,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("agree", "cost", "induction"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--whole", action="store_true", help="agree: all sequences of each stimulus")
+    parser.add_argument("--sequences", type=int, default=2, help="agree: sequences of each stimulus")
     arguments, further = parser.parse_known_args()
     if further and arguments.step != "cost":
         parser.error(f"unknown: {' '.join(further)}")
     if arguments.step == "agree":
-        agree(arguments.folder, arguments.whole)
+        agree(arguments.folder, arguments.sequences)
     elif arguments.step == "cost":
         cost(arguments.folder, further)
     else:
