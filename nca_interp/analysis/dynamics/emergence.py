@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.collection.run import Run
-from nca_interp.analysis.dynamics.threshold_crossing import NO_BEND, Bend, bend, crossing
+from nca_interp.analysis.dynamics.bend import NO_BEND, Bend, bend
+from nca_interp.analysis.dynamics.threshold_crossing import crossing
 from nca_interp.analysis.inference.inference import GAP
 
 EMERGENCE = [
