@@ -75,6 +75,8 @@ def bend(tokens: Sequence[float] | Floats, losses: Sequence[float] | Floats) -> 
     y = (y - y.mean()) * weight
     bent, smooth = _bent(tuple(x), tuple(weight)), _smooth(tuple(x), tuple(weight))
     floor = 1e-12 * float((y**2).sum())  # an exact fit has no noise to compare with
+    if floor == 0:
+        return NO_BEND
     (misfit,), (place,) = bent.fit(y[None])
     (plain,), (other,) = smooth.fit(y[None])
     ratio = (plain + floor) / (misfit + floor)
