@@ -35,11 +35,14 @@ def top_set_rows(ends: pd.DataFrame, place: list[str], margin: float) -> list[di
     `margin`: nats below which more harm than that of random sets is none; of a share it is ACCURACY_MARGIN.
     """
     rows: list[dict[str, Any]] = []
-    rounds = {key: part.harm.tolist() for key, part in ends[ends.probe == "random_heads"].groupby(["run", "by", "metric"])}
+    rounds = {
+        key: part.harm.tolist() for key, part in ends[ends.probe == "random_heads"].groupby(["run", "by", "metric"])
+    }
     width = ends[ends.probe == "ablation"].groupby("run")["head"].nunique()
     for keys, part in ends[ends.probe == "top_heads"].groupby(place, sort=False):
         told = [
-            {**dict(zip(place, keys, strict=True)), "probe": probe, "metric": metric} | _compared(seeds, rounds, width, margin)
+            {**dict(zip(place, keys, strict=True)), "probe": probe, "metric": metric}
+            | _compared(seeds, rounds, width, margin)
             for (probe, metric), seeds in part.groupby(["by", "metric"], sort=False)
         ]
         for row in told:

@@ -94,7 +94,11 @@ def _bound(values: Floats, grain: float, side: int) -> float:
 def p_outside(spans: list[Span], grain: float = 0.0, edge: float = 0.0) -> float:
     """Two-sided p that the mean is not above `edge` nor below -`edge`, wherever inside the spans the truth lies: `bounded` lies
     outside where it is below 0.05. NaN for one seed."""
-    return min(1.0, 2 * min(_p_beyond(spans, grain, 0, edge), _p_beyond(spans, grain, 1, -edge))) if len(spans) > 1 else math.nan
+    return (
+        min(1.0, 2 * min(_p_beyond(spans, grain, 0, edge), _p_beyond(spans, grain, 1, -edge)))
+        if len(spans) > 1
+        else math.nan
+    )
 
 
 def p_inside(spans: list[Span], grain: float, edge: float) -> float:

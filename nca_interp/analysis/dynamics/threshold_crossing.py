@@ -12,6 +12,8 @@ Floats = npt.NDArray[np.float64]
 State = Literal["reached", "from start", "never", "unconfirmed"]
 STAYS = 2
 """Checkpoints in a row that must be at the level."""
+
+
 class Crossing(NamedTuple):
     """Between which two checkpoints a level was reached, as indices; None where the curve does not say."""
 

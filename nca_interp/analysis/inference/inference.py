@@ -167,7 +167,9 @@ def _learned(sample: Sample, found: dict[str, Reading], temperature: float) -> d
     costs = [found[name].loss[:, -1] - loss[:, -1] if name in found else None for name in (SWAP, SHUFFLE)]
     slope, gain, swap, shuffle = map(within, (slopes, loss[:, -1] - loss[:, 1], *costs))
     context = Context(swap, gain)
-    verdict = climb(accuracy[FREE], {k: v for k, v in accuracy.items() if k in (*RIVALS, ORACLE)}, sample.groups, context)
+    verdict = climb(
+        accuracy[FREE], {k: v for k, v in accuracy.items() if k in (*RIVALS, ORACLE)}, sample.groups, context
+    )
     if spec.control != "none":
         verdict = verdict._replace(verdict=NO_RULE, inferred=False)
     means = {name: float(values.mean()) for name, values in accuracy.items()}

@@ -23,7 +23,11 @@ from nca_interp.analysis.verdicts.statistics import ALPHA, Interval, cluster_int
 
 Floats = npt.NDArray[np.float64]
 ORACLE = "oracle"
-RUNGS = {"beats mode and copy": ("mode", "cell-mode", "copy"), "beats lookup": ("lookup",), "beats back-off": ("backoff",)}
+RUNGS = {
+    "beats mode and copy": ("mode", "cell-mode", "copy"),
+    "beats lookup": ("lookup",),
+    "beats back-off": ("backoff",),
+}
 """Rung -> predictors without the rule (data/nca/predictors.py) that it takes to be beaten."""
 RIVALS = tuple(name for names in RUNGS.values() for name in names)
 NEAR_ORACLE, CONTEXT, OPEN = "near the oracle", "uses its context", "inconclusive"
@@ -78,7 +82,13 @@ def climb(model: Floats, others: dict[str, Floats], groups: list[str], context: 
 
 
 def _stopped(
-    model: Floats, others: dict[str, Floats], groups: list[str], context: Context, reached: str, rival: str, gap: Interval
+    model: Floats,
+    others: dict[str, Floats],
+    groups: list[str],
+    context: Context,
+    reached: str,
+    rival: str,
+    gap: Interval,
 ) -> tuple[str, bool, str, Interval]:
     """Verdict, inferred, rival and gap where a rung is not reached."""
     if reached:
@@ -105,7 +115,11 @@ def sentence(
     """The verdict in words. `means`: share of cells of every predictor, `own` that of the model; `frames`: those generated."""
     span = f"frame {frames[0]}" if len(frames) == 1 else f"frames {frames[0]} to {frames[-1]}"
     way = "greedily" if temperature == 0 else f"drawn at temperature {temperature:g}"
-    word = f"Whether the model is better than {rung.rival} is open" if rung.verdict == OPEN else f"The model {_verb(rung.verdict)}"
+    word = (
+        f"Whether the model is better than {rung.rival} is open"
+        if rung.verdict == OPEN
+        else f"The model {_verb(rung.verdict)}"
+    )
     used = "" if np.isnan(context.swap.low) else f"; its context is {'' if context.used else 'not shown to be '}used"
     best = f", the rule itself {means[ORACLE]:.3f}" if ORACLE in means and rung.rival != ORACLE else ""
     known = "It inferred the rule: every predictor without it is beaten. " if rung.inferred else ""

@@ -113,7 +113,9 @@ def judge(predicted: Matrix, truth: Matrix, folds: Folds) -> Judged:
     scores = []
     for guess, kept in zip(predicted, folds.kept, strict=True):
         ranks = [
-            _correlation(rankdata(guess[kept & p], axis=0), rankdata(truth[kept & p], axis=0)) for p in parts if (kept & p).any()
+            _correlation(rankdata(guess[kept & p], axis=0), rankdata(truth[kept & p], axis=0))
+            for p in parts
+            if (kept & p).any()
         ]
         error = ((guess - truth)[kept] ** 2).sum(0)
         spread = ((truth[kept] - truth[kept].mean(0)) ** 2).sum(0)

@@ -56,7 +56,9 @@ class Planted:
                 self.probes.append({**place, "probe": probe, "value": -score[head], "step": 4})  # an earlier checkpoint
         return who
 
-    def top(self, who: dict[str, Any], metric: str, effect: float, others: list[float], probe: str = "induction") -> None:
+    def top(
+        self, who: dict[str, Any], metric: str, effect: float, others: list[float], probe: str = "induction"
+    ) -> None:
         """Losing the top heads of a run, and each other set of their round; all as harm."""
         worse = -1 if metric == ACCURACY else 1
         unit = "share" if metric == ACCURACY else "nats per token, a note"
@@ -213,7 +215,8 @@ def _carried(n: int, seeds: int, rng: np.random.Generator, hit: bool, probes: in
 
 
 @pytest.mark.parametrize(
-    ("heads", "seeds", "found"), [(4, 1, 0), (4, 2, 0), (4, 3, 1), (4, 5, 1), (8, 1, 0), (8, 2, 1), (2, 3, 0), (2, 6, 1)]
+    ("heads", "seeds", "found"),
+    [(4, 1, 0), (4, 2, 0), (4, 3, 1), (4, 5, 1), (8, 1, 0), (8, 2, 1), (2, 3, 0), (2, 6, 1)],
 )
 def test_a_head_that_carries_everything_is_found_where_the_floor_allows_it(heads, seeds, found):
     told = _carried(heads, seeds, np.random.default_rng(0), hit=True).set_index(["probe", "metric"])

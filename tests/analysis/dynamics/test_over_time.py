@@ -368,7 +368,9 @@ def test_together_is_shown_by_dense_checkpoints_and_not_offered_by_sparse_ones()
     assert math.isnan(sparse["p_together"])
     assert "cannot show less than a factor of" in sparse["sentence"]
     rng = np.random.default_rng(2)  # at the edge of what counts as together
-    said = [_verdict(15 + rng.normal(size=3) * 0.05, 14 + rng.normal(size=3) * 0.05, 2**0.25)["verdict"] for _ in range(300)]
+    said = [
+        _verdict(15 + rng.normal(size=3) * 0.05, 14 + rng.normal(size=3) * 0.05, 2**0.25)["verdict"] for _ in range(300)
+    ]
     assert np.mean([v == "together" for v in said]) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
 
 

@@ -16,10 +16,14 @@ UNUSED = Context(Interval(0.0, -0.1, 0.1), Interval(-0.4, -0.5, -0.3))
 NOWHERE = Context(Interval(*[np.nan] * 3), Interval(*[np.nan] * 3))
 
 
-def drawn(own: float, rng: np.random.Generator, n: int = RULES, **levels: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def drawn(
+    own: float, rng: np.random.Generator, n: int = RULES, **levels: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Accuracies by rule: rules differ in difficulty, which all predictors share."""
     rule = 0.05 * rng.normal(size=n)
-    values = {name: rule + 0.02 * rng.normal(size=n) + level for name, level in ({"own": own} | LEVELS | levels).items()}
+    values = {
+        name: rule + 0.02 * rng.normal(size=n) + level for name, level in ({"own": own} | LEVELS | levels).items()
+    }
     return values.pop("own"), values
 
 
@@ -86,7 +90,7 @@ def test_a_rung_is_rarely_claimed_at_its_own_height(own, claims):
 
 def test_the_bottom_is_rarely_claimed_of_a_model_that_is_better():
     rng, models = np.random.default_rng(2), 400
-    alike = {name: 0.58 for name in ("mode", "cell-mode", "copy")}
+    alike = dict.fromkeys(("mode", "cell-mode", "copy"), 0.58)
     said = [climb(*drawn(0.5801, rng, **alike), GROUPS, UNUSED).verdict.startswith("no better") for _ in range(models)]
     assert np.mean(said) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / models)
     assert set(RIVALS) == set(LEVELS) - {"oracle"}

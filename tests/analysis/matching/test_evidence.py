@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nca_interp.analysis.matching.evidence import MEASURE, PIECE, judge, own_evidence, paper_rule, permuted, study_evidence
+from nca_interp.analysis.matching.evidence import (
+    MEASURE,
+    PIECE,
+    judge,
+    own_evidence,
+    paper_rule,
+    permuted,
+    study_evidence,
+)
 from nca_interp.base import UserError
 from nca_interp.store import write_json
 
@@ -76,7 +84,10 @@ def test_too_few_arms_are_said_and_seeds_do_not_stand_for_them():
 
 
 def test_p_is_that_of_all_orders_of_the_arms():
-    distance, losses = np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 5.0, 4.0]])
+    distance, losses = (
+        np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
+        np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 5.0, 4.0]]),
+    )
     rho, p = permuted(distance, losses)
     assert rho == pytest.approx((1 + 0.9) / 2)
     orders = np.array(list(itertools.permutations(range(5)))) + 1

@@ -122,7 +122,14 @@ def test_an_attribute_that_is_a_count_is_found_in_the_counts_and_not_called_deco
 def test_the_nulls_of_one_architecture_serve_several_checkpoints(model, rules):
     few = rules._replace(attributes={"activity": rules.attributes["activity"]})
     whole, shared = decode_rules(model, few), decode_rules(model, few, rivals_of(model, few))
-    pd.testing.assert_frame_equal(whole, shared)
+    ends = [
+        "low",
+        "high",
+        "r2_low",
+        "r2_high",
+    ]  # two forward passes may differ in the last bit, and a refit choose another penalty
+    pd.testing.assert_frame_equal(whole.drop(columns=ends), shared.drop(columns=ends))
+    pd.testing.assert_frame_equal(whole[ends], shared[ends], atol=0.05)
     assert set(whole.source) == {MODEL, RANDOM, PERMUTED, COUNTS, STATISTICS}
     assert set(whole.frames) == set(contexts(4))
     assert (whole.low <= whole.high).all()
@@ -189,7 +196,9 @@ def test_what_is_left_out_is_neither_fitted_nor_judged():
     np.testing.assert_array_equal(one[3], other[3])
     assert np.isnan(one[3][out]).all()
     assert judge(one, y, folds).spearman[3] == judge(other, changed, folds).spearman[3]
-    assert np.isnan(jackknife(judge(predict(x, y, make_folds(60, groups=0)), y, make_folds(60, groups=0)).r2[:, 0])[1:]).all()
+    assert np.isnan(
+        jackknife(judge(predict(x, y, make_folds(60, groups=0)), y, make_folds(60, groups=0)).r2[:, 0])[1:]
+    ).all()
 
 
 def test_intervals_hold_what_other_rules_would_give():
