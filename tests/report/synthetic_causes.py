@@ -85,14 +85,23 @@ def judged(causes: list[dict[str, Any]], probes: list[dict[str, Any]], runs: lis
 
 
 def _top_sets(common: dict[str, Any], sign: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    bearing = common["regime"] == "nca"
-    noise = 0.001 * rng.normal()
-    return [
-        {**common, "probe": "top_heads", "by": "induction", "value": sign * ((0.5 if bearing else 0.1) + noise), "chance": sign * 0.1,
-         "sd": 0.03, "p": 1 / 51 if bearing else 0.6, "n": 50, "how": "mean", "at": "2.1 against 4 different sets"},
-        {**common, "probe": "top_heads", "by": "previous-token", "value": sign * (0.1 + 0.2 * rng.normal()), "chance": sign * 0.1,
-         "sd": 0.03, "p": 0.4, "n": 50, "how": "mean", "at": "1.0 against 4 different sets"},
-    ]  # fmt: skip
+    bearing, others = common["regime"] == "nca", np.array([0.07, 0.1, 0.13])
+    effects = {
+        "induction": (0.5 if bearing else 0.1) + 0.001 * rng.normal(),
+        "previous-token": 0.1 + 0.2 * rng.normal(),
+    }
+    rows = []
+    for probe, effect in effects.items():
+        same = {**common, "by": probe, "how": "mean"}
+        rows.append({
+            **same, "probe": "top_heads", "value": sign * effect, "chance": sign * 0.1, "sd": 0.03, "p": 0.25, "n": 3,
+            "at": "2.1 against 3 sets, all there are",
+        })  # fmt: skip
+        rows += [
+            {**same, "probe": "random_heads", "value": sign * v, "sd": None, "at": f"2.{i}"}
+            for i, v in enumerate(others)
+        ]
+    return rows
 
 
 def _others(who: dict[str, Any]) -> list[dict[str, Any]]:

@@ -598,7 +598,7 @@ def _emergence(seeds: int) -> list[dict[str, Any]]:
         }
         rows.append({
             "run": run, "regime": regime, "domain": "web" if stage == "pt" else "", "seed": seed, "stage": stage, "probe": probe,
-            "level": 0.3, "state": state, **steps, **tokens, "first": 0.1, "last": 0.5, "highest": 0.6, "checkpoints": 8,
+            "level": 0.3, "state": state, **steps, **tokens, "first": 0.1, "last": 0.5, "highest": 0.6, "checkpoints": 8, "spacing": 2.0 if after and by else None,
             "resolution": 4096, "bend": 1e6, "bend_low": 8e5, "bend_high": 1.2e6, "distance_low": -1.0, "distance_high": 2.0,
             "order": "inconclusive",
         })  # fmt: skip
@@ -635,7 +635,8 @@ def _timing(seeds: int) -> list[dict[str, Any]]:
             "family": family, "domain": "web", "stage": "pt", "probe": "induction", "treated": "nca", "control": control,
             "budget": "" if family == "persistence" else "pt", "n": seeds, "effect": effect,
             "low": None if effect is None else effect - 1, "high": None if effect is None else effect + 1, "earlier": seeds,
-            "later": 0, "p": 0.25, "verdict": verdict, "sentence": f"Synthetic sentence of {family} against {control}.",
+            "later": 0, "p_sign": 0.25, "p": 0.01, "p_bh": 0.02,
+            "p_together": None, "p_together_bh": None, "finest": 3.5, "verdict": verdict, "sentence": f"Synthetic sentence of {family} against {control}.",
         })  # fmt: skip
     return rows
 

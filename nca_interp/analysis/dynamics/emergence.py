@@ -8,20 +8,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from nca_interp.analysis.collection.run import Run
-from nca_interp.analysis.dynamics.threshold_crossing import NO_BEND, Bend, bend, crossing
+from nca_interp.analysis.dynamics.bend import NO_BEND, Bend, bend
+from nca_interp.analysis.dynamics.threshold_crossing import crossing
 from nca_interp.analysis.inference.inference import GAP
 
 EMERGENCE = [
     "run", "regime", "domain", "seed", "stage", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens",
-    "first", "last", "highest", "checkpoints", "resolution", "bend", "bend_low", "bend_high", "distance_low", "distance_high", "order",
+    "first", "last", "highest", "checkpoints", "spacing", "resolution", "bend", "bend_low", "bend_high", "distance_low", "distance_high", "order",
 ]  # fmt: skip
 BEHAVIOUR = {"repeated_token_gain": (0.5, 1), "in_context_learning": (-0.2, -1)}
 """Level in nats a token of the probes of behaviour, and 1 where more, -1 where less is better. Half of the 0.4 nats that
 Olsson et al. 2022 (arXiv 2209.11895) find after the heads have formed; a gain that no random model comes near."""
 INFERENCE = "rule_inference"
 """Named like a probe: the lower end of the interval by which the accuracy on new NCA rules is above every rival (level 0)."""
+Floats = np.ndarray
+Maxima = dict[str, dict[str, Floats]]
+"""By run and probe, the highest score of each random model of its architecture."""
 NEAR = 1.0
 """Doublings of tokens within which emergence and bend are called together."""
 
@@ -61,11 +66,12 @@ class Span(NamedTuple):
 
 
 def emergence_table(
-    runs: list[Run], probes: pd.DataFrame, learning: pd.DataFrame, hits: dict[str, float]
+    runs: list[Run], probes: pd.DataFrame, learning: pd.DataFrame, hits: dict[str, float], maxima: Maxima | None = None
 ) -> pd.DataFrame:
     """A row (EMERGENCE) for each finished run and each of its probes that names a kind of head or a behaviour.
 
-    `hits`: probe -> threshold of a head of its kind; `learning`: the table of that name (rule inference over training).
+    `hits`: probe -> threshold of a head of its kind; `learning`: the table of that name (rule inference over training);
+    `maxima`: what random models reach.
     """
     rows = []
     scored, courses = dict(list(probes.groupby("run"))), dict(list(learning.groupby("run")))
@@ -74,7 +80,7 @@ def emergence_table(
         if not run.done or (name not in scored and name not in courses):
             continue
         turn = loss_bend(run)
-        for series in _series(scored.get(name), courses.get(name), hits):
+        for series in _series(scored.get(name), courses.get(name), hits, (maxima or {}).get(name, {})):
             rows.append({**run.identity, "probe": series.probe, **_emergence(series, turn)})
     return pd.DataFrame(rows, columns=EMERGENCE)
 
@@ -85,20 +91,30 @@ def loss_bend(run: Run) -> Bend:
     return bend(*zip(*known, strict=True)) if known else NO_BEND
 
 
-def level_of(rows: pd.DataFrame, threshold: float) -> float:
-    """The level of a probe: its threshold, or what randomly initialised models reach (null_95) where that is higher."""
-    null = rows.null_95.astype(float).max()
-    return threshold if math.isnan(null) else max(threshold, float(null))
+def level_of(rows: pd.DataFrame, threshold: float, maxima: Floats | None = None) -> float:
+    """The level of a probe: its threshold, or what the highest head of a random model reaches, where that is higher.
+
+    `maxima` [model]: highest score of each random model. The bound is above the maximum of one more such model with a
+    probability of 95 % (prediction bound of the t distribution); a single head passes `null_95`, the 95th percentile of heads,
+    in nearly every random model, so it alone is no level.
+    """
+    known = [threshold, float(rows.null_95.astype(float).max())]
+    if maxima is not None and len(maxima):
+        spread = float(stats.t.ppf(0.95, len(maxima) - 1)) * maxima.std(ddof=1) if len(maxima) > 1 else 0.0
+        known.append(float(maxima.mean() + spread * math.sqrt(1 + 1 / len(maxima))))
+    return float(np.nanmax(known))
 
 
-def _series(scored: pd.DataFrame | None, course: pd.DataFrame | None, hits: dict[str, float]) -> Iterator[Series]:
+def _series(
+    scored: pd.DataFrame | None, course: pd.DataFrame | None, hits: dict[str, float], maxima: dict[str, Floats]
+) -> Iterator[Series]:
     for probe, rows in [] if scored is None else scored[scored.value.notna()].groupby("probe", sort=True):
         heads, name = rows["head"].notna().any(), str(probe)
         if heads and name in hits:
-            level, sign = level_of(rows, hits[name]), 1
+            level, sign = level_of(rows, hits[name], maxima.get(name)), 1
         elif not heads and name in BEHAVIOUR:
             threshold, sign = BEHAVIOUR[name]
-            level = level_of(rows, threshold) if sign > 0 else threshold
+            level = level_of(rows, threshold, maxima.get(name)) if sign > 0 else threshold
         else:
             continue
         grouped = rows.groupby("step")
@@ -129,8 +145,10 @@ def _emergence(series: Series, turn: Bend) -> dict[str, Any]:
     row |= {"first": values[0], "last": values[-1], "highest": (series.sign * values).max() * series.sign}
     row |= {"checkpoints": len(values), "resolution": next((t for t in series.tokens if t > 0), None)}
     row |= {"bend": turn.at, "bend_low": turn.low, "bend_high": turn.high}
+    span = span_of(row) if row["resolution"] is not None else Span(0.0, math.inf)
+    row["spacing"] = None if math.isinf(span.by) else 2**span.width
     if not math.isnan(turn.at) and row["resolution"] is not None:
-        distance = span_of(row).doublings(Span(turn.low, turn.high))
+        distance = span.doublings(Span(turn.low, turn.high))
         row |= {"distance_low": distance.after, "distance_high": distance.by, "order": order_of(*distance)}
     return row
 

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from nca_interp.analysis.collection.run import Run, ppt_of
-from nca_interp.analysis.dynamics.emergence import level_of
+from nca_interp.analysis.dynamics.emergence import Maxima, level_of
 from nca_interp.analysis.dynamics.threshold_crossing import Floats, crossing
 from nca_interp.analysis.verdicts.plan import SCRATCH
 
@@ -27,8 +27,12 @@ PERSISTENCE = [
 PERMUTATIONS = 4096
 
 
-def persistence_table(runs: list[Run], probes: pd.DataFrame, hits: dict[str, float]) -> pd.DataFrame:
-    """A row (PERSISTENCE) for each probe with heads and finished run of language on a finished pre-pre-training."""
+def persistence_table(
+    runs: list[Run], probes: pd.DataFrame, hits: dict[str, float], maxima: Maxima | None = None
+) -> pd.DataFrame:
+    """A row (PERSISTENCE) for each probe with heads and finished run of language on a finished pre-pre-training. `maxima`: what
+    random models reach."""
+    drawn = maxima or {}
     by_id, rows = {run.id: run for run in runs}, []
     scored = dict(
         list(probes[probes["head"].notna() & probes.value.notna() & probes.probe.isin(list(hits))].groupby("run"))
@@ -46,13 +50,15 @@ def persistence_table(runs: list[Run], probes: pd.DataFrame, hits: dict[str, flo
         other = scored.get(scratch.get((run.domain, run.seed), ""))
         for probe in sorted(set(own.probe) & set(before.probe)):
             null = None if other is None else other[other.probe == probe]
-            found = _persistence(before[before.probe == probe], own[own.probe == probe], null, hits[probe])
+            parts = before[before.probe == probe], own[own.probe == probe]
+            known = [drawn.get(name, {}).get(probe) for name in (parent.id, run.id)]
+            level = max(level_of(part, hits[probe], most) for part, most in zip(parts, known, strict=True))
+            found = _persistence(*parts, null, level)
             rows.append({**run.identity, "probe": probe, "ppt_run": parent.id, **found})
     return pd.DataFrame(rows, columns=PERSISTENCE)
 
 
-def _persistence(before: pd.DataFrame, own: pd.DataFrame, scratch: pd.DataFrame | None, hit: float) -> dict[str, Any]:
-    level = max(level_of(before, hit), level_of(own, hit))
+def _persistence(before: pd.DataFrame, own: pd.DataFrame, scratch: pd.DataFrame | None, level: float) -> dict[str, Any]:
     ppt, course = _heads(before).iloc[-1], _heads(own)
     course = course[ppt.index]
     swap, end = course.iloc[0], course.iloc[-1]

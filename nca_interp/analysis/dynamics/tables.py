@@ -9,14 +9,16 @@ from nca_interp.analysis.dynamics.contrasts import timing_table
 from nca_interp.analysis.dynamics.emergence import emergence_table
 from nca_interp.analysis.dynamics.persistence import persistence_table
 from nca_interp.analysis.probing.engine import choose
+from nca_interp.analysis.probing.null_study import null_maxima
 from nca_interp.measurement import Asked
 
 
 def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
     """What can be said of the courses of heads over training."""
     hits = {name: d.value.hit for name, d in choose(None, asked.probes)[0].items() if d.value.hit is not None}
-    emergence = emergence_table(list(collection.runs), tables["probes"], tables["learning"], hits)
-    persistence = persistence_table(list(collection.runs), tables["probes"], hits)
+    runs, maxima = list(collection.runs), null_maxima(collection)
+    emergence = emergence_table(runs, tables["probes"], tables["learning"], hits, maxima)
+    persistence = persistence_table(runs, tables["probes"], hits, maxima)
     return {
         "emergence": emergence,
         "persistence": persistence,

@@ -1,20 +1,23 @@
 """What a recommendation rests on: the matching hypothesis, as far as a finished study supports it.
 
 The hypothesis (arXiv 2603.10055): transfer is best where the complexity of the automata matches that of the domain.
-A study tests it with its arms of role "complexity": within a seed, the rank correlation between an arm's distance from
-the domain and its final loss minus scratch is positive if the hypothesis holds.
+A study tests it with its arms of role "complexity". The arm is the unit, for distances differ between arms, not between seeds: the
+rank correlation over arms of the distance from the domain with the final loss minus scratch, mean over seeds, is compared
+with that of distances dealt out anew to the arms.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nca_interp.analysis.verdicts.statistics import t_interval
+from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError
 from nca_interp.data.complexity.gzip_score import gzip_ratio
 from nca_interp.discover import builtin_folder
@@ -26,11 +29,10 @@ HYPOTHESIS = (
 )
 MEASURE = "gzip_ratio_normalised"
 """Of a study's `complexity` table: distance of an arm from a domain."""
-MIN_ARMS, MIN_SEEDS = 4, 2
-"""Fewest arms and seeds for a rank correlation with an interval."""
-VERDICTS = ("better", "worse", "equivalent", "inconclusive", "no verdict (one seed)")
-
-
+MIN_ARMS, MIN_SEEDS = 5, 2
+"""Fewest arms: of four there are 24 orders, so that no two-sided p lies below 0.083; and seeds, for one gives no verdict anywhere."""
+EXACT_ARMS, PERMUTATIONS = 8, 39_999
+"""Arms up to which every order is tried; random orders of more."""
 PAPER_BANDS = ((0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 1.0))
 PIECE = 1440
 """Bytes that the published code compresses of a trajectory: 360 tokens as int32."""
@@ -112,18 +114,16 @@ def judge(study: str, contrasts: pd.DataFrame, pairs: pd.DataFrame | None, compl
     if rows.empty:
         raise UserError(f"{study}: no arm of another complexity is compared with scratch in it; nothing to learn from")
     counts = rows.verdict.value_counts()
-    told = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if v in counts)
+    told = ", ".join(f"{n} {v}" for v, n in counts.items())
     domains = list(dict.fromkeys(rows.domain))
     n = int(rows.n.min())
     said = (
         f"Study {study!r}: of {len(rows)} comparisons of an NCA setting with scratch ({', '.join(domains)}; {n} or more "
         f"seeds) {told}"
     )
-    tests = (
-        [_correlation(d, pairs, complexity) for d in domains] if pairs is not None and complexity is not None else []
-    )
-    found = {t.supports for t in tests}
-    supports = found.pop() if len(found) == 1 else "inconclusive"
+    known = pairs is not None and complexity is not None
+    tests = [_arms(d, pairs, complexity) for d in domains] if known else []
+    supports = _together(tests)
     said += "".join(f"; {t.sentence}" for t in tests)
     verdict = {
         "yes": "its losses rise with the distance from the domain, as the hypothesis says",
@@ -134,37 +134,66 @@ def judge(study: str, contrasts: pd.DataFrame, pairs: pd.DataFrame | None, compl
     return Evidence(study, supports, f"{said}; {verdict}.", [{str(k): v for k, v in row.items()} for row in plain])
 
 
-class Correlation(NamedTuple):
-    """Of one domain."""
+class Test(NamedTuple):
+    """Of one domain; rho and p are NaN where it cannot be tested."""
 
-    supports: str
+    rho: float
+    p: float
     sentence: str
 
 
-def _correlation(domain: str, pairs: pd.DataFrame, complexity: pd.DataFrame) -> Correlation:
-    """Spearman's rho within each seed, its mean and 95 % t-interval over seeds."""
+def _arms(domain: str, pairs: pd.DataFrame, complexity: pd.DataFrame) -> Test:
+    """Spearman's rho over arms of distance and loss, p by permutation of the distances over arms."""
     values = complexity[complexity.measure == MEASURE]
     here = values[values.domain == domain].value
     arms = values[values.regime.notna()].groupby("regime").value.mean()
     rows = pairs[(pairs.family == "complexity") & (pairs.control == "scratch") & (pairs.domain == domain)]
     rows = rows[rows.treated.isin(arms.index)]
     if here.empty or rows.empty:
-        return Correlation("inconclusive", f"{domain}: no measured complexity")
-    rows = rows.assign(distance=(rows.treated.map(arms) - float(here.mean())).abs())
-    seeds = [g for _, g in rows.groupby("seed") if g.treated.nunique() >= MIN_ARMS]
-    if len(seeds) < MIN_SEEDS:
-        return Correlation(
-            "inconclusive",
-            f"{domain}: {rows.treated.nunique()} arms and {rows.seed.nunique()} seeds, a rank correlation of distance and loss "
-            f"needs {MIN_ARMS} and {MIN_SEEDS}",
-        )
-    rho = [float(stats.spearmanr(g.distance, g.difference).statistic) for g in seeds]
-    rho = [r for r in rho if not math.isnan(r)]
-    if len(rho) < MIN_SEEDS:
-        return Correlation("inconclusive", f"{domain}: all arms are equally far from it")
-    mean, low, high = t_interval(rho)
-    supports = "yes" if low > 0 else "no" if high < 0 else "inconclusive"
-    return Correlation(
-        supports,
-        f"{domain}: rank correlation of distance and loss {mean:+.2f}, 95 % interval {max(low, -1):+.2f} to {min(high, 1):+.2f}, {len(rho)} seeds",
-    )
+        return Test(math.nan, math.nan, f"{domain}: no measured complexity")
+    wide = rows.pivot_table(index="seed", columns="treated", values="difference").dropna(axis=0)
+    if wide.shape[1] < MIN_ARMS or len(wide) < MIN_SEEDS:
+        return Test(
+            math.nan, math.nan,
+            f"{domain}: {wide.shape[1]} arms and {len(wide)} seeds that have them all; to compare distance and loss over arms takes "
+            f"{MIN_ARMS} arms and {MIN_SEEDS} seeds",
+        )  # fmt: skip
+    distance = np.abs(arms[wide.columns].to_numpy(float) - float(here.mean()))
+    rho, p = permuted(distance, wide.to_numpy(float))
+    if math.isnan(rho):
+        return Test(rho, p, f"{domain}: all arms are equally far from it, or equally good")
+    return Test(
+        rho, p,
+        f"{domain}: rank correlation of distance and loss over {len(distance)} arms {rho:+.2f}, mean of {len(wide)} seeds, p {p:.3f} (distances "
+        "permuted over arms)",
+    )  # fmt: skip
+
+
+def permuted(distance: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
+    """Mean over seeds of Spearman's rho between distance [arm] and losses [seed, arm], and its two-sided p by permutation of
+    the distances over arms: exact up to EXACT_ARMS arms. NaN where either does not vary."""
+    losses = losses[np.ptp(losses, axis=1) > 0]
+    near = np.round(distance, 9)  # distances that are equal but for rounding are ties
+    if np.ptp(near) == 0 or not len(losses):
+        return math.nan, math.nan
+    x, y = _standard(stats.rankdata(near)), np.mean([_standard(stats.rankdata(row)) for row in losses], axis=0)
+    observed = float(x @ y)
+    if len(x) <= EXACT_ARMS:
+        orders, added = np.array(list(itertools.permutations(range(len(x))))), 0
+    else:
+        orders, added = np.random.default_rng(0).permuted(np.tile(np.arange(len(x)), (PERMUTATIONS, 1)), axis=1), 1
+    beaten = int((np.abs(x[orders] @ y) >= abs(observed) - 1e-9).sum())
+    return observed, (added + beaten) / (added + len(orders))
+
+
+def _standard(ranks: np.ndarray) -> np.ndarray:
+    centred = ranks - ranks.mean()
+    return np.asarray(centred / np.linalg.norm(centred), dtype=float)
+
+
+def _together(tests: list[Test]) -> str:
+    """yes or no where every domain could be tested and all say so, each at 5 % (a conjunction needs no correction)."""
+    if not tests or not all(t.p < ALPHA for t in tests):
+        return "inconclusive"
+    signs = {t.rho > 0 for t in tests}
+    return "inconclusive" if len(signs) > 1 else "yes" if signs == {True} else "no"

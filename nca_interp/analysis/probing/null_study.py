@@ -28,8 +28,9 @@ from nca_interp.store import MANIFEST, damage, read_json, sha256_file
 HITS = [
     *CHECKPOINT, "probe", "heads", "models", "threshold", "null_95", "best", "top_mean", "hits", "hits_fdr", "fdr_least",
 ]  # fmt: skip
-MODELS, ENOUGH_HEADS = 5, 200
-"""Random models of a null by default: at most so many, fewer where these heads come together earlier."""
+MODELS, FEWEST, ENOUGH_HEADS = 5, 3, 200
+"""Random models of a null by default: at most so many; fewer, but FEWEST, whose maxima have a spread, where these heads come
+together earlier."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 STIMULI = [*CHECKPOINT, "text", "text_sha256", "prefix", "drawn_from", "vocab_size"]
 FDR = 0.05
@@ -68,12 +69,12 @@ def null_of_run(collection: Collection, run: Run, models: int | None, probes_fol
 
 
 def enough(checkpoint: Path) -> int:
-    """Random models that give ENOUGH_HEADS heads; at least one, at most MODELS."""
+    """Random models that give ENOUGH_HEADS heads; at least FEWEST, at most MODELS."""
     from nca_interp.model.checkpoint import load_config
 
     config = load_config(checkpoint).get_text_config()
     heads = getattr(config, "num_hidden_layers", 1) * getattr(config, "num_attention_heads", 1)
-    return min(MODELS, max(1, math.ceil(ENOUGH_HEADS / heads)))
+    return min(MODELS, max(FEWEST, math.ceil(ENOUGH_HEADS / heads)))
 
 
 def null_key(run: Run, settings: Settings | None) -> str:
@@ -150,6 +151,22 @@ def read_null(path: Path) -> Null | None:
         return None
     values = {str(name): np.sort(part["value"].to_numpy(float)) for name, part in read_table(path).groupby("probe")}
     return Null(values, header)
+
+
+def null_maxima(collection: Collection) -> dict[str, dict[str, np.ndarray]]:
+    """By run and probe, the highest score of each random model [model] of the null that the run's last probes fit."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for run in collection.runs:
+        header = read_header(run.kept("probes", run.steps[-1])) if run.steps else None
+        path = collection.dir.null(null_key(run, collection.settings)) if header is not None else None
+        null = read_null(path) if path is not None else None
+        if path is None or header is None or null is None:
+            continue
+        highest = read_table(path).groupby(["probe", "seed"])["value"].max()
+        found[run.id] = {
+            str(name): part.to_numpy(float) for name, part in highest.groupby("probe") if null.fits(header, str(name))
+        }
+    return found
 
 
 def _joined(frame: pd.DataFrame, header: dict[str, Any], null: Null) -> pd.DataFrame:

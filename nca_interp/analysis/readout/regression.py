@@ -1,22 +1,27 @@
 """Linear read-out that is judged on what it was not fitted to: cross-validated ridge regression, many targets at once.
 
-Rules are the unit: the read-out is fitted on some rules and judged on others, so that it cannot remember them, and rules
-are what an interval resamples.
+Rules are the unit: the read-out is fitted on some rules and judged on others, so that it cannot remember them. Intervals come from
+fitting again: a group of rules is left out of fits and judgement alike, one group after the other (delete-group jackknife).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from scipy.stats import rankdata
 
 from nca_interp.analysis.spectra import svd
+from nca_interp.analysis.verdicts.statistics import Interval
 
 FOLDS = 5
 PENALTIES = 10.0 ** np.arange(-3, 7)
-RESAMPLES = 2000
+ROUNDING = 1e-6
+GROUPS = 10
+"""Groups of rules that are left out in turn."""
 Matrix = npt.NDArray[np.float64]
 
 
@@ -33,36 +38,39 @@ class Decoded(NamedTuple):
 
 
 class Folds(NamedTuple):
-    """A division of the rules, and resamples of the rules within each part."""
+    """A division of the rules, and what is left out in turn."""
 
     of: npt.NDArray[np.int64]
     """[rule] part in which it is held out."""
-    counts: Matrix
-    """[resample, rule] how often it was drawn; the first resample is the rules themselves."""
+    kept: npt.NDArray[np.bool_]
+    """[replicate, rule]; the first replicate is all rules, each other one leaves out a group."""
 
 
 class Judged(NamedTuple):
-    """Scores [resample, target] of held-out predictions; the first row is that of the rules themselves.
-
-    The fits stay: the spread is that of judging on other rules, not of fitting on others. Ranks are those among the held-out
-    rules of a part, so that a rule that is drawn twice counts twice and moves no other.
-    """
+    """Scores [replicate, target] of held-out predictions, the read-out fitted anew in each replicate."""
 
     spearman: Matrix
     r2: Matrix
 
 
-def make_folds(n: int, folds: int = FOLDS, seed: int = 0, resamples: int = RESAMPLES) -> Folds:
-    """Parts of nearly equal size. Raises ValueError for fewer than 4 rules a part."""
+def make_folds(n: int, folds: int = FOLDS, seed: int = 0, groups: int = GROUPS) -> Folds:
+    """Parts of nearly equal size, and `groups` with as many rules of each. Raises ValueError for fewer than 4 rules a part."""
     if n < 4 * folds:
         raise ValueError(f"features: {n} rules; {folds} folds need at least {4 * folds}")
-    rng = np.random.default_rng(seed)
-    of = rng.permutation(n) % folds
-    counts = np.ones((1 + resamples, n))
-    for k in range(folds):
-        held = np.flatnonzero(of == k)
-        counts[1:, held] = rng.multinomial(len(held), np.full(len(held), 1 / len(held)), size=resamples)
-    return Folds(of, counts)
+    order = np.random.default_rng(seed).permutation(n)
+    of, group = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    of[order], group[order] = np.arange(n) % folds, np.arange(n) // folds % max(groups, 1)
+    return Folds(of, np.stack([np.ones(n, dtype=bool), *(group != g for g in range(groups))]))
+
+
+def jackknife(values: Matrix, level: float = 0.95) -> Interval:
+    """Interval of a score from its replicates (all rules first): t with groups - 1 degrees of freedom; none without groups."""
+    value, left = float(values[0]), np.asarray(values[1:], dtype=float)
+    if len(left) < 2:
+        return Interval(value, math.nan, math.nan)
+    error = math.sqrt((len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum()))
+    half = float(stats.t.ppf((1 + level) / 2, len(left) - 1)) * error
+    return Interval(value, value - half, value + half)
 
 
 def decode(features: npt.ArrayLike, attribute: npt.ArrayLike, folds: int = FOLDS, seed: int = 0) -> Decoded:
@@ -74,13 +82,14 @@ def decode(features: npt.ArrayLike, attribute: npt.ArrayLike, folds: int = FOLDS
     y = np.asarray(attribute, dtype=float)[:, None]
     if np.ptp(y) == 0:
         raise ValueError("attribute: the same for every rule; there is nothing to read out")
-    parts = make_folds(len(y), folds, seed, resamples=0)
+    parts = make_folds(len(y), folds, seed, groups=0)
     found = judge(predict(features, y, parts), y, parts)
     return Decoded(float(found.spearman[0, 0]), float(found.r2[0, 0]), len(y))
 
 
 def predict(features: npt.ArrayLike, targets: npt.ArrayLike, folds: Folds) -> Matrix:
-    """Held-out predictions [rule, target] from features [rule, width]: each rule by the fit on the other parts.
+    """Held-out predictions [replicate, rule, target] from features [rule, width]: each rule by the fit on the other parts, NaN where
+    the replicate leaves it out.
 
     Raises ValueError for features that are not finite.
     """
@@ -89,40 +98,44 @@ def predict(features: npt.ArrayLike, targets: npt.ArrayLike, folds: Folds) -> Ma
         raise ValueError(
             f"features: {int((~np.isfinite(x)).sum())} of {x.size} are NaN or infinite; legal: finite numbers"
         )
-    predicted = np.empty_like(y)
-    for k in range(int(folds.of.max()) + 1):
-        held = folds.of == k
-        predicted[held] = _ridge(x[~held], y[~held], x[held])
+    predicted = np.full((len(folds.kept), *y.shape), np.nan)
+    for replicate, kept in enumerate(folds.kept):
+        for k in range(int(folds.of.max()) + 1):
+            held = kept & (folds.of == k)
+            fitted = kept & (folds.of != k)
+            predicted[replicate, held] = _ridge(x[fitted], y[fitted], x[held])
     return predicted
 
 
 def judge(predicted: Matrix, truth: Matrix, folds: Folds) -> Judged:
-    """Scores of predictions [rule, target], of the rules themselves and of every resample of `folds`."""
+    """Scores of predictions [replicate, rule, target], of all rules and of every replicate of `folds`."""
     parts = [folds.of == k for k in range(int(folds.of.max()) + 1)]
-    ranks = [
-        _correlation(rankdata(predicted[p], axis=0), rankdata(truth[p], axis=0), folds.counts[:, p]) for p in parts
-    ]
-    n = len(truth)
-    error = folds.counts @ (predicted - truth) ** 2
-    spread = folds.counts @ truth**2 - (folds.counts @ truth) ** 2 / n
-    return Judged(np.mean(ranks, axis=0), 1 - error / np.maximum(spread, 1e-300))
+    scores = []
+    for guess, kept in zip(predicted, folds.kept, strict=True):
+        ranks = [
+            _correlation(rankdata(guess[kept & p], axis=0), rankdata(truth[kept & p], axis=0))
+            for p in parts
+            if (kept & p).any()
+        ]
+        error = ((guess - truth)[kept] ** 2).sum(0)
+        spread = ((truth[kept] - truth[kept].mean(0)) ** 2).sum(0)
+        scores.append((np.mean(ranks, axis=0), 1 - error / np.maximum(spread, 1e-300)))
+    return Judged(*(np.stack(values) for values in zip(*scores, strict=True)))
 
 
-def _correlation(a: Matrix, b: Matrix, counts: Matrix) -> Matrix:
-    """Pearson correlation [resample, target] of a and b [rule, target]; 0 where one of them does not vary."""
-    a, b, n = a - a.mean(0), b - b.mean(0), counts.sum(1, keepdims=True)
-    mean_a, mean_b = counts @ a / n, counts @ b / n
-    both = counts @ (a * b) / n - mean_a * mean_b
-    squares = (counts @ a**2 / n - mean_a**2) * (counts @ b**2 / n - mean_b**2)
-    known = squares > 1e-12
-    return np.where(known, both / np.sqrt(np.where(known, squares, 1.0)), 0.0)
+def _correlation(a: Matrix, b: Matrix) -> Matrix:
+    """Pearson correlation [target] of a and b [rule, target]; 0 where one of them does not vary."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    squares = (a**2).sum(0) * (b**2).sum(0)
+    return np.where(squares > 1e-12, (a * b).sum(0) / np.sqrt(np.where(squares > 1e-12, squares, 1.0)), 0.0)
 
 
 def _ridge(x: Matrix, y: Matrix, new: Matrix) -> Matrix:
     """Predictions [new, target]; features standardised by the training part, penalty of each target by generalised
     cross-validation."""
     centre, scale = x.mean(0), x.std(0)
-    scale[scale == 0] = 1.0
+    # what varies by no more than the rounding of a forward pass is constant, and must not be scaled up
+    scale[scale <= ROUNDING * np.abs(x).max()] = np.inf
     u, s, vt = svd((x - centre) / scale)
     centred = y - y.mean(0)
     target = u.T @ centred

@@ -20,7 +20,7 @@ from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.inference.study import NOT_MEASURED, applies
 from nca_interp.analysis.probing.null import like
-from nca_interp.analysis.readout.regression import Folds, Judged, judge, make_folds, predict
+from nca_interp.analysis.readout.regression import Folds, Judged, jackknife, judge, make_folds, predict
 from nca_interp.analysis.readout.rules import Rules, contexts, count_statistics, draw_rules, frame_means, token_counts
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
@@ -118,12 +118,12 @@ def _streams(name: str, models: list[Any], rules: Rules, truth: Floats, folds: F
 
 def _permuted(model: Any, rules: Rules, truth: Floats, folds: Folds) -> Iterator[Source]:
     """The model's own streams against attributes dealt out anew to the rules; the first row is the mean of the permutations."""
-    rng, alone = np.random.default_rng(0), folds._replace(counts=folds.counts[:1])
+    rng, alone = np.random.default_rng(0), folds._replace(kept=folds.kept[:1])
     dealt = np.concatenate([truth[rng.permutation(len(truth))] for _ in range(PERMUTATIONS)], 1)
     frames = contexts(_n_frames(rules))
     for g, streams in zip(frames, frame_means(model, rules, frames), strict=True):
         for layer, features in enumerate(streams):
-            scores = judge(predict(features, dealt, folds), dealt, alone)
+            scores = judge(predict(features, dealt, alone), dealt, alone)
             shaped = (values.reshape(PERMUTATIONS, -1) for values in scores)
             yield Source(PERMUTED, g, layer, Judged(*(np.concatenate([v.mean(0, keepdims=True), v]) for v in shaped)))
 
@@ -131,7 +131,8 @@ def _permuted(model: Any, rules: Rules, truth: Floats, folds: Folds) -> Iterator
 def _rows(source: Source, names: list[str], n: int) -> Iterator[dict[str, Any]]:
     for index, name in enumerate(names):
         (s, r) = (values[:, index] for values in source.scores)
-        (low, high), (r2_low, r2_high) = _between(s), _between(r)
+        between = _percentiles if source.name == PERMUTED else _between
+        (low, high), (r2_low, r2_high) = between(s), between(r)
         yield {
             "attribute": name, "frames": source.frames, "source": source.name, "layer": source.layer, "spearman": s[0],
             "low": low, "high": high, "r2": r[0], "r2_low": r2_low, "r2_high": r2_high, "n": n,
@@ -139,15 +140,20 @@ def _rows(source: Source, names: list[str], n: int) -> Iterator[dict[str, Any]]:
 
 
 def _between(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the resamples (all but the first value)."""
-    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
+    """Interval of a score from its replicates."""
+    return jackknife(values, level)[1:]
+
+
+def _percentiles(values: Floats) -> tuple[float, float]:
+    """Between which 95 % of permutations lie (all but the first value)."""
+    low, high = np.quantile(values[1:], [0.025, 0.975])
     return float(low), float(high)
 
 
 def verdict(found: list[Source], index: int, attribute: str, n: int) -> dict[str, Any]:
     """The row of DECODED of the attribute number `index` from the sources of one context.
 
-    The layer is the best of L, so every difference has the interval of level 1 - 0.05 / L (Bonferroni). decoded: above each
+    The layer is the best of L, so every difference has the interval of level 1 - 0.05 / L (Bonferroni), over rules and fits. decoded: above each
     rival, every interval above zero. not decoded: a rival is certainly as good. Random weights compete with their own best
     layer, permuted labels with their mean.
     """

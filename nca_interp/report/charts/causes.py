@@ -48,7 +48,7 @@ def score_against_harm(rows: pd.DataFrame, levels: pd.DataFrame, regimes: list[s
 
 def against_random(rows: pd.DataFrame, regimes: list[str]) -> alt.LayerChart:
     """Harm of losing the top heads (marks) beside random sets (bars: mean and two standard deviations), a row a probe and regime;
-    the signal `metric` chooses. `rows`: regime, probe, metric, effect, random, random_low, random_high, verdict, p, p_bh."""
+    the signal `metric` chooses. `rows`: regime, probe, metric, effect, random, random_low, random_high, verdict, p, p_holm, p_bh."""
     order = list(dict.fromkeys(rows.probe))
     axis = alt.Axis(
         title=None, grid=False, ticks=False, domain=False, labelLimit=170, labelColor=signal("fg"), labelPadding=8
@@ -63,6 +63,7 @@ def against_random(rows: pd.DataFrame, regimes: list[str]) -> alt.LayerChart:
         "probe:N",
         *(alt.Tooltip(f"{c}:Q", format="+.5f") for c in ("effect", "random")),
         alt.Tooltip("p:Q", format=".3f"),
+        alt.Tooltip("p_holm:Q", format=".3f"),
         alt.Tooltip("p_bh:Q", format=".3f"),
         "verdict:N",
     ]

@@ -37,7 +37,7 @@ def section(tables: Tables) -> list[Item]:
 
 
 def load(tables: Tables, found: Causes) -> list[Item]:
-    """One mark a head: its score against what losing it costs; the rank correlation within models, with its permutation p."""
+    """One mark a head: its score against what losing it costs; the rank correlation within layers, with its permutation p."""
     wide, probes = _wide(tables, found)
     if not probes:
         return []
@@ -59,9 +59,9 @@ def load(tables: Tables, found: Causes) -> list[Item]:
     encoding = (
         "A mark is a head at the end of training, over all seeds: right, it does more of what the probe measures; up, the model is worse without it "
         "(its output replaced by its mean). Click a mark for the page of that head. Dashed: chance and, where random models were measured, the 95th "
-        "percentile of their heads. Spearman correlations are over the heads of a model, averaged over seeds; interval: t over seeds (one seed: Bonett and "
-        "Wright’s over heads); p: heads permuted within models, two-sided; adjusted by Benjamini and Hochberg over all probes and metrics of a regime and "
-        "place. Correlation is no proof: a head may score high and be lost beside another that carries the load."
+        "percentile of their heads. Spearman correlations are over the heads within the layers of a model, averaged over seeds; interval, of one pair alone: t over seeds "
+        "(one seed: Bonett and Wright’s over heads); p: heads permuted within layers, two-sided. Exploration: verdicts at a false discovery rate of 5 % over all probes "
+        "and metrics of a regime and place. Correlation is no proof: a head may score high and be lost beside another that carries the load."
     )
     if hidden:
         encoding += " Only the first seeds are drawn; the statistics are over all."
@@ -113,5 +113,5 @@ def _load_finding(tables: Tables, found: Causes, told: pd.DataFrame, probe: str,
         f"{r.regime} {signed(r.rho, 2)} {interval(r.low, r.high, 2)}, p {p_value(r.p)} ({plural(int(r.seeds), 'seed')} of {plural(int(r.heads), 'head')}): {r.verdict}"
         for r in each(rows)
     ]
-    count = f"Of all {len(told)} pairs of probe and metric over models and places, {clear or 'none'} {'is' if clear == 1 else 'are'} clear after correction."
-    return f"{probe.replace('_', ' ').capitalize()} score against harm to {metric}, {place}, Spearman over heads: {'; '.join(parts) or 'all alike'}. {count}"
+    count = f"Of all {len(told)} pairs of probe and metric over models and places, {clear or 'none'} {'is' if clear == 1 else 'are'} clear at a false discovery rate of 5 %."
+    return f"{probe.replace('_', ' ').capitalize()} score against harm to {metric}, {place}, Spearman over the heads of a layer: {'; '.join(parts) or 'all alike'}. {count}"

@@ -16,6 +16,7 @@ from nca_interp.report.tables import SCRATCH, Tables, each
 FIRST = ("induction", "repeated_token_gain", "in_context_learning", "previous_token")
 """Probes that are offered before the others."""
 MOMENTS = {"best_ppt": "end of PPT", "best_swap": "after the swap", "best_end": "end of training"}
+TOGETHER = 2.0
 DECIDED = ("earlier", "later", "together")
 
 
@@ -44,7 +45,8 @@ def appearance(tables: Tables) -> list[Item]:
         "A line is one run (regime, seed). Dot and bar: the first checkpoint whose score (median of three) is at the level and stays, and the "
         "checkpoint before, so the truth lies on the bar. Arrow to the right: not reached until there. Arrow to the left: at the level from the "
         "first checkpoint of the stage, as a circuit that was carried over would be. Dotted: the embedding swap. The level is the probe's "
-        f"threshold, or what random models reach where that is higher. {left_out}"
+        "threshold or, where that is higher, a bound that the highest head of one more random model stays below with 95 % probability. How far "
+        f"apart checkpoints are bounds what can be said: {_spacing(shown)}. {left_out}"
     )
     figure = Figure(
         "fig-emergence", _emergence_finding(tables, probes), encoding, rows.drop(columns=["order"]), tuple(views),
@@ -93,6 +95,15 @@ def persistence(tables: Tables) -> list[Item]:
     return [figure, _persistence_table(tables, rows)]
 
 
+def _spacing(rows: pd.DataFrame) -> str:
+    known = rows.spacing.dropna()
+    if known.empty:
+        return "no probe was seen to emerge between two of them"
+    low, high = known.min(), known.max()
+    span = f"{low:.3g}" if math.isclose(low, high) else f"{low:.3g} to {high:.3g}"
+    return f"those beside an emergence lie a factor of {span} apart in tokens"
+
+
 def _by_chance(rows: pd.DataFrame) -> list[str]:
     """Probes whose level is reached by weights that were never trained."""
     random = rows[(rows.stage == "ppt") | (rows.regime == SCRATCH)]
@@ -121,6 +132,7 @@ def _placed(tables: Tables, rows: pd.DataFrame) -> pd.DataFrame:
         "by_tokens",
         "level",
         "last",
+        "spacing",
     ]
     return placed.sort_values(["place", "seed", "stage"])[columns]
 
@@ -152,13 +164,14 @@ def _alignment(tables: Tables) -> list[Item]:
     if rows.empty:
         return [
             Note(
-                "Where the loss bends: no loss curve of this study has a change-point that can be told from a straight line.",
+                "Where the loss bends: no loss curve of this study has a change-point that can be told from a smooth learning curve.",
                 quiet=True,
             )
         ]
     known = rows[rows.verdict.isin(DECIDED)]
     counts = [f"{n} {verdict}" for verdict, n in rows.verdict.value_counts().items()]
     text = (
+        "Exploration. "
         "Emergence beside the bend of the training loss (the change-point of two segments in log tokens): of "
         f"{plural(len(rows), 'pair')} of regime and probe {listing(counts)}."
     )
@@ -188,24 +201,38 @@ def _timing(tables: Tables, family: str, ident: str, caption: str) -> list[Item]
         "tokens of",
         "verdict",
         "ratio of tokens",
-        "95 % bounds",
+        "95 % bounds (single)",
+        "finest",
         "earlier",
         "later",
         "seeds",
         "p",
+        "FDR",
     )
     body = tuple(
         (
             tables.domain_label(r.domain) if r.domain else DASH, r.stage, r.probe, r.treated, r.control, r.budget, r.verdict,
-            _ratio(r.effect), f"[{_ratio(r.low)}, {_ratio(r.high)}]", whole(r.earlier), whole(r.later), whole(r.n), p_value(r.p),
+            _ratio(r.effect), f"[{_ratio(r.low)}, {_ratio(r.high)}]", _factor(r.finest), whole(r.earlier), whole(r.later), whole(r.n), p_value(r.p),
+            p_value(r.p_bh),
         )
         for r in each(rows)
     )  # fmt: skip
     note = (
         f"{caption} A ratio below 1 is earlier; the bounds hold wherever between its checkpoints a probe was reached, a dash is unbounded. "
-        "together: within a factor of two. p: sign test over seeds. Not corrected for the number of probes."
+        f"{_offered(rows)} p: t-test of the nearer bound over seeds. Exploration: verdicts at a false discovery rate of 5 % over this table."
     )
-    return [Table(head, body, note, frozenset({7, 8, 9, 10, 11, 12}), ident, folded=True)]
+    return [Table(head, body, note, frozenset(range(7, 14)), ident, folded=True)]
+
+
+def _offered(rows: pd.DataFrame) -> str:
+    """Whether checkpoints allow to say that two things come together."""
+    if (rows.finest <= TOGETHER).any():
+        return "together: within a factor of two; finest: the factor that these checkpoints and seeds can resolve."
+    return "finest: the factor that these checkpoints and seeds can resolve; it is above two everywhere, so none can be said to come together."
+
+
+def _factor(value: float) -> str:
+    return DASH if not math.isfinite(value) else f"{value:.3g}"
 
 
 def _ratio(doublings: float) -> str:

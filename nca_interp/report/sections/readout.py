@@ -53,7 +53,8 @@ def _figure(tables: Tables, known: pd.DataFrame) -> Figure:
         f"{tables.label(regime)}, run {run}, last checkpoint: rank correlation of what ridge regression predicts and the truth on rules that it was "
         f"not fitted to ({whole(rows.n.max())} rules, five parts), from the mean of the residual stream over the last of {frames} frames; layer 0 is the "
         "embedding. The attribute is measured on another trajectory of the rule. token counts: how often each token occurred in these frames; count "
-        "statistics: their sorted values and entropy; random weights: mean of three models; permuted labels: mean of 39. Band: 95 % over rules. What the "
+        "statistics: their sorted values and entropy; random weights: mean of three models; permuted labels: mean of 39. Band: 95 % over rules, the read-out fitted anew without "
+        "each tenth of them. What the "
         "counts already tell is no sign that a rule was inferred. Decoded: the best layer is above each of the four, every interval above zero, at 95 % "
         "over all layers."
     )

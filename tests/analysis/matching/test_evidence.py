@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from nca_interp.analysis.matching.evidence import MEASURE, PIECE, judge, own_evidence, paper_rule, study_evidence
+from nca_interp.analysis.matching.evidence import (
+    MEASURE,
+    PIECE,
+    judge,
+    own_evidence,
+    paper_rule,
+    permuted,
+    study_evidence,
+)
 from nca_interp.base import UserError
 from nca_interp.store import write_json
 
@@ -61,12 +72,39 @@ def test_domains_that_disagree_are_inconclusive():
     assert judge("two", *both).supports == "inconclusive"
 
 
-def test_too_few_arms_or_seeds_are_said():
-    few = dict(list(ARMS.items())[:3])
-    assert "3 arms and 4 seeds" in judge("few", *tables(0.5, arms=few)).sentence
+def test_too_few_arms_are_said_and_seeds_do_not_stand_for_them():
+    few = dict(list(ARMS.items())[:4])
+    found = judge("few", *tables(0.5, arms=few, seeds=8))
+    assert found.supports == "inconclusive"
+    assert "4 arms and 8 seeds that have them all" in found.sentence
     one = judge("one seed", *tables(0.5, seeds=1))
-    assert one.supports == "inconclusive"
-    assert "5 arms and 1 seeds" in one.sentence
+    assert (one.supports, "5 arms and 1 seeds" in one.sentence) == ("inconclusive", True)
+    alike = judge("alike", *tables(0.5, arms=dict.fromkeys(ARMS, 0.3)))
+    assert (alike.supports, "equally far" in alike.sentence) == ("inconclusive", True)
+
+
+def test_p_is_that_of_all_orders_of_the_arms():
+    distance, losses = (
+        np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
+        np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 5.0, 4.0]]),
+    )
+    rho, p = permuted(distance, losses)
+    assert rho == pytest.approx((1 + 0.9) / 2)
+    orders = np.array(list(itertools.permutations(range(5)))) + 1
+    means = [np.mean([stats.spearmanr(order, row).statistic for row in losses]) for order in orders]
+    assert p == pytest.approx(np.mean(np.abs(means) >= rho - 1e-9))
+    assert np.isnan(permuted(distance, np.ones((2, 5)))).all()
+    assert permuted(np.arange(12.0), np.arange(12.0)[None])[1] == 1 / 40_000
+
+
+@pytest.mark.parametrize("arms", [5, 7])
+def test_arms_that_differ_for_other_reasons_rarely_support_anything(arms):
+    """Every arm has a transfer of its own that has nothing to do with its distance; seeds agree on it."""
+    rng, said = np.random.default_rng(arms), []
+    for _ in range(400):
+        losses = rng.normal(size=arms) + 0.1 * rng.normal(size=(5, arms))
+        said.append(permuted(rng.random(arms), losses)[1] < 0.05)
+    assert np.mean(said) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 
 def test_a_study_folder_is_read_from_its_tables(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from nca_interp.analysis.readout.regression import judge, make_folds, predict
+from nca_interp.analysis.readout.regression import GROUPS, jackknife, judge, make_folds, predict
 from nca_interp.analysis.readout.rules import (
     APART,
     RULE_FRAMES,
@@ -122,7 +122,14 @@ def test_an_attribute_that_is_a_count_is_found_in_the_counts_and_not_called_deco
 def test_the_nulls_of_one_architecture_serve_several_checkpoints(model, rules):
     few = rules._replace(attributes={"activity": rules.attributes["activity"]})
     whole, shared = decode_rules(model, few), decode_rules(model, few, rivals_of(model, few))
-    pd.testing.assert_frame_equal(whole, shared)
+    ends = [
+        "low",
+        "high",
+        "r2_low",
+        "r2_high",
+    ]  # two forward passes may differ in the last bit, and a refit choose another penalty
+    pd.testing.assert_frame_equal(whole.drop(columns=ends), shared.drop(columns=ends))
+    pd.testing.assert_frame_equal(whole[ends], shared[ends], atol=0.05)
     assert set(whole.source) == {MODEL, RANDOM, PERMUTED, COUNTS, STATISTICS}
     assert set(whole.frames) == set(contexts(4))
     assert (whole.low <= whole.high).all()
@@ -162,19 +169,48 @@ def test_scores_of_many_targets_are_those_of_each_and_of_scipy():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(90, 12))
     y = np.stack([x[:, 0] + 0.3 * rng.normal(size=90), rng.normal(size=90), np.round(x[:, 1])], 1)
-    folds = make_folds(90, resamples=400)
+    folds = make_folds(90)
     together = predict(x, y, folds)
     for k in range(3):
-        np.testing.assert_allclose(predict(x, y[:, [k]], folds)[:, 0], together[:, k], atol=1e-9)
+        np.testing.assert_allclose(predict(x, y[:, [k]], folds)[..., 0], together[..., k], atol=1e-9)
     found = judge(together, y, folds)
     for k in range(3):
-        parts = [spearmanr(together[folds.of == f, k], y[folds.of == f, k]).statistic for f in range(5)]
+        parts = [spearmanr(together[0, folds.of == f, k], y[folds.of == f, k]).statistic for f in range(5)]
         assert found.spearman[0, k] == pytest.approx(np.mean(parts))
-        error = ((together[:, k] - y[:, k]) ** 2).sum() / ((y[:, k] - y[:, k].mean()) ** 2).sum()
+        error = ((together[0, :, k] - y[:, k]) ** 2).sum() / ((y[:, k] - y[:, k].mean()) ** 2).sum()
         assert found.r2[0, k] == pytest.approx(1 - error)
-    low, high = np.quantile(found.spearman[1:], [0.025, 0.975], axis=0)
-    assert low[0] > 0.8
-    assert low[1] < 0 < high[1]
+    assert jackknife(found.spearman[:, 0]).low > 0.8
+    assert jackknife(found.spearman[:, 1]).low < 0 < jackknife(found.spearman[:, 1]).high
+
+
+def test_what_is_left_out_is_neither_fitted_nor_judged():
+    rng = np.random.default_rng(5)
+    x, y, folds = rng.normal(size=(60, 4)), rng.normal(size=(60, 1)), make_folds(60)
+    assert folds.kept[0].all()
+    assert (folds.kept[1:].sum(0) == GROUPS - 1).all()  # each rule is left out once
+    assert {(~kept).sum() for kept in folds.kept[1:]} <= {5, 10}
+    out = ~folds.kept[3]
+    changed = y.copy()
+    changed[out] += 100.0
+    one, other = (predict(x, v, folds) for v in (y, changed))
+    np.testing.assert_array_equal(one[3], other[3])
+    assert np.isnan(one[3][out]).all()
+    assert judge(one, y, folds).spearman[3] == judge(other, changed, folds).spearman[3]
+    assert np.isnan(
+        jackknife(judge(predict(x, y, make_folds(60, groups=0)), y, make_folds(60, groups=0)).r2[:, 0])[1:]
+    ).all()
+
+
+def test_intervals_hold_what_other_rules_would_give():
+    rng, found, held = np.random.default_rng(6), [], []
+    for _ in range(80):
+        x = rng.normal(size=(80, 6))
+        y = x[:, :1] + 1.5 * rng.normal(size=(80, 1))
+        folds = make_folds(80)
+        found.append(jackknife(judge(predict(x, y, folds), y, folds).spearman[:, 0]))
+    truth = np.mean([f.value for f in found])
+    held = [f.low <= truth <= f.high for f in found]
+    assert np.mean(held) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / len(held))
 
 
 def test_which_checkpoints_and_contexts():
