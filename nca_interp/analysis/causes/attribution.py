@@ -22,10 +22,10 @@ from nca_interp.analysis.causes.effects import Scored, Task
 from nca_interp.analysis.causes.resume import Trunk
 
 
-def attribute(trunk: Trunk, task: Task) -> dict[str, torch.Tensor]:
+def attribute(trunk: Trunk, task: Task, means: list[torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """By metric, the first-order effect of mean-ablating each head [layer, head, sequence]; metrics without a gradient (an
-    accuracy) are left out."""
-    means = mean_outputs(trunk, task)
+    accuracy) are left out. `means`: those of `mean_outputs`, where they are known."""
+    means = means or mean_outputs(trunk, task)
     parts: list[dict[str, torch.Tensor]] = [_slice(trunk, part, means) for part in task.slices()]
     return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
 
