@@ -29,7 +29,9 @@ def attribution_rows(task: Task, effects: dict[str, torch.Tensor]) -> list[Row]:
 
 def checked_heads(rows: list[Row], metric: str, n: int) -> tuple[list[Head], list[Head]]:
     """The n heads with the largest attribution to a metric, whatever its sign, and n of the others at random."""
-    sizes = {(r["layer"], r["head"]): -abs(r["value"]) for r in rows if r["probe"] == "attribution" and r["metric"] == metric}
+    sizes = {
+        (r["layer"], r["head"]): -abs(r["value"]) for r in rows if r["probe"] == "attribution" and r["metric"] == metric
+    }
     order = sorted(sizes, key=lambda head: (sizes[head], head))
     rest = sorted(order[n:])
     rng = np.random.default_rng(stream_seed("checked_heads", len(sizes)))

@@ -17,7 +17,9 @@ TOP = 0.05
 def circuit_edges(causes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
     """The SHOWN strongest compositions (by z, at offset 0) of each kind and run, with the kinds that both heads are of: the
     probes that they are hits of, or, where those are not known, among whose TOP best they are."""
-    pairs = causes[causes["probe"].str.endswith("_composition") & (causes["at"] == "offset 0") & causes["value"].notna()]
+    pairs = causes[
+        causes["probe"].str.endswith("_composition") & (causes["at"] == "offset 0") & causes["value"].notna()
+    ]
     rows = []
     for run, of_run in pairs.groupby("run", sort=False):
         kinds = kinds_of_heads(probes[(probes["run"] == run) & (probes["step"] == of_run["step"].iloc[0])])

@@ -129,9 +129,7 @@ def composition_scores(weights: Weights) -> pd.DataFrame:
     if n_layers * n_heads > EXACT_UP_TO:
         return strongest(*_every_pair(weights), n_heads)
     random = _directions(weights.w_q.shape[2], min(weights.w_q.shape[2:])).square()
-    rows = [
-        _pairs(pair, random) for later in range(1, n_layers) for pair in _layer_pairs(weights, later)
-    ]
+    rows = [_pairs(pair, random) for later in range(1, n_layers) for pair in _layer_pairs(weights, later)]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=COLUMNS)
 
 

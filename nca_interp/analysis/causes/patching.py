@@ -98,9 +98,7 @@ class Edge(NamedTuple):
     """The later head mean-ablated: the most that any path into it can cost."""
 
 
-def edge(
-    trunk: Trunk, task: Task, earlier: Head, later: Head, means: list[torch.Tensor] | None = None
-) -> Edge:
+def edge(trunk: Trunk, task: Task, earlier: Head, later: Head, means: list[torch.Tensor] | None = None) -> Edge:
     """Path patching of one edge: the earlier head's output enters the later head, and nothing else, as its mean.
 
     The direct path only: heads, MLPs and layers between keep their outputs (Goldowsky-Dill et al. 2023, arXiv

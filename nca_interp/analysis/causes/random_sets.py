@@ -52,7 +52,9 @@ def random_sets(chosen: Iterable[Head], n_heads: int, n: int) -> RandomSets:
         layers.setdefault(layer, set()).add(head)
     others = {layer: sorted(set(range(n_heads)) - heads) for layer, heads in layers.items()}
     sizes = {layer: len(heads) for layer, heads in layers.items()}
-    rng = np.random.default_rng(stream_seed("random_sets", [(n, h) for n, heads in layers.items() for h in sorted(heads)]))
+    rng = np.random.default_rng(
+        stream_seed("random_sets", [(n, h) for n, heads in layers.items() for h in sorted(heads)])
+    )
     first = _round(others, sizes, rng)
     if not first:
         return RandomSets((), (), True)
@@ -105,4 +107,3 @@ def ranked(chosen: Sequence[float], rounds: Sequence[Sequence[float]]) -> Ranked
 def heads_by_layer(heads: Iterable[Head]) -> str:
     """`1.2 3.0`, in order."""
     return " ".join(f"{layer}.{head}" for layer, head in sorted(heads))
-

@@ -35,7 +35,7 @@ from nca_interp.analysis.causes.table import Row
 from nca_interp.analysis.stimuli.base import NotApplicable
 from nca_interp.base import UserError, digest
 
-WEIGHT_SECONDS = 0.6
+WEIGHT_SECONDS = 0.35
 """Of a head's circuits, about."""
 Tell = Callable[[float], None]
 
@@ -139,7 +139,9 @@ class Stages:
         order = list(work.task.metrics)
         found += sorted(effects, key=lambda row: order.index(row["metric"]))
         if self.scope.has("attribution"):
-            found += self._attributed[name] + check_rows([*self._attributed[name], *effects], self._groups(work, effects))
+            found += self._attributed[name] + check_rows(
+                [*self._attributed[name], *effects], self._groups(work, effects)
+            )
         measured: list[Row] = []
         for part in self._set_parts(work):
             measured += self._attempt(f"top_heads on {name}", kept, part)
@@ -170,7 +172,14 @@ class Stages:
         return self.scope.has(stage) and work.name in self.scope.stimuli(stage)
 
     def _part(
-        self, stage: str, work: Work, about: str, passes: float, scored: float, make: Callable[[Tell], list[Row]], **more: Any
+        self,
+        stage: str,
+        work: Work,
+        about: str,
+        passes: float,
+        scored: float,
+        make: Callable[[Tell], list[Row]],
+        **more: Any,
     ) -> Part:
         arguments = {"sequences": work.sequences, "metrics": list(work.task.metrics), **more}
         cost = work.seconds(self.speed, passes, scored)
@@ -205,7 +214,13 @@ class Stages:
 
     def _selection(self) -> dict[str, Any]:
         heads = self.options.heads
-        return {"heads": "all" if self.scope.every else f"checked {self.options.checked}" if self.scope.ranked else list(heads)}
+        return {
+            "heads": "all"
+            if self.scope.every
+            else f"checked {self.options.checked}"
+            if self.scope.ranked
+            else list(heads)
+        }
 
     def _attribution(self, work: Work) -> Part | None:
         if not (self._is_asked("attribution", work) or (self.scope.ranked and self._is_asked("ablation", work))):
@@ -263,7 +278,12 @@ class Stages:
 
     def _lens(self, work: Work) -> Part | None:
         part = self._part(
-            "logit_lens", work, "logit lens", 1.0, 2 * self.trunk.n_layers, lambda tell: lens_rows(self.trunk, work.task)
+            "logit_lens",
+            work,
+            "logit lens",
+            1.0,
+            2 * self.trunk.n_layers,
+            lambda tell: lens_rows(self.trunk, work.task),
         )
         return part if self._is_asked("logit_lens", work) else None
 

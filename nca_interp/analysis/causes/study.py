@@ -138,7 +138,11 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
     roles, domains = collection.roles, list(collection.domains)
     margin = collection.study.margin if collection.study is not None else 0.0
     edges = circuit_edges(found, tables["probes"])
-    return {"causes": found, "circuit_edges": edges, **load_tables(found, tables["probes"], tables["runs"], roles, domains, margin)}
+    return {
+        "causes": found,
+        "circuit_edges": edges,
+        **load_tables(found, tables["probes"], tables["runs"], roles, domains, margin),
+    }
 
 
 def causes_table(

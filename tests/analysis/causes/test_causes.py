@@ -26,7 +26,10 @@ from nca_interp.analysis.causes.effects import Scored, _cells, nca_task, repeate
 from nca_interp.analysis.causes.lens import logit_lens
 from nca_interp.analysis.causes.patching import METRIC, edge, patch
 from nca_interp.analysis.causes.resume import Trunk
+from nca_interp.analysis.causes.rows import effect_rows
+from nca_interp.analysis.causes.set_rows import top_rows
 from nca_interp.analysis.causes.shared_heads import checkpoint_load, cross_load
+from nca_interp.analysis.causes.table import COLUMNS
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject
 from nca_interp.base import UserError
@@ -129,7 +132,7 @@ def test_planted_heads_matter_and_idle_ones_do_not(planted):
     assert float(found.change(Site("head", 1, 1), LOSS).mean()) < -0.1  # the anti-copier harms
     assert found.change(Site("mlp", 0), LOSS).abs().max() < 1e-6
     assert torch.allclose(found.after[Site("attn", 1)][LOSS], found.after[Site("layer", 1)][LOSS])
-    rows = causes.effect_rows(task, found, "mean")
+    rows = effect_rows(task, found, "mean")
     best = next(r for r in rows if r["metric"] == LOSS and r["site"] == "head" and r["rank"] == 1)
     assert (best["layer"], best["head"]) == (0, 0)
     assert sorted(r["rank"] for r in rows if r["metric"] == GAIN and r["site"] == "head") == [1, 2, 3, 4]
@@ -285,25 +288,19 @@ def test_composition_equals_dense_matrices_and_chance_is_that_of_random_directio
     assert excess.abs().mean() < 3  # a random model composes at chance
 
 
-def test_random_sets_match_layer_counts():
-    like = [(0, 1), (0, 3), (2, 0)]
-    sets = causes.random_sets(like, 4, 200, 0)
-    assert len(sets) == 200
-    assert all(sorted(n for n, _ in s) == [0, 0, 2] for s in sets)
-    assert len(set(sets)) == 24  # 6 pairs x 4
-    assert sets == causes.random_sets(like, 4, 200, 0)
-
-
 def test_top_heads_against_random_sets(planted):
     trunk, task = planted
     scores = {"induction": {(0, 0): 0.0, (0, 1): 0.1, (1, 0): 0.9, (1, 1): 0.2}}
-    row = next(r for r in causes.top_rows(trunk, task, scores, None, 50) if r["metric"] == LOSS)
-    alone = ablate(trunk, task).change(Site("head", 1, 0), LOSS)
-    assert row["value"] == pytest.approx(float(alone.mean()), abs=1e-5)
-    same = round(row["p"] * 51) - 1  # random sets that are the top set itself: the other head harms nobody
-    other = float(ablate(trunk, task).change(Site("head", 1, 1), LOSS).mean())
-    assert 10 < same < 40
-    assert row["chance"] == pytest.approx((same * row["value"] + (50 - same) * other) / 50, abs=1e-4)
+    rows = [r for r in top_rows(trunk, task, scores, None, 50) if r["metric"] == LOSS]
+    top, other = rows
+    alone = ablate(trunk, task)
+    assert top["value"] == pytest.approx(float(alone.change(Site("head", 1, 0), LOSS).mean()), abs=1e-5)
+    assert (other["probe"], other["at"]) == ("random_heads", "1.1")  # the only set without the top head
+    assert (
+        top["chance"] == other["value"] == pytest.approx(float(alone.change(Site("head", 1, 1), LOSS).mean()), abs=1e-5)
+    )
+    assert (top["p"], top["n"], top["sd"]) == (0.5, 1, None)
+    assert top["at"] == "1.0 against 1 sets, all there are"
 
 
 def test_heads_that_carry_the_same_correlate():
@@ -354,7 +351,7 @@ def test_command_line_and_python_agree(tmp_path, run_cli_of_causes):
     assert {"repeated_token_loss", "repeated_token_gain", "induction_repeat_3"} <= set(out.stdout.split())
     assert "skipped: natural" in out.stderr
     written = pd.read_csv(tmp_path / "t.csv")
-    assert list(written.columns) == causes.COLUMNS
+    assert list(written.columns) == COLUMNS
     expected = causes.causes(tmp_path / "model")
     assert len(written) == len(expected)
     assert np.allclose(written.value, expected.value, atol=1e-5, equal_nan=True)
@@ -386,7 +383,19 @@ def run_cli_of_causes(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("field", "value"), [("how", "median"), ("sets", 10), ("k", 99)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("how", "median"),
+        ("sets", 0),
+        ("k", 99),
+        ("metric", "loss"),
+        ("stages", "ablatoin"),
+        ("heads", "3.4"),
+        ("heads", "L9H9"),
+        ("probes", "inductio"),
+    ],
+)
 def test_arguments_out_of_range_are_named(tmp_path, field, value):
     tiny("llama").save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match=f"{field}: "):
