@@ -34,7 +34,7 @@ from nca_interp.store import MANIFEST, damage
 CODE = (
     "causes/ablation.py", "causes/attribution.py", "causes/attribution_rows.py", "causes/causes.py", "causes/composition.py", "causes/effects.py",
     "causes/folded.py", "causes/lens.py", "causes/options.py", "causes/partners.py", "causes/patching.py", "causes/random_sets.py",
-    "causes/resume.py", "causes/rows.py", "causes/set_rows.py", "causes/shared_heads.py", "causes/stages.py", "causes/table.py", "spectra.py",
+    "causes/resume.py", "causes/rows.py", "causes/set_rows.py", "causes/shared_heads.py", "causes/stages.py", "causes/table.py", "causes/work.py", "spectra.py",
 )  # fmt: skip
 """Files of this package that decide a number, beside those of the probe engine."""
 BEHAVIOUR = ("in_context_learning", "repeated_token_gain")

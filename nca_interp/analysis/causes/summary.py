@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import fill
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from nca_interp.analysis.causes.circuit_edges import sentence
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.measurement import Shown
 
+WIDTH = 80
 SHOWN = 5
 """Heads shown for each metric: those whose loss harms most."""
 
@@ -25,13 +27,13 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
             continue
         edges = tables.get("circuit_edges")
         if edges is not None and (told := sentence(edges[edges.run == run.id])):
-            yield f"{run.label}: {told}"
+            yield fill(f"{run.label}: {told}", WIDTH)
         if checks := ranking(frame):
-            yield f"{run.label}: {checks}"
+            yield fill(f"{run.label}: {checks}", WIDTH)
         yield Shown(f"{run.label}: heads whose ablation harms most, +- sd over sequences", *ablations(frame))
         for metric, columns, rows in tops(frame):
             yield Shown(
-                f"{metric}: top heads of each probe ablated together, against random sets",
+                f"{metric}: top heads ablated together, against random sets",
                 columns,
                 rows,
                 ("heads", "against"),
