@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,17 @@ from nca_interp.analysis.causes.ablation import mean_outputs
 from nca_interp.analysis.causes.effects import Scored, Task
 from nca_interp.analysis.causes.resume import Trunk
 
+TOKENS = 2**9
+"""Tokens of a backward pass, which keeps what each layer made of them."""
+
 
 def attribute(trunk: Trunk, task: Task, means: list[torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """By metric, the first-order effect of mean-ablating each head [layer, head, sequence]; metrics without a gradient (an
     accuracy) are left out. `means`: those of `mean_outputs`, where they are known."""
     means = means or mean_outputs(trunk, task)
-    parts: list[dict[str, torch.Tensor]] = [_slice(trunk, part, means) for part in task.slices()]
+    rows, n = max(1, TOKENS // task.batch.length), len(task.batch.inputs)
+    slices = [replace(task, batch=task.batch.rows(start, min(n, start + rows))) for start in range(0, n, rows)]
+    parts = [_slice(trunk, part, means) for part in slices]
     return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
 
 

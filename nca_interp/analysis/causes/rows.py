@@ -43,8 +43,11 @@ def unit_of(unit: str, task: Task) -> str:
 
 
 def top_heads(scores: dict[Head, float], k: int) -> list[Head]:
-    """The k heads with the highest scores, best first."""
-    return sorted(scores, key=lambda head: (-scores[head], head))[:k]
+    """The k heads with the highest scores, best first; without those that share the score of one that would be left out, for
+    nothing says which of them are above. So fewer than k, or none, where many heads score alike."""
+    ordered = sorted(scores, key=lambda head: (-scores[head], head))
+    left_out = {scores[head] for head in ordered[k:]}
+    return [head for head in ordered[:k] if scores[head] not in left_out]
 
 
 def load_rows(rows: list[Row], tasks: list[Task], probe: str = "ablation") -> list[Row]:

@@ -18,9 +18,9 @@ from nca_interp.analysis.probing.probe import TOP_SHARE
 
 
 def top_sets(trunk: Trunk, scores: Scores, k: int | None) -> dict[str, frozenset[Head]]:
-    """The k best heads of each probe (default TOP_SHARE of all, at least one)."""
+    """The k best heads of each probe (default TOP_SHARE of all, at least one) whose best heads stand out."""
     size = k or max(1, math.ceil(TOP_SHARE * trunk.n_layers * trunk.n_heads))
-    return {probe: frozenset(top_heads(heads, size)) for probe, heads in scores.items()}
+    return {probe: frozenset(top) for probe, heads in scores.items() if (top := top_heads(heads, size))}
 
 
 def set_rows(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,8 +26,7 @@ from nca_interp.analysis.causes.patching import METRIC, edge, patch
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.causes.rows import effect_rows
 from nca_interp.analysis.causes.set_rows import top_rows
-from nca_interp.analysis.causes.shared_heads import checkpoint_load, cross_load
-from nca_interp.analysis.causes.table import COLUMNS
+from nca_interp.analysis.causes.shared_heads import cross_load
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject
 from nca_interp.base import UserError
@@ -342,33 +339,22 @@ def test_cell_accuracy_counts_cells():
     assert found.tolist() == [[1.0, 0.75, 0.0, 0.0]]
 
 
-def test_command_line_and_python_agree(tmp_path, run_cli_of_causes):
+def test_an_unknown_option_is_named_before_anything_is_measured(tmp_path, run_cli_of_causes):
     tiny("llama").save_pretrained(tmp_path / "model")
-    out = run_cli_of_causes("analyze", "--checkpoint", tmp_path / "model", "--causes", "--table", tmp_path / "t.csv")
-    assert out.returncode == 0, out.stderr
-    assert "heads whose ablation harms most" in out.stdout
-    assert max(len(line) for line in out.stdout.splitlines() if str(tmp_path) not in line) <= 90
-    assert {"repeated_token_loss", "repeated_token_gain", "induction_repeat_3"} <= set(out.stdout.split())
-    assert "skipped: natural" in out.stderr
-    written = pd.read_csv(tmp_path / "t.csv")
-    assert list(written.columns) == COLUMNS
-    expected = causes.causes(tmp_path / "model")
-    assert len(written) == len(expected)
-    assert np.allclose(written.value, expected.value, atol=1e-5, equal_nan=True)
-    kinds = {"ablation", "knock_out", "top_heads", "cross_task", "logit_lens", "patching", "ov_copying", "qk_matching"}
-    assert kinds <= set(written.probe)
-    beside = json.loads((tmp_path / "t.json").read_text())
-    assert beside["provenance"]["sets"] == 50
-    assert len(beside["provenance"]["checkpoint_sha256"]) == 64
-    load = checkpoint_load(expected, expected, LOSS)
-    assert load.rho == pytest.approx(1)
-    assert load.n == 8
-
-
-def test_options_that_do_not_go_together_are_refused(tmp_path, run_cli_of_causes):
-    out = run_cli_of_causes("analyze", "--checkpoint", tmp_path, "--causes", "--random", "5")
-    assert out.returncode == 2
-    assert out.stderr.startswith("error: --random does not go with --causes")
+    for option, told in (("stages=ablatoin", "did you mean 'ablation'"), ("metrics=own_loss", "'metric'")):
+        out = run_cli_of_causes(
+            "analyze",
+            "--checkpoint",
+            tmp_path / "model",
+            "--out",
+            tmp_path / "out",
+            "--causes",
+            "--set",
+            f"causes.{option}",
+        )
+        assert out.returncode == 2
+        assert told in out.stderr
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

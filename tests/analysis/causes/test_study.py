@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from nca_interp.analysis.causes import study as causes_study
+from nca_interp.analysis.causes.circuit_edges import circuit_edges
 from nca_interp.analysis.causes.load_bearing import LOADS
 from nca_interp.analysis.causes.options import CausesOptions
 from nca_interp.analysis.causes.shared_heads import checkpoint_load
@@ -21,6 +22,7 @@ from nca_interp.analysis.probing.engine import analyze_run
 from nca_interp.analysis.tables import build_tables
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.measurement import Asked
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
 from nca_interp.store import StudyDir
@@ -165,6 +167,22 @@ def test_other_options_are_measured_again_but_what_is_kept_stays_in_the_table(st
         assert run.id not in outdated(opened(StudyDir(tmp_path / "study")).runs)
         assert causes_of_run(run, options=options) == []
     assert measured == [run.checkpoint(4)]
+
+
+def test_what_is_asked_is_measured_and_said_and_stands_in_the_table(study, tmp_path):
+    shutil.copytree(study.path, tmp_path / "study")
+    run, said = run_of(tmp_path / "study", "pt.nca.math.s0"), []
+    options = CausesOptions(stages=("ablation", "weights"), metric=("own_loss",))
+    asked = Asked(opened(StudyDir(tmp_path / "study")), options, None, lambda *told: said.append(told))
+    assert causes_study.measure(run, asked) == []
+    found = causes_table([run])
+    assert set(found[found["probe"] == "ablation"]["metric"]) == {"own_loss"}
+    assert not {"knock_out", "top_heads", "logit_lens"} & set(found["probe"])
+    assert any("2 parts" in what for what, _ in said)
+    assert len(list(run.kept("causes", 4).with_suffix("").glob("*.csv"))) >= 2
+    edges = circuit_edges(found, build_tables(tmp_path / "study")["probes"])
+    assert set(edges["kind"]) == {"Q", "K", "V"}
+    assert causes_study.cost(run, options) < causes_study.cost(run, CausesOptions())
 
 
 def test_a_damaged_checkpoint_is_a_problem_of_its_job_alone(study, tmp_path, measured):

@@ -31,7 +31,15 @@ def _tables() -> dict[str, pd.DataFrame]:
         for metric in (LOSS, "in_context_learning") for by in ("top heads", "random heads")
     ]  # fmt: skip
     rows += [{"probe": "cross_task", "metric": LOSS, "by": "own_loss", "value": 0.5, "p": 0.001, "n": 270}]
-    edge = {"run": "SmolLM2-135M", "from_layer": 17, "from_head": 8, "layer": 18, "head": 7, "value": 0.18, "chance": 0.044}
+    edge = {
+        "run": "SmolLM2-135M",
+        "from_layer": 17,
+        "from_head": 8,
+        "layer": 18,
+        "head": 7,
+        "value": 0.18,
+        "chance": 0.044,
+    }
     kinds = {"from_kinds": "locality previous_token", "kinds": "copying induction induction_repeat_3"}
     edges = [{**edge, **kinds, "kind": k, "order": n, "z": 43.97} for k in "QKV" for n in range(1, 11)]
     causes = as_table([{"run": "SmolLM2-135M", **row} for row in rows])
@@ -51,6 +59,9 @@ def test_it_fits_80_columns_and_names_the_circuit(capsys, monkeypatch):
     flat = " ".join(said.split())
     assert "10 of the 10 strongest K-compositions lead from a previous-token head to an induction head" in flat
     assert "17.8 -> 18.7 (z 44)" in flat
-    assert f"rank correlation of attribution with exact ablation: {LOSS} 0.87 (12 top heads), 0.87 (12 random heads)" in flat
+    assert (
+        f"rank correlation of attribution with exact ablation: {LOSS} 0.87 (12 top heads), 0.87 (12 random heads)"
+        in flat
+    )
     assert "25.8" not in said.partition("ablated together")[0]  # the first of 24 heads only
     assert "…" not in said
