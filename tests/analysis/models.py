@@ -164,3 +164,53 @@ def tiny(family: str, **more):
                 else 1.0
             )
     return model
+
+
+def linear_gpt2(n_layers: int = 2):
+    """A model whose losses are linear in what its heads put out: uniform attention (no queries), no norms, no MLPs, and a last
+    token whose constant logit of 60 makes every log-sum-exp that logit."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=TOKENS, n_positions=CONTEXT, n_embd=32, n_layer=n_layers, n_head=4, bos_token_id=None,
+        eos_token_id=None, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        model.transformer.ln_f = torch.nn.Identity()
+        for block in model.transformer.h:
+            block.ln_1, block.ln_2 = torch.nn.Identity(), torch.nn.Identity()
+            block.mlp.c_proj.weight.zero_()
+            block.mlp.c_proj.bias.zero_()
+            block.attn.c_attn.weight[:, :32] = 0.0
+            block.attn.c_attn.bias[:32] = 0.0
+            block.attn.c_attn.weight[:, 64:] = 0.3 * torch.randn(32, 32)
+            block.attn.c_proj.weight.copy_(0.3 * torch.randn(32, 32))
+            block.attn.c_proj.weight[:, 31] = 0.0
+        model.transformer.wte.weight.copy_(torch.randn(TOKENS, 32))
+        model.transformer.wte.weight[:, 31] = 1.0
+        model.transformer.wpe.weight[:, 31] = 0.0
+        model.lm_head.weight.copy_(0.1 * torch.randn(TOKENS, 32))
+        model.lm_head.weight[-1] = 0.0
+        model.lm_head.weight[:, 31] = 0.0
+        model.lm_head.weight[-1, 31] = 60.0
+    return model
+
+
+def composing_heads(n_layers: int, n_heads: int, edge: tuple[tuple[int, int], tuple[int, int]] | None = None):
+    """Random heads of width 8 in a stream of 96 as `folded.Weights`, whose writing and reading prefers a quarter of the stream (so
+    all pairs compose more than chance); keys of the later head of `edge` read what the earlier one writes."""
+    from nca_interp.analysis.causes.folded import Weights
+
+    rng = torch.Generator().manual_seed(0)
+    scale = torch.cat([torch.full((24,), 3.0), torch.ones(72)]).double()
+    q, k, v = (
+        scale[:, None] * torch.randn(n_layers, n_heads, 96, 8, generator=rng, dtype=torch.float64) for _ in range(3)
+    )
+    o = torch.randn(n_layers, n_heads, 8, 96, generator=rng, dtype=torch.float64) * scale
+    if edge is not None:
+        (earlier, later) = edge
+        k[later] = o[earlier].T
+    one = torch.randn(30, 96, generator=rng, dtype=torch.float64)
+    return Weights(one, one.T, q, k, v, o, torch.eye(8, dtype=torch.float64).expand(n_layers, 1, 8, 8))

@@ -199,7 +199,22 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention output [batch, head, position, d_value] and log-sum-exp of the scores [batch, head, position] (fp32)."""
     fast = _fast(query, key, value, rule.scale) if rule.plain else None
+    if fast is None and query.requires_grad:
+        return _with_gradient(query, key, value, rule)
     return blocked(query, key, value, rule) if fast is None else fast
+
+
+def _with_gradient(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attend` for every rule, where a backward pass follows: nothing in place, all scores at once."""
+    scores = (query.float() @ key.float().mT) * rule.scale
+    if rule.softcap is not None:
+        scores = rule.softcap * (scores / rule.softcap).tanh()
+    scores = scores + rule.barrier(slice(None), 0, query.shape[-2], 0, query.device)[:, None]
+    lse = scores.logsumexp(-1)
+    mass = (scores - lse.clamp(min=-1e30)[..., None]).exp()
+    return (mass @ value.float()).to(value.dtype), lse
 
 
 def _fast(

@@ -66,22 +66,30 @@ def mean_outputs(trunk: Trunk, task: Task) -> list[torch.Tensor]:
 
 
 def ablate(
-    trunk: Trunk, task: Task, how: How = "mean", on_step: Callable[[], None] | None = None, knock_outs: bool = True
+    trunk: Trunk,
+    task: Task,
+    how: How = "mean",
+    on_step: Callable[[], None] | None = None,
+    knock_outs: bool = True,
+    heads: Iterable[Head] | None = None,
+    means: list[torch.Tensor] | None = None,
 ) -> Effects:
-    """Every head ablated alone, and (`knock_outs`) every attention, MLP and layer left out.
+    """Every head (or `heads`) ablated alone, and (`knock_outs`) every attention, MLP and layer left out. `means`: those of
+    `mean_outputs` where they are known, or of more sequences. `on_step` is called after each layer of each slice.
 
     Heads cost the layers above theirs and the MLP of their own. Raises NotApplicable where the model's layers cannot be
     resumed, UserError for an unknown `how`.
     """
     if how not in HOW:
         raise UserError(f"how: {how!r}; legal: {', '.join(HOW)}")
-    means = mean_outputs(trunk, task) if how == "mean" else None
+    means = (means or mean_outputs(trunk, task)) if how == "mean" else None
+    chosen = {(n, h) for n in range(trunk.n_layers) for h in range(trunk.n_heads)} if heads is None else set(heads)
     pieces = []
     for part in task.slices():
         passage = trunk.passage(part.tokens(trunk.model.device))
         full, after = score(trunk, passage, passage.residuals[-1], part), {}
         for layer in range(trunk.n_layers):
-            for site, resid_post in _changed(trunk, passage, layer, how, means, knock_outs):
+            for site, resid_post in _changed(trunk, passage, layer, how, means, chosen, knock_outs):
                 after[site] = score(trunk, passage, trunk.finish(passage, layer + 1, resid_post), part)
             if on_step is not None:
                 on_step()
@@ -90,11 +98,19 @@ def ablate(
 
 
 def _changed(
-    trunk: Trunk, passage: Passage, layer: int, how: How, means: list[torch.Tensor] | None, knock_outs: bool
+    trunk: Trunk,
+    passage: Passage,
+    layer: int,
+    how: How,
+    means: list[torch.Tensor] | None,
+    chosen: set[Head],
+    knock_outs: bool,
 ) -> Iterable[tuple[Site, torch.Tensor]]:
     """resid_post of one layer after each intervention in it."""
-    heads = trunk.heads(passage, layer)
-    for head in range(trunk.n_heads):
+    ours = [head for head in range(trunk.n_heads) if (layer, head) in chosen]
+    heads = trunk.heads(passage, layer) if ours else None
+    for head in ours:
+        assert heads is not None
         z = heads.z[:, :, head]
         instead = (
             means[layer][:, head].to(z) if means is not None else z.roll(1, 0) if how == "resample" else torch.zeros_like(z)
@@ -116,10 +132,14 @@ def _joined(pieces: list[Effects]) -> Effects:
 
 
 def ablate_sets(
-    trunk: Trunk, task: Task, sets: Iterable[frozenset[Head]], on_step: Callable[[], None] | None = None
+    trunk: Trunk,
+    task: Task,
+    sets: Iterable[frozenset[Head]],
+    on_step: Callable[[], None] | None = None,
+    means: list[torch.Tensor] | None = None,
 ) -> dict[frozenset[Head], dict[str, torch.Tensor]]:
     """Change of every metric [sequence] where all heads of a set are mean-ablated together, for each set."""
-    means, found = mean_outputs(trunk, task), {}
+    means, found = means or mean_outputs(trunk, task), {}
     chosen = list(dict.fromkeys(sets))
     pieces: dict[frozenset[Head], list[dict[str, torch.Tensor]]] = {s: [] for s in chosen}
     for part in task.slices():

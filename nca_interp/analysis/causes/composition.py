@@ -2,25 +2,29 @@
 
 Elhage et al. 2021 (A Mathematical Framework for Transformer Circuits). Row vectors: W_OV = W_V W_O, W_QK = W_Q R W_K^T with
 R the rotary embedding at a relative offset. Gains of norms are folded into the weights; all of it in float64. Chance is the
-mean over matrices of the same singular values and random directions, which is not zero for composition.
+mean over matrices of the same singular values and random directions, which is not zero for composition; in large models, see partners.py.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
 from nca_interp.analysis.causes.folded import Weights, read_weights
+from nca_interp.analysis.causes.options import EXACT_UP_TO
+from nca_interp.analysis.causes.partners import COLUMNS, strongest
 from nca_interp.analysis.spectra import eigvals, svdvals
 
 __all__ = ["Weights", "composition_scores", "eigenvalue_scores", "not_computed", "read_weights", "weight_rows"]
 DRAWS = 64
 """Random matrices that chance is the mean of."""
+LARGE_DRAWS = 16
+"""Of a model with more than EXACT_UP_TO heads."""
 NOT_COMPUTED = "not computed (the weights' spectrum did not converge)"
-COLUMNS = ["probe", "from_layer", "from_head", "layer", "head", "at", "value", "chance", "sd", "n"]
 
 
 def weight_rows(model: Any) -> list[dict[str, Any]]:
@@ -108,57 +112,80 @@ def _directions(d_model: int, n: int, draws: int = DRAWS, seed: int = 0) -> torc
 def _random_scores(middle: torch.Tensor, spectra: torch.Tensor) -> torch.Tensor:
     """Eigenvalue scores [draw, layer, head] of `middle` read and written along random directions with given strengths."""
     d_model, n = len(middle), spectra.shape[-1]  # no more directions than d_model: `_spectrum` is of the smaller side
-    left, right = _directions(d_model, n, seed=0), _directions(d_model, n, seed=2)
+    draws = LARGE_DRAWS if spectra.shape[0] * spectra.shape[1] > EXACT_UP_TO else DRAWS
+    left, right = (_directions(d_model, n, draws, seed) for seed in (0, 2))
     cores = right.mT @ middle @ left  # [draw, n, n]
     return torch.stack([eigenvalue_score(spectra[..., None] * core) for core in cores])
 
 
 def composition_scores(weights: Weights) -> pd.DataFrame:
-    """Q-, K- and V-composition of every pair of an earlier and a later head, columns COLUMNS; 0 to 1.
+    """Q-, K- and V-composition of pairs of an earlier and a later head, columns COLUMNS; 0 to 1.
 
     q_composition: ||W_OV W_QK|| / (||W_OV|| ||W_QK||), Frobenius norms; k_composition with W_QK transposed;
-    v_composition with the later head's W_OV. `sd` is over random draws, so (value - chance) / sd is a z-score.
+    v_composition with the later head's W_OV. (value - chance) / sd is a z-score: against random directions, and in a model of
+    more than EXACT_UP_TO heads, of which the STRONGEST pairs are given, against the other partners of both heads.
     """
-    n_layers = len(weights.w_q)
-    q, k, v, o = (_triangle(w) for w in (weights.w_q, weights.w_k, weights.w_v, weights.w_o.mT))
-    ov = svdvals(v @ o.mT)
-    random = _directions(weights.w_q.shape[2], max(q.shape[-2], o.shape[-2])).square()
-    rows: list[pd.DataFrame] = []
-    for later in range(1, n_layers):
-        turns = weights.rotations[later]
-        qk = torch.stack([svdvals(q[later] @ r @ k[later].mT) for r in turns])
-        for earlier in range(later):
-            into = {  # [offset, earlier head, later head]: what the later head reads of the earlier one's output
-                "q": _norms(v, weights, earlier, weights.w_q[later], [r @ k[later].mT for r in turns]),
-                "k": _norms(v, weights, earlier, weights.w_k[later], [r.mT @ q[later].mT for r in turns]),
-                "v": _norms(v, weights, earlier, weights.w_v[later], [o[later].mT]),
-            }
-            for kind, norms in into.items():
-                spectra = ov[later][None] if kind == "v" else qk
-                rows.append(_pairs(f"{kind}_composition", earlier, later, norms, ov[earlier], spectra, random))
+    n_layers, n_heads = weights.w_q.shape[:2]
+    if n_layers * n_heads > EXACT_UP_TO:
+        return strongest(*_every_pair(weights), n_heads)
+    random = _directions(weights.w_q.shape[2], min(weights.w_q.shape[2:])).square()
+    rows = [_pairs(pair, random) for later in range(1, n_layers) for pair in _layer_pairs(weights, later)]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=COLUMNS)
 
 
-def _norms(
-    v: torch.Tensor, weights: Weights, earlier: int, reads: torch.Tensor, rest: list[torch.Tensor]
-) -> torch.Tensor:
-    """||W_V W_O reads rest|| [offset, earlier head, later head]."""
-    between = v[earlier][:, None] @ (weights.w_o[earlier][:, None] @ reads)  # [earlier, later, d_head, d_head]
-    return torch.stack([torch.linalg.matrix_norm(between @ r) for r in rest])
+class _Pair(NamedTuple):
+    """Of two layers and a kind of composition."""
+
+    kind: str
+    earlier: int
+    later: int
+    values: torch.Tensor
+    """[offset, earlier head, later head]."""
+    first: torch.Tensor
+    """Singular values of the earlier heads' W_OV [head, d_head]."""
+    second: torch.Tensor
+    """Of what the later heads read with [offset, head, d_head]."""
 
 
-def _pairs(
-    probe: str,
-    earlier: int,
-    later: int,
-    norms: torch.Tensor,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    random: torch.Tensor,
-) -> pd.DataFrame:
-    """Rows of one pair of layers; `first` [head, d_head] and `second` [offset, head, d_head] are singular values."""
+def _layer_pairs(weights: Weights, later: int) -> Iterator[_Pair]:
+    """Of one later layer with each earlier one. Norms of products come from d_head x d_head products P, as
+    ||P R||^2 = <P^T P, R R^T>, so that an offset costs no product of its own."""
+    turns = weights.rotations[later]
+    q, k, o = (_triangle(w[later]) for w in (weights.w_q, weights.w_k, weights.w_o.mT))
+    score, written = torch.stack([q @ r @ k.mT for r in turns]), _triangle(weights.w_v[later]) @ o.mT
+    read = {  # what is read of the stream [head, d_model, d_head], what follows [offset, head, d_head, n], singular values
+        "q": (weights.w_q[later], torch.stack([r @ k.mT for r in turns]), svdvals(score)),
+        "k": (weights.w_k[later], torch.stack([r.mT @ q.mT for r in turns]), svdvals(score)),
+        "v": (weights.w_v[later], o.mT[None], svdvals(written)[None]),
+    }
+    for earlier in range(later):
+        v = _triangle(weights.w_v[earlier])
+        out = v @ weights.w_o[earlier]
+        first = svdvals(v @ _triangle(weights.w_o[earlier].mT).mT)
+        for kind, (reads, rest, second) in read.items():
+            between = out[:, None] @ reads  # [earlier, later, d_head, d_head]
+            squares = torch.einsum("abij,obij->oab", between.mT @ between, rest @ rest.mT)
+            sizes = torch.linalg.vector_norm(first, dim=-1)[:, None] * torch.linalg.vector_norm(second, dim=-1)[:, None]
+            yield _Pair(kind, earlier, later, squares.clamp(min=0).sqrt() / sizes.clamp(min=1e-300), first, second)
+
+
+def _every_pair(weights: Weights) -> tuple[dict[str, torch.Tensor], int]:
+    """By kind, the compositions at offset 0 and averaged over offsets [2, earlier head of all, later head of all], NaN where not
+    earlier; the number of offsets."""
+    n_layers, n_heads = weights.w_q.shape[:2]
+    shape = (2, n_layers * n_heads, n_layers * n_heads)
+    found = {kind: torch.full(shape, torch.nan, dtype=torch.float64) for kind in "qkv"}
+    for later in range(1, n_layers):
+        for pair in _layer_pairs(weights, later):
+            rows, columns = (slice(n * n_heads, (n + 1) * n_heads) for n in (pair.earlier, later))
+            found[pair.kind][:, rows, columns] = torch.stack([pair.values[0], pair.values.mean(0)])
+    return found, weights.rotations.shape[1]
+
+
+def _pairs(pair: _Pair, random: torch.Tensor) -> pd.DataFrame:
+    """Rows of one pair of layers, against random directions."""
+    first, second, values = pair.first, pair.second, pair.values
     sizes = torch.linalg.vector_norm(first, dim=-1)[:, None] * torch.linalg.vector_norm(second, dim=-1)[:, None, :]
-    values = norms / sizes.clamp(min=1e-300)
     random = random[:, : first.shape[-1], : second.shape[-1]]
     squares = torch.einsum("ai,nij,obj->noab", first**2, random, second**2)
     drawn = squares.sqrt() / sizes.clamp(min=1e-300)
@@ -167,5 +194,5 @@ def _pairs(
         for b in range(values.shape[2]):
             for at, score in _offsets(values[:, a, b]):
                 chance = drawn[:, 0, a, b] if at == "offset 0" else drawn[:, :, a, b].mean(1)
-                rows.append((probe, earlier, a, later, b, at, score, *_moments(chance)))
+                rows.append((f"{pair.kind}_composition", pair.earlier, a, pair.later, b, at, score, *_moments(chance)))
     return pd.DataFrame(rows, columns=COLUMNS)

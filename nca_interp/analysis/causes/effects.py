@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -93,12 +93,15 @@ def score(trunk: Trunk, passage: Passage, resid_post: torch.Tensor, task: Task) 
     return {name: metric.values(whole, task.batch).double() for name, metric in task.metrics.items()}
 
 
-def tasks_for(subject: Subject) -> tuple[list[Task], dict[str, str]]:
-    """The tasks that a checkpoint can take, and why it cannot take the others."""
+def tasks_for(
+    subject: Subject, names: Collection[str] = ("repeated_tokens", "natural", "nca")
+) -> tuple[list[Task], dict[str, str]]:
+    """The tasks that a checkpoint can take, of those named, and why it cannot take the others."""
     tasks, skipped = [], {}
     for name, make in (("repeated_tokens", repeated_task), ("natural", natural_task), ("nca", nca_task)):
         try:
-            tasks.append(make(subject))
+            if name in names:
+                tasks.append(make(subject))
         except NotApplicable as reason:
             skipped[name] = str(reason)
     return tasks, skipped

@@ -18,7 +18,7 @@ import torch
 
 from nca_interp.analysis.attention.anatomy import Block, Call, chain, changing, inside, noting, through, watch
 from nca_interp.analysis.attention.heads import side_by_side
-from nca_interp.analysis.attention.kernel import Layer, register
+from nca_interp.analysis.attention.kernel import Layer, handing_to, register
 from nca_interp.analysis.stimuli.base import NotApplicable
 
 OFFSETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -172,7 +172,8 @@ class _Reader:
         reached: list[torch.Tensor] = []
         hook = self._block.projection.register_forward_pre_hook(lambda _, given: reached.append(given[0]))
         try:
-            self._call.module(*args, **options, score_sink=seen.append)
+            with handing_to(seen.append):
+                self._call.module(*args, **options)
         finally:
             hook.remove()
         if len(seen) != 1:

@@ -6,7 +6,7 @@ is measured, says the same words with nothing to copy them from (Wang et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -50,19 +50,24 @@ def corrupt(task: Task) -> Task:
     return replace(task, batch=replace(batch, inputs=inputs, targets=targets))
 
 
-def patch(trunk: Trunk, task: Task) -> Patched:
-    """Each head's z, each attention's output, and each layer's resid_pre over the second block, one at a time from clean
+def patch(
+    trunk: Trunk, task: Task, heads: Iterable[Head] | None = None, on_step: Callable[[], None] | None = None
+) -> Patched:
+    """Each head's z (or that of `heads`), each attention's output, and each layer's resid_pre over the second block, one at a time from clean
     to corrupted. Raises NotApplicable where the model's layers cannot be resumed."""
     period = task.batch.period
     assert period is not None
     second = slice(task.batch.start + period, None)
+    chosen = {(n, h) for n in range(trunk.n_layers) for h in range(trunk.n_heads)} if heads is None else set(heads)
     pieces: list[Patched] = []
     for ours, theirs in zip(task.slices(), corrupt(task).slices(), strict=True):
         clean, bad = (trunk.passage(t.tokens(trunk.model.device)) for t in (ours, theirs))
         after: dict[Site, torch.Tensor] = {}
         for layer in range(trunk.n_layers):
-            for site, resid_post in _patched(trunk, clean, bad, layer, second):
+            for site, resid_post in _patched(trunk, clean, bad, layer, second, chosen):
                 after[site] = score(trunk, bad, trunk.finish(bad, layer + 1, resid_post), theirs)[METRIC]
+            if on_step is not None:
+                on_step()
         full, broken = (score(trunk, p, p.residuals[-1], t)[METRIC] for p, t in ((clean, ours), (bad, theirs)))
         pieces.append(Patched(full, broken, after))
     return Patched(
@@ -72,10 +77,10 @@ def patch(trunk: Trunk, task: Task) -> Patched:
 
 
 def _patched(
-    trunk: Trunk, clean: Passage, bad: Passage, layer: int, second: slice
+    trunk: Trunk, clean: Passage, bad: Passage, layer: int, second: slice, chosen: set[Head]
 ) -> Iterable[tuple[Site, torch.Tensor]]:
     from_clean, from_bad = trunk.heads(clean, layer), trunk.heads(bad, layer)
-    for head in range(trunk.n_heads):
+    for head in (h for h in range(trunk.n_heads) if (layer, h) in chosen):
         written = from_bad.written + trunk.change(layer, head, from_clean.z[:, :, head] - from_bad.z[:, :, head])
         yield Site("head", layer, head), trunk.resume(bad, layer, from_bad, written)
     yield Site("attn", layer), trunk.resume(bad, layer, from_bad, from_clean.written)
@@ -93,7 +98,7 @@ class Edge(NamedTuple):
     """The later head mean-ablated: the most that any path into it can cost."""
 
 
-def edge(trunk: Trunk, task: Task, earlier: Head, later: Head) -> Edge:
+def edge(trunk: Trunk, task: Task, earlier: Head, later: Head, means: list[torch.Tensor] | None = None) -> Edge:
     """Path patching of one edge: the earlier head's output enters the later head, and nothing else, as its mean.
 
     The direct path only: heads, MLPs and layers between keep their outputs (Goldowsky-Dill et al. 2023, arXiv
@@ -108,7 +113,7 @@ def edge(trunk: Trunk, task: Task, earlier: Head, later: Head) -> Edge:
         raise NotApplicable(
             "what a head writes is normalised with the others before it is added: paths do not separate"
         )
-    means = mean_outputs(trunk, task)
+    means = means or mean_outputs(trunk, task)
     changes: list[torch.Tensor] = []
     alone: list[torch.Tensor] = []
     for part in task.slices():

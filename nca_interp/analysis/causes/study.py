@@ -9,9 +9,14 @@ from typing import Any
 import pandas as pd
 
 from nca_interp.analysis.cache import code_hash, keep, kept
-from nca_interp.analysis.causes.causes import COLUMNS, SETS, Scores, as_scores, as_table, causes, scoring_probes
+from nca_interp.analysis.causes.causes import as_scores, causes, scoring_probes
+from nca_interp.analysis.causes.circuit_edges import circuit_edges
 from nca_interp.analysis.causes.load_bearing import load_tables
+from nca_interp.analysis.causes.options import CausesOptions, Scope
+from nca_interp.analysis.causes.parts import Say
+from nca_interp.analysis.causes.rows import Scores
 from nca_interp.analysis.causes.shared_heads import checkpoint_load
+from nca_interp.analysis.causes.table import COLUMNS, INTEGERS, NUMBERS, as_table
 from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.cache import read_header
@@ -23,36 +28,50 @@ from nca_interp.config import MODULES
 from nca_interp.discover import find
 from nca_interp.machine import device_type
 from nca_interp.measurement import Asked
+from nca_interp.readers import read_object
 from nca_interp.store import MANIFEST, damage
 
 CODE = (
-    "causes/ablation.py", "causes/causes.py", "causes/composition.py", "causes/effects.py", "causes/folded.py", "causes/lens.py", "causes/patching.py", "causes/random_sets.py",
-    "causes/resume.py", "causes/shared_heads.py", "spectra.py",
+    "causes/ablation.py", "causes/attribution.py", "causes/attribution_rows.py", "causes/causes.py", "causes/composition.py", "causes/effects.py",
+    "causes/folded.py", "causes/lens.py", "causes/options.py", "causes/partners.py", "causes/patching.py", "causes/random_sets.py",
+    "causes/resume.py", "causes/rows.py", "causes/set_rows.py", "causes/shared_heads.py", "causes/stages.py", "causes/table.py", "causes/work.py", "spectra.py",
 )  # fmt: skip
 """Files of this package that decide a number, beside those of the probe engine."""
 BEHAVIOUR = ("in_context_learning", "repeated_token_gain")
 """Probes whose numbers are metrics of an ablation."""
-ARGUMENTS: dict[str, Any] = {"how": "mean", "k": None, "sets": SETS}
 CROSS_STAGE = (("nca_loss", "own_loss"), ("own_loss", "own_loss"), ("repeated_token_loss", "repeated_token_loss"))
 """A loss before the swap and one after it: do the same heads carry both?"""
-NUMBERS = ("value", "chance", "null_95", "sd", "full", "p")
-INTEGERS = ("seed", "step", "tokens", "layer", "head", "hit", "n", "rank", "worse", "from_layer", "from_head")
+THROUGHPUT = 5e10
+"""FLOP/s that `cost` supposes."""
+TOP_SETS = 12
+"""Different sets of top heads that `cost` supposes."""
 
 
-def causes_of_run(run: Run, probes_folder: Path | None = None, settings: Settings | None = None) -> list[str]:
-    """Measure the last checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason.
+def causes_of_run(
+    run: Run,
+    probes_folder: Path | None = None,
+    settings: Settings | None = None,
+    options: CausesOptions | None = None,
+    say: Say = lambda what, share: None,
+) -> list[str]:
+    """Measure the last checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason. Each part is
+    kept when it is done, so that an interrupted measurement goes on where it was.
 
     Returns what went wrong: a damaged checkpoint, or parts of the measurement that failed (tried again next time).
     """
     step, checkpoint, settings = run.steps[-1], run.last, settings or Settings()
     if problem := _damage(run, quick=True):
         return [f"{checkpoint}: damaged checkpoint, {problem}"]
-    made_from = _made_from(run, step, _probe_files(probes_folder), settings)
+    inputs = _made_from(run, step, _probe_files(probes_folder), settings)
+    made_from = {**inputs, "arguments": (options or CausesOptions()).model_dump(mode="json")}
     frame = _kept(run, step, made_from)
     if frame is None or frame.attrs.get("problems"):
-        scores = _measured_scores(run, step, made_from)
+        scores, folder = _measured_scores(run, step, inputs), run.kept("causes", step).with_suffix("")
         try:
-            frame = causes(checkpoint, probes_folder=probes_folder, scores=scores, **_where(run, settings), **ARGUMENTS)
+            frame = causes(
+                checkpoint, probes_folder=probes_folder, scores=scores, parts=folder, made_from=inputs, say=say,
+                **_where(run, settings), **made_from["arguments"],
+            )  # fmt: skip
         except UserError as error:
             if _damage(run):
                 return [str(error)]
@@ -84,7 +103,31 @@ def applies(run: Run) -> bool:
 
 def measure(run: Run, asked: Asked) -> list[str]:
     """Measure the last checkpoint of a run unless it is up to date."""
-    return causes_of_run(run, asked.probes, asked.collection.settings)
+    return causes_of_run(run, asked.probes, asked.collection.settings, asked.options, asked.say)
+
+
+def cost(run: Run, options: CausesOptions) -> float:
+    """Seconds that it takes, about: passes of the model through its stimuli, from the shape in its configuration."""
+    from nca_interp.model.checkpoint import load_config
+
+    if not run.steps:
+        return 1.0
+    try:
+        text = load_config(run.last).get_text_config()
+    except UserError:
+        return 1.0
+    layers, heads = int(getattr(text, "num_hidden_layers", 1)), int(getattr(text, "num_attention_heads", None) or 1)
+    scope = Scope(options, layers * heads)
+    ablated = len(options.named) or (layers * heads if scope.every else 2 * options.checked)
+    passes = {
+        "attribution": 6, "ablation": ablated / 2, "knock_outs": 1.5 * layers, "top_heads": TOP_SETS * (1 + scope.sets),
+        "logit_lens": layers / 2, "patching": layers, "edges": 4,
+    }  # fmt: skip
+    width = int(getattr(text, "hidden_size", None) or 64)
+    flops = 24 * layers * width**2 + 2 * width * int(text.vocab_size)
+    tokens = 2**10 if scope.large else 2**12
+    measured = sum(n * len(scope.stimuli(stage)) for stage, n in passes.items() if scope.has(stage))
+    return 1.0 + measured * tokens * flops / THROUGHPUT
 
 
 def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
@@ -94,7 +137,12 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
         return {}
     roles, domains = collection.roles, list(collection.domains)
     margin = collection.study.margin if collection.study is not None else 0.0
-    return {"causes": found, **load_tables(found, tables["probes"], tables["runs"], roles, domains, margin)}
+    edges = circuit_edges(found, tables["probes"])
+    return {
+        "causes": found,
+        "circuit_edges": edges,
+        **load_tables(found, tables["probes"], tables["runs"], roles, domains, margin),
+    }
 
 
 def causes_table(
@@ -121,7 +169,7 @@ def _all_kept(runs: Iterable[Run], probes_folder: Path | None, settings: Setting
     ends = [(run, run.steps[-1]) for run in runs if run.steps]
     ends = [(run, step) for run, step in ends if run.kept("causes", step).is_file()]
     probes = _probe_files(probes_folder) if ends else {}
-    return {run.id: _kept(run, step, _made_from(run, step, probes, settings)) for run, step in ends}
+    return {run.id: _kept_any(run, step, _made_from(run, step, probes, settings)) for run, step in ends}
 
 
 def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
@@ -153,13 +201,7 @@ def _probe_files(folder: Path | None) -> dict[str, dict[str, str]]:
 
 def _made_from(run: Run, step: int, probes: dict[str, dict[str, str]], settings: Settings) -> dict[str, Any]:
     checkpoint, code = weights_sha256(run.checkpoint(step)), code_hash(CODE)
-    return {
-        "checkpoint": checkpoint,
-        "engine": engine_hash(),
-        "code": code,
-        "probes": probes,
-        "arguments": ARGUMENTS,
-    } | settings.decide()
+    return {"checkpoint": checkpoint, "engine": engine_hash(), "code": code, "probes": probes} | settings.decide()
 
 
 def _measured_scores(run: Run, step: int, made_from: dict[str, Any]) -> Scores | None:
@@ -177,3 +219,12 @@ def _measured_scores(run: Run, step: int, made_from: dict[str, Any]) -> Scores |
 def _kept(run: Run, step: int, made_from: dict[str, Any]) -> pd.DataFrame | None:
     frame = kept(run.kept("causes", step), made_from, numbers=NUMBERS, integers=INTEGERS)
     return None if frame is None else frame.astype(dict.fromkeys(INTEGERS, "Int64"))
+
+
+def _kept_any(run: Run, step: int, inputs: dict[str, Any]) -> pd.DataFrame | None:
+    """What is kept, with whichever options it was asked for."""
+    try:
+        arguments = read_object(run.kept("causes", step).with_suffix(".json"), made_from=dict)["made_from"]["arguments"]
+    except (UserError, KeyError):
+        return None
+    return _kept(run, step, {**inputs, "arguments": arguments})

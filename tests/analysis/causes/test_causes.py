@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +24,9 @@ from nca_interp.analysis.causes.effects import Scored, _cells, nca_task, repeate
 from nca_interp.analysis.causes.lens import logit_lens
 from nca_interp.analysis.causes.patching import METRIC, edge, patch
 from nca_interp.analysis.causes.resume import Trunk
-from nca_interp.analysis.causes.shared_heads import checkpoint_load, cross_load
+from nca_interp.analysis.causes.rows import effect_rows
+from nca_interp.analysis.causes.set_rows import top_rows
+from nca_interp.analysis.causes.shared_heads import cross_load
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject
 from nca_interp.base import UserError
@@ -129,7 +129,7 @@ def test_planted_heads_matter_and_idle_ones_do_not(planted):
     assert float(found.change(Site("head", 1, 1), LOSS).mean()) < -0.1  # the anti-copier harms
     assert found.change(Site("mlp", 0), LOSS).abs().max() < 1e-6
     assert torch.allclose(found.after[Site("attn", 1)][LOSS], found.after[Site("layer", 1)][LOSS])
-    rows = causes.effect_rows(task, found, "mean")
+    rows = effect_rows(task, found, "mean")
     best = next(r for r in rows if r["metric"] == LOSS and r["site"] == "head" and r["rank"] == 1)
     assert (best["layer"], best["head"]) == (0, 0)
     assert sorted(r["rank"] for r in rows if r["metric"] == GAIN and r["site"] == "head") == [1, 2, 3, 4]
@@ -288,13 +288,16 @@ def test_composition_equals_dense_matrices_and_chance_is_that_of_random_directio
 def test_top_heads_against_random_sets(planted):
     trunk, task = planted
     scores = {"induction": {(0, 0): 0.0, (0, 1): 0.1, (1, 0): 0.9, (1, 1): 0.2}}
-    rows = [r for r in causes.top_rows(trunk, task, scores, None, 50) if r["metric"] == LOSS]
-    alone, other = (float(ablate(trunk, task).change(Site("head", 1, h), LOSS).mean()) for h in (0, 1))
-    (row,) = [r for r in rows if r["probe"] == "top_heads"]
-    assert row["value"] == pytest.approx(alone, abs=1e-5)
-    assert (row["n"], row["p"], row["sd"], row["at"]) == (1, 0.5, None, "1.0 against 1 sets, all there are")
-    assert row["chance"] == pytest.approx(other, abs=1e-5)  # the one other head of the layer
-    assert [(r["at"], r["by"]) for r in rows if r["probe"] == "random_heads"] == [("1.1", "induction")]
+    rows = [r for r in top_rows(trunk, task, scores, None, 50) if r["metric"] == LOSS]
+    top, other = rows
+    alone = ablate(trunk, task)
+    assert top["value"] == pytest.approx(float(alone.change(Site("head", 1, 0), LOSS).mean()), abs=1e-5)
+    assert (other["probe"], other["at"]) == ("random_heads", "1.1")  # the only set without the top head
+    assert (
+        top["chance"] == other["value"] == pytest.approx(float(alone.change(Site("head", 1, 1), LOSS).mean()), abs=1e-5)
+    )
+    assert (top["p"], top["n"], top["sd"]) == (0.5, 1, None)
+    assert top["at"] == "1.0 against 1 sets, all there are"
 
 
 def test_heads_that_carry_the_same_correlate():
@@ -336,33 +339,22 @@ def test_cell_accuracy_counts_cells():
     assert found.tolist() == [[1.0, 0.75, 0.0, 0.0]]
 
 
-def test_command_line_and_python_agree(tmp_path, run_cli_of_causes):
+def test_an_unknown_option_is_named_before_anything_is_measured(tmp_path, run_cli_of_causes):
     tiny("llama").save_pretrained(tmp_path / "model")
-    out = run_cli_of_causes("analyze", "--checkpoint", tmp_path / "model", "--causes", "--table", tmp_path / "t.csv")
-    assert out.returncode == 0, out.stderr
-    assert "heads whose ablation harms most" in out.stdout
-    assert max(len(line) for line in out.stdout.splitlines() if str(tmp_path) not in line) <= 90
-    assert {"repeated_token_loss", "repeated_token_gain", "induction_repeat_3"} <= set(out.stdout.split())
-    assert "skipped: natural" in out.stderr
-    written = pd.read_csv(tmp_path / "t.csv")
-    assert list(written.columns) == causes.COLUMNS
-    expected = causes.causes(tmp_path / "model")
-    assert len(written) == len(expected)
-    assert np.allclose(written.value, expected.value, atol=1e-5, equal_nan=True)
-    kinds = {"ablation", "knock_out", "top_heads", "cross_task", "logit_lens", "patching", "ov_copying", "qk_matching"}
-    assert kinds <= set(written.probe)
-    beside = json.loads((tmp_path / "t.json").read_text())
-    assert beside["provenance"]["sets"] == 50
-    assert len(beside["provenance"]["checkpoint_sha256"]) == 64
-    load = checkpoint_load(expected, expected, LOSS)
-    assert load.rho == pytest.approx(1)
-    assert load.n == 8
-
-
-def test_options_that_do_not_go_together_are_refused(tmp_path, run_cli_of_causes):
-    out = run_cli_of_causes("analyze", "--checkpoint", tmp_path, "--causes", "--random", "5")
-    assert out.returncode == 2
-    assert out.stderr.startswith("error: --random does not go with --causes")
+    for option, told in (("stages=ablatoin", "did you mean 'ablation'"), ("metrics=own_loss", "'metric'")):
+        out = run_cli_of_causes(
+            "analyze",
+            "--checkpoint",
+            tmp_path / "model",
+            "--out",
+            tmp_path / "out",
+            "--causes",
+            "--set",
+            f"causes.{option}",
+        )
+        assert out.returncode == 2
+        assert told in out.stderr
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -377,7 +369,19 @@ def run_cli_of_causes(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("field", "value"), [("how", "median"), ("sets", 10), ("k", 99)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("how", "median"),
+        ("sets", 0),
+        ("k", 99),
+        ("metric", "loss"),
+        ("stages", "ablatoin"),
+        ("heads", "3.4"),
+        ("heads", "L9H9"),
+        ("probes", "inductio"),
+    ],
+)
 def test_arguments_out_of_range_are_named(tmp_path, field, value):
     tiny("llama").save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match=f"{field}: "):

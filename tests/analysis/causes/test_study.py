@@ -11,15 +11,18 @@ import pandas as pd
 import pytest
 
 from nca_interp.analysis.causes import study as causes_study
-from nca_interp.analysis.causes.causes import COLUMNS
+from nca_interp.analysis.causes.circuit_edges import circuit_edges
 from nca_interp.analysis.causes.load_bearing import LOADS
+from nca_interp.analysis.causes.options import CausesOptions
 from nca_interp.analysis.causes.shared_heads import checkpoint_load
 from nca_interp.analysis.causes.study import causes_of_run, causes_table, outdated
+from nca_interp.analysis.causes.table import COLUMNS
 from nca_interp.analysis.collection.collection import Settings
 from nca_interp.analysis.probing.engine import analyze_run
 from nca_interp.analysis.tables import build_tables
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenFile, write_tokens
+from nca_interp.measurement import Asked
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
 from nca_interp.store import StudyDir
@@ -118,7 +121,9 @@ def test_across_the_swap_heads_are_compared_where_all_weights_come_along(table):
 
 
 def test_nothing_is_measured_twice(study, measured):
-    files = {path: path.read_bytes() for run in RUNS for path in (study.run(run).path / "causes").glob("*")}
+    files = {
+        path: path.read_bytes() for run in RUNS for path in (study.run(run).path / "causes").glob("*") if path.is_file()
+    }
     assert len(files) == 6
     for run in ("ppt.nca.s0", "pt.nca.math.s0", "pt.scratch.math.s0"):
         assert causes_of_run(run_of(study, run)) == []
@@ -127,7 +132,7 @@ def test_nothing_is_measured_twice(study, measured):
     assert outdated(opened(study).runs) == []
 
 
-@pytest.mark.parametrize("what", ["weights", "probe", "argument", "code", "damaged table"])
+@pytest.mark.parametrize("what", ["weights", "probe", "code", "damaged table"])
 def test_what_changed_is_measured_again_and_until_then_in_no_table(study, tmp_path, measured, monkeypatch, what):
     shutil.copytree(study.path, tmp_path / "study")
     copy, folder = StudyDir(tmp_path / "study"), None
@@ -141,8 +146,6 @@ def test_what_changed_is_measured_again_and_until_then_in_no_table(study, tmp_pa
         folder.mkdir()
         source = causes_study.scoring_probes()["previous_token"].path.read_text()
         (folder / "previous_token.py").write_text(source + "\n")
-    elif what == "argument":
-        monkeypatch.setattr(causes_study, "ARGUMENTS", {**causes_study.ARGUMENTS, "how": "zero"})
     elif what == "code":
         monkeypatch.setattr(causes_study, "code_hash", lambda files: "other code")
     else:
@@ -155,6 +158,31 @@ def test_what_changed_is_measured_again_and_until_then_in_no_table(study, tmp_pa
     kept = json.loads(run.kept("causes", 4).with_suffix(".json").read_text())
     assert kept["attrs"]["skipped"] == ["not measured: a context of 4 tokens is too short"]
     assert run.id not in outdated(opened(copy).runs, folder)
+
+
+def test_other_options_are_measured_again_but_what_is_kept_stays_in_the_table(study, tmp_path, measured):
+    shutil.copytree(study.path, tmp_path / "study")
+    run = run_of(tmp_path / "study", "pt.nca.math.s0")
+    for options in (CausesOptions(), CausesOptions(how="zero"), CausesOptions(how="zero")):
+        assert run.id not in outdated(opened(StudyDir(tmp_path / "study")).runs)
+        assert causes_of_run(run, options=options) == []
+    assert measured == [run.checkpoint(4)]
+
+
+def test_what_is_asked_is_measured_and_said_and_stands_in_the_table(study, tmp_path):
+    shutil.copytree(study.path, tmp_path / "study")
+    run, said = run_of(tmp_path / "study", "pt.nca.math.s0"), []
+    options = CausesOptions(stages=("ablation", "weights"), metric=("own_loss",))
+    asked = Asked(opened(StudyDir(tmp_path / "study")), options, None, lambda *told: said.append(told))
+    assert causes_study.measure(run, asked) == []
+    found = causes_table([run])
+    assert set(found[found["probe"] == "ablation"]["metric"]) == {"own_loss"}
+    assert not {"knock_out", "top_heads", "logit_lens"} & set(found["probe"])
+    assert any("2 parts" in what for what, _ in said)
+    assert len(list(run.kept("causes", 4).with_suffix("").glob("*.csv"))) >= 2
+    edges = circuit_edges(found, build_tables(tmp_path / "study")["probes"])
+    assert set(edges["kind"]) == {"Q", "K", "V"}
+    assert causes_study.cost(run, options) < causes_study.cost(run, CausesOptions())
 
 
 def test_a_damaged_checkpoint_is_a_problem_of_its_job_alone(study, tmp_path, measured):
@@ -197,7 +225,7 @@ def test_without_anything_kept_there_is_no_table(study, table, tmp_path):
     copy = StudyDir(tmp_path / "study")
     for run in copy.all_runs():
         shutil.rmtree(run.path / "causes", ignore_errors=True)
-    made = ("causes", *LOADS)
+    made = ("causes", "circuit_edges", *LOADS)
     assert all(copy.table(name).is_file() for name in made)
     assert not set(made) & set(build_tables(copy.path))
     assert not any(copy.table(name).exists() for name in made)
