@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.tiny import VOCAB, families, tiny_model
 from nca_interp.analysis.attention.access import access, backbone, reading
-from nca_interp.analysis.attention.heads import Heads
+from nca_interp.analysis.attention.heads import Heads, at_projection
 from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable
@@ -110,9 +110,15 @@ def layers_of(model: Any, batch: Batch) -> list[Layer]:
 
 
 def _head_outputs(model: Any, batch: Batch) -> None:
-    for layer in layers_of(model, batch):
-        with torch.inference_mode():
-            Heads(layer, batch, model).logits_on_context(torch.arange(4))
+    def look(layer: Layer) -> None:
+        Heads(layer, batch, model).logits_on_context(torch.arange(4))
+
+    with (
+        at_projection(model, batch.inputs, look) as handed,
+        torch.inference_mode(),
+        reading(model, handed) as options,
+    ):
+        backbone(model)(input_ids=torch.from_numpy(batch.inputs), use_cache=False, **options)
 
 
 def _ablation(model: Any, batch: Batch) -> None:

@@ -132,7 +132,7 @@ def noting(model: torch.nn.Module) -> Iterator[list[Call]]:
 
     def after(path: str) -> Any:
         def note(module: Any, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-            out = output[0] if isinstance(output, tuple) and output else output
+            out = output[0] if isinstance(output, (tuple, list)) and output else output
             out = out if isinstance(out, torch.Tensor) else None
             calls.append(Call(path, module, args, options, reads.pop(), out, _mark(out)))
 
@@ -217,7 +217,7 @@ def _scale(block: Block, where: str, branch: list[Call], entered: Call, path: st
         def output(vector: torch.Tensor) -> torch.Tensor:
             given[:] = [vector]
             out = entered.module(*entered.args, **entered.options)
-            out = out[0] if isinstance(out, tuple) else out
+            out = out[0] if isinstance(out, (tuple, list)) else out
             return out.double()
 
         expected = (through(block.after, written) - through(block.after, torch.zeros_like(written))).double()
@@ -234,14 +234,17 @@ def _scale(block: Block, where: str, branch: list[Call], entered: Call, path: st
 
 def through(modules: tuple[torch.nn.Module, ...], vector: torch.Tensor) -> torch.Tensor:
     for module in modules:
-        vector = module(vector)
+        try:
+            vector = module(vector)
+        except TypeError:  # it takes more than one tensor
+            raise NotApplicable(f"{type(module).__name__} takes more than the residual stream") from None
     return vector
 
 
 def _zeros(output: Any) -> Any:
     if isinstance(output, torch.Tensor):
         return torch.zeros_like(output)
-    return tuple(_zeros(part) for part in output) if isinstance(output, tuple) else output
+    return type(output)(_zeros(part) for part in output) if isinstance(output, (tuple, list)) else output
 
 
 def _tail(model: Any, blocks: list[Block], calls: list[Call]) -> tuple[torch.nn.Module, ...]:

@@ -31,7 +31,15 @@ QUERIES = 64
 UNDERSTOOD = frozenset({"softcap", "is_causal", "sliding_window", "indices"})
 """Options of an attention call that `_attention_function` follows."""
 INERT = frozenset(
-    {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "return_dict"}
+    {
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "return_dict",
+    }
 )
 """Options that change nothing of what attention computes over a whole sequence."""
 

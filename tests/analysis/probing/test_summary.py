@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from nca_interp.analysis.causes.causes import top_heads
+from nca_interp.analysis.causes.rows import top_heads
 from nca_interp.analysis.probing.patterns import notable
 from nca_interp.analysis.probing.summary import columns, summarise, units
 from nca_interp.cli.plan import print_table
