@@ -23,7 +23,7 @@ from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.stimuli.base import Batch
 from tests.analysis.reference import score
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "families.md"
 PROBES = ("induction", "previous_token", "entropy")
 PERIOD = 12
 """Shorter than the windows of the tiny models."""
