@@ -14,10 +14,7 @@ import unicodedata
 from nca_interp import natural, probe
 
 FUNCTION_WORDS = frozenset(
-    "a an the this that these those and or but nor so if then than as of in on at by for from to with without into over under "
-    "between through during before after about against is are was were be been being am do does did has have had will would can "
-    "could shall should may might must not no it its he she they we you i his her their our your my me him them us who whom "
-    "which what there here".split()
+    ["a", "an", "the", "this", "that", "these", "those", "and", "or", "but", "nor", "so", "if", "then", "than", "as", "of", "in", "on", "at", "by", "for", "from", "to", "with", "without", "into", "over", "under", "between", "through", "during", "before", "after", "about", "against", "is", "are", "was", "were", "be", "been", "being", "am", "do", "does", "did", "has", "have", "had", "will", "would", "can", "could", "shall", "should", "may", "might", "must", "not", "no", "it", "its", "he", "she", "they", "we", "you", "i", "his", "her", "their", "our", "your", "my", "me", "him", "them", "us", "who", "whom", "which", "what", "there", "here"]
 )
 
 

@@ -23,7 +23,8 @@ OUT = Path("runs/out/analysis")
 def analyze(
     ctx: typer.Context,
     place: Annotated[
-        str | None, typer.Argument(
+        str | None,
+        typer.Argument(
             metavar="[FOLDER]", help="Study folder, or the folder that an earlier analysis of checkpoints wrote."
         ),
     ] = None,
@@ -161,7 +162,11 @@ def _claim(folder: Path, listed: Any, asked: list[str], options: dict[str, dict[
 
 
 def _options(
-    overrides: list[str], probe: list[str] | None, folder: Path | None, random: int | None, flags: dict[str, dict[str, str]]
+    overrides: list[str],
+    probe: list[str] | None,
+    folder: Path | None,
+    random: int | None,
+    flags: dict[str, dict[str, str]],
 ) -> dict[str, dict[str, Any]]:
     """By measurement, the options that were given, checked."""
     from nca_interp.config import suggest

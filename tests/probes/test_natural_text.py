@@ -54,7 +54,10 @@ def test_equals_its_definition_on_text_that_repeats_itself(probes):
     batch, maps = batch_of(tokens), random_patterns(1, 3, 2, 40)
     for n in (1, 2, 3):
         ours = probes[f"natural_induction_{n}"].function(attention_of(maps, batch))
-        found = [mass(maps[b : b + 1].double().numpy(), KEYS[f"natural_induction_{n}"](batch.rows(b, b + 1))) for b in range(3)]
+        found = [
+            mass(maps[b : b + 1].double().numpy(), KEYS[f"natural_induction_{n}"](batch.rows(b, b + 1)))
+            for b in range(3)
+        ]
         np.testing.assert_allclose(ours.numpy(), np.stack(found), atol=1e-5)
 
 
@@ -70,7 +73,9 @@ def test_a_class_is_what_its_definition_says(probes, name):
     length = len(TEXTS)
     batch, probe = batch_of(np.arange(length)[None], texts=TEXTS), probes[f"to_{name}"].function
     first, *_ = sorted(MEMBERS[name])
-    inside = attention_of(looking_at([(q, max(m for m in MEMBERS[name] if m <= q)) for q in range(first, length)], length), batch)
+    inside = attention_of(
+        looking_at([(q, max(m for m in MEMBERS[name] if m <= q)) for q in range(first, length)], length), batch
+    )
     assert probe(inside).item() == pytest.approx(1.0)
     others = [k for k in range(length) if k not in MEMBERS[name]]
     late = [(q, max(k for k in others if k <= q)) for q in range(max(first, others[0]), length)]
@@ -83,7 +88,7 @@ def test_a_class_is_what_its_definition_says(probes, name):
 def test_a_users_class_is_any_function_of_the_text():
     batch = batch_of(np.random.default_rng(0).integers(0, 12, (3, 30)), texts=TEXTS)
     maps = random_patterns(2, 3, 2, 30)
-    mine = lambda text: text in (" cat", "word")  # noqa: E731
+    mine = lambda text: text in (" cat", "word")
     ours = attention_of(maps, batch).to_class(mine).mean()
     found = [mass(maps[b : b + 1].double().numpy(), in_class(mine)(batch.rows(b, b + 1))) for b in range(3)]
     np.testing.assert_allclose(ours.numpy(), np.stack(found), atol=1e-5)

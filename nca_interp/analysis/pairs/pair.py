@@ -67,7 +67,9 @@ def wanted(collection: Collection, options: Options, named: bool) -> bool:
 def read_pair(encode: Encoder, options: Options) -> Pair:
     """The pair in the tokens of one checkpoint. UserError names the field and its tokens."""
     clean, corrupt = encode.prompt(options.clean), encode.prompt(options.corrupt)
-    at = next((i for i, (a, b) in enumerate(zip(clean, corrupt, strict=False)) if a != b), min(len(clean), len(corrupt)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(clean, corrupt, strict=False)) if a != b), min(len(clean), len(corrupt))
+    )
     if len(clean) != len(corrupt):
         here = slice(max(0, at - 1), at - 1 + SHOWN)
         raise UserError(

@@ -62,7 +62,9 @@ class Patching:
         read_logits(self.trunk.model, passage.output, hidden, passage.inputs[:, -1], read)
         return Ends(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
-    def activations(self, tell: Callable[[str, float], None] = lambda what, share: None) -> Iterator[tuple[Site, float]]:
+    def activations(
+        self, tell: Callable[[str, float], None] = lambda what, share: None
+    ) -> Iterator[tuple[Site, float]]:
         """Every layer's resid_pre, attention output and MLP output at every position, and every head's z at all positions: what
         was patched, and the value that came out."""
         trunk = self.trunk
@@ -72,9 +74,13 @@ class Patching:
             mlp = self._mlp_output(layer)
             changes: dict[str, Callable[[list[int]], torch.Tensor]] = {
                 "resid": lambda places, n=layer: self._resid(n, places),
-                "attn": lambda places, n=layer, a=ours, b=tiled: trunk.resume(self.tiled, n, b, _at(b.written, a.written, places)),
+                "attn": lambda places, n=layer, a=ours, b=tiled: trunk.resume(
+                    self.tiled, n, b, _at(b.written, a.written, places)
+                ),
                 "mlp": lambda places, n=layer, a=mlp: self._with_mlp(n, a, places),
-                "head": lambda heads, n=layer, a=ours, b=tiled: trunk.resume(self.tiled, n, b, self._heads(n, a, b, heads)),
+                "head": lambda heads, n=layer, a=ours, b=tiled: trunk.resume(
+                    self.tiled, n, b, self._heads(n, a, b, heads)
+                ),
             }  # type: ignore[misc]
             for site, change in changes.items():
                 n = trunk.n_heads if site == "head" else self.length
@@ -82,7 +88,10 @@ class Patching:
                     places = list(range(start, min(n, start + self.rows)))
                     value = self.ends(self.tiled, trunk.finish(self.tiled, layer + 1, change(places))).value
                     where = "head" if site == "head" else "position"
-                    yield from (({"site": site, "layer": layer, where: p}, float(v)) for p, v in zip(places, value, strict=False))
+                    yield from (
+                        ({"site": site, "layer": layer, where: p}, float(v))
+                        for p, v in zip(places, value, strict=False)
+                    )
 
     def to_logits(self) -> Iterator[tuple[Site, float]]:
         """Path patching head -> logits: what a head writes reaches the final norm as on the clean prompt, and nothing else."""

@@ -65,7 +65,9 @@ def _patched(run: Run, settings: Settings, options: Options, asked: Asked, told:
         limits = context_length(model.config.get_text_config()), model.config.get_text_config().vocab_size
         largest = max(*pair.clean, *pair.corrupt, pair.answer, pair.wrong or 0)
         if len(pair.clean) > limits[0] or largest >= limits[1]:
-            raise NotApplicable(f"{len(pair.clean)} tokens up to {largest}; the model takes {limits[0]} below {limits[1]}")
+            raise NotApplicable(
+                f"{len(pair.clean)} tokens up to {largest}; the model takes {limits[0]} below {limits[1]}"
+            )
         patching = Patching(Trunk(model), pair)
     told |= _told(patching, pair, encode)
     found = list(patching.activations(asked.say))
@@ -76,7 +78,9 @@ def _patched(run: Run, settings: Settings, options: Options, asked: Asked, told:
         told["note"] = f"paths: {reason}"
     full, broken = float(patching.full.value[0]), float(patching.broken.value[0])
     if abs(full - broken) < SMALL:
-        told["note"] = f"clean and corrupted {told['quantity']} differ by {full - broken:.2g}: there is nothing to recover"
+        told["note"] = (
+            f"clean and corrupted {told['quantity']} differ by {full - broken:.2g}: there is nothing to recover"
+        )
     gap = full - broken if abs(full - broken) >= SMALL else float("nan")
     rows = [{**site, "value": value, "recovery": (value - broken) / gap} for site, value in found]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -143,7 +147,9 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         for site, part in rows.groupby("site", sort=False):
             best = part.sort_values("recovery", ascending=False)[:3]
             lines.append([str(site), "  ".join(f"{place(r)} {r.recovery:+.2f}" for r in best.itertuples())])
-        yield Shown(f"{run.label}: share of the difference that one patch recovers", ["patched", "most"], lines, ("most",))
+        yield Shown(
+            f"{run.label}: share of the difference that one patch recovers", ["patched", "most"], lines, ("most",)
+        )
         if not pd.isna(one.note) and one.note:
             yield f"{run.label}: {one.note}"
 

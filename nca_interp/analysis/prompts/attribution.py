@@ -65,7 +65,9 @@ class Neurons(NamedTuple):
     bias: torch.Tensor
 
 
-def directions(trunk: Trunk, passage: Passage, targets: torch.Tensor, against: torch.Tensor | None = None) -> Directions:
+def directions(
+    trunk: Trunk, passage: Passage, targets: torch.Tensor, against: torch.Tensor | None = None
+) -> Directions:
     """Of the logits of targets [position] of a passage of one sequence; `against` [position]: of the difference to the
     logits of these. NotApplicable where no chain of norms leads from the layers to the unembedding."""
     model: Any = trunk.model
@@ -152,6 +154,11 @@ def neurons(trunk: Trunk, passage: Passage, layer: int, along: Directions, adds:
     fixed = torch.zeros_like(adds) if bias is None else along.vectors @ bias.detach().double()
     stream = passage.residuals[layer + 1][0].double().norm(dim=-1) * along.vectors.norm(dim=-1)  # what is rounded
     size = float(adds.abs().max()) + float(each.abs().max()) + ROUNDING * float(stream.max())
-    if float((each.sum(-1) + fixed - adds).abs().max()) > TOLERANCE * (1 if acts.dtype == torch.float32 else 100) * size:
-        raise NotApplicable(f"what the MLP {type(mlp).__name__} adds is not what its neurons write: a norm or factor lies behind it")
+    if (
+        float((each.sum(-1) + fixed - adds).abs().max())
+        > TOLERANCE * (1 if acts.dtype == torch.float32 else 100) * size
+    ):
+        raise NotApplicable(
+            f"what the MLP {type(mlp).__name__} adds is not what its neurons write: a norm or factor lies behind it"
+        )
     return Neurons(each, fixed)

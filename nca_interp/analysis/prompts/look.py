@@ -85,7 +85,10 @@ def _say(model: Any, tokens: torch.Tensor, encoder: Encoder, options: Options) -
             target = targets[p]
             chosen[p] = logits[row, target]
             if p < n - 1:
-                rows[p + 1] |= {"nll": -float(logs[row, target]), "rank": 1 + int((logits[row] > logits[row, target]).sum())}
+                rows[p + 1] |= {
+                    "nll": -float(logs[row, target]),
+                    "rank": 1 + int((logits[row] > logits[row, target]).sum()),
+                }
             for place, token in enumerate(best.indices[row].tolist()):
                 rows.append({
                     "kind": "prediction", "position": p, "place": place + 1, "token": token, "text": encoder.text(token),

@@ -53,7 +53,11 @@ def measure(run: Run, asked: Asked) -> list[str]:
     options: Options = asked.options
     read = read_prompts((*settings.text, *options.files), options.prompts)
     path = run.kept("prompts", run.steps[-1])
-    made_from = _weights(run) | {"prompts": [list(p) for p in read.prompts], "arguments": arguments(options)} | settings.decide()
+    made_from = (
+        _weights(run)
+        | {"prompts": [list(p) for p in read.prompts], "arguments": arguments(options)}
+        | settings.decide()
+    )
     if kept(path, made_from, numbers=NUMBERS, integers=INTEGERS) is not None and _arrays(path) is not None:
         return []
     try:
@@ -62,7 +66,9 @@ def measure(run: Run, asked: Asked) -> list[str]:
         looks, notes = {}, [("", f"not measured: {reason}")]
     notes = [*(("", note) for note in read.notes), *notes]
     rows = [{**row, "prompt": name} for name, found in looks.items() for row in found.rows]
-    arrays = {f"{name}-{layer}.{head}": a for name, found in looks.items() for (layer, head), a in found.patterns.items()}
+    arrays = {
+        f"{name}-{layer}.{head}": a for name, found in looks.items() for (layer, head), a in found.patterns.items()
+    }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     write_bytes(_beside(path), buffer.getvalue())
@@ -113,7 +119,9 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}-{ARRAYS}")
 
 
-def last_kept(path: Path, weights: dict[str, Any], numbers: tuple[str, ...], integers: tuple[str, ...]) -> pd.DataFrame | None:
+def last_kept(
+    path: Path, weights: dict[str, Any], numbers: tuple[str, ...], integers: tuple[str, ...]
+) -> pd.DataFrame | None:
     """What is kept, whatever was asked, if it is of these weights and this code."""
     if lost(path):
         return None
@@ -169,7 +177,9 @@ def files(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked)
             layer, head = map(int, place.split("."))
             name = f"{len(entries)}"
             tokens = rows[rows.prompt == prompt].sort_values("position").text.tolist()
-            entries.append({"key": name, **run.at(run.steps[-1]), "prompt": prompt, "layer": layer, "head": head, "tokens": tokens})
+            entries.append(
+                {"key": name, **run.at(run.steps[-1]), "prompt": prompt, "layer": layer, "head": head, "tokens": tokens}
+            )
             arrays[name] = pattern
     path = collection.dir.tables / "prompt_patterns.npz"
     if not entries:
@@ -193,10 +203,14 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         for prompt, rows in tokens.groupby("prompt", sort=False):
             end = rows.position.max()
             first = said[(said.prompt == prompt) & (said.position == end) & (said.place == 1)].iloc[0]
-            heads = parts[(parts.prompt == prompt) & (parts.position == end)].sort_values("centred", ascending=False)[:3]
+            heads = parts[(parts.prompt == prompt) & (parts.position == end)].sort_values("centred", ascending=False)[
+                :3
+            ]
             best = " ".join(f"{int(h.layer)}.{int(h.head)}({h.centred:+.1f})" for h in heads.itertuples())
             text = repr(str(first.text))[:14]
-            lines.append([str(prompt)[-16:], str(len(rows)), f"{rows.nll.mean():.2f}", f"{text} {first.probability:.2f}", best])
+            lines.append(
+                [str(prompt)[-16:], str(len(rows)), f"{rows.nll.mean():.2f}", f"{text} {first.probability:.2f}", best]
+            )
         head = ["prompt", "tokens", "nats", "next", "heads that raise it"]
         yield Shown(f"{run.label}: your own text", head, lines, ("next", "heads that raise it"))
     for r in tables["prompt_notes"].drop_duplicates(["prompt", "note"]).itertuples():

@@ -86,7 +86,9 @@ def _heads(rows: pd.DataFrame) -> Figure:
     for site, word in HEADS.items():
         part = found[found.site == site][["run", "layer", "head", "value", "x_order", "y_order"]]
         if len(part):
-            chart = cells.cells(part, ("head", "head"), ("layer", "layer"), cells.signed_scale(_limit(found)), tip, WHERE)
+            chart = cells.cells(
+                part, ("head", "head"), ("layer", "layer"), cells.signed_scale(_limit(found)), tip, WHERE
+            )
             views.append(Chart(chart, f"Recovery by head, {word}", word))
     top = found[(found.site == "head") & (found.run == found.run.iloc[0])].sort_values("value")
     told = listing(f"{r.layer}.{r.head} {signed(r.value, 2)}" for r in each(top.iloc[::-1][:4]))
@@ -114,4 +116,6 @@ def _edges(rows: pd.DataFrame) -> list[Item]:
         (r.run, f"{int(r.from_layer)}.{int(r.from_head)} → {int(r.layer)}.{int(r.head)}", signed(r.recovery, 3)) for r in each(found)
     )  # fmt: skip
     caption = "Path patching between the heads whose patch changes most: the earlier head's clean output enters the later head alone (heads, MLPs and layers between keep theirs), and what the later one then puts out goes on."  # fmt: skip
-    return [Table(("model", "path", "recovery"), body, caption, frozenset({2}), "tab-patch-edges", folded=len(body) > 12)]
+    return [
+        Table(("model", "path", "recovery"), body, caption, frozenset({2}), "tab-patch-edges", folded=len(body) > 12)
+    ]

@@ -78,7 +78,9 @@ def _joined(rows: pd.DataFrame, shown: pd.DataFrame, *more: str) -> pd.DataFrame
 
 def _text(tables: Tables, key: Any, rows: pd.DataFrame) -> Figure:
     said = _joined(tables.prompt_predictions, rows)
-    best = {p: listing(f"{r.text!r} {fixed(r.probability, 2)}" for r in each(part)) for p, part in said.groupby("position")}
+    best = {
+        p: listing(f"{r.text!r} {fixed(r.probability, 2)}" for r in each(part)) for p, part in said.groupby("position")
+    }
     tokens = []
     for r in each(rows):
         lost = "first token" if np.isnan(r.nll) else f"{fixed(r.nll, 2)} nats, rank {whole(r.rank)}"
@@ -86,14 +88,18 @@ def _text(tables: Tables, key: Any, rows: pd.DataFrame) -> Figure:
         level = 0 if np.isnan(r.nll) else int(np.searchsorted(LEVELS, r.nll, side="right"))
         tokens.append({"text": r.text, "level": level, "title": title})
     worst = rows.sort_values("nll", ascending=False).iloc[0]
-    finding = f"{key}: {fixed(rows.nll.mean(), 2)} nats a token; least expected: {worst.text!r}, {fixed(worst.nll, 2)} nats."
+    finding = (
+        f"{key}: {fixed(rows.nll.mean(), 2)} nats a token; least expected: {worst.text!r}, {fixed(worst.nll, 2)} nats."
+    )
     encoding = (
         "The darker a token, the more nats it cost given all before it: shades change at "
         f"{listing(f'{x:g}' for x in LEVELS)}. Point at a token to read loss, rank and what the model expects next."
     )
     data = rows[["run", "prompt", "position", "token", "text", "nll", "rank"]].assign(next=[best.get(p, "") for p in rows.position])  # fmt: skip
     number = list(dict.fromkeys(tables.prompts.run + tables.prompts.prompt)).index(worst.run + worst.prompt)
-    return Figure(f"fig-prompt-{number}", finding, encoding, data, widget=Widget("text", {"tokens": tokens}), swatches=False)
+    return Figure(
+        f"fig-prompt-{number}", finding, encoding, data, widget=Widget("text", {"tokens": tokens}), swatches=False
+    )
 
 
 def _lens(tables: Tables, shown: pd.DataFrame) -> Figure:
@@ -131,7 +137,9 @@ def _layers(tables: Tables, shown: pd.DataFrame) -> Figure:
     for part, word in (("attn", "attention"), ("mlp", "MLP")):
         drawn = rows[rows.part == part].assign(value=lambda f: f.centred)[["shown", "layer", "value"]]
         drawn["layer"] = drawn.layer.astype(int)
-        views.append(Chart(cells.bars(drawn, "logit above mean", tip, WHERE), f"What the {word} of each layer adds", word))
+        views.append(
+            Chart(cells.bars(drawn, "logit above mean", tip, WHERE), f"What the {word} of each layer adds", word)
+        )
     first = rows[rows.shown == rows.shown.iloc[0]]
     best = first[first.part.isin(["attn", "mlp"])].sort_values("centred", ascending=False).iloc[0]
     word = {"attn": "the attention", "mlp": "the MLP"}[best.part]
@@ -150,7 +158,9 @@ def _layers(tables: Tables, shown: pd.DataFrame) -> Figure:
 
 def _heads(tables: Tables, shown: pd.DataFrame) -> Figure:
     rows = _last(tables, shown)
-    rows = rows[rows.part == "head"].assign(value=lambda f: f.centred, x_order=lambda f: f["head"], y_order=lambda f: f.layer)
+    rows = rows[rows.part == "head"].assign(
+        value=lambda f: f.centred, x_order=lambda f: f["head"], y_order=lambda f: f.layer
+    )
     rows = rows.astype({"layer": int, "head": int})
     tip = ["layer:O", "head:O", alt.Tooltip("value:Q", title="adds", format="+.3f")]
     drawn = rows[["shown", "layer", "head", "value", "x_order", "y_order"]]
@@ -175,7 +185,11 @@ def _neurons(tables: Tables, shown: pd.DataFrame) -> list[Item]:
         for r in each(pd.concat([order.iloc[::-1][:5], order[:5]]).drop_duplicates()):
             body.append((str(name), str(r.target_text), f"{int(r.layer)}.{int(r.neuron)}", signed(r.centred, 3)))
     caption = "Neurons that add most to the logit of the next token at the last position, and that take most away; tables/prompt_parts.csv has the groups of each layer."  # fmt: skip
-    return [Table(("prompt", "next", "layer.neuron", "adds"), tuple(body), caption, frozenset({3}), "tab-neurons", folded=True)]
+    return [
+        Table(
+            ("prompt", "next", "layer.neuron", "adds"), tuple(body), caption, frozenset({3}), "tab-neurons", folded=True
+        )
+    ]
 
 
 def _patterns(tables: Tables, shown: pd.DataFrame) -> list[Item]:

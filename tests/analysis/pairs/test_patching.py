@@ -41,7 +41,7 @@ def difference(logits: torch.Tensor) -> float:
 def plain(model, module, place: int) -> float:
     """The corrupted pass with a module's output at one place replaced by that of the clean pass."""
     kept: list[torch.Tensor] = []
-    first = lambda out: out[0] if isinstance(out, tuple) else out  # noqa: E731
+    first = lambda out: out[0] if isinstance(out, tuple) else out
     handle = module.register_forward_hook(lambda m, a, out: kept.append(first(out).clone()))
     with torch.no_grad():
         model(torch.tensor([CLEAN]))
@@ -66,7 +66,9 @@ def test_equals_plain_hooks_at_every_place(model, found):
             assert found["attn", n, place] == pytest.approx(plain(model, layer.self_attn, place), abs=1e-5)
             assert found["mlp", n, place] == pytest.approx(plain(model, layer.mlp, place), abs=1e-5)
             if n:
-                assert found["resid", n, place] == pytest.approx(plain(model, model.model.layers[n - 1], place), abs=1e-5)
+                assert found["resid", n, place] == pytest.approx(
+                    plain(model, model.model.layers[n - 1], place), abs=1e-5
+                )
 
 
 def test_equals_transformer_lens_at_every_head(model, found):
@@ -153,7 +155,9 @@ def test_the_planted_path_is_found(planted):
     assert abs(direct[0, 0]) < 1e-3, "0.0 works through 1.0 only"
     assert direct[1, 0] > 1
     heads = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    edges = {(s["from_layer"], s["from_head"], s["layer"], s["head"]): recovered(planted, v) for s, v in planted.edges(heads)}
+    edges = {
+        (s["from_layer"], s["from_head"], s["layer"], s["head"]): recovered(planted, v) for s, v in planted.edges(heads)
+    }
     assert set(edges) == {(0, a, 1, b) for a in (0, 1) for b in (0, 1)}
     assert edges[0, 0, 1, 0] > 1
     assert edges[0, 0, 1, 1] < 0

@@ -55,7 +55,9 @@ def test_shares_are_those_of_transformer_lens():
     last = cache["blocks.1.hook_resid_post"][0].double()
     scale = (last.pow(2).mean(-1, keepdim=True) + model.config.rms_norm_eps).rsqrt()
     u = model.lm_head.weight[NEXT].double() * model.model.norm.weight.double() * scale
-    torch.testing.assert_close(found.embedding[0], (cache["blocks.0.hook_resid_pre"][0].double() * u).sum(-1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found.embedding[0], (cache["blocks.0.hook_resid_pre"][0].double() * u).sum(-1), atol=1e-6, rtol=0
+    )
     for n, layer in enumerate(found.layers):
         w_o = model.model.layers[n].self_attn.o_proj.weight.T.double().reshape(4, -1, 32)
         heads = torch.einsum("phd,hdm,pm->ph", cache[f"blocks.{n}.attn.hook_z"][0].double(), w_o, u)
