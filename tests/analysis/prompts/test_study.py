@@ -124,11 +124,7 @@ def test_again_it_is_up_to_date_and_another_text_is_measured(done):
     ("arguments", "said"),
     [
         (("--text", "nowhere.txt"), "nowhere.txt: no such file"),
-        (("--prompts",), "--prompts: there is no text"),
-        (("--pairs",), "--pairs: no pair of prompts"),
-        (("--clean", "abc"), "--corrupt, --answer: missing"),
         (("--clean", "abc", "--corrupt", "abcd", "--answer", "b"), "4 and 5 tokens"),
-        (("--clean", "abc", "--corrupt", "abd", "--answer", "bc"), "--answer 'bc': 2 tokens"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(model, tmp_path, arguments, said):
@@ -137,3 +133,26 @@ def test_what_is_wrong_is_said_before_anything_is_written(model, tmp_path, argum
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_lacking_is_named_where_it_was_asked_for(done, tmp_path):
+    from dataclasses import replace
+
+    from nca_interp.analysis.collection.collection import Collection, Settings
+    from nca_interp.analysis.pairs import pair
+    from nca_interp.analysis.prompts import texts
+    from nca_interp.base import UserError
+
+    collection = replace(Collection.open(done[0] / "out"), settings=Settings())
+    assert not texts.wanted(collection, texts.Options(), False)
+    assert not pair.wanted(collection, pair.Options(), False)
+    with pytest.raises(UserError, match="--prompts: there is no text"):
+        texts.wanted(collection, texts.Options(), True)
+    with pytest.raises(UserError, match="--pairs: no pair of prompts"):
+        pair.wanted(collection, pair.Options(), True)
+    with pytest.raises(UserError, match="--corrupt, --answer: missing"):
+        pair.wanted(collection, pair.Options(clean="abc"), False)
+    with pytest.raises(UserError, match="--answer 'bc': 2 tokens"):
+        pair.wanted(collection, pair.Options(clean="abc", corrupt="abd", answer="bc"), False)
+    (tmp_path / "a.txt").write_text("abc")
+    assert texts.wanted(collection, texts.Options(files=(str(tmp_path / "a.txt"),)), False)
