@@ -211,7 +211,7 @@ def changes(rows: pd.DataFrame, limits: dict[str, float]) -> alt.LayerChart:
         domain=[alt.ExprRef("-limits[probe]"), 0, alt.ExprRef("limits[probe]")],
         range=[{"expr": f"{color}"} for color in ("pal[1]", "ramp[0]", "pal[2]")],
     )
-    legend = alt.Legend(title="difference", format="+.2~f", tickCount=5, gradientLength=120)
+    legend = alt.Legend(title="difference", format="+.2~g", tickCount=5, gradientLength=120)
     tip = ["layer:O", "head:O", alt.Tooltip("value:Q", title="difference", format="+.4f")]
     base = alt.Chart(rows).transform_calculate(value="datum[probe]").transform_filter("isValid(datum.value)")
     mark = base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=1)

@@ -16,7 +16,7 @@ def ranked(rows: pd.DataFrame, levels: pd.DataFrame) -> alt.LayerChart:
     x = alt.X("place:Q", title="heads, highest first", axis=alt.Axis(tickCount=5, format="d"), scale=alt.Scale(nice=False, padding=8))  # fmt: skip
     y = alt.Y("value:Q", title="score", scale=alt.Scale(zero=False, nice=True, padding=10), axis=alt.Axis(tickCount=5))
     base = alt.Chart(rows).transform_calculate(value="datum[probe]").transform_filter("isValid(datum.value)")
-    order = [alt.SortField("value", order="descending")]
+    order: list[Any] = [alt.SortField("value", order="descending")]
     base = base.transform_window(place="row_number()", sort=order)
     tip = ["layer:O", "head:O", alt.Tooltip("value:Q", format=".4f"), alt.Tooltip("place:Q", title="rank")]
     hit = "indexof(datum.hits, ' ' + probe + ' ') >= 0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -41,7 +42,7 @@ def kinds(tables: Tables) -> list[Item]:
     rows = rows[rows.value.notna()]
     if rows.empty:
         return []
-    hits = tables.hits.set_index(["run", "step", "probe"])
+    hits: Any = tables.hits.set_index(["run", "step", "probe"])
     body, told = [], []
     for run in [r for r in tables.runs.run if r in set(rows.run)]:
         found = {str(p): g for p, g in rows[rows.run == run].groupby("probe")}
@@ -80,13 +81,15 @@ def kinds(tables: Tables) -> list[Item]:
 
 
 def _scores(tables: Tables, rows: pd.DataFrame) -> Table:
-    """The highest head on every probe, where no head was compared with random weights."""
-    body = [
-        (tables.names[run], p, fixed(g.value.max()), highest(g), fixed(g.value.mean()), fixed(g.chance.mean()), str(g.unit.iloc[0]).split(",")[0])
-        for run in tables.runs.run for p, g in rows[rows.run == run].groupby("probe")
-    ]  # fmt: skip
-    head = ("model", "probe", "highest score", "where", "mean of heads", "chance", "unit")
-    return _table(tables, head, body, "The highest head on every probe.", {2, 4, 5}, "tab-highest")
+    """The highest head on every probe, models side by side, where no head was compared with random weights."""
+    runs = [r for r in tables.runs.run if r in set(rows.run)]
+    body = []
+    for p, of_probe in rows.groupby("probe"):
+        found = dict(list(of_probe.groupby("run")))
+        tops = (f"{fixed(found[r].value.max())}, {highest(found[r])}" if r in found else DASH for r in runs)
+        body.append((str(p), *tops, fixed(of_probe.chance.mean()), str(of_probe.unit.iloc[0]).split(",")[0]))
+    head = ("probe", *(tables.names[r] for r in runs), "chance", "unit")
+    return Table(head, tuple(body), "The highest head on every probe.", frozenset({len(runs) + 1}), "tab-highest")
 
 
 def _table(tables: Tables, head: tuple[str, ...], body: Sequence[tuple[str, ...]], caption: str, numeric: set[int], name: str) -> Table:  # fmt: skip
@@ -172,7 +175,7 @@ def circuit(tables: Tables) -> list[Item]:
     rows = rows[rows.from_head.notna() & rows["head"].notna() & rows.value.notna() & (rows.stage != "ft")]
     keys = ["run", "from_layer", "from_head", "layer", "head"]
     edges = rows[rows.probe == "edge"]
-    composed = rows[rows.probe == COMPOSITION].drop_duplicates(keys).set_index(keys)
+    composed: Any = rows[rows.probe == COMPOSITION].drop_duplicates(keys).set_index(keys)
     if edges.empty:
         return []
     scores = tables.final_scores.set_index(["run", "probe", "layer", "head"]).value
