@@ -65,15 +65,15 @@ def agree(folder: Path, sequences: int) -> None:
     for stimulus, definitions in sorted(by_stimulus.items(), key=lambda item: item[0].build(subject).inputs.size):
         batch = stimulus.build(subject)
         model.set_attn_implementation(FAST)
-        table = (
-            pd.DataFrame(Measurer(definitions).measure(model, subject).rows)
-            .set_index(["probe", "layer", "head"])
-            .value.sort_index()
-        )
+        found = Measurer(definitions).measure(model, subject)
+        table = pd.DataFrame(found.rows).set_index(["probe", "layer", "head"]).value.sort_index()
         model.set_attn_implementation("eager")
-        found = [differences(maps, batch, table) for maps in (eager_maps(model, batch), lens_maps(bridge, batch))]
+        apart = [differences(maps, batch, table) for maps in (eager_maps(model, batch), lens_maps(bridge, batch))]
         for name in definitions:
-            pair = [float(one.get(name, np.nan)) for one in found]
+            if name not in table.index:
+                print(f"{name:24} not measured: {found.skipped.get(name) or found.problems.get(name)}")
+                continue
+            pair = [float(one.get(name, np.nan)) for one in apart]
             worst = list(np.fmax(worst, pair))
             told = f"{table[name].size:6} {table[name].max():9.4f} {pair[0]:9.1e} {pair[1]:9.1e}"
             print(f"{name:24} {told}", flush=True)
