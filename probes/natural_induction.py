@@ -35,7 +35,7 @@ def repeats(stimulus, n):
     """Share of the queries of each row whose last n tokens occurred before, with a token between [batch]."""
     shares = []
     for row in stimulus.inputs.tolist():
-        first = {}
+        first: dict[tuple[int, ...], int] = {}
         for end in range(n - 1, len(row)):
             first.setdefault(tuple(row[end - n + 1 : end + 1]), end)
         places = [(first[tuple(row[end - n + 1 : end + 1])], end) for end in range(n - 1, len(row))]

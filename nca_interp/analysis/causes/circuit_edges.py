@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 SHOWN = 10
@@ -27,9 +29,14 @@ def circuit_edges(causes: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
         for probe, group in of_run.assign(z=z).groupby("probe", sort=False):
             best = group.sort_values("z", ascending=False, kind="stable").head(SHOWN)
             for order, row in enumerate(best.to_dict("records"), 1):
-                ends = {"from_kinds": (row["from_layer"], row["from_head"]), "kinds": (row["layer"], row["head"])}
-                named = {name: " ".join(kinds.get(head, [])) for name, head in ends.items()}
-                rows.append({**row, **named, "kind": str(probe)[0].upper(), "order": order})
+                ends: dict[str, Any] = {
+                    "from_kinds": (row["from_layer"], row["from_head"]),
+                    "kinds": (row["layer"], row["head"]),
+                }
+                named: dict[str, str] = {name: " ".join(kinds.get(head, [])) for name, head in ends.items()}
+                rows.append(
+                    {**{str(k): v for k, v in row.items()}, **named, "kind": str(probe)[0].upper(), "order": order}
+                )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -61,7 +61,7 @@ def held_against(
             rows.append({
                 **same, "probe": "top_heads", "value": value, "chance": float(random.mean()) if len(random) else None,
                 "sd": float(random.std(ddof=1)) if len(random) > 1 else None, "n": len(random),
-                "p": ranked([metric.harm * value], [metric.harm * of_round]).p,
+                "p": ranked([metric.harm * value], [(metric.harm * of_round).tolist()]).p,
                 "at": f"{heads_by_layer(top)} against {len(random)} sets{', all there are' if found.complete else ''}",
             })  # fmt: skip
             rows += [

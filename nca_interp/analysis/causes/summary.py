@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from textwrap import fill
+from typing import Any
 
 import pandas as pd
 
@@ -89,7 +90,7 @@ def strongest(edges: pd.DataFrame | None) -> tuple[list[str], list[list[str]]]:
     if edges is None:
         return columns, []
 
-    def named(layer: int, head: int, kinds: str) -> str:
+    def named(layer: Any, head: Any, kinds: Any) -> str:
         names = [name for name in ("previous_token", "induction") if name in str(kinds).split()]
         return " ".join([f"{layer}.{head}", *names])
 

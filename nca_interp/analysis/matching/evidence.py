@@ -121,8 +121,9 @@ def judge(study: str, contrasts: pd.DataFrame, pairs: pd.DataFrame | None, compl
         f"Study {study!r}: of {len(rows)} comparisons of an NCA setting with scratch ({', '.join(domains)}; {n} or more "
         f"seeds) {told}"
     )
-    known = pairs is not None and complexity is not None
-    tests = [_arms(d, pairs, complexity) for d in domains] if known else []
+    tests = []
+    if pairs is not None and complexity is not None:
+        tests = [_arms(d, pairs, complexity) for d in domains]
     supports = _together(tests)
     said += "".join(f"; {t.sentence}" for t in tests)
     verdict = {

@@ -72,7 +72,7 @@ class Patching:
             tell(f"layer {layer + 1} of {trunk.n_layers}", layer / trunk.n_layers)
             ours, tiled = trunk.heads(self.clean, layer), trunk.heads(self.tiled, layer)
             mlp = self._mlp_output(layer)
-            changes: dict[str, Callable[[list[int]], torch.Tensor]] = {
+            changes: dict[str, Any] = {
                 "resid": lambda places, n=layer: self._resid(n, places),
                 "attn": lambda places, n=layer, a=ours, b=tiled: trunk.resume(
                     self.tiled, n, b, _at(b.written, a.written, places)
@@ -81,7 +81,7 @@ class Patching:
                 "head": lambda heads, n=layer, a=ours, b=tiled: trunk.resume(
                     self.tiled, n, b, self._heads(n, a, b, heads)
                 ),
-            }  # type: ignore[misc]
+            }
             for site, change in changes.items():
                 n = trunk.n_heads if site == "head" else self.length
                 for start in range(0, n, self.rows):

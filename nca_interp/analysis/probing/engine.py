@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 
@@ -82,9 +82,11 @@ def analyze(
     measurer = Measurer(definitions)
     with on_disk(tokenizer) as files:
         if is_model(checkpoint):
-            measured, read = _measure_model(checkpoint, measurer, _path(tokens), files, random, device or dtype)
+            measured, read = _measure_model(
+                cast(Any, checkpoint), measurer, _path(tokens), files, random, device or dtype
+            )
         else:
-            source, asked = Source.find(checkpoint), (device or "cpu", dtype or "float32")
+            source, asked = Source.find(cast(Path | str, checkpoint)), (device or "cpu", dtype or "float32")
             measured = _measure(source.directory, measurer, _path(tokens), files, random, *asked)
             read = {
                 "checkpoint": str(checkpoint),

@@ -49,7 +49,8 @@ def look(model: Any, trunk: Trunk | NotApplicable, ids: list[int], encoder: Enco
     said = _say(model, tokens, encoder, options)
     if isinstance(trunk, NotApplicable):
         return Look(said.rows, [f"not entered: {trunk}"], {})
-    passage, notes = trunk.passage(tokens), []
+    passage = trunk.passage(tokens)
+    notes: list[str] = []
     rows = [*said.rows, *_lens(trunk, passage, said.targets, encoder)]
     heads: list[Head] = []
     try:

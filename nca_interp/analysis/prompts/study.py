@@ -168,7 +168,7 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
 def files(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> None:
     """prompt_patterns.npz and .json (docs/tables.md); removed where there is nothing to show."""
     arrays: dict[str, np.ndarray] = {}
-    entries = []
+    entries: list[Any] = []
     for run in collection.runs if "prompts" in tables else ():
         found = _arrays(run.kept("prompts", run.steps[-1])) if _kept(run) is not None else None
         rows = tables["prompts"][tables["prompts"].run == run.id]

@@ -151,12 +151,13 @@ def _difference_map(tables: Tables, moved: pd.DataFrame, one: str, two: str) -> 
     table = table.assign(run=two)
     limits = {str(p): float(g.difference.abs().max()) + 1e-9 for p, g in moved.groupby("probe", sort=False)}
     chart = charts.changes(table, limits)
-    correlation = moved.groupby("probe")[["value_a", "value_b"]].apply(lambda g: g.corr("spearman").iloc[0, 1])
+    pairs = moved.groupby("probe")[["value_a", "value_b"]]
+    correlation = {str(p): g.corr("spearman").iloc[0, 1] for p, g in pairs}
     options = tuple(
         (p, f"{p} (mean change {fixed(mean[p])}, rank correlation {fixed(correlation[p], 2)})") for p in most.index
     )
     data = moved.drop(columns=["share"])
-    top = moved.loc[moved.share.idxmax()]
+    top: Any = moved.nlargest(1, "share").iloc[0]
     finding = (
         f"The largest change for the range of its probe: {top.probe}, layer {whole(top.layer)} head {whole(top['head'])}, "
         f"{fixed(top.value_a)} in {tables.names[one]}, {fixed(top.value_b)} in {tables.names[two]}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pandas as pd
 
 from nca_interp.report.charts import kinds as charts
@@ -84,7 +86,7 @@ def heads(tables: Tables) -> list[Item]:
         Chart(charts.heat(drawn[drawn.run == run][columns], spans, False, where=None), f"Norms of the heads of {tables.names[run]}", tables.names[run])
         for run in runs
     ]  # fmt: skip
-    top = rows.loc[rows.ov_norm.idxmax()]
+    top: Any = rows.nlargest(1, "ov_norm").iloc[0]
     finding = f"Largest OV circuit: layer {whole(top.layer)} head {whole(top['head'])} of {tables.names[top.run]}, norm {plain(float(top.ov_norm))}; median over heads {plain(float(rows.ov_norm.median()))}."
     encoding = (
         "Frobenius norms, the gain of the norm before the layer folded in: OV, what a head moves; QK, how sharply it chooses (at relative position 0). "
@@ -120,7 +122,7 @@ def apart(tables: Tables) -> list[Item]:
     )
     body = tuple(
         (names[one], names[other], str(kind), whole(r.tensors), fixed(r.distance, 4), fixed(r.cosine, 4))
-        for (one, other, kind), r in means.iterrows()
+        for (one, other, kind), r in cast(Any, means.iterrows())
     )  # fmt: skip
     head = ("from", "to", "kind", "tensors", "distance", "cosine")
     caption = "How far apart the weights are: |W₂ − W₁| / |W₁| and the cosine of W₁ and W₂, mean over the tensors of a kind. 0 and 1: equal; 1.41 and 0: unrelated, of one size."
@@ -129,7 +131,7 @@ def apart(tables: Tables) -> list[Item]:
         pair = known.other.map(names) + " to " + known.run.map(names)
         every = known.assign(regime=known.run.map(tables.runs.set_index("run").regime), run=pair, value=known.distance)
         every = every[["run", "regime", "layer", "tensor", "value", "cosine"]]
-        largest = every.loc[every.value.idxmax()]
+        largest: Any = every.nlargest(1, "value").iloc[0]
         finding = f"The largest distance: {largest.tensor} of layer {whole(largest.layer)}, {fixed(largest.value, 4)} ({largest.run})."
         options = tuple((t, t) for t in sorted(every.tensor.unique(), key=lambda t: ("norm" in t, t)))
         view = _by_layer(tables, every, "|W₂ − W₁| / |W₁|", "datum.tensor == tensor", ["tensor"])
@@ -155,7 +157,7 @@ def layers_alike(tables: Tables) -> list[Item]:
         cells = part[["layer_a", "layer_b", "value"]]
         views.append(Chart(layer_charts.layer_map(cells, f"layer of {b}", f"layer of {a}", None), f"CKA of {a} and {b}", f"{a} and {b}"))  # fmt: skip
         same = part[part.layer_a == part.layer_b]
-        least = same.loc[same.value.idxmin()]
+        least: Any = same.nsmallest(1, "value").iloc[0]
         told.append(
             f"{a} and {b}: mean over equal layers {fixed(same.value.mean())}, least {fixed(least.value)} at layer {whole(least.layer_a)}"
         )
