@@ -11,10 +11,10 @@ import pytest
 
 PROGRAM = """
 import sys
-from nca_interp import cli
+from nca_interp.cli import app as cli
 {}
 sys.argv = ["nca-interp", "planted", *sys.argv[1:]]
-cli.main()
+sys.exit(cli.call(sys.argv[1:]))
 """
 PLANTED = '''
 @cli.app.command()

@@ -134,12 +134,11 @@ def leave(arguments: Sequence[str]) -> int:
     """Exit code of a command."""
     before, sys.argv = sys.argv, ["nca-interp", *arguments]
     try:
-        cli.main()
+        return cli.call([*arguments])
     except SystemExit as left:
         return int(left.code or 0)
     finally:
         sys.argv = before
-    return 0
 
 
 def numbers() -> Any:

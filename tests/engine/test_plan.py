@@ -24,7 +24,7 @@ def test_always_measured_are_probes_of_each_run_nulls_of_each_source_and_inferen
     plan = make_plan(discover.find("runs", "laptop").value(), "fp32")
     jobs = [job.payload for job in plan.jobs if isinstance(job.payload, MeasureJob)]
     kinds = Counter(job.what for job in jobs)
-    always = {m.name for m in measurements().values() if m.measure and "study" not in m.by_request}
+    always = {m.name for m in measurements().values() if m.measure and "study" not in m.by_request and m.wanted is None}
     assert set(kinds) == always >= {"probes", "nulls", "inference", "decode"}
     before_ft = [run for run in plan.runs if run.stage != "ft"]
     assert kinds["probes"] == len(before_ft) > kinds["nulls"] == len({run.tokens for run in before_ft})

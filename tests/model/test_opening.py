@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,17 +37,13 @@ def copy(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[Path], str]:
     """What `nca-interp analyze --checkpoint` says of a path: exit code 2, one line, no output."""
-    from nca_interp.cli.app import main
+    from nca_interp.cli.app import call as main
 
     def call(checkpoint: Path) -> str:
-        monkeypatch.setattr(
-            sys, "argv", ["nca-interp", "analyze", "--probe", "induction", "--checkpoint", str(checkpoint)]
-        )
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
+        code = main(["analyze", "--probe", "induction", "--checkpoint", str(checkpoint)])
         out, err = capsys.readouterr()
-        assert left.value.code == 2
+        assert code == 2
         assert out == ""
         assert err.startswith("error: ")
         assert err.count("\n") == 1

@@ -78,8 +78,8 @@ def test_a_tokenizer_folder_that_was_made_again(tmp_path, corpus):
     from transformers import PreTrainedTokenizerFast
 
     def save(size: int) -> None:
-        tokenizer, _ = make_tokenizer(TokenizerSpec(vocab_size=size), LINES)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(tmp_path / "named")
+        tokenizer = make_tokenizer(TokenizerSpec(vocab_size=size), LINES)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer.tokenizer, eos_token=END).save_pretrained(tmp_path / "named")
 
     save(300)
     spec = TokenizerSpec(kind="hf", name=str(tmp_path / "named"))

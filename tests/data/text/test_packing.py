@@ -106,7 +106,8 @@ def test_a_budget_and_duplicates_do_not_depend_on_processes(tmp_path, sources):
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from nca_interp.data import corpus, files, packing, text
+from nca_interp.data.text import corpus, files, packing
+from nca_interp.data.text import documents as text
 from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.tokens import write_tokens
 files.RANGE_BYTES, corpus.CHUNK_CHARACTERS, corpus.LANES, text.HEAD_BYTES = 9000, 2500, 3, 5000

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from nca_interp.analysis.stimuli.text import sample_text
 from nca_interp.base import UserError
-from nca_interp.data.specs import TextSpec, TokenizerSpec
+from nca_interp.data.specs import END, TextSpec, TokenizerSpec
 from nca_interp.data.text import documents as text
 from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
 from nca_interp.data.tokens import write_tokens
@@ -76,8 +76,8 @@ def test_our_own_token_directory(tmp_path):
     write_tokens(tmp_path / "own", spec, n_train=4, n_val=2, seq_len=32, seed=0)
     own = Tokenizer.from_file(str(tmp_path / "own" / "tokenizer.json"))
     assert ids(tmp_path / "own") == own.encode(SAMPLE, add_special_tokens=False).ids
-    tokenizer, end = text.make_tokenizer(TokenizerSpec(kind="hf", name=str(tmp_path / "own")), [])
-    assert end == own.token_to_id(text.END)
+    tokenizer, end, _, _ = text.make_tokenizer(TokenizerSpec(kind="hf", name=str(tmp_path / "own")), [])
+    assert end == own.token_to_id(END)
     assert tokenizer.get_vocab() == own.get_vocab()
 
 
@@ -162,21 +162,18 @@ def test_a_named_tokenizer_needs_an_end_of_text(tmp_path):
 
 
 def test_analyze_takes_each_of_them_from_the_command_line(bpe, tmp_path, monkeypatch, capsys):
-    from nca_interp.cli.app import main
+    from nca_interp.cli.app import call as main
+
+    monkeypatch.chdir(tmp_path)
     from tests.analysis.models import tiny
 
     folder, _ = bpe
     tiny("llama", vocab_size=400).save_pretrained(tmp_path / "model")
     for where in (folder, folder / "vocab.json"):
         call = ["analyze", "--checkpoint", tmp_path / "model", "--probe", "entropy", "--tokenizer", where]
-        monkeypatch.setattr("sys.argv", ["nca-interp", *map(str, call)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        assert left.value.code in (0, None)
+        assert main([*map(str, call), "--only", "--probes", "--out", f"out-{where.name}"]) == 0
         assert "entropy" in capsys.readouterr().out
     for name in ("vocab.json", "merges.txt"):  # the checkpoint's own
         shutil.copyfile(folder / name, tmp_path / "model" / name)
-    monkeypatch.setattr("sys.argv", ["nca-interp", *map(str, call[:5])])
-    with pytest.raises(SystemExit):
-        main()
+    assert main([*map(str, call[:5]), "--only", "--probes", "--out", "own"]) == 0
     assert "entropy" in capsys.readouterr().out
