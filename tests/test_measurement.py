@@ -80,7 +80,7 @@ def test_a_users_folder_adds_one_to_jobs_tables_summary_and_report(tmp_path, tin
     assert str(size) in html
     kept = json.loads((tmp_path / "out/measured/tiny/sizes/step-00000000.json").read_text())
     assert kept["made_from"] == {"factor": 2}
-    assert "--sizes" in call("list", cwd=tmp_path).stdout
+    assert "  sizes " in call("list", cwd=tmp_path).stdout
     wrong = call(*asked, "--set", "sizes.fcator=2", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "factor" in wrong.stderr

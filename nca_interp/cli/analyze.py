@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nca_interp.analysis.collection.collection import Collection
 
 OUT = Path("runs/out/analysis")
+TRIED_BYTES = 4 * 2**30
+"""A checkpoint of at most so many bytes is opened once before the work, to say at once what is wrong with it."""
 
 
 def analyze(
@@ -76,6 +78,8 @@ def analyze(
 
     given_more = split([*([place] if place is not None else []), *ctx.args])
     folder = Path(given_more.places[0]) if given_more.places else None
+    if probe:
+        given_more.asked.append("probes")
     if (folder is None) == (not checkpoint):
         raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
     given: dict[str, Any] = {
@@ -131,7 +135,23 @@ def _collect(
     from nca_interp.overrides import parse
 
     listed = find(names, parse(Settings, given))
+    _try(listed)
     return _claim(out or OUT / folder_name(listed), listed, asked, options)
+
+
+def _try(listed: Any) -> None:
+    """UserError unless the last checkpoint of each run opens: before anything is written."""
+    from nca_interp.analysis.probing.measure import open_scored
+    from nca_interp.analysis.stimuli.source import Source
+    from nca_interp.model.checkpoint import check_directory, load_config
+
+    for entry in {entry.run: entry for entry in listed.entries}.values():
+        directory = Source.find(entry.path).directory
+        if sum(file.stat().st_size for file in directory.glob("*.safetensors")) <= TRIED_BYTES:
+            open_scored(directory, dtype=listed.settings.dtype)
+        else:
+            check_directory(directory)
+            load_config(directory)
 
 
 def _listed(collection: Collection, given: dict[str, Any]) -> Any:

@@ -199,7 +199,7 @@ def list_(
     print("measurements:")
     for one in measurements().values():
         if one.measure is not None:
-            print(f"  --{one.name:22} {one.about}")
+            print(f"  {one.name:24} {one.about}")
             if one.flags:
                 print(f"{'':27}takes {' '.join(f'--{flag} TEXT' for flag in one.flags)}")
     for kind in ("runs", "probes", "reports"):

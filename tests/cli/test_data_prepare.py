@@ -107,7 +107,7 @@ def test_mistakes_are_one_message_and_write_nothing(tmp_path, arguments, message
 def test_places_that_cannot_hold_tokens(tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "x.jsonl").write_text('{"text": "some words"}\n')
-    for place, message in ((".", "is the working folder itself"), ("file/t", "file is a file, and a folder is needed")):
+    for place, message in ((".", "is the working folder itself"), ("file/t", "file is no folder")):
         command = [*COMMAND, "x.jsonl", "--out", place]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr

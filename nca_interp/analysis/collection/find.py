@@ -79,7 +79,8 @@ def _entries(name: str) -> Iterator[Entry]:
     if not Path(name).exists() and (match := LABELLED.fullmatch(name)):
         label, place = match[1].strip(), match[2].strip()
     path = Path(place)
-    if path.suffix.lower() in FILES and not path.is_dir():
+    one_file = path.suffix == ".json" and (path.parent / "config.json").is_file()  # the check of the checkpoint says so
+    if path.suffix.lower() in FILES and not path.is_dir() and not one_file:
         if label:
             raise UserError(f"--checkpoint {name}: labels of a file that lists checkpoints stand in the file")
         yield from listed(path)

@@ -28,6 +28,15 @@ class Rows:
             return np.asarray(TokenFile.open(self._tokens(run), verify=False).val[:, :-1])
         return self._elsewhere(run.last)
 
+    def known(self, run: Run) -> bool:
+        """Whether there are rows: of a checkpoint from elsewhere only with a tokenizer or tokens."""
+        if run.trained is not None:
+            return True
+        try:
+            return len(self._elsewhere(run.last)) > 0
+        except UserError:
+            return False
+
     def sha256(self, run: Run) -> Any:
         """Identity of the rows: positions of two runs correspond where it is the same."""
         if run.trained is not None:

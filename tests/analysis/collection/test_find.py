@@ -144,7 +144,3 @@ def test_a_collection_is_what_its_folder_says(tmp_path):
     settings = find([str(c) for c in checkpoints], Settings(fast=True))
     directory.claim_collection(settings.model_dump(mode="json"), {})  # how they are read may change
     assert Collection.open(directory.path).settings.fast
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="not empty"):
-        AnalysisDir(tmp_path / "mine").claim_collection(listed.model_dump(mode="json"), {})

@@ -171,9 +171,9 @@ def test_analyze_takes_each_of_them_from_the_command_line(bpe, tmp_path, monkeyp
     tiny("llama", vocab_size=400).save_pretrained(tmp_path / "model")
     for where in (folder, folder / "vocab.json"):
         call = ["analyze", "--checkpoint", tmp_path / "model", "--probe", "entropy", "--tokenizer", where]
-        assert main([*map(str, call), "--only", "--probes", "--out", f"out-{where.name}"]) == 0
+        assert main([*map(str, call), "--only", "--out", f"out-{where.name}"]) == 0
         assert "entropy" in capsys.readouterr().out
     for name in ("vocab.json", "merges.txt"):  # the checkpoint's own
         shutil.copyfile(folder / name, tmp_path / "model" / name)
-    assert main([*map(str, call[:5]), "--only", "--probes", "--out", "own"]) == 0
+    assert main([*map(str, call[:5]), "--only", "--out", "own"]) == 0
     assert "entropy" in capsys.readouterr().out
