@@ -71,7 +71,7 @@ def {run_name(match.label).replace("-", "_")}() -> Study:
     """The laptop study with NCA of the matched and of every other complexity."""
     base: Study = find("runs", "laptop").value(){domain}
     regimes = (Regime(name="scratch", label="scratch"), MATCHED, *OTHERS)
-    return base.model_copy(update={{"name": "{run_name(match.label)}", "title": "NCA of matched and of other complexity", "regimes": regimes{change}}})
+    return base.model_copy(update={{"name": "{run_name(match.label)}", "title": "NCA of matched and of other complexity", "regimes": regimes, "primary": None{change}}})
 '''
 
 

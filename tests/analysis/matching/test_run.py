@@ -270,7 +270,7 @@ def test_command_line_shows_tables_and_says_what_it_rests_on(tmp_path):
     [
         (None, "no such file exists"),
         (b"", "is empty"),
-        (b"\xff\xfe\x00 not text " * 1000, "not UTF-8: byte 0xff at offset 0"),
+        (b"\xff\xfe\x00 not text " * 1000, "not UTF-8 but UTF-16 (byte 0xff at offset 0)"),
         (
             b"too short",
             "is too short: it holds 10 symbols, ends of documents included; match needs at least 16 rows of 4,096 symbols from as many",
@@ -298,7 +298,7 @@ def test_bad_corpora_get_one_message_and_exit_2(tmp_path, content, message):
         (["--out", "full"], "--out full: not empty and no match"),
         (["--csv", "full/thesis.txt"], "--csv full/thesis.txt: is there already and no table of cells"),
         (["--recipe", "full/thesis.txt"], "--recipe full/thesis.txt: is there already and no recipe that match made"),
-        (["--recipe", "full"], "--recipe full: is there already and no recipe that match made"),
+        (["--recipe", "full"], "--recipe full: not empty and no recipe that match made"),
     ],
 )
 def test_wrong_options_get_one_message_and_exit_2(tmp_path, options, message):
