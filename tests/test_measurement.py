@@ -65,6 +65,13 @@ def test_the_packages_own_are_found_without_torch():
     assert {"probes", "nulls", "causes", "compare", "inference", "decode", "dynamics"} <= set(builtin())
 
 
+def test_no_two_write_a_table_of_one_name():
+    from nca_interp.report.tables import COLUMNS
+
+    names = [*COLUMNS, *(name for one in builtin().values() for name in one.columns)]
+    assert len(names) == len(set(names))
+
+
 def test_a_users_folder_adds_one_to_jobs_tables_summary_and_report(tmp_path, tiny_checkpoint):
     folder = tmp_path / "measurements" / "sizes"
     folder.mkdir(parents=True)

@@ -79,7 +79,7 @@ def write_collection(
 COLUMNS = {
     "metrics": "run regime domain seed stage step tokens loss val_loss val_bpb grad_norm lr tokens_per_second",
     "emergence": "run regime domain seed stage probe level state after_step by_step after_tokens by_tokens first last highest "
-    "checkpoints resolution bend bend_low bend_high distance_low distance_high order",
+    "checkpoints spacing resolution bend bend_low bend_high distance_low distance_high order",
     "similarity": "comparison domain regime_a regime_b seed_a seed_b run_a run_b step_a tokens layer_a layer_b value n",
     "apart": "run other tensor kind layer distance cosine",
 }
@@ -147,7 +147,7 @@ def _emergence(m: Model, label: str) -> list[dict[str, Any]]:
     """Induction between the first two checkpoints at which it grows beyond the level, the sink from the start."""
     tokens = [None if m.tokens_a_step is None else s * m.tokens_a_step for s in m.steps]
     place = next(i for i in range(len(m.steps)) if 0.9 * (i + 1) / len(m.steps) > 0.3)
-    common = {**_who(m, label), "checkpoints": len(m.steps), "resolution": None}
+    common = {**_who(m, label), "checkpoints": len(m.steps), "spacing": 2.0, "resolution": None}
     return [
         {**common, "probe": "induction", "level": 0.3, "state": "reached", "after_step": m.steps[place - 1], "by_step": m.steps[place],
          "after_tokens": tokens[place - 1], "by_tokens": tokens[place], "first": 0.1, "last": 0.9, "highest": 0.9},

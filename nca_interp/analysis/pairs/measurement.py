@@ -15,7 +15,7 @@ MEASUREMENT = Measurement(
     summary="nca_interp.analysis.pairs.study:summary",
     section="nca_interp.report.sections.pairs:section",
     columns={
-        "pairs": "run regime domain seed stage step clean:text corrupt:text answer:text wrong:text quantity:text unit clean_value "
+        "prompt_pairs": "run regime domain seed stage step clean:text corrupt:text answer:text wrong:text quantity:text unit clean_value "
         "corrupt_value clean_probability corrupt_probability note",
         "pair_tokens": "run step position clean:text corrupt:text",
         "patches": "run regime domain seed stage step site layer position head from_layer from_head value recovery",

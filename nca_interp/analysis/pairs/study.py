@@ -125,7 +125,7 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
     if not pairs:
         return {}
     return {
-        "pairs": pd.DataFrame(pairs, columns=[*CHECKPOINT, *PAIR]),
+        "prompt_pairs": pd.DataFrame(pairs, columns=[*CHECKPOINT, *PAIR]),
         "pair_tokens": pd.DataFrame(tokens, columns=[*CHECKPOINT, "position", "clean", "corrupt"]),
         "patches": pd.concat(patches, ignore_index=True),
     }
@@ -133,10 +133,10 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
 
 def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator[Shown | str]:
     """What is recovered by the best patch of each kind."""
-    if "pairs" not in tables:
+    if "prompt_pairs" not in tables:
         return
     for run in collection.runs[:SUMMARISED]:
-        said = tables["pairs"][tables["pairs"].run == run.id]
+        said = tables["prompt_pairs"][tables["prompt_pairs"].run == run.id]
         if said.empty:
             continue
         one: Any = said.iloc[0]

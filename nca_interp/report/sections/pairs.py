@@ -21,21 +21,21 @@ WHERE = "datum.run == run"
 
 def section(tables: Tables) -> tuple[Section, ...]:
     """Activation and path patching, where a pair was given."""
-    if not tables.has("pairs"):
+    if not tables.has("prompt_pairs"):
         return ()
     items: list[Item] = [_pair(tables)]
     rows = tables.patches[tables.patches.recovery.notna()]
     rows = rows[rows.run.isin(list(dict.fromkeys(rows.run))[:RUNS])]
     if len(rows):
         items += [_positions(tables, rows), _heads(rows), *_edges(rows)]
-    items += [Note(f"{r.run}: {r.note}.", quiet=True) for r in each(tables.pairs) if str(r.note)]
+    items += [Note(f"{r.run}: {r.note}.", quiet=True) for r in each(tables.prompt_pairs) if str(r.note)]
     return (Section("pairs", "A pair of prompts", (*items,)),)
 
 
 def _pair(tables: Tables) -> Table:
     body = tuple(
         (r.run, r.clean, r.corrupt, r.quantity, signed(r.clean_value, 2), signed(r.corrupt_value, 2), fixed(r.clean_probability), fixed(r.corrupt_probability))
-        for r in each(tables.pairs)
+        for r in each(tables.prompt_pairs)
     )  # fmt: skip
     head = ("model", "clean", "corrupted", "measured", "clean", "corrupted", "p(answer), clean", "corrupted")
     caption = "The two prompts and what is measured at their last token. A patch puts one activation of the clean prompt into the pass on the corrupted one; recovery is the share of the difference that comes back (1: all, 0: nothing, not clipped)."  # fmt: skip

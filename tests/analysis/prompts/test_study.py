@@ -81,7 +81,7 @@ def test_the_pair_is_patched(done):
     patches = read(done, "patches")
     one = patches[(patches.site == "head") & (patches.layer == 0) & (patches["head"] == 0)]
     assert one.recovery.iloc[0] == pytest.approx(1.0, abs=1e-3)
-    pair = read(done, "pairs").iloc[0]
+    pair = read(done, "prompt_pairs").iloc[0]
     assert pair.clean_value > 1
     assert pair.corrupt_value == pytest.approx(0.0, abs=1e-3)
 
