@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nca_interp.report.tables import columns_of
+
 PROBES = {
     # unit, chance, threshold (None: names no kind of head)
     "induction": ("attention mass", 0.02, 0.3),
@@ -67,6 +69,8 @@ def write_collection(
         frame = pd.DataFrame(rows)
         if name in COLUMNS:
             frame = frame.reindex(columns=COLUMNS[name].split())
+        spec = [c.partition(":")[0] for c in columns_of().get(name, "").split()]
+        frame = frame.reindex(columns=[*frame.columns, *(c for c in spec if c not in frame.columns)])
         frame.to_csv(tables / f"{name}.csv", index=False)
     docs = [
         {"name": n, "doc": f"Definition of {n}.", "unit": u, "low": 0.0, "high": 1.0} for n, (u, _, _) in PROBES.items()

@@ -599,7 +599,7 @@ def _emergence(seeds: int) -> list[dict[str, Any]]:
         rows.append({
             "run": run, "regime": regime, "domain": "web" if stage == "pt" else "", "seed": seed, "stage": stage, "probe": probe,
             "level": 0.3, "state": state, **steps, **tokens, "first": 0.1, "last": 0.5, "highest": 0.6, "checkpoints": 8, "spacing": 2.0 if after and by else None,
-            "spacing": 2.0, "resolution": 4096, "bend": 1e6, "bend_low": 8e5, "bend_high": 1.2e6, "distance_low": -1.0, "distance_high": 2.0,
+            "resolution": 4096, "bend": 1e6, "bend_low": 8e5, "bend_high": 1.2e6, "distance_low": -1.0, "distance_high": 2.0,
             "order": "inconclusive",
         })  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_without_fine_tuning_there_are_no_accuracies(study):
 
 def test_flops_count_the_rows_that_are_multiplied(study):
     run = study[2][1]
-    wide = run._replace(config=run.config.model_copy(update={"config": STAGE.model_copy(update={"vocab_rows": 500})}))
+    wide = replace(run, config=run.config.model_copy(update={"config": STAGE.model_copy(update={"vocab_rows": 500})}))
     assert run.vocab_rows == TokenFile.open(study[0].tokens / "t").meta.vocab_size
     assert (wide.vocab_rows, wide.flops_per_token) == (500, MODEL.flops_per_token(500))
     assert wide.flops > run.flops
