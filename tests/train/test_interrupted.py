@@ -341,7 +341,7 @@ def test_a_full_disk_at_any_write_loses_nothing(study, monkeypatch, nth):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        RunFailed, match=r"cannot write .*: No space left on device; everything written before is intact"
+        RunFailed, match=r"cannot write .*: No space left on device.*; everything written before is intact"
     ):
         train(study, run)
     monkeypatch.undo()
