@@ -131,7 +131,7 @@ def test_ours_is_known_by_first_line_or_record(tmp_path):
         ("data inspect corpus.txt --out forged", "forged: not empty and no inspection"),
         ("data prepare corpus.txt --out full", "full: not empty and no token directory"),
         ("data prepare corpus.txt --out theirs.csv", "theirs.csv: is there already and no token directory"),
-        ("data prepare corpus.txt --out .", "has no name of its own"),
+        ("data prepare corpus.txt --out .", "this is the working folder itself"),
         ("data prepare files:full/*.txt --out full/tokens", "full/tokens: lies in full"),
         ("match corpus.txt --out full", "full: not empty and no match"),
         ("match corpus.txt --csv corpus.txt", "corpus.txt: this command reads it"),
