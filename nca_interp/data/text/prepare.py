@@ -50,7 +50,9 @@ def prepare_tokens(request: Request, out: Path, threads: int | None) -> str:
     if request.tokens is None and not _ends(spec):
         raise UserError("--tokens: needed, this source has no end; e.g. --tokens 10M")
     if out.resolve() == Path.cwd().resolve():
-        raise UserError(f"--out {out}: this is the working folder itself; name a folder in it, e.g. --out tokens")
+        raise UserError(
+            f"--out {out}: this is the working folder itself, nothing was changed; name a folder in it, e.g. --out tokens"
+        )
     tokens = holds("meta.json", "spec", "sha256")
     if out.name in ("", ".."):
         raise UserError(f"--out {out}: has no name of its own; give that of a folder to be made")
