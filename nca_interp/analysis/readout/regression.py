@@ -113,14 +113,22 @@ def judge(predicted: Matrix, truth: Matrix, folds: Folds) -> Judged:
     scores = []
     for guess, kept in zip(predicted, folds.kept, strict=True):
         ranks = [
-            _correlation(rankdata(guess[kept & p], axis=0), rankdata(truth[kept & p], axis=0))
-            for p in parts
-            if (kept & p).any()
+            _correlation(_ranks(guess[kept & p]), rankdata(truth[kept & p], axis=0)) for p in parts if (kept & p).any()
         ]
         error = ((guess - truth)[kept] ** 2).sum(0)
         spread = ((truth[kept] - truth[kept].mean(0)) ** 2).sum(0)
         scores.append((np.mean(ranks, axis=0), 1 - error / np.maximum(spread, 1e-300)))
     return Judged(*(np.stack(values) for values in zip(*scores, strict=True)))
+
+
+def _ranks(guess: Matrix) -> Matrix:
+    """Ranks [rule, target] of predictions: those that differ by no more than the rounding of a forward pass are tied, since rules
+    that look alike to the model would otherwise be ordered by the last bit, anew in every pass."""
+    order = guess.argsort(axis=0)
+    rises = np.diff(np.take_along_axis(guess, order, 0), axis=0, prepend=-np.inf) > ROUNDING * np.ptp(guess, axis=0)
+    steps = np.empty_like(order)
+    np.put_along_axis(steps, order, rises.cumsum(0), 0)
+    return np.asarray(rankdata(steps, axis=0))
 
 
 def _correlation(a: Matrix, b: Matrix) -> Matrix:

@@ -119,17 +119,20 @@ def test_an_attribute_that_is_a_count_is_found_in_the_counts_and_not_called_deco
     assert verdicts["of counts"]["verdict"] == "not decoded"
 
 
+def test_the_last_bit_of_a_prediction_ranks_nothing():
+    """Rules that look alike to the model are tied, whatever a forward pass rounds."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(N, 1))
+    alike = np.repeat(rng.normal(size=(1, N // 8, 1)), 8, axis=1)
+    folds = make_folds(N, groups=0)
+    found = {float(judge(alike + 1e-9 * rng.normal(size=alike.shape), truth, folds).spearman[0, 0]) for _ in range(5)}
+    assert found == {float(judge(alike, truth, folds).spearman[0, 0])}
+
+
 def test_the_nulls_of_one_architecture_serve_several_checkpoints(model, rules):
     few = rules._replace(attributes={"activity": rules.attributes["activity"]})
     whole, shared = decode_rules(model, few), decode_rules(model, few, rivals_of(model, few))
-    ends = [
-        "low",
-        "high",
-        "r2_low",
-        "r2_high",
-    ]  # two forward passes may differ in the last bit, and a refit choose another penalty
-    pd.testing.assert_frame_equal(whole.drop(columns=ends), shared.drop(columns=ends))
-    pd.testing.assert_frame_equal(whole[ends], shared[ends], atol=0.05)
+    pd.testing.assert_frame_equal(whole, shared)
     assert set(whole.source) == {MODEL, RANDOM, PERMUTED, COUNTS, STATISTICS}
     assert set(whole.frames) == set(contexts(4))
     assert (whole.low <= whole.high).all()
