@@ -101,14 +101,6 @@ def repeated(block: np.ndarray) -> Batch:
     return Batch(rows, rows[:, 1:], period=block.shape[1], repeats=2)
 
 
-def layers_of(model: Any, batch: Batch) -> list[Layer]:
-    """Every layer that attends, as a measurement sees it, in their order."""
-    seen: list[Layer] = []
-    with torch.inference_mode(), reading(model, seen.append) as options:
-        backbone(model)(input_ids=torch.from_numpy(batch.inputs), use_cache=False, **options)
-    return sorted(seen, key=lambda layer: layer.number)
-
-
 def _head_outputs(model: Any, batch: Batch) -> None:
     def look(layer: Layer) -> None:
         Heads(layer, batch, model).logits_on_context(torch.arange(4))

@@ -31,11 +31,7 @@ from nca_interp.store import AnalysisDir, StudyDir
 PRELOAD = {
     "tokens": ["nca_interp.data.tokens"],
     "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
-    "measure": [
-        "nca_interp.analysis.probing.study",
-        "transformers.models.llama.modeling_llama",
-        "transformer_lens.model_bridge.sources",
-    ],
+    "measure": ["nca_interp.analysis.probing.study", "transformers.models.llama.modeling_llama"],
 }
 """What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
 RETRY_SECONDS = 2.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from nca_interp.analysis.causes.ablation import Head, ablate_sets
 from nca_interp.analysis.causes.effects import Task
-from nca_interp.analysis.causes.random_sets import RandomSets, heads_by_layer, random_sets, ranked
+from nca_interp.analysis.causes.random_sets import RandomSets, heads_by_layer, ranked
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.causes.rows import Scores, top_heads, unit_of
 from nca_interp.analysis.causes.table import Row
@@ -32,14 +32,6 @@ def set_rows(
         {"probe": "set", "metric": name, "value": float(values.mean()), "at": heads_by_layer(heads), "unit": ""}
         for heads, found in changes.items() for name, values in found.items()
     ]  # fmt: skip
-
-
-def top_rows(trunk: Trunk, task: Task, scores: Scores, k: int | None, sets: int) -> list[Row]:
-    """`held_against` random sets, of the top heads of each probe, all measured at once."""
-    tops = top_sets(trunk, scores, k)
-    drawn = {top: random_sets(top, trunk.n_heads, sets) for top in dict.fromkeys(tops.values())}
-    measured = set_rows(trunk, task, [*drawn, *(s for found in drawn.values() for s in found.sets)])
-    return held_against(task, tops, drawn, measured)
 
 
 def held_against(

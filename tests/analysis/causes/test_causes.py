@@ -23,9 +23,10 @@ from nca_interp.analysis.causes.composition import (
 from nca_interp.analysis.causes.effects import Scored, _cells, nca_task, repeated_task
 from nca_interp.analysis.causes.lens import logit_lens
 from nca_interp.analysis.causes.patching import METRIC, edge, patch
+from nca_interp.analysis.causes.random_sets import random_sets
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.causes.rows import effect_rows
-from nca_interp.analysis.causes.set_rows import top_rows
+from nca_interp.analysis.causes.set_rows import held_against, set_rows, top_sets
 from nca_interp.analysis.causes.shared_heads import cross_load
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject
@@ -288,7 +289,10 @@ def test_composition_equals_dense_matrices_and_chance_is_that_of_random_directio
 def test_top_heads_against_random_sets(planted):
     trunk, task = planted
     scores = {"induction": {(0, 0): 0.0, (0, 1): 0.1, (1, 0): 0.9, (1, 1): 0.2}}
-    rows = [r for r in top_rows(trunk, task, scores, None, 50) if r["metric"] == LOSS]
+    tops = top_sets(trunk, scores, None)
+    drawn = {top: random_sets(top, trunk.n_heads, 50) for top in tops.values()}
+    measured = set_rows(trunk, task, [*drawn, *(s for found in drawn.values() for s in found.sets)])
+    rows = [r for r in held_against(task, tops, drawn, measured) if r["metric"] == LOSS]
     top, other = rows
     alone = ablate(trunk, task)
     assert top["value"] == pytest.approx(float(alone.change(Site("head", 1, 0), LOSS).mean()), abs=1e-5)

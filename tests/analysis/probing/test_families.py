@@ -183,24 +183,6 @@ def test_bfloat16_weights_give_nearly_the_same(case, tokens):
         analyze(case.directory, probes=["induction"], device="cuda:99" if torch.cuda.is_available() else "cuda")
 
 
-def test_a_reused_bridge_equals_a_fresh_one():
-    from copy import deepcopy
-
-    from nca_interp.analysis.causes.circuits import Bridges, wrap
-
-    bridges, tokens = Bridges(), torch.arange(20)[None]
-    one, two = tiny("llama-gqa"), tiny("llama-gqa")
-    with torch.no_grad():
-        for p in two.parameters():
-            p.add_(0.01 * torch.randn_like(p))
-    bridges.of(one, "one")
-    reused = bridges.of(two, "two")
-    fresh = wrap(deepcopy(two), "two")
-    assert torch.equal(reused(tokens), fresh(tokens))
-    assert torch.equal(reused.W_O, fresh.W_O)
-    two(tokens)  # the model itself was not rewritten
-
-
 def test_padding_and_a_cache():
     """Padded batches give the logits of sdpa; a cache is refused."""
     model = tiny("llama")
