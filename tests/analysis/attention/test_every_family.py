@@ -12,12 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.families import layers_of, model_of, page, repeated, row, verdict
+from benchmarks.families import model_of, page, repeated, row, verdict
 from benchmarks.tiny import VOCAB, families
 from nca_interp import discover
-from nca_interp.analysis.attention.access import access
+from nca_interp.analysis.attention.access import access, backbone, reading
 from nca_interp.analysis.attention.forward import forward
 from nca_interp.analysis.attention.heads import PROJECTIONS, child
+from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.stimuli.base import Batch
@@ -70,6 +71,14 @@ def test_what_is_measured_is_what_the_model_computes(family, batch, probes):
         for name, function in probes.items():
             ours = function(view).mean(0).numpy()
             np.testing.assert_allclose(ours, score(name, pattern.double(), batch), atol=3e-5, err_msg=name)
+
+
+def layers_of(model, batch: Batch) -> list[Layer]:
+    """Every layer that attends, as a measurement sees it, in their order."""
+    seen: list[Layer] = []
+    with torch.inference_mode(), reading(model, seen.append) as options:
+        backbone(model)(input_ids=torch.from_numpy(batch.inputs), use_cache=False, **options)
+    return sorted(seen, key=lambda layer: layer.number)
 
 
 def assert_a_head_at_zero_is_a_slice_at_zero(model, x: torch.Tensor):
