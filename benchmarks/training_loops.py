@@ -31,6 +31,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
+    "0.2M": Size(PRESETS["tiny"], 512, 16, None),
     "1.5M": Size(PRESETS["mini"], 2048, 16, None),
     "6M": Size(PRESETS["small"], 2048, 16, None),
     "50M": Size(PRESETS["50m"], 50_257, 2, None),

@@ -255,7 +255,8 @@ class Study(Frozen):
     ft: StageConfig | None = None
     """Fine-tuning on question-answer pairs; null: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: autocast of matrix products. auto: bf16 where the hardware multiplies bf16 natively, else fp32."""
+    """bf16: autocast of matrix products. auto: bf16 where the hardware multiplies bf16 natively, else fp32; on a processor fp32
+    also for models narrower than 128 (d_model), which bf16 slows down."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the blocks. auto: for runs long enough to pay for it, where there is a compiler; changes the last bits."""
     val_rows: int = Field(default=256, ge=1)

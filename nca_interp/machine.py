@@ -21,6 +21,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
+LEAST_BF16_WIDTH = 128
+"""d_model from which products in bf16 save a processor more than its conversions cost (docs/performance.md)."""
+
+
 def native_bf16() -> bool:
     """Whether matrix products in bf16 run in hardware (otherwise they are emulated, many times slower than fp32)."""
     import torch
@@ -98,10 +102,16 @@ def launched_again(arguments: list[str]) -> str:
     return torchrun(n, line) if here == n else f"{n} processes, on every machine as before: -m nca_interp {line}"
 
 
-def resolve_precision(asked: str) -> Literal["fp32", "bf16"]:
-    """`auto` to what this hardware does natively; anything else as asked."""
+def resolve_precision(asked: str, d_model: int) -> Literal["fp32", "bf16"]:
+    """`auto` to what is faster for a model of this width on this hardware; anything else as asked.
+
+    bf16 where the hardware multiplies it natively, but on a processor not below `LEAST_BF16_WIDTH`.
+    """
     if asked == "auto":
-        return "bf16" if native_bf16() else "fp32"
+        import torch
+
+        wide = d_model >= LEAST_BF16_WIDTH or torch.cuda.is_available()
+        return "bf16" if wide and native_bf16() else "fp32"
     return "bf16" if asked == "bf16" else "fp32"
 
 

@@ -219,7 +219,7 @@ def doctor() -> None:
     from nca_interp import machine
 
     print(f"device      {machine.device_name()}, {machine.cores()} cores")
-    precision = machine.resolve_precision("auto")
+    precision = "bf16" if machine.native_bf16() else "fp32"
     native = "native" if machine.native_bf16() else "not native: auto precision is fp32"
     print(f"bf16        {native}")
     print(f"matmul      {machine.matmul_flops(precision) / 1e9:,.0f} GFLOP/s ({precision}, one thread or GPU)")

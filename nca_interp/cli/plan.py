@@ -87,7 +87,9 @@ def resolve(
     from nca_interp.overrides import call_recipe
 
     study = call_recipe(discover.find("runs", name).value, overrides or [])
-    return study, make_plan(study, resolve_precision(study.precision), regime, domain, seed, analyze)
+    return study, make_plan(
+        study, resolve_precision(study.precision, study.model.d_model), regime, domain, seed, analyze
+    )
 
 
 def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int) -> int:
@@ -116,7 +118,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
             raise RunFailed(
                 f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run){unknown}"
             )
-    precision = machine.resolve_precision(study.precision)
+    precision = machine.resolve_precision(study.precision, study.model.d_model)
     provenance = machine.provenance(this_command(), precision, workers, threads)
     if directory.claim(
         study.model_dump(mode="json"), provenance, lambda there, asked: alters_no_run(there, asked, precision)
