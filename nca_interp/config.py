@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nca_interp.base import Frozen, UserError
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
+from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
 
 Module = Literal["attn", "mlp", "norm"]
 MODULES: tuple[Module, ...] = ("attn", "mlp", "norm")
@@ -45,9 +46,9 @@ class ModelConfig(Frozen):
     """Whether the unembedding shares the embedding's weights."""
     init_std: float = Field(default=0.02, gt=0, le=1)
     """Standard deviation of every freshly drawn matrix of the body."""
-    embed_std: float = Field(default=0.02, gt=0, le=1)
+    embed_std: float = Field(default=0.02, gt=0, le=100)
     """Standard deviation of freshly drawn embeddings (the released code uses 1.0; arXiv 2603.10055 code, models.py)."""
-    unembed_std: float | None = Field(default=None, gt=0, le=1)
+    unembed_std: float | None = Field(default=None, gt=0, le=100)
     """Standard deviation of a freshly drawn unembedding that is not tied; null: `embed_std`."""
 
     @model_validator(mode="after")
@@ -192,14 +193,16 @@ class Regime(Frozen):
     source: SourceSpec | None = None
     """Data of the pre-pre-training stage; null: trained on language from scratch."""
     keep: tuple[Module, ...] = MODULES
-    """Module types carried over at the swap; the rest is re-initialised. The embeddings are always new."""
+    """Module types carried over at the swap; the rest is re-initialised. Of the embeddings `swap` speaks."""
     reinit_to: Literal["initial", "fresh"] = "initial"
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
+    swap: SwapPolicy | None = None
+    """How embeddings are drawn and in which state the body enters pre-training; null: as the model says, the body as it is."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Literal["log", "ends"] | None = None
     """Which checkpoints its runs keep; null: what the stage says."""
-    role: Literal["regime", "transfer", "complexity", "control"] = "regime"
+    role: Literal["regime", "transfer", "complexity", "control", "swap"] = "regime"
     """Which comparison of the report it belongs to."""
     runs: dict[str, int] | None = None
     """Domain -> number of seeds (the first ones); null: every domain with every seed."""
@@ -284,6 +287,8 @@ class Study(Frozen):
                     raise ValueError(f"regimes.{regime.name}.runs: unknown domain {name!r}{suggest(name, domains)}")
                 if not 0 <= n <= len(self.seeds):
                     raise ValueError(f"regimes.{regime.name}.runs.{name}: {n} seeds of {len(self.seeds)}")
+            places = [d for d in self.domains if regime.runs is None or regime.runs.get(d.name)]
+            self._swap(regime, places)
         for domain in self.domains:
             if domain.qa is not None and self.ft is None:
                 raise ValueError(f"domains.{domain.name}.qa: fine-tuning data given but the study has no ft stage")
@@ -298,6 +303,12 @@ class Study(Frozen):
                     raise ValueError(f"primary: unknown {name!r}{suggest(name, legal)}")
         self._frames()
         return self
+
+    def _swap(self, regime: Regime, domains: list[Domain]) -> None:
+        policy = regime.swap or TODAY
+        stages = [(domain, domain.pt or self.pt) for domain in domains]
+        places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == self.ppt.vocab_rows) for d, pt in stages]
+        check_policy(f"regimes.{regime.name}.swap", policy, regime.source, self.model.tied, places)
 
     def _frames(self) -> None:
         for regime in self.regimes:

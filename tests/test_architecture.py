@@ -13,8 +13,9 @@ readers console
 metrics
 files data.specs data.rng data.compiled
 outputs safe_path
+swap_policy
 config
-overrides discover store machine signals
+overrides discover store machine signals arms
 measurement
 data.nca data.complexity
 data.dyck

@@ -14,6 +14,7 @@ from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import QaSpec, TextSpec
 from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
 from nca_interp.measurement import Measurement, measurements, resolve
+from nca_interp.swap_policy import TODAY
 from nca_interp.train.run import RunConfig
 
 
@@ -193,6 +194,9 @@ class _Builder:
             return run_id
         source = domain.source if domain is not None else regime.source
         assert source is not None
+        # before language all arms of a source are one run
+        policy = (regime.swap if stage != "ppt" else None) or TODAY
+        model = policy.applied(self.study.model)
         if regime.checkpoints is not None:
             config = config.model_copy(update={"checkpoints": regime.checkpoints})
         run = RunConfig(
@@ -204,18 +208,19 @@ class _Builder:
             domain=domain.name if domain else None,
             seed=seed,
             seeds=self.study.seeds[seed],
-            model=self.study.model,
+            model=model,
             config=config,
             tokens=tokens,
             source=source.model_dump(mode="json"),
             parent=parent,
             keep=regime.keep if stage == "pt" else MODULES,
             reinit_to=regime.reinit_to,
+            swap=policy if stage == "pt" and policy != TODAY else None,
             precision=self.precision,
             compile=self.study.compile,
         )
         needs = [f"tokens:{tokens}"] + ([f"train:{parent}"] if parent else [])
-        flops = config.steps * config.batch_size * self.study.model.n_ctx * self.study.model.flops_per_token(vocab(run))
+        flops = config.steps * config.batch_size * model.n_ctx * model.flops_per_token(vocab(run))
         self.jobs[job_id] = Job(job_id, "train", run, tuple(needs), flops)
         return run_id
 

@@ -6,7 +6,7 @@ regimes start from the same body, re-initialising nothing changes nothing, and r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -62,11 +62,15 @@ def fill(
             continue
         embedding = kind_of(name) == "embed"
         key = (seed, draw, stream, name) if embedding else (seed, draw, name)
-        generator = torch.Generator().manual_seed(stream_seed(*key))
         std = config.embed_std if embedding else config.init_std
         if "lm_head" in name and config.unembed_std is not None:
             std = config.unembed_std
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        parameter.copy_(standard_normal(parameter.shape, *key) * std)
+
+
+def standard_normal(shape: tuple[int, ...] | torch.Size, *key: Any) -> torch.Tensor:
+    """N(0, 1) fp32 of one named random stream: `(seed, draw, name)` of a body tensor, `(seed, draw, stream, name)` of an embedding."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(stream_seed(*key)))
 
 
 def kind_of(name: str) -> Module | str:

@@ -1,7 +1,7 @@
 """The embedding swap: from the synthetic vocabulary to the language's, everything else carried over or re-initialised.
 
 arXiv 2603.10055 re-initialises embedding and unembedding only; its section 5.3.1 re-initialises module types to see
-which carry the transfer. Here both are one function.
+which carry the transfer. Here both are one function, and how embeddings are drawn is a policy (docs/swap.md).
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from nca_interp.base import UserError, stream_seed
 from nca_interp.config import MODULES, ModelConfig, Module
-from nca_interp.model.llama import build, fill, kind_of
+from nca_interp.model.llama import build, fill, kind_of, standard_normal
+from nca_interp.swap_policy import TODAY, Draw, SwapPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,35 +27,104 @@ def swap(
     seed: int,
     keep: tuple[Module, ...] = MODULES,
     reinit_to: Literal["initial", "fresh"] = "initial",
+    policy: SwapPolicy = TODAY,
+    parent_vocab: int | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """A new model for `vocab_size` tokens that carries over the `keep` module types of `parent`.
+    """A new model for `vocab_size` tokens that carries over the `keep` module types of `parent`, as `policy` says.
 
-    Everything else holds this seed's own initial values ("initial": keeping nothing gives scratch bit for bit) or a
-    draw from another stream ("fresh"). Returns the model and a log: tensor, kind, what was done, shape, and the
-    standard deviation before and after.
+    `config` is the new model's, the policy already applied to it. Everything else holds this seed's own initial values
+    ("initial": keeping nothing gives scratch bit for bit) or a draw from another stream ("fresh"). Embeddings that are
+    matched to the parent's see its first `parent_vocab` rows (null: all), those that a token has. Returns the model and a
+    log: tensor, kind, what was done, shape, the factor that a carried tensor was multiplied by, and the standard deviation
+    before and after. UserError where rows are to be kept and their number differs.
     """
     model = build(config, vocab_size, seed, stream="pt")
     if reinit_to == "fresh":
         body = {name for name, _ in model.named_parameters() if kind_of(name) != "embed"}
         fill(model, config, seed, "pt", body, draw="fresh")
-    old = dict(parent.named_parameters())
+    old = _weights(parent)
     log = []
     for name, parameter in model.named_parameters():
-        kind = kind_of(name)
-        carried = kind in keep
-        before = old.get(name)
-        if carried:
-            assert before is not None, name
+        kind, before = kind_of(name), old.get(name)
+        assert before is not None, name
+        factor = None
+        if kind == "embed":
+            draw = policy.unembed_draw if "lm_head" in name else policy.embed
+            action = _embedding(draw, name, parameter, before, before[:parent_vocab], seed)
+        elif kind in keep:
             assert before.shape == parameter.shape, name
-            parameter.copy_(before)
+            action, factor = _carried(policy, kind, parameter, before)
+        else:
+            action = f"re-initialised ({reinit_to})"
         log.append(
             {
                 "tensor": name,
                 "kind": kind,
-                "action": "carried over" if carried else f"re-initialised ({reinit_to if kind != 'embed' else 'new'})",
+                "action": action,
                 "shape": list(parameter.shape),
-                "std_before": None if before is None else float(before.float().std()),
+                "factor": factor,
+                "std_before": float(before.float().std()),
                 "std_after": float(parameter.float().std()),
             }
         )
     return model, log
+
+
+def _weights(parent: Any) -> dict[str, torch.Tensor]:
+    """Its parameters by name; the unembedding also where it is the embedding."""
+    return {**dict(parent.named_parameters()), "lm_head.weight": parent.get_output_embeddings().weight}
+
+
+def _carried(policy: SwapPolicy, kind: str, parameter: torch.Tensor, before: torch.Tensor) -> tuple[str, float | None]:
+    """Put the parent's tensor, at the scale of the policy, in place of its initial value; what was done, and the factor."""
+    if policy.body_scale == "reset_norms" and kind == "norm":
+        parameter.fill_(1.0)
+        return "gains reset to 1", None
+    if policy.body_scale == "shrink_to_initial":
+        now, then = float(before.double().norm()), float(parameter.double().norm())
+        factor = then / now if now > 0 else 1.0
+        parameter.copy_(before * factor)
+        return "carried over, scaled to its initial norm", factor
+    parameter.copy_(before)
+    return "carried over", None
+
+
+def _embedding(
+    draw: Draw, name: str, parameter: torch.Tensor, before: torch.Tensor, rows: torch.Tensor, seed: int
+) -> str:
+    """Draw an embedding [vocab, d_model] in place, from the parent's `rows` [parent's vocab, d_model] where asked.
+
+    All Gaussian draws share one stream, so that arms of one seed differ by scale or covariance alone. `normal` is what the
+    tensor holds already.
+    """
+    key = (seed, "init", "pt", name)
+    if draw == "normal":
+        return "re-initialised (new)"
+    if draw == "keep":
+        if before.shape != parameter.shape:
+            raise UserError(
+                f"swap.embed: keep: the parent has {len(before)} rows and this stage {len(parameter)}; rows are kept where the "
+                "vocabularies agree; legal: normal, match_rms, match_gaussian, resample"
+            )
+        parameter.copy_(before)
+        return "carried over"
+    if draw == "match_rms":
+        parameter.copy_(standard_normal(parameter.shape, *key) * rows.double().square().mean().sqrt().float())
+    elif draw == "match_gaussian":
+        mean, root = _moments(rows)
+        parameter.copy_(mean + standard_normal(parameter.shape, *key).double() @ root)
+    else:
+        generator = torch.Generator().manual_seed(stream_seed(seed, "resample", "pt", name))
+        parameter.copy_(rows[torch.randint(len(rows), (len(parameter),), generator=generator)])
+    return f"re-initialised ({draw})"
+
+
+def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean [d_model] and symmetric square root of the covariance [d_model, d_model] of rows, in fp64.
+
+    The covariance is that of the rows themselves (divided by their number), of rank at most their number minus one.
+    """
+    x = rows.double()
+    centred = x - x.mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
+    return x.mean(0), (vectors * values.clamp(min=0).sqrt()) @ vectors.T

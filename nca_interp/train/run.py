@@ -8,6 +8,7 @@ from nca_interp.base import Frozen, UserError
 from nca_interp.config import ModelConfig, Module, Seeds, Stage, StageConfig
 from nca_interp.overrides import parse
 from nca_interp.store import RunDir
+from nca_interp.swap_policy import TODAY, SwapPolicy
 
 
 class RunConfig(Frozen):
@@ -43,10 +44,17 @@ class RunConfig(Frozen):
     """Module types carried over from the parent at the swap."""
     reinit_to: Literal["initial", "fresh"]
     """Where the others go."""
+    swap: SwapPolicy | None = None
+    """How embeddings are drawn and in which state the body enters pre-training, already applied to `model`; null: as `model` says."""
     precision: Literal["fp32", "bf16"]
     """Resolved precision of matrix products."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether blocks go through torch.compile, as asked; what was done stands in the provenance of each checkpoint."""
+
+    @property
+    def policy(self) -> SwapPolicy:
+        """What holds at the swap, defaults filled in."""
+        return self.swap or TODAY
 
     @property
     def embedding_stream(self) -> str:

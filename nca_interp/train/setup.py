@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from nca_interp.base import RunFailed, UserError, stream_seed
 from nca_interp.data.tokens import TokenFile
-from nca_interp.model.checkpoint import load_model
+from nca_interp.model.checkpoint import load_model, read_provenance
 from nca_interp.model.fast import fast_forward
 from nca_interp.model.llama import build
 from nca_interp.model.swap import swap
@@ -98,7 +98,11 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> tuple[
         embedding: Any = model.get_input_embeddings()
         embedding.padding_idx = None
         return model.train(), []
-    model, log = swap(model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to)
+    checkpoint = parent.checkpoint(status["step"])
+    rows = read_provenance(checkpoint).get("vocab_size")
+    model, log = swap(
+        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.policy, rows
+    )
     return model.train(), log
 
 

@@ -46,7 +46,10 @@ def update(loop: Loop) -> Step:
     grad_norms = dict(zip(norms, values, strict=True))
     verdict = loop.health.judge(total, grad_norms["total"])
     if not verdict.skip:
-        _clip(loop, grad_norms["total"], stage.clip)
+        frozen = loop.step < loop.config.policy.freeze_body
+        if frozen:
+            _forget_body(loop)
+        _clip(loop, grad_norms["embed" if frozen else "total"], stage.clip)
         loop.optimizer.step()
     loop.optimizer.zero_grad(set_to_none=True)
     return Step(total, grad_norms, verdict)
@@ -83,6 +86,14 @@ def _grad_norms(loop: Loop) -> dict[str, torch.Tensor]:
             gradients[kind_of(name)].append(parameter.grad)
     norms = {group: whole(torch.nn.utils.get_total_norm(gradients[group])) for group in GROUPS}
     return norms | {"total": torch.linalg.vector_norm(torch.stack(list(norms.values())))}
+
+
+def _forget_body(loop: Loop) -> None:
+    """AdamW passes over what has no gradient: no update, no decay, no moments. The backward pass stays whole, so that neither a
+    compiled block nor the exchange between processes depends on the step."""
+    for name, parameter in loop.raw_model.named_parameters():
+        if kind_of(name) != "embed":
+            parameter.grad = None
 
 
 def _clip(loop: Loop, norm: float, limit: float | None) -> None:
