@@ -11,13 +11,16 @@ base
 borders
 readers console
 metrics
-files data.specs data.rng data.compiled
+data.rng data.compiled
+data.controls
+files data.specs
 outputs safe_path
 config
 overrides discover store machine signals
 measurement
 data.nca data.complexity
 data.dyck
+data.control_rows
 data.text data.tokens data.sources data.sample
 model
 train
