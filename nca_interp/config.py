@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from nca_interp.base import Frozen, UserError
+from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
 from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
 
@@ -302,6 +303,7 @@ class Study(Frozen):
                 if name not in legal:
                     raise ValueError(f"primary: unknown {name!r}{suggest(name, legal)}")
         self._frames()
+        self._controls()
         return self
 
     def _swap(self, regime: Regime, domains: list[Domain]) -> None:
@@ -316,6 +318,13 @@ class Study(Frozen):
                 raise ValueError(
                     f"model.n_ctx: {self.model.n_ctx} holds less than two frames of {regime.source.tokens_per_frame} "
                     f"tokens of regime {regime.name}; use a longer context or a smaller grid"
+                )
+
+    def _controls(self) -> None:
+        for regime in self.regimes:
+            if isinstance(regime.source, Control) and (lack := regime.source.lacks(self.model.n_ctx + 1)):
+                raise ValueError(
+                    f"regimes.{regime.name}.source.{lack} (model.n_ctx {self.model.n_ctx} and the next token)"
                 )
 
     def regime(self, name: str) -> Regime:

@@ -2,7 +2,7 @@
 
 from nca_interp.discover import report
 from nca_interp.report.page import Page, Section
-from nca_interp.report.pages import inspection, inspection_dyck
+from nca_interp.report.pages import inspection, inspection_controls, inspection_dyck
 from nca_interp.report.pages import inspection_figures as figures
 from nca_interp.report.pages.inspection import Inspection
 
@@ -25,7 +25,11 @@ def inspect(source: Inspection) -> Page:
             Section("brackets", "Depth and distance", (*inspection_dyck.brackets(source),)),
             Section("information", "How far tokens know of each other", (*figures.information(source),)),
             Section("ranks", "How often tokens occur", (*figures.ranks(source),)),
-            Section("predictors", "What can be predicted", (*figures.predictors(source),)),
+            Section(
+                "predictors",
+                "What can be predicted",
+                (*figures.predictors(source), *inspection_controls.ideals(source)),
+            ),
             Section("measures", "All measures", (*inspection.table_of_measures(source),)),
             Section("limits", "Limits", (*inspection.limits(source),)),
             Section("provenance", "Provenance", (*inspection.provenance(source),)),

@@ -11,7 +11,9 @@ base
 borders
 readers console
 metrics
-files data.specs data.rng data.compiled
+data.rng data.compiled
+data.controls
+files data.specs
 outputs safe_path
 swap_policy
 config
@@ -19,6 +21,7 @@ overrides discover store machine signals arms
 measurement
 data.nca data.complexity
 data.dyck
+data.control_rows
 data.text data.tokens data.sources data.sample
 model
 train

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nca_interp.base import UserError
+from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import DyckSpec, NcaSpec, SourceSpec, TextSpec
 
 if TYPE_CHECKING:
     from nca_interp.data.tokens import TokenFile
 
-Spec = NcaSpec | DyckSpec | TextSpec
+Spec = NcaSpec | DyckSpec | TextSpec | Control
 
 
 class Sample(NamedTuple):
@@ -87,6 +88,12 @@ def draw(
         tokens = np.concatenate(list(dyck_rows(spec, seed, split, n, length)))
         groups = [str(i) for i in range(n)]
         return Sample(spec, spec.vocab_size, tokens, groups, None, None, None, describe(spec), seed, split)
+    if isinstance(spec, Control):
+        from nca_interp.data.control_rows import control_rows
+
+        tokens = np.concatenate([c.tokens for c in control_rows(spec, seed, split, n, length, threads)])
+        groups = [str(i) for i in range(n)]
+        return Sample(spec, spec.vocab_size, tokens, groups, None, None, None, spec.describe(), seed, split)
     return _nca(spec, n, length, seed, split, threads)
 
 

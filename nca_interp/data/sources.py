@@ -14,18 +14,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from nca_interp.base import UserError
 from nca_interp.config import suggest
-from nca_interp.data.specs import SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
+from nca_interp.data.controls.base import Control
+from nca_interp.data.specs import CONTROLS, SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
 from nca_interp.data.text.hub import saved_dataset
 from nca_interp.data.text.raw import COMPRESSED, TEXT_FILES, check_kind, file_kind
 from nca_interp.overrides import call_recipe, explain, parse, with_overrides
 
-Spec = NcaSpec | DyckSpec | TextSpec
-SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec]] = {"nca": NcaSpec, "dyck": DyckSpec}
+Spec = NcaSpec | DyckSpec | TextSpec | Control
+SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec] | type[Control]] = {"nca": NcaSpec, "dyck": DyckSpec, **CONTROLS}
 TEXT_SCHEMES = ("site", "files", "hf", "arithmetic")
 LOOKED_AT = 10_000
 """Files of a folder that a message looks at to name their kinds."""
 FORMS = f"""\
   nca, dyck                    with their defaults; changed in place: nca:n_states=2,band=[0.3,1]
+  {", ".join(CONTROLS)}
+                               controls (docs/controls.md), changed likewise: repeat:n_symbols=16,period=[4,32]
   {", ".join("site:" + name for name in SITE_CORPORA)}, arithmetic:
   files:GLOB[,GLOB...]         files: {", ".join(TEXT_FILES)};
                                all but the last two also with {", ".join(COMPRESSED)}
@@ -71,7 +74,7 @@ def _named(text: str) -> Spec:
     scheme, colon, rest = text.partition(":")
     if scheme in SYNTHETIC:
         changes = re.split(r",(?=\s*[\w.]+\s*=)", rest) if rest.strip() else []
-        return with_overrides(SYNTHETIC[scheme](), changes)
+        return with_overrides(SYNTHETIC[scheme].model_validate({}), changes)
     if scheme in TEXT_SCHEMES and (colon or scheme == "arithmetic"):
         return parse(TextSpec, {"source": text if colon else f"{text}:"})
     path = Path(text).expanduser()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from nca_interp.base import Frozen, canonical_json
+from nca_interp.data.controls.base import Control, discover
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 """Special tokens of a trained BPE: behind every document, and where a row has none left."""
@@ -237,4 +240,11 @@ class QaSpec(Frozen):
         return self
 
 
-SourceSpec = Annotated[NcaSpec | DyckSpec | TextSpec, Field(discriminator="kind")]
+CONTROLS: dict[str, type[Control]] = discover()
+"""Control sources by their kind, one file each in `data/controls/`."""
+SYNTHETIC_KINDS = ("nca", "dyck", *CONTROLS)
+"""Kinds of sources that are generated token by token, without a tokenizer."""
+if TYPE_CHECKING:
+    SourceSpec = NcaSpec | DyckSpec | TextSpec | Control
+else:
+    SourceSpec = Annotated[reduce(or_, CONTROLS.values(), NcaSpec | DyckSpec | TextSpec), Field(discriminator="kind")]

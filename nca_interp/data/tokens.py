@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nca_interp.base import Frozen, UserError, canonical_json
-from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
+from nca_interp.data.controls.base import Control
+from nca_interp.data.specs import DyckSpec, NcaSpec, SourceSpec, TextSpec
 from nca_interp.files import is_new
 from nca_interp.store import MANIFEST, commit_dir, damage, read_json, sha256_file, write_json
 
@@ -70,7 +71,7 @@ class TokenMeta(Frozen):
 
 
 def write_tokens(
-    directory: Path, spec: NcaSpec | DyckSpec | TextSpec, *, n_train: int, n_val: int, seq_len: int, seed: int,
+    directory: Path, spec: SourceSpec, *, n_train: int, n_val: int, seq_len: int, seed: int,
     threads: int | None = None, progress: Report | None = None,
 ) -> TokenMeta:  # fmt: skip
     """Build `directory`, complete or not at all: a pure function of (spec, seed, sizes, generator version).
@@ -84,6 +85,8 @@ def write_tokens(
     for name, value in (("n_train", n_train), ("n_val", n_val), ("seq_len", seq_len)):
         if value < 1:
             raise UserError(f"{name}: {value}; legal: 1 or more")
+    if isinstance(spec, Control) and (lack := spec.lacks(seq_len + 1)):
+        raise UserError(f"{spec.kind}.{lack}")
     request = {
         "spec": spec.model_dump(mode="json"), "n_train": n_train, "n_val": n_val, "seq_len": seq_len,
         "seed": seed, "generator_version": TEXT_VERSION if isinstance(spec, TextSpec) else GENERATOR_VERSION,
@@ -163,13 +166,14 @@ def _fill_text(
 
 def _fill_synthetic(
     folder: Path,
-    spec: NcaSpec | DyckSpec,
+    spec: NcaSpec | DyckSpec | Control,
     sizes: dict[str, int],
     seq_len: int,
     seed: int,
     threads: int | None,
     report: Report,
 ) -> dict[str, Any]:
+    from nca_interp.data.control_rows import control_rows, ideal_nats
     from nca_interp.data.dyck.rows import dyck_rows
     from nca_interp.data.nca.rows import Search, nca_rows, shown
     from nca_interp.data.text.documents import token_dtype
@@ -181,6 +185,8 @@ def _fill_synthetic(
         if isinstance(spec, NcaSpec):
             found = Search()
             chunks = nca_rows(spec, seed, split, n_rows, seq_len + 1, threads, found)
+        elif isinstance(spec, Control):
+            chunks = (c.tokens for c in control_rows(spec, seed, split, n_rows, seq_len + 1, threads))
         else:
             chunks = dyck_rows(spec, seed, split, n_rows, seq_len + 1, threads)
         done = 0
@@ -189,6 +195,8 @@ def _fill_synthetic(
                 chunk.astype(dtype).tofile(file)
                 done += len(chunk)
                 report(f"{spec.kind} {split}", done / n_rows)
+        if isinstance(spec, Control):
+            provenance[split] = {"ideal_nats": ideal_nats(spec, seed, split, n_rows, seq_len + 1)}
         if isinstance(spec, NcaSpec):
             provenance[split] = found.summary(spec)
             if spec.control != "unigram":
@@ -202,8 +210,10 @@ def _fill_synthetic(
     }  # fmt: skip
 
 
-def describe(spec: NcaSpec | DyckSpec) -> str:
+def describe(spec: NcaSpec | DyckSpec | Control) -> str:
     """One sentence on a synthetic source, for the report."""
+    if isinstance(spec, Control):
+        return spec.describe()
     if isinstance(spec, DyckSpec):
         ending = "balanced in every row" if spec.ending == "balanced" else "cut at the end of the row"
         return (

@@ -11,7 +11,7 @@ from nca_interp.analysis.collection.collection import planned
 from nca_interp.analysis.collection.run import Run
 from nca_interp.base import UserError, digest
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
-from nca_interp.data.specs import QaSpec, TextSpec
+from nca_interp.data.specs import CONTROLS, QaSpec, TextSpec
 from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
 from nca_interp.measurement import Measurement, measurements, resolve
 from nca_interp.swap_policy import TODAY
@@ -237,6 +237,8 @@ def spec_vocab(source: dict[str, Any]) -> int:
         return source["n_states"] ** (source["patch"] ** 2) + 2
     if source.get("kind") == "dyck":
         return 2 * source["k"]
+    if source.get("kind") in CONTROLS:
+        return CONTROLS[source["kind"]].model_validate(source).vocab_size
     tokenizer = source.get("tokenizer", {"kind": "bpe", "vocab_size": 0})
     return (known_vocabulary(tokenizer["name"]) or ASSUMED) if tokenizer["kind"] == "hf" else tokenizer["vocab_size"]
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from nca_interp.data.complexity.measures import (
     rank_slope,
 )
 from nca_interp.data.complexity.scores import Measure
+from nca_interp.data.control_rows import ideal_losses
+from nca_interp.data.controls.base import Control
 from nca_interp.data.dyck.statistics import dyck_stats
 from nca_interp.data.sample import Sample, Spec, draw
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
@@ -43,6 +46,8 @@ SHOWN_TOKENS = 400
 """Tokens of an example of text or brackets."""
 MAX_RANK = 1000
 """Ranks that the line of the rank plot is fitted to (as `zipf_exponent`)."""
+IDEAL_BINS = 32
+"""Stretches of a row whose ideal losses are told."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
 CONDITIONED = {"conditional_entropy": 1, "conditional_entropy_2": 2}
@@ -122,6 +127,9 @@ def inspect(
         frames["predictors"], record["oracle"] = predictors(sample)
     if isinstance(spec, DyckSpec):
         frames["depth"], frames["distance"], record["brackets"] = brackets(sample.tokens, spec)
+    if isinstance(spec, Control):
+        say("asking the ideal predictors")
+        frames["ideals"], record["ideal_nats"] = ideals(sample)
     say("computing intervals")
     frames["summary"] = summary(sample, measured)
     record["examples"] = examples(sample, measured)
@@ -138,6 +146,8 @@ def unit(sample: Sample) -> str:
     """What a group of rows is."""
     if isinstance(sample.spec, DyckSpec):
         return "string"
+    if isinstance(sample.spec, Control):
+        return "row"
     known = sample.texts if isinstance(sample.spec, TextSpec) else sample.candidates
     return "row" if known is None else "rule" if isinstance(sample.spec, NcaSpec) else "document"
 
@@ -147,6 +157,8 @@ def check_sizes(spec: Spec, n: int, length: int) -> None:
     if n < 1:
         raise UserError(f"--n: {n}; legal: 1 or more")
     least, why = 2, ""
+    if isinstance(spec, Control) and (lack := spec.lacks(length)):
+        raise UserError(f"{spec.kind}.{lack}")
     if isinstance(spec, NcaSpec):
         least, why = 2 * spec.tokens_per_frame, f" (two frames of {spec.tokens_per_frame:,} tokens)"
     if length < least:
@@ -248,6 +260,21 @@ def brackets(rows: Rows, spec: DyckSpec) -> tuple[pd.DataFrame, pd.DataFrame, di
     return tables[0], tables[1], {name: t_interval(share)._asdict() for name, share in stats.shares().items()}
 
 
+def ideals(sample: Sample) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Nats a token of each ideal predictor of a control, by position in bins of equal width: mean over rows with its interval;
+    and its mean over all targets."""
+    assert isinstance(sample.spec, Control)
+    found = ideal_losses(sample.spec, sample.tokens, sample.seed, sample.split)
+    length = sample.tokens.shape[1]
+    edges = np.unique(np.linspace(1, length, min(IDEAL_BINS, length - 1) + 1).round().astype(int))
+    rows = []
+    for name, nats in found.items():
+        for first, end in zip(edges[:-1], edges[1:], strict=True):
+            mean = cluster_interval(nats[:, first:end].mean(axis=1), sample.groups)
+            rows.append({"predictor": name, "first": first, "last": end - 1, **mean._asdict(), "n": len(nats)})
+    return pd.DataFrame(rows), {name: float(nats[:, 1:].mean()) for name, nats in found.items()}
+
+
 def sample_size(rows: Rows) -> dict[str, dict[str, float]]:
     """How far a pooled conditional entropy can be told from that of no order at all.
 
@@ -305,6 +332,13 @@ def _drawn(sample: Sample, row: int) -> dict[str, Any]:
         steps = np.where(tokens < spec.k, 1, -1).cumsum()
         # both brackets of a pair stand at the depth that the pair is at
         return {"tokens": shown.tolist(), "depth": np.where(tokens < spec.k, steps, steps + 1)[: len(shown)].tolist()}
+    if isinstance(spec, Control):
+        names, nats = (
+            spec.names(),
+            ideal_losses(spec, sample.tokens[: row + 1], sample.seed, sample.split)["informed"][row],
+        )
+        bits = (nats[: len(shown)] / math.log(2)).round(2)
+        return {"tokens": shown.tolist(), "pieces": [names[t] for t in shown], "bits": bits.tolist()}
     assert sample.tokenizer is not None
     frequency = np.bincount(sample.tokens.ravel(), minlength=sample.vocab_size) / sample.tokens.size
     return {

@@ -21,7 +21,7 @@ from nca_interp.store import seal, write_record, write_text
 
 RECORD = "match.json"
 UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
-"""What a group of rows is."""
+"""What a group of rows is; of a control, the row."""
 SAMPLE_SPLIT = "match-corpus"
 """Split of a synthetic source that is matched: none of its rules is in the grid."""
 
@@ -121,7 +121,7 @@ def _record(found: Match, spec: Spec, rule: Any, evidence: Any, command: str) ->
         "rows": found.n_rows,
         "row_length": LENGTHS[found.footing],
         "groups": found.n_groups,
-        "unit": UNITS[spec.kind],
+        "unit": UNITS.get(spec.kind, "row"),
         "alphabet_in_use": found.alphabet,
         "recommended": nearest.spec.model_dump(mode="json"),
         "cell": nearest.name,

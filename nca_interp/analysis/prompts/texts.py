@@ -15,6 +15,7 @@ from nca_interp.analysis.stimuli.base import NotApplicable
 from nca_interp.analysis.stimuli.vocabulary import read_vocabulary, token_text
 from nca_interp.base import Frozen, UserError
 from nca_interp.borders import border
+from nca_interp.data.specs import SYNTHETIC_KINDS
 from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
 from nca_interp.model.checkpoint import read_provenance
 
@@ -55,7 +56,7 @@ class Read(NamedTuple):
 
 def applies(run: Run) -> bool:
     """Whether a run was trained on language, as far as is known."""
-    return run.source.get("kind") not in ("nca", "dyck")
+    return run.source.get("kind") not in SYNTHETIC_KINDS
 
 
 def wanted(collection: Collection, options: Options, named: bool) -> bool:

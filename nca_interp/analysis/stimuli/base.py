@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nca_interp.base import UserError, stream_seed
+from nca_interp.data.specs import SYNTHETIC_KINDS
 
 MIN_PERIOD = 8
 """A repeated block shorter than this says nothing about induction."""
@@ -203,7 +204,7 @@ def account(subject: Subject) -> dict[str, Any]:
     n, source = len(drawable(subject)), subject.tokenizer
     if source is not None:
         known = f"ordinary tokens of the tokenizer in {source}"
-    elif (subject.spec or {}).get("kind") in ("nca", "dyck"):
+    elif (subject.spec or {}).get("kind") in SYNTHETIC_KINDS:
         known = "tokens of its synthetic data"
     else:
         known = "no tokenizer is there: all ids but the special ones that the configuration names"

@@ -12,6 +12,7 @@ from nca_interp.analysis.stimuli.base import Subject
 from nca_interp.analysis.stimuli.text import read_text, rows_of, sample_text
 from nca_interp.analysis.stimuli.vocabulary import read_vocabulary
 from nca_interp.base import UserError
+from nca_interp.data.specs import SYNTHETIC_KINDS
 from nca_interp.data.text.tokenizer import has_tokenizer
 
 LONGEST = 512
@@ -82,7 +83,7 @@ def describe(
 
 def _tokenizer(directory: Path, found: Rows | None, given: Path | None) -> Path | None:
     """The tokenizer of the rows: none for synthetic ones, else the one `given`, the checkpoint's, or the token file's."""
-    if found is not None and found.spec.get("kind") in ("nca", "dyck"):
+    if found is not None and found.spec.get("kind") in SYNTHETIC_KINDS:
         return None
     places = [directory] if found is None or found.directory is None else [directory, found.directory]
     return given or next((place for place in places if has_tokenizer(place)), None)

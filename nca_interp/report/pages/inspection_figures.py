@@ -31,12 +31,14 @@ STEEPEST = 7.9
 FEW_ROWS = 5
 LEVELS = (4.0, 6.0, 8.0, 10.0)
 """Bits of surprise at which the shade of a token deepens."""
+CHOICES = (0.01, 0.5, 1.5, 3.0)
+"""Bits that the generator chose at a token of a control at which its shade deepens."""
 QUANTITIES = {"cell_accuracy": "share of cells", "patch_accuracy": "share of tokens", "cell_nats": "nats a cell"}
 
 
 def examples(source: Inspection) -> list[Item]:
     """Rows at low, middle and high complexity."""
-    draw = {"nca": _trajectory, "dyck": _brackets, "text": _text}[source.record["kind"]]
+    draw = {"nca": _trajectory, "dyck": _brackets, "text": _text}.get(source.record["kind"], _symbols)
     return [draw(source, example) for example in source.record["examples"]]
 
 
@@ -108,6 +110,27 @@ def _text(source: Inspection, example: dict[str, Any]) -> Figure:
         f"{listing(f'{b:g}' for b in LEVELS)} bits of -log2(share of all tokens)."
     )
     data = pd.DataFrame({"token": example["tokens"], "text": example["pieces"], "bits": example["bits"]})
+    return Figure(
+        f"fig-example-{example['level']}",
+        _finding(source, example),
+        _told(example) + encoding,
+        data,
+        widget=Widget("text", {"tokens": tokens}),
+    )
+
+
+def _symbols(source: Inspection, example: dict[str, Any]) -> Figure:
+    level = np.searchsorted(CHOICES, example["bits"], side="right")
+    tokens = [
+        {"text": f"{piece} ", "level": int(shade), "title": f"token {token}, {bits:.1f} bits"}
+        for piece, shade, token, bits in zip(example["pieces"], level, example["tokens"], example["bits"], strict=True)
+    ]
+    free = sum(bits > CHOICES[0] for bits in example["bits"])
+    encoding = (
+        f"The first {len(tokens)} tokens of the row; {free} of them carry a choice. Dark: drawn at random, {listing(f'{b:g}' for b in CHOICES)} bits and more; "
+        "white: what came before, and what the row hides, leave no choice."
+    )
+    data = pd.DataFrame({"token": example["tokens"], "text": example["pieces"], "informed_bits": example["bits"]})
     return Figure(
         f"fig-example-{example['level']}",
         _finding(source, example),
