@@ -34,7 +34,7 @@ class Measurement:
     """
 
     name: str
-    """A word: job ids and folders are called so; `--NAME` asks for it where `by_request`."""
+    """A word: job ids and folders are called so; `--NAME` asks for it where `by_request`, `--only NAME` makes it alone."""
     about: str
     """One line for --help and the page of measurements."""
     order: int

@@ -32,7 +32,7 @@ analysis.verdicts
 analysis.attention analysis.similarity analysis.complexity
 analysis.probing analysis.matching
 analysis.causes analysis.inference
-analysis.readout analysis.dynamics analysis.prompts
+analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens
 analysis.pairs
 analysis.elsewhere
 analysis.tables

@@ -76,7 +76,7 @@ def test_a_users_folder_adds_one_to_jobs_tables_summary_and_report(tmp_path, tin
     folder = tmp_path / "measurements" / "sizes"
     folder.mkdir(parents=True)
     (folder / "measurement.py").write_text(MINE)
-    asked = ("analyze", "--checkpoint", f"tiny={tiny_checkpoint}", "--out", "out", "--only", "--sizes")
+    asked = ("analyze", "--checkpoint", f"tiny={tiny_checkpoint}", "--out", "out", "--only", "sizes")
     done = call(*asked, "--set", "sizes.factor=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     size = 2 * sum(p.stat().st_size for p in tiny_checkpoint.glob("*.safetensors"))

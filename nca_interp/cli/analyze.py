@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nca_interp.cli.flags import split
+from nca_interp.cli.flags import only_these, split
 from nca_interp.cli.plan import Probes, Workers, finish, follow, print_table, this_command, write_report, write_tables
 from nca_interp.errors import UserError
 from nca_interp.measurement import check_given
@@ -40,7 +40,13 @@ def analyze(
     out: Annotated[
         Path | None, typer.Option(help="With --checkpoint: folder to write; default named after them.")
     ] = None,
-    only: Annotated[bool, typer.Option("--only", help="Nothing but the measurements that are asked for.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME]",
+            help="Nothing but this measurement (repeatable; any of those below) and what other options ask for.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option of a measurement: NAME.option=value (repeatable).")
     ] = None,
@@ -71,15 +77,14 @@ def analyze(
 ) -> None:
     """Measure heads and behaviour of a study, or of any checkpoints, into tables and a report.
 
-    A measurement that is made by request is asked for by its name: --causes, --compare (all of them: nca-interp list).
+    A measurement that is made by request is asked for by its name: --causes, --compare. Each is made alone by --only NAME.
     """
     from nca_interp.analysis.collection.collection import Collection
     from nca_interp.store import refuse_unwritable
 
     given_more = split([*([place] if place is not None else []), *ctx.args])
     folder = Path(given_more.places[0]) if given_more.places else None
-    if probe:
-        given_more.asked.append("probes")
+    given_more.asked.extend([*only_these(only or []), *(["probes"] if probe else [])])
     if (folder is None) == (not checkpoint):
         raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
     given: dict[str, Any] = {
@@ -106,7 +111,7 @@ def analyze(
     else:
         assert checkpoint
         collection = _collect(checkpoint, given, out, given_more.asked, options)
-    raise typer.Exit(_measure(collection, given_more.asked, options, only, probes, workers, threads, table))
+    raise typer.Exit(_measure(collection, given_more.asked, options, only is not None, probes, workers, threads, table))
 
 
 def _check(checkpoints: list[str], device: str | None, table: Path | None, reads: list[Path | None]) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from nca_interp.cli.analyze import analyze
 from nca_interp.cli.data import data
+from nca_interp.cli.help import WithMeasurements
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
 from nca_interp.cli.plan import (
@@ -36,11 +37,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: nca-interp demo; nca-interp train laptop --dry-run; nca-interp analyze --checkpoint DIR",
 )
 app.add_typer(data, name="data")
 app.command()(match)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
+app.command(cls=WithMeasurements, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
 OUT = Path("runs/out")
 
 Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]

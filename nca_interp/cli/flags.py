@@ -18,6 +18,19 @@ class Given(NamedTuple):
     """By measurement, what was given to its flags."""
 
 
+def only_these(names: list[str]) -> list[str]:
+    """The measurements that `--only NAME` names, words with commas between them; of a bare `--only` none. UserError for others."""
+    from nca_interp.config import suggest
+    from nca_interp.measurement import measurements
+
+    known = [one.name for one in measurements().values() if one.measure is not None]
+    words = [word.strip() for name in names for word in name.split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise UserError(f"--only {word}: no such measurement{suggest(word, known)}")
+    return words
+
+
 def split(arguments: list[str]) -> Given:
     """`--NAME` asks for a measurement, `--FLAG VALUE` or `--FLAG=VALUE` for the one that takes the flag. UserError for others."""
     from nca_interp.config import suggest

@@ -50,6 +50,37 @@ def test_every_command_has_help(command):
     assert result.stdout.strip()
 
 
+def test_help_of_analyze_lists_measurements_their_flags_and_options_without_torch(tmp_path):
+    for option in ("-h", "--help"):
+        out = " ".join(call("analyze", option, cwd=tmp_path).stdout.split())
+        for said in (
+            "By request: --causes",
+            "--clean TEXT",
+            "--set causes.sets=...",
+            "--set nulls.models=...",
+            "[default: 12]",
+        ):
+            assert said in out, said
+    code = """import sys
+from nca_interp.cli.app import call
+try:
+    call(["analyze", "-h"])
+finally:
+    print([m for m in ("torch", "numpy", "pandas", "transformers") if m in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_comes_when_a_users_measurement_is_broken(tmp_path):
+    (tmp_path / "measurements").mkdir()
+    (tmp_path / "measurements" / "mine.py").write_text("x = 1\n")
+    done = call("analyze", "-h", cwd=tmp_path)
+    assert done.returncode == 0
+    said = "".join(done.stdout.split())  # lines break anywhere
+    assert "mine.py:noMEASUREMENT" in said
+    assert "--causes" in said
+
+
 def test_list_shows_recipes_probes_and_reports():
     out = call("list").stdout
     for name in ("smoke", "demo", "laptop", "gpu", "paper", "induction", "nca-stencil", "study", "inspect"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from nca_interp.cli.flags import split
+from nca_interp.cli.analyze import analyze
+from nca_interp.cli.flags import only_these, split
 from nca_interp.errors import UserError
 
 
@@ -30,3 +33,44 @@ def test_others_are_refused(arguments, said):
     with pytest.raises(UserError) as raised:
         split(arguments)
     assert said in str(raised.value)
+
+
+def test_every_measurement_can_be_asked_for_alone():
+    from nca_interp.measurement import builtin
+
+    for name, one in builtin().items():
+        if one.measure is not None:
+            assert only_these([name]) == [name]
+    assert only_these(["probes, nulls", "causes"]) == ["probes", "nulls", "causes"]
+    assert only_these([""]) == []
+
+
+def test_only_refuses_what_is_no_measurement():
+    with pytest.raises(UserError, match="--only prboes: no such measurement; did you mean 'probes'"):
+        only_these(["prboes"])
+    with pytest.raises(UserError, match="--only dynamics: no such measurement"):  # tables of what others measured
+        only_these(["dynamics"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "only"),
+    [
+        ([], None),
+        (["--only"], [""]),
+        (["--only", "--causes"], [""]),
+        (["--only", "probes", "--causes"], ["probes"]),
+        (["--only=probes", "--only", "nulls"], ["probes", "nulls"]),
+    ],
+)
+def test_only_takes_a_name_or_none(typed, only, monkeypatch):
+    from nca_interp.cli.app import call
+
+    seen = []
+
+    def noted(names):
+        seen.append(names)
+        raise UserError("enough")
+
+    monkeypatch.setattr(sys.modules[analyze.__module__], "only_these", noted)
+    assert call(["analyze", "folder", *typed]) == 2
+    assert seen == [only or []]

@@ -62,7 +62,7 @@ class _Read(NamedTuple):
         return _Read(*(a - b for a, b in zip(self, other, strict=True)))
 
 
-class _Heads(NamedTuple):
+class Heads(NamedTuple):
     """The heads of one layer: as in `Weights`, without the axis of layers."""
 
     w_q: torch.Tensor
@@ -72,33 +72,64 @@ class _Heads(NamedTuple):
     rotations: torch.Tensor
 
 
-def read_weights(model: Any) -> Weights:
-    """Weights of a Hugging Face causal language model. NotApplicable, with the reason, where queries, keys and values are not
-    linear in the normalised residual stream, positions are no rotation, or the stream is no sum of what heads write.
+class Folding:
+    """A model that is being read: its embeddings, and its layers one at a time."""
+
+    def __init__(self, model: Any, qk: bool) -> None:
+        self._model, self._qk, name = model, qk, type(model).__name__
+        self._offsets = torch.tensor([o for o in OFFSETS if o < model.config.get_text_config().max_position_embeddings])
+        self._w_e = model.get_input_embeddings().weight.detach()
+        self._tokens = np.random.default_rng(0).integers(len(self._w_e), size=(1, len(self._offsets)))
+        self._parts = watch(model, self._tokens)
+        if not self._parts.blocks:
+            self._parts.final()
+        self._calls = _run(model, self._tokens, self._offsets)
+        self._first = self._parts.block(next(iter(self._parts.blocks)))
+        first = self._first.layer
+        self.n_layers = next(len(m) for m in model.modules() if isinstance(m, torch.nn.ModuleList) and first in m)
+        """Layers of the model, those without attention included."""
+        self._name = name
+
+    def layers(self) -> Iterator[Heads]:
+        """The heads of each layer with attention, float64."""
+        for attention in self._parts.blocks:
+            yield _layer(self._model, self._parts.block(attention), self._calls, self._qk)
+
+    def embeddings(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`Weights.w_e` and `Weights.w_u`."""
+        again = _run(self._model, self._tokens[:, ::-1].copy(), self._offsets)
+        w_e = self._w_e.double()
+        _check_embedding(self._model, self._first, w_e, self._tokens, self._calls, again)
+        w_u = _unembedding(self._model, self._parts.final(), self._calls)
+        if w_u.shape != w_e.T.shape:
+            raise NotApplicable(f"{self._name} embeds {len(w_e)} tokens and has logits of {w_u.shape[1]}")
+        return w_e, w_u
+
+
+@contextmanager
+def folding(model: Any, qk: bool = True) -> Iterator[Folding]:
+    """Inside, the weights of a Hugging Face causal language model can be read. Without `qk` nothing is asked of queries and
+    keys: heads have no rotations, and only what they move (w_v, w_o) is checked. NotApplicable, with the reason, where what is
+    asked for is not linear in the normalised residual stream, positions are no rotation, or the stream is no sum of what heads
+    write.
     """
-    name, config = type(model).__name__, model.config.get_text_config()
     if model.dtype != torch.float32 or model.device.type != "cpu":
         model = deepcopy(model).to(device="cpu", dtype=torch.float32)
-    offsets = torch.tensor([o for o in OFFSETS if o < config.max_position_embeddings])
-    w_e = model.get_input_embeddings().weight.detach().double()
-    tokens = np.random.default_rng(0).integers(len(w_e), size=(1, len(offsets)))
     with _scored(model), torch.no_grad():
-        parts = watch(model, tokens)
-        if not parts.blocks:
-            parts.final()
-        calls = _run(model, tokens, offsets)
-        layers = [_layer(model, parts.block(attention), calls) for attention in parts.blocks]
-        first = parts.block(next(iter(parts.blocks)))
-        n_layers = next(len(m) for m in model.modules() if isinstance(m, torch.nn.ModuleList) and first.layer in m)
-        if len(layers) != n_layers:
-            raise NotApplicable(f"{len(layers)} of {n_layers} layers of {name} have attention to be read")
+        yield Folding(model, qk)
+
+
+def read_weights(model: Any) -> Weights:
+    """Weights of a Hugging Face causal language model. NotApplicable as `folding`, and where layers differ in their heads."""
+    name = type(model).__name__
+    with folding(model) as parts:
+        layers = list(parts.layers())
+        if len(layers) != parts.n_layers:
+            raise NotApplicable(f"{len(layers)} of {parts.n_layers} layers of {name} have attention to be read")
         if len({tuple(w.shape for w in layer) for layer in layers}) > 1:
             raise NotApplicable(f"the heads of {name} are not of one width in all layers")
-        _check_embedding(model, first, w_e, tokens, calls, _run(model, tokens[:, ::-1].copy(), offsets))
-        w_u = _unembedding(model, parts.final(), calls)
-    if w_u.shape != w_e.T.shape:
-        raise NotApplicable(f"{name} embeds {len(w_e)} tokens and has logits of {w_u.shape[1]}")
-    heads = _Heads(*(torch.stack(each) for each in zip(*layers, strict=True)))
+        w_e, w_u = parts.embeddings()
+    heads = Heads(*(torch.stack(each) for each in zip(*layers, strict=True)))
     still = bool((heads.rotations == torch.eye(heads.w_q.shape[-1], dtype=torch.float64)).all())
     return Weights(w_e, w_u, *heads[:4], heads.rotations[:, :1] if still else heads.rotations)
 
@@ -127,7 +158,7 @@ def _run(model: Any, tokens: np.ndarray, offsets: torch.Tensor) -> list[Call]:
     return calls
 
 
-def _layer(model: Any, block: Block, calls: list[Call]) -> _Heads:
+def _layer(model: Any, block: Block, calls: list[Call], qk: bool) -> Heads:
     name = type(block.attention).__name__
     if block.after:
         norms = ", ".join(n for n, m in block.layer.named_children() if m in block.after)
@@ -144,9 +175,9 @@ def _layer(model: Any, block: Block, calls: list[Call]) -> _Heads:
     reader = _Reader(block, changing(passed), attention, place)
     stream = layer.given(next(iter(layer.read)))[0]
     zero = reader(torch.zeros_like(stream[:1]))
-    heads = _of_unit_vectors(reader, zero, stream.shape[-1], name)
+    heads = _of_unit_vectors(reader, zero, stream.shape[-1], name, qk)
     heads = heads._replace(w_o=side_by_side(block.projection, heads.w_q.shape[0]).double())
-    _check(heads, stream.double(), reader(stream).less(zero), block.attention)
+    _check(heads, stream.double(), reader(stream).less(zero), block.attention, qk)
     if reader.combined:
         raise NotApplicable(f"{name} changes what its heads put out before the output projection (a gate or a norm)")
     return heads
@@ -184,8 +215,8 @@ class _Reader:
         return _Read(seen[0].query.double(), seen[0].key.double(), seen[0].out[:, :, 0].double())
 
 
-def _of_unit_vectors(reader: _Reader, zero: _Read, d_model: int, name: str) -> _Heads:
-    """w_q, w_k, w_v and rotations of one layer; those solve W_Q R = what the queries of a position are, by least squares."""
+def _of_unit_vectors(reader: _Reader, zero: _Read, d_model: int, name: str, qk: bool) -> Heads:
+    """w_q, w_k, w_v and (with `qk`) rotations of one layer; those solve W_Q R = what the queries of a position are, by least squares."""
     read: list[_Read] = []
     gram: Any = 0.0
     cross: Any = 0.0
@@ -201,24 +232,26 @@ def _of_unit_vectors(reader: _Reader, zero: _Read, d_model: int, name: str) -> _
         read.append(_Read(first, found.k[:, :, 0], found.v))
     q, k, v = (torch.cat(each).transpose(0, 1) for each in zip(*read, strict=True))
     one = torch.eye(q.shape[-1], dtype=torch.float64)
+    if not qk:
+        return Heads(q, k, v, torch.empty(0), one[None])
     ridge = 1e-14 * float(gram.trace()) + 1e-300  # queries need not use all directions
     rotations = torch.linalg.solve(gram + ridge * one, cross)
     left = total - 2 * (rotations * cross).sum((1, 2)) + (rotations * (gram @ rotations)).sum((1, 2))
     if not bool((left <= TOLERANCE**2 * total + 1e-300).all()):
         raise NotApplicable(f"positions enter the queries of {name} otherwise than as one linear map for all its heads")
     still = moved <= 1e-10 * total + 1e-300
-    return _Heads(q, k, v, torch.empty(0), torch.where(still[:, None, None], one, rotations))
+    return Heads(q, k, v, torch.empty(0), torch.where(still[:, None, None], one, rotations))
 
 
-def _check(heads: _Heads, stream: torch.Tensor, found: _Read, attention: torch.nn.Module) -> None:
+def _check(heads: Heads, stream: torch.Tensor, found: _Read, attention: torch.nn.Module, qk: bool) -> None:
     """NotApplicable unless the weights give the queries, keys and values of real vectors [vector, d_model] up to one positive
-    factor each (that of the norm), and scores of two positions are those of their difference and 0."""
+    factor each (that of the norm), and (both with `qk`) scores of two positions are those of their difference and 0."""
 
     kinds = {
         "queries": (found.q, torch.einsum("nm,hmd,ode->nhoe", stream, heads.w_q, heads.rotations)),
         "keys": (found.k[:, :, 0], torch.einsum("nm,hmd->nhd", stream, heads.w_k)),
-        "values": (found.v, torch.einsum("nm,hmd->nhd", stream, heads.w_v)),
-    }
+    } if qk else {}  # fmt: skip
+    kinds["values"] = (found.v, torch.einsum("nm,hmd->nhd", stream, heads.w_v))
     factors = []
     for what, (real, ours) in kinds.items():
         real, ours = real.flatten(1), ours.flatten(1)
@@ -234,6 +267,8 @@ def _check(heads: _Heads, stream: torch.Tensor, found: _Read, attention: torch.n
             factors.append(factor)
     if any(float((factor - factors[0]).norm()) > TOLERANCE * float(factors[0].norm()) for factor in factors):
         raise NotApplicable(f"queries, keys and values of {type(attention).__name__} are not read through one norm")
+    if not qk:
+        return
     size = TOLERANCE * float(found.q[:, :, 0].norm() * found.k[:, :, 0].norm())
     for i in range(1, found.q.shape[2] - 1):  # offsets double: 2 o - o = o - 0
         far, near = (torch.einsum("nhd,mhd->hnm", found.q[:, :, i + n], found.k[:, :, i * n]) for n in (1, 0))

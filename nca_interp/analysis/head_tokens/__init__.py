@@ -1,0 +1,1 @@
+"""Which tokens each head reads and writes, read off its weights."""
