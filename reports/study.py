@@ -3,7 +3,7 @@
 from nca_interp.discover import report
 from nca_interp.report.measured import measured
 from nca_interp.report.page import Page, Section
-from nca_interp.report.sections import method, outcome, policy, sources, transfer
+from nca_interp.report.sections import circuit, method, outcome, policy, sources, transfer
 from nca_interp.report.tables import Tables
 
 
@@ -14,6 +14,11 @@ def study(tables: Tables) -> Page:
         tables,
         (
             Section("verdict", "Does it help?", (*outcome.verdict_box(tables),)),
+            Section(
+                "circuit",
+                "What forms in the synthetic stage",
+                (*circuit.phases(tables), *circuit.at_work(tables)),
+            ),
             Section(
                 "loss",
                 "Loss in training",

@@ -92,6 +92,10 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
     return path
 
 
+NCA = {"kind": "nca", "grid": 8, "n_states": 2, "patch": 2, "dt": 1}
+"""What a report reads of the source of a regime."""
+
+
 def _study(names: dict[str, str], seeds: int) -> dict[str, Any]:
     model = {"n_layers": LAYERS, "d_model": 128, "n_heads": HEADS, "d_head": None, "d_mlp": 512, "n_ctx": 256}
     stage = {"batch_size": 16, "lr": 1e-3, "warmup": 0.1, "schedule": "cosine", "weight_decay": 0.01}
@@ -100,7 +104,7 @@ def _study(names: dict[str, str], seeds: int) -> dict[str, Any]:
         "title": "Synthetic fixture: drawn from a formula, not measured",
         "model": model,
         "regimes": [
-            {"name": n, "label": t, "role": REGIMES[n][1], "source": None if n == "scratch" else {"kind": "nca"}}
+            {"name": n, "label": t, "role": REGIMES[n][1], "source": None if n == "scratch" else NCA}
             for n, t in names.items()
         ],
         "domains": [
@@ -675,9 +679,14 @@ def _patterns(tables: Path, rng: np.random.Generator) -> None:
         whole = [[layer, head] for layer in (1, 2, 3) for head in range(HEADS)]
         arrays[f"{key}-thumbnails"] = maps.reshape(LAYERS, HEADS, side, 3, side, 3).max((3, 5)).astype(np.float16)
         arrays[f"{key}-whole"] = np.stack([maps[layer, head] for layer, head in whole]).astype(np.float16)
+        read = (
+            [*(["<grid>", *(str(i) for i in rng.integers(0, 16, 16)), "</grid>"] * (size // 18 + 1))][:size]
+            if stage == "ppt"
+            else tokens
+        )
         entries.append({
             "key": key, "run": f"{stage}.{regime}.{domain}.s0" if domain else f"{stage}.{regime}.s0", "regime": regime, "domain": domain,
-            "seed": 0, "stage": stage, "step": PT_STEPS if stage == "pt" else PPT_STEPS, "shown": "a validation row", "tokens": tokens, "whole": whole,
+            "seed": 0, "stage": stage, "step": PT_STEPS if stage == "pt" else PPT_STEPS, "shown": "a validation row", "tokens": read, "whole": whole,
         })  # fmt: skip
     np.savez_compressed(tables / "patterns.npz", **arrays)
     (tables / "patterns.json").write_text(json.dumps(entries))
