@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +91,23 @@ NOTES = ["source", "description", "note"]
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
 
-def build_tables(folder: Path, probes_folder: Path | None = None) -> dict[str, pd.DataFrame]:
+def build_tables(
+    folder: Path, probes_folder: Path | None = None, say: Callable[[str], None] = lambda what: None
+) -> dict[str, pd.DataFrame]:
     """Write every table of a study, or of a collection of checkpoints, into its tables/ folder and return them; one that is half
-    done gives what it has.
+    done gives what it has. `say(what is being done)` is called at each step.
 
     Raises UserError where the folder holds neither or a file in it is damaged.
     """
     collection = Collection.open(folder)
     _check_kept(collection)
+    say("tables of training")
     tables = _of_study(collection, collection.study) if collection.study is not None else _of_elsewhere(collection)
     known = _in_order(measurements())
     asked = Asked(collection, None, probes_folder)
     for one in known:
         if one.tables is not None:
+            say(f"tables of {one.name}")
             tables |= resolve(one.tables)(collection, tables, asked)
     if collection.study is not None:
         tables["published"] = _published(collection, collection.study, tables)
@@ -114,6 +119,7 @@ def build_tables(folder: Path, probes_folder: Path | None = None) -> dict[str, p
         write_table(collection.dir.table(name), frame)
     for one in known:
         if one.files is not None:
+            say(f"files of {one.name}")
             resolve(one.files)(collection, tables, asked)
     _write_trajectory(collection)
     seal(collection.dir.tables)

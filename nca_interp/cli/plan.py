@@ -217,14 +217,18 @@ def finish(outcome: Outcome, resume: str) -> int:
 def write_tables(folder: Path, probes: Path | None) -> None:
     """Write the tables of a study from what its runs hold."""
     from nca_interp.analysis.tables import build_tables
+    from nca_interp.cli.progress import steps
 
-    build_tables(folder, probes_folder=probes)
+    with steps() as say:
+        build_tables(folder, probes_folder=probes, say=say)
 
 
 def write_report(folder: Path, name: str | None = None) -> None:
     """Write a report and say where it lies; `name`: its definition, by default that of a study or of checkpoints."""
     from nca_interp import discover
+    from nca_interp.cli.progress import steps
     from nca_interp.report.build import build_report
 
-    path = build_report(folder, None if name is None else discover.find("reports", name))
+    with steps() as say:
+        path = build_report(folder, None if name is None else discover.find("reports", name), say)
     print(f"report: {path.resolve()}")

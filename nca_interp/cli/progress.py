@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -17,7 +17,28 @@ from nca_interp.store import AnalysisDir, StudyDir
 
 PLAIN_SECONDS = 30.0
 TERMINAL_SECONDS = 0.5
+STEP_SECONDS = 5.0
 KINDS = {"tokens": "token files", "train": "training runs", "measure": "measurements"}
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Show what is being done, as the block says it: a changing line on a terminal, elsewhere a line every few seconds."""
+    console, begin = Console(stderr=True), time.monotonic()
+    if console.is_terminal:
+        with console.status("") as status:
+            yield lambda what: status.update(Text(what))
+        return
+    shown_at = begin
+
+    def say(what: str) -> None:
+        nonlocal shown_at
+        now = time.monotonic()
+        if now - shown_at >= STEP_SECONDS:
+            console.print(f"{now - begin:5.0f} s  {what}", markup=False, highlight=False, soft_wrap=True)
+            shown_at = now
+
+    yield say
 
 
 class Follow:

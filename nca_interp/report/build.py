@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from nca_interp import discover
@@ -16,22 +17,27 @@ STUDY, CHECKPOINTS = "study", "checkpoints"
 """Reports of a study, and of checkpoints that come from elsewhere."""
 
 
-def build_report(study_dir: Path, definition: discover.Definition | None = None) -> Path:
+def build_report(
+    study_dir: Path, definition: discover.Definition | None = None, say: Callable[[str], None] = lambda what: None
+) -> Path:
     """Write the report of an analysed study beside its tables and return the path of the HTML file.
 
-    `definition` is a loaded file of `reports/` (default: `reports/study.py`). Raises UserError where the folder holds no
+    `definition` is a loaded file of `reports/` (default: `reports/study.py`). `say(what is being done)` is called at each step. Raises UserError where the folder holds no
     study or its tables are missing or damaged; nothing is written then.
     """
+    say("report: reading the tables")
     tables = Tables(Path(study_dir))
     definition = definition or discover.find("reports", STUDY if tables.collection is None else CHECKPOINTS)
     path, record = tables.dir.report, tables.dir.report.with_suffix(".json")
     check_page(path)
     if not path.exists():  # beside a page of ours lies its record, whole or damaged
         check_output("report", record, "record of a page", records("study"))
+    say("report: what it says")
     with discover.running(definition.path):
         page = definition.value(tables)
     if not isinstance(page, Page):
         raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
+    say("report: drawing it")
     write_page(page, path)
     write_json(record, page.record)
     return path
