@@ -32,8 +32,9 @@ def swap_arms(
 
 
 def stds(values: Iterable[float]) -> dict[str, SwapPolicy]:
-    """Normal draws of these standard deviations, of embedding and unembedding, by the name that an arm gets: std-1, std-0-02."""
-    return {f"std-{value:g}".replace(".", "-"): SwapPolicy(embed_std=value, unembed_std=value) for value in values}
+    """Normal draws of these standard deviations by the name that an arm gets: std-1, std-0-02. The unembedding has the same where
+    the model has no `unembed_std` of its own."""
+    return {f"std-{value:g}".replace(".", "-"): SwapPolicy(embed_std=value) for value in values}
 
 
 def scratch_arms(values: Iterable[float], runs: dict[str, int] | None = None) -> tuple[Regime, ...]:

@@ -75,6 +75,14 @@ class SwapPolicy(Frozen):
         fields = {"tied": self.tied, "embed_std": self.embed_std, "unembed_std": self.unembed_std}
         return model.model_copy(update={name: value for name, value in fields.items() if value is not None})
 
+    def drawn(self, model: Any) -> tuple[Any, ...] | None:
+        """By what an arm from scratch has the same embeddings: their scales and whether they are tied; None for draws that no
+        scratch arm has."""
+        if self.embed != "normal" or self.unembed_draw != "normal":
+            return None
+        own = self.applied(model)
+        return own.embed_std, None if own.tied else own.unembed_std or own.embed_std, own.tied
+
     def words(self, model: Any) -> str:
         """The policy for tables, for a network (a ModelConfig) that it has been applied to."""
         stds = (model.embed_std, model.unembed_std or model.embed_std)

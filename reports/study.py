@@ -3,7 +3,7 @@
 from nca_interp.discover import report
 from nca_interp.report.measured import measured
 from nca_interp.report.page import Page, Section
-from nca_interp.report.sections import circuit, method, outcome, policy, sources, transfer
+from nca_interp.report.sections import circuit, method, outcome, policy, sources, start, transfer
 from nca_interp.report.tables import Tables
 
 
@@ -25,6 +25,7 @@ def study(tables: Tables) -> Page:
                 (*outcome.final_table(tables), *outcome.loss_curves(tables), *outcome.ppt_curves(tables)),
             ),
             Section("speed", "Tokens to the same loss", (*outcome.speedup(tables),)),
+            Section("start", "The swap, and the network at step 0", (*start.start(tables),)),
             *measured(tables),
             Section("transfer", "Which part of the network carries it", (*transfer.reinit(tables),)),
             Section("complexity", "Does the complexity of the data matter?", (*sources.complexity(tables),)),

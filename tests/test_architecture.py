@@ -28,6 +28,7 @@ train
 analysis.cache analysis.spectra
 analysis.stimuli
 analysis.collection
+analysis.start
 analysis.verdicts
 analysis.attention analysis.similarity analysis.complexity
 analysis.probing analysis.matching

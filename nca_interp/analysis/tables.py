@@ -16,6 +16,8 @@ from nca_interp.analysis.collection.run import CHECKPOINT, Run, ppt_of, validati
 from nca_interp.analysis.complexity.vector import summaries
 from nca_interp.analysis.elsewhere import described
 from nca_interp.analysis.probing.patterns import export_trajectory
+from nca_interp.analysis.start import policy_of, start_table
+from nca_interp.analysis.verdicts.best_scratch import scratches, with_best
 from nca_interp.analysis.verdicts.contrasts import contrast_tables
 from nca_interp.analysis.verdicts.evidence import accuracies, final_losses
 from nca_interp.analysis.verdicts.plan import declared, primary
@@ -31,62 +33,12 @@ from nca_interp.measurement import Asked, Measurement, measurements, resolve
 from nca_interp.readers import read_object
 from nca_interp.store import MANIFEST, StudyDir, seal, tables_in, write_json, write_record
 
-RUNS = [
-    "run",
-    "regime",
-    "label",
-    "role",
-    "domain",
-    "seed",
-    "stage",
-    "state",
-    "steps",
-    "tokens",
-    "ppt_tokens",
-    "params",
-    "vocab_size",
-    "source",
-    "description",
-    "flops",
-    "tokens_per_second",
-    "loader_share",
-    "spikes",
-    "nonfinite",
-    "skipped",
-    "precision",
-    "checkpoint_sha256",
-]
+RUNS = ["run", "regime", "label", "role", "domain", "seed", "stage", "state", "steps", "tokens", "ppt_tokens", "params", "vocab_size", "source", "description", "flops", "tokens_per_second", "loader_share", "spikes", "nonfinite", "skipped", "precision", "swap", "checkpoint_sha256"]
 METRICS = [
     *CHECKPOINT,
-    "loss",
-    "val_loss",
-    "val_bpb",
-    "grad_norm",
-    "grad_norm_embed",
-    "grad_norm_attn",
-    "grad_norm_mlp",
-    "grad_norm_norm",
-    "lr",
-    "tokens_per_second",
-    "loader_share",
-    "event",
-    "skipped",
+    *["loss", "val_loss", "val_bpb", "grad_norm", "grad_norm_embed", "grad_norm_attn", "grad_norm_mlp", "grad_norm_norm", "lr", "tokens_per_second", "loader_share", "event", "skipped"],
 ]
-COMPLEXITY = [
-    "source",
-    "label",
-    "kind",
-    "regime",
-    "domain",
-    "n_states",
-    "band_low",
-    "band_high",
-    "measure",
-    "value",
-    "unit",
-    "n",
-    "sd",
-]
+COMPLEXITY = ["source", "label", "kind", "regime", "domain", "n_states", "band_low", "band_high", "measure", "value", "unit", "n", "sd"]
 NOTES = ["source", "description", "note"]
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
@@ -161,14 +113,17 @@ def _of_study(collection: Collection, study: Study) -> dict[str, pd.DataFrame]:
     runs, by_id, roles = list(collection.runs), collection.by_id, collection.roles
     directory = StudyDir(collection.folder)
     losses, plan = final_losses(directory, runs, study), declared(directory, study)
+    best = scratches(losses, study)
     tables = {
+        "start": start_table(runs),
+        "scratches": best,
         "runs": pd.DataFrame([_run_row(run, by_id) for run in runs], columns=RUNS),
         "metrics": pd.DataFrame([{**run.identity, **row} for run in runs for row in run.rows], columns=METRICS),
         "reasoning": _reasoning(runs),
         "notes": _notes(runs),
     }
     reasoning = accuracies(runs, study, tables["reasoning"])
-    tables |= contrast_tables(roles, collection.domains, losses, reasoning, plan.contrasts, plan.added)
+    tables |= contrast_tables(roles, collection.domains, with_best(losses, best), reasoning, plan.contrasts, plan.added)
     compared = {name for name, role in roles.items() if role in ("regime", "control")}
     tables |= {"plan": plan.table, **speedup_tables(_curves(runs, by_id, compared), collection.domains)}
     tables["complexity"] = _complexity(collection, study)
@@ -211,6 +166,7 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
         "nonfinite": events["nonfinite"],
         "skipped": sum(bool(row.get("skipped")) for row in trained.rows),
         "precision": config.precision,
+        "swap": policy_of(run),
         "checkpoint_sha256": weights_hash(run),
     }
 

@@ -23,7 +23,7 @@ _TEXT = {
     "comparison", "regime_a", "regime_b", "run_a", "tensor", "attribute",
     "lost", "pending", "hangs_on", "target_of", "item", "declared", "now", "model", "text", "text_sha256", "prefix", "order", "ppt_run", "half_state", "one_stage", "one", "other",
 }  # fmt: skip
-_TRUTH = {"primary", "counted", "changed", "inferred", "uses_context", "same_setting"}
+_TRUTH = {"primary", "chosen", "counted", "changed", "inferred", "uses_context", "same_setting"}
 COLUMNS: dict[str, str] = {
     "runs": "run regime label role domain seed stage state steps tokens ppt_tokens params vocab_size source description "
     "flops tokens_per_second spikes nonfinite skipped precision checkpoint_sha256",
@@ -37,6 +37,8 @@ COLUMNS: dict[str, str] = {
     "speedups": "domain regime budget n speedup low high sentence",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
     "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
+    "start": "run regime domain seed stage policy:text side:text layer quantity value unit n",
+    "scratches": "domain regime n loss chosen",
     "notes": "source description note",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }

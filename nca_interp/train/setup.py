@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +17,7 @@ from nca_interp.model.checkpoint import load_model, read_provenance
 from nca_interp.model.fast import fast_forward
 from nca_interp.model.llama import build
 from nca_interp.model.swap import swap
-from nca_interp.store import RunDir, StudyDir, write_json, write_text
+from nca_interp.store import RunDir, StudyDir, sha256_file, write_text
 from nca_interp.train import parallel
 from nca_interp.train.allocator import keep_freed_memory
 from nca_interp.train.batches import Loader
@@ -26,7 +26,8 @@ from nca_interp.train.guard import claim_inputs
 from nca_interp.train.health import Health
 from nca_interp.train.loop_state import Loop
 from nca_interp.train.micro import largest_micro_batch
-from nca_interp.train.run import RunConfig
+from nca_interp.train.run import RunConfig, read_run_config
+from nca_interp.train.start import record_swap
 from nca_interp.train.state import load_state
 from nca_interp.train.track import trackers
 from nca_interp.train.update import attempt
@@ -47,10 +48,15 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
     _check(config, tokens, accelerator, sharded)
     stage = config.config
     prefix = 0 if stage.first_frame_targets else tokens.meta.unsupervised_prefix
-    raw_model, log = initial_model(study, config, max(tokens.meta.vocab_size, stage.vocab_rows or 0))
+    initial = initial_model(study, config, max(tokens.meta.vocab_size, stage.vocab_rows or 0))
+    raw_model = initial.model
     claim_inputs(study, run, config, tokens.meta)
-    if log and accelerator.is_main_process:
-        write_json(run.path / "swap.json", log)
+    if config.stage == "pt" and accelerator.is_main_process:
+        for one in (raw_model, initial.parent):
+            if one is not None and not sharded:  # one that is to be sharded may not fit on one device
+                one.to(accelerator.device)
+        record_swap(study, run, config, tokens, raw_model, initial.parent, initial.log)
+    del initial
     execution = _execution(config, tokens, accelerator, sharded)
     if sharded:
         parallel.shard(raw_model, accelerator.device)
@@ -81,10 +87,21 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
         yield loop
 
 
-def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> tuple[Any, list[dict[str, Any]]]:
-    """The model before the first step of a run, and the log of the embedding swap if there was one."""
+class Initial(NamedTuple):
+    """The model before the first step of a run."""
+
+    model: Any
+    parent: Any = None
+    """The model that a pre-training run starts from, as its last checkpoint has it."""
+    log: tuple[dict[str, Any], ...] = ()
+    """Of the swap, a row a tensor."""
+
+
+def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initial:
+    """The model before the first step of a run, and what it comes from. UserError where a policy keeps rows of a vocabulary
+    that is another one."""
     if config.parent is None:
-        return build(config.model, vocab_size, config.seeds.init, config.embedding_stream), []
+        return Initial(build(config.model, vocab_size, config.seeds.init, config.embedding_stream))
     parent = study.run(config.parent)
     status = parent.status()
     if status["state"] != "done":
@@ -97,13 +114,29 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> tuple[
         # its configuration names a padding token, whose row an embedding would not train
         embedding: Any = model.get_input_embeddings()
         embedding.padding_idx = None
-        return model.train(), []
+        return Initial(model.train())
+    if "keep" in (config.policy.embed, config.policy.unembed_draw):
+        _same_vocabulary(study, config)
     checkpoint = parent.checkpoint(status["step"])
     rows = read_provenance(checkpoint).get("vocab_size")
-    model, log = swap(
+    child, log = swap(
         model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.policy, rows
     )
-    return model.train(), log
+    return Initial(child.train(), model, tuple(log))
+
+
+def _same_vocabulary(study: StudyDir, config: RunConfig) -> None:
+    """UserError where token ids do not mean the same in both stages."""
+    assert config.parent is not None
+    before, after = (
+        study.path / tokens / "tokenizer.json"
+        for tokens in (read_run_config(study.run(config.parent)).tokens, config.tokens)
+    )
+    if before != after and not (before.is_file() and after.is_file() and sha256_file(before) == sha256_file(after)):
+        raise UserError(
+            f"{config.id}: swap.embed: keep: the vocabularies of {before.parent.name} and {after.parent.name} differ; "
+            "legal: normal, match_rms, match_gaussian, resample"
+        )
 
 
 def _check(config: RunConfig, tokens: TokenFile, accelerator: Accelerator, sharded: bool) -> None:

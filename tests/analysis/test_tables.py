@@ -69,6 +69,12 @@ def _add_run(
     run.set_status(state, 4)
     if stage == "ft":
         write_json(run.result, {"n": 10, "correct": 4 + seed, "too_long": 0, "results": []})
+    if stage == "pt":
+        row = {"layer": 0, "quantity": "resid_rms", "value": 0.02, "unit": "residual stream", "n": 512}
+        after = {"tokens": tokens, "rows": [row, {**row, "layer": None, "quantity": "loss", "value": None}]}
+        write_json(
+            run.path / "swap.json", {"policy": {}, "tensors": [], "before": after if parent else None, "after": after}
+        )
     end = FINAL[regime] + 0.001 * seed + 0.0001 * seed * len(regime)
     losses = [6.0, 5.0, 4.0, end + 0.1, end]
     rows = [
@@ -151,7 +157,17 @@ def test_the_written_tables_are_those_of_the_documentation(study, tables, root):
         stored = pd.read_csv(study / "tables" / f"{name}.csv")
         assert list(stored.columns) == columns, name
         assert len(stored) == len(tables[name]), name
-        assert (len(stored) > 0) == (name != "pooled"), name  # one domain has nothing to pool
+        assert (len(stored) > 0) == (name not in ("pooled", "scratches")), name  # one domain, one scratch arm
+
+
+def test_the_start_of_each_pre_training_is_a_row_a_number(study, tables):
+    start, runs = tables["start"], tables["runs"].set_index("run")
+    counts = start.groupby("run").side.agg(list)
+    assert counts["pt.nca.math.s0"] == ["before"] * 2 + ["after"] * 2
+    assert counts["pt.scratch.math.s0"] == ["after"] * 2
+    assert set(start.policy) == {"embedding N(0, 0.02\u00b2), unembedding N(0, 0.02\u00b2)"}
+    assert runs.swap["pt.nca.math.s0"] == start.policy[0]
+    assert runs.swap["ppt.nca.s0"] == ""
 
 
 def test_what_a_token_source_lacks_is_noted_once(tables):

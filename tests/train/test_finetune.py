@@ -80,6 +80,6 @@ def test_what_an_exported_configuration_names_does_not_change_training(study):  
     save_model(build(run.model, 16, 0, "pt"), parent.checkpoint(4), {}, study.path / "tokenizer.json")
     parent.set_status("done", 4)
     assert load_model(parent.checkpoint(4)).get_input_embeddings().padding_idx == 3
-    model, _ = initial_model(study, run, 16)
+    model = initial_model(study, run, 16).model
     model.get_input_embeddings()(torch.tensor([[3]])).sum().backward()
     assert (model.get_input_embeddings().weight.grad[3] == 1).all()

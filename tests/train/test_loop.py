@@ -73,7 +73,7 @@ def test_swap_carries_the_body_and_logs_it(study):
     after = dict(load_model(study.run(child.id).checkpoint(0)).named_parameters())
     for name, value in after.items():
         assert torch.equal(value, before[name]) == (kind_of(name) in ("attn", "norm")), name
-    log = json.loads((study.run(child.id).path / "swap.json").read_text())
+    log = json.loads((study.run(child.id).path / "swap.json").read_text())["tensors"]
     assert {row["kind"] for row in log if row["action"] == "carried over"} == {"attn", "norm"}
     with pytest.raises(RunFailed, match="parent run nowhere is not finished"):
         train(study, make_run(id="x", stage="pt", parent="nowhere"))

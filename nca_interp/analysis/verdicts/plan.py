@@ -16,9 +16,14 @@ from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError, digest
 from nca_interp.config import Regime, Study
 from nca_interp.store import StudyDir, read_json, write_json
+from nca_interp.swap_policy import TODAY
 
 PLAN = ["item", "declared", "now", "changed"]
 SCRATCH = "scratch"
+BEST = "best scratch"
+"""The scratch arm of a domain with the lowest mean final loss over the seeds that all its scratch arms have; the first of the recipe
+where two are equal. The rule is fixed before the runs, the arm is not: the least of several means is low by chance too, so
+"better than the best scratch" is harder to reach than for an arm named beforehand, and "worse" is easier."""
 ACCURACY_MARGIN = 0.01
 """Share of problems within which two accuracies count as equivalent."""
 NONE = "not declared"
@@ -36,7 +41,7 @@ class Contrast(NamedTuple):
     """One planned comparison of one domain and metric."""
 
     family: str
-    """regime, transfer, complexity or reasoning: the part of the report that tells it; all are corrected for together."""
+    """regime, transfer, complexity, swap or reasoning: the part of the report that tells it; all are corrected for together."""
     domain: str
     metric: str
     treated: str
@@ -93,12 +98,13 @@ def contrasts_of(study: Study) -> list[Contrast]:
     regimes = {r.name: r for r in study.regimes}
     found = []
     for domain in study.domains:
-        for item in planned({r.name: r.role for r in study.regimes}):
-            pair = regimes[item.treated], regimes[item.control]
+        scratches = scratch_arms_of(study, domain.name)
+        for item in [*planned({r.name: r.role for r in study.regimes}), *_swaps(study, scratches)]:
+            pair = [r for name in item[1:] for r in (scratches if name == BEST else [regimes[name]])]
             seeds = tuple(range(min(_seeds(r, domain.name, study) for r in pair)))
             where = (domain.name, "val_loss", item.treated, item.control, seeds)
             found.append(Contrast(item.family, *where, study.margin))
-            if domain.qa is not None and item.family == "regime" and all(r.ft for r in pair):
+            if domain.qa is not None and item.family == "regime" and item.control != BEST and all(r.ft for r in pair):
                 found.append(Contrast("reasoning", domain.name, "accuracy", *where[2:], ACCURACY_MARGIN))
     found = [c for c in found if c.seeds]
     if (first := study.primary) is None:
@@ -110,6 +116,26 @@ def contrasts_of(study: Study) -> list[Contrast]:
             f"legal: {'; '.join(c.name for c in found) or 'none, the study plans no comparison'}"
         )
     return [c._replace(primary=c[1:5] == wanted) for c in found]
+
+
+def scratch_arms_of(study: Study, domain: str) -> list[Regime]:
+    """Regimes that are trained on a domain from scratch, in the recipe's order."""
+    return [r for r in study.regimes if r.source is None and _seeds(r, domain, study)]
+
+
+def _swaps(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
+    """Comparisons that follow from swap policies (docs/swap.md): each arm against scratch with the same embeddings, and, where there
+    are several scratch arms, each arm and the regime that the study is about against the best of them."""
+    first = primary({r.name: r.role for r in study.regimes})
+    if len(scratches) > 1 and first is not None and study.regime(first).source is not None:
+        yield Planned("regime", first, BEST)
+    for arm in (r for r in study.regimes if r.role == "swap"):
+        drawn = (arm.swap or TODAY).drawn(study.model)
+        alike = [r for r in scratches if drawn is not None and (r.swap or TODAY).drawn(study.model) == drawn]
+        if alike or len(scratches) == 1:
+            yield Planned("swap", arm.name, (alike or scratches)[0].name)
+        if len(scratches) > 1:
+            yield Planned("swap", arm.name, BEST)
 
 
 def _seeds(regime: Regime, domain: str, study: Study) -> int:

@@ -95,9 +95,13 @@ def _pooled(tables: Tables) -> list[Item]:
 def _forest(tables: Tables, rows: pd.DataFrame) -> list[Item]:
     pairs = tables.paired("regime")
     views = []
+
+    def coloured(frame: pd.DataFrame) -> pd.Series:
+        return frame.control.where(frame.control.isin(tables.main), SCRATCH)  # the best scratch is one of them
+
     for domain in rows.domain.unique():
-        part = rows[rows.domain == domain].assign(name=lambda f: "against " + f.control, regime=lambda f: f.control)
-        dots = pairs[pairs.domain == domain].assign(name=lambda f: "against " + f.control, regime=lambda f: f.control)
+        part = rows[rows.domain == domain].assign(name=lambda f: "against " + f.control, regime=coloured)
+        dots = pairs[pairs.domain == domain].assign(name=lambda f: "against " + f.control, regime=coloured)
         title = tables.domain_label(domain)
         chart = effects.forest(part, dots, tables.main, f"effect of {tables.reference}, {NATS}", _margin(rows))
         views.append(Chart(chart, f"Effects on {title} with 95 % intervals and single seeds", title))
