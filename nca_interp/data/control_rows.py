@@ -60,17 +60,23 @@ def _rows(spec: Control, seed: int, split: str, n_rows: int, n_tokens: int, thre
     yield from in_order(make, iter(range(0, n_rows, CHUNK)), threads)
 
 
-def ideal_losses(spec: Control, tokens: npt.NDArray[Any], seed: int, split: str) -> dict[str, Nats]:
-    """Nats [rows, n_tokens] that each ideal predictor pays for the first rows of a split (or their first tokens).
-
-    `informed` knows what a row hides; then those of `spec.ideals`; then the rivals `bigram` and `unigram`, which count what
-    the row has shown, where the vocabulary is small enough to count.
-    """
+def chosen(spec: Control, tokens: npt.NDArray[Any], seed: int, split: str) -> Nats:
+    """Nats [rows, n_tokens] that the generator chose at each token of the first rows of a split (`Control.fill`)."""
     n, shown = tokens.shape
     rows = list(_rows(spec, seed, split, n, shown, None))
     assert np.array_equal(np.concatenate([chunk.tokens for chunk in rows]), tokens)
+    return np.concatenate([chunk.nats for chunk in rows])
+
+
+def ideal_losses(spec: Control, tokens: npt.NDArray[Any], seed: int, split: str) -> dict[str, Nats]:
+    """Nats [rows, n_tokens] that each ideal predictor pays for the first rows of a split (or their first tokens).
+
+    `bayes` is the best that a reader of the row can do, `informed` knows what the row hides, if anything; then others of `spec.ideals`; then the rivals `bigram` and `unigram`, which count what
+    the row has shown, where the vocabulary is small enough to count.
+    """
     ids = np.ascontiguousarray(tokens, np.int64)
-    found = {"informed": np.concatenate([chunk.nats for chunk in rows]), **spec.ideals(ids)}
+    known = {"informed" if spec.hides else "bayes": chosen(spec, tokens, seed, split)}
+    found = dict(sorted({**known, **spec.ideals(ids)}.items()))
     if spec.vocab_size <= LARGEST_COUNTED:
         for name, rival in (("bigram", bigram), ("unigram", unigram)):
             found.setdefault(name, rival(ids, spec.vocab_size))

@@ -28,7 +28,7 @@ from nca_interp.data.complexity.measures import (
     rank_slope,
 )
 from nca_interp.data.complexity.scores import Measure
-from nca_interp.data.control_rows import ideal_losses
+from nca_interp.data.control_rows import chosen, ideal_losses
 from nca_interp.data.controls.base import Control
 from nca_interp.data.dyck.statistics import dyck_stats
 from nca_interp.data.sample import Sample, Spec, draw
@@ -335,7 +335,7 @@ def _drawn(sample: Sample, row: int) -> dict[str, Any]:
     if isinstance(spec, Control):
         names, nats = (
             spec.names(),
-            ideal_losses(spec, sample.tokens[: row + 1], sample.seed, sample.split)["informed"][row],
+            chosen(spec, sample.tokens, sample.seed, sample.split)[row],
         )
         bits = (nats[: len(shown)] / math.log(2)).round(2)
         return {"tokens": shown.tolist(), "pieces": [names[t] for t in shown], "bits": bits.tolist()}

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from nca_interp.base import Frozen
 
@@ -22,6 +22,8 @@ class Control(Frozen):
     """Base of all control specifications. A subclass has `kind` (a literal with a default, the name that a user types)."""
 
     kind: str
+    hides: ClassVar[bool] = False
+    """Whether the generator knows something of a row that its tokens do not say: then `ideals` gives `bayes`."""
 
     @property
     def vocab_size(self) -> int:
@@ -48,7 +50,8 @@ class Control(Frozen):
         """Fill tokens[row, n_tokens] (uint32) and nats[row, n_tokens] (float64) from draws[row, n_draws], uniform in [0, 1).
 
         `nats` is -ln of the probability that the generator gave to each token, knowing all tokens before and what the
-        row hides (its period, its map): the loss of an informed predictor. Rows do not know each other.
+        row hides (its period, its map): the loss of an informed predictor; where it hides nothing, that of the Bayes
+        predictor itself. A longer row begins with the shorter one, and rows do not know each other.
         """
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ Stimulus of Olsson et al. 2022 (arXiv 2209.11895), as a source to train on.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ class RepeatSpec(Control):
     """A row: as many symbols as its period, uniform and independent, over and over until the row is full."""
 
     kind: Literal["repeat"] = "repeat"
+    hides: ClassVar[bool] = True
     n_symbols: int = Field(default=64, ge=2, le=LARGEST)
     """Alphabet."""
     period: tuple[int, int] = (8, 64)
