@@ -33,12 +33,20 @@ from nca_interp.measurement import Asked, Measurement, measurements, resolve
 from nca_interp.readers import read_object
 from nca_interp.store import MANIFEST, StudyDir, seal, tables_in, write_json, write_record
 
-RUNS = ["run", "regime", "label", "role", "domain", "seed", "stage", "state", "steps", "tokens", "ppt_tokens", "params", "vocab_size", "source", "description", "flops", "tokens_per_second", "loader_share", "spikes", "nonfinite", "skipped", "precision", "swap", "checkpoint_sha256"]
+RUNS = [
+    "run", "regime", "label", "role", "domain", "seed", "stage", "state", "steps", "tokens", "ppt_tokens",
+    "params", "vocab_size", "source", "description", "flops", "tokens_per_second", "loader_share", "spikes",
+    "nonfinite", "skipped", "precision", "swap", "checkpoint_sha256",
+]  # fmt: skip
 METRICS = [
     *CHECKPOINT,
-    *["loss", "val_loss", "val_bpb", "grad_norm", "grad_norm_embed", "grad_norm_attn", "grad_norm_mlp", "grad_norm_norm", "lr", "tokens_per_second", "loader_share", "event", "skipped"],
-]
-COMPLEXITY = ["source", "label", "kind", "regime", "domain", "n_states", "band_low", "band_high", "measure", "value", "unit", "n", "sd"]
+    "loss", "val_loss", "val_bpb", "grad_norm", "grad_norm_embed", "grad_norm_attn", "grad_norm_mlp",
+    "grad_norm_norm", "lr", "tokens_per_second", "loader_share", "event", "skipped",
+]  # fmt: skip
+COMPLEXITY = [
+    "source", "label", "kind", "regime", "domain", "n_states", "band_low", "band_high", "measure", "value",
+    "unit", "n", "sd",
+]  # fmt: skip
 NOTES = ["source", "description", "note"]
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
