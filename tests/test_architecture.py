@@ -30,9 +30,10 @@ analysis.stimuli
 analysis.collection
 analysis.start
 analysis.verdicts
-analysis.attention analysis.similarity analysis.complexity
+analysis.attention analysis.complexity
 analysis.probing analysis.matching
 analysis.causes analysis.inference
+analysis.similarity
 analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens
 analysis.pairs
 analysis.elsewhere

@@ -303,7 +303,9 @@ def _unembedding(model: Any, tail: tuple[torch.nn.Module, ...], calls: list[Call
         return head(through(tail, vectors[None]))[0].double()
 
     zero = logits(torch.zeros_like(start[0, :1]))
-    w_u = torch.cat([logits(LENGTH * rows) - zero for rows in torch.eye(start.shape[-1]).split(CHUNK)])
+    w_u = torch.empty(start.shape[-1], zero.shape[-1], dtype=torch.float64)
+    for rows, part in zip(torch.eye(start.shape[-1]).split(CHUNK), w_u.split(CHUNK), strict=True):
+        torch.sub(logits(LENGTH * rows), zero, out=part)
     found, expected = logits(start[0]) - zero, start[0].double() @ w_u
     factor = (found * expected).sum(1, keepdim=True) / expected.square().sum(1, keepdim=True).clamp(min=1e-300)
     if not bool((factor > 0).all()) or float((found - factor * expected).norm()) > TOLERANCE * float(found.norm()):

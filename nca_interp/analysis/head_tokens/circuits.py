@@ -77,8 +77,9 @@ def _read(model: Any, sources: np.ndarray, options: Options, qk: bool) -> Iterat
         chosen = torch.from_numpy(sources)
         read = w_e[chosen]
         read = (read / read.norm(dim=1, keepdim=True).clamp(min=1e-300)).float()
-        centred = (w_u - w_u.mean(1, keepdim=True)).float()  # a constant changes no probability
-        del w_e, w_u
+        del w_e
+        centred = w_u.sub_(w_u.mean(1, keepdim=True)).float()  # a constant changes no probability
+        del w_u
         # all layers are checked before the first is handed on, one at a time in memory
         found = [
             (layer, head, _of_head(heads, head, read, centred, chosen, options, qk))
@@ -107,20 +108,17 @@ def _ov(values: torch.Tensor, out: torch.Tensor, chosen: torch.Tensor, n: int) -
     everything = torch.arange(out.shape[1])
     yield from _top("promotes", mean, n, everything)
     yield from _top("suppresses", -mean, n, everything, sign=-1.0)
-    best, tokens, copied = [], [], 0
+    best, copied = [], 0
     for rows, ids in zip(values.split(ROWS), chosen.split(ROWS), strict=True):
         logits = rows @ out
         own = logits.gather(1, ids[:, None])
         copied += int((((logits > own).sum(1) < FIRST) & (own[:, 0] > 0)).sum())
-        top = (logits - mean).topk(min(EACH, len(mean)), dim=1)
-        best.append(top.values)
-        tokens.append(top.indices)
-    values_of, tokens_of = torch.cat(best), torch.cat(tokens)
-    place = 0
-    for source in values_of[:, 0].topk(min(PAIRS, len(values_of))).indices.tolist():
-        for value, token in zip(values_of[source].tolist(), tokens_of[source].tolist(), strict=True):
-            place += 1
-            yield Found("pair", place, int(chosen[source]), token, value)
+        best.append(logits.sub_(mean).amax(1))
+    sources = torch.cat(best).topk(min(PAIRS, len(values))).indices
+    top = (values[sources] @ out - mean).topk(min(EACH, len(mean)), dim=1)
+    for i, source in enumerate(chosen[sources].tolist()):
+        for place, (value, token) in enumerate(zip(top.values[i].tolist(), top.indices[i].tolist(), strict=True)):
+            yield Found("pair", 1 + EACH * i + place, source, token, value)
     yield Found("copies", 1, None, None, copied / len(chosen))
 
 

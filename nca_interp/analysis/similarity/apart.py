@@ -6,13 +6,13 @@ import math
 
 import pandas as pd
 
-from nca_interp.analysis.similarity.weights import Tensors, layer_of
-from nca_interp.model.llama import kind_of
+from nca_interp.analysis.similarity.roles import RoleOf, named_role
+from nca_interp.analysis.similarity.weights import Tensors
 
 COLUMNS = ["tensor", "kind", "layer", "distance", "cosine"]
 
 
-def distances(first: Tensors, second: Tensors) -> pd.DataFrame:
+def distances(first: Tensors, second: Tensors, role: RoleOf = named_role) -> pd.DataFrame:
     """One row a tensor that both hold in one shape: |second - first| / |first| (0: equal; 1.41: unrelated, of one size) and the
     cosine of the two (1: one direction; NaN where one of them is zero)."""
     rows = []
@@ -26,5 +26,5 @@ def distances(first: Tensors, second: Tensors) -> pd.DataFrame:
         sizes = float(a.norm()), float(b.norm())
         distance = float((b - a).norm()) / sizes[0] if sizes[0] > 0 else math.nan
         cosine = float(a @ b) / (sizes[0] * sizes[1]) if min(sizes) > 0 else math.nan
-        rows.append([name, kind_of(name), layer_of(name), distance, cosine])
+        rows.append([name, *role(name), distance, cosine])
     return pd.DataFrame(rows, columns=COLUMNS).astype({"layer": "Int64"})

@@ -19,5 +19,6 @@ MEASUREMENT = Measurement(
         "head_norms": "run regime domain seed stage step layer head ov_norm qk_norm",
         "updates": "comparison domain regime_a regime_b seed tensor kind layer cosine",
         "not_compared": "run other reason",
+        "not_read": "run reason",
     },
 )

@@ -17,9 +17,11 @@ import pandas as pd
 from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
+from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.similarity.apart import COLUMNS as DISTANCES
 from nca_interp.analysis.similarity.apart import distances
 from nca_interp.analysis.similarity.cka import Moments, cka, cka_matrix, open_streams
+from nca_interp.analysis.similarity.roles import roles_of
 from nca_interp.analysis.similarity.rows import Rows
 from nca_interp.analysis.similarity.seeds import alike
 from nca_interp.analysis.similarity.weights import (
@@ -28,10 +30,12 @@ from nca_interp.analysis.similarity.weights import (
     UPDATES,
     CheckpointTensors,
     head_norms,
+    model_head_norms,
     spectrum,
     update_cosines,
     weight_table,
 )
+from nca_interp.analysis.stimuli.base import NotApplicable
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
 from nca_interp.measurement import Asked
@@ -55,7 +59,10 @@ TEXT = {
 INTEGERS = {
     "seed", "seed_a", "seed_b", "step", "step_a", "step_b", "tokens", "layer", "layer_a", "layer_b", "head", "rank", "n",
 }  # fmt: skip
-CODE = ("similarity/study.py", "similarity/cka.py", "similarity/weights.py", "similarity/apart.py")
+CODE = (
+    "causes/folded.py", "similarity/study.py", "similarity/cka.py", "similarity/weights.py", "similarity/apart.py",
+    "similarity/roles.py",
+)  # fmt: skip
 """Files that decide a number."""
 
 
@@ -116,12 +123,15 @@ def comparison_tables(collection: Collection) -> dict[str, pd.DataFrame]:
     """The TABLES from what is kept and still true, and `alike`; empty where `analyze --compare` has not been run."""
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     unlike: list[list[str]] = []
+    unread: list[list[str]] = []
     rows = Rows(collection)
     for peers in _all_peers(collection.runs):
         if not any(peers.run.kept_whole("compare", name).is_file() for name in TABLES):
             continue
         for name, made_from in _made_from(peers, rows).items():
             frame = _kept(peers.run, name, made_from)
+            if frame is not None and (reason := frame.attrs.get("not_read")):
+                unread.append([peers.run.id, reason])
             if frame is not None and len(frame):
                 unlike += frame.attrs.pop("not_compared", [])
                 found[name].append(frame)
@@ -130,23 +140,33 @@ def comparison_tables(collection: Collection) -> dict[str, pd.DataFrame]:
     empty = {name: pd.DataFrame(columns=columns) for name, columns in TABLES.items()}
     tables = {name: pd.concat(frames, ignore_index=True) if frames else empty[name] for name, frames in found.items()}
     told = {"not_compared": pd.DataFrame(unlike, columns=["run", "other", "reason"])} if unlike else {}
+    told |= {"not_read": pd.DataFrame(unread, columns=["run", "reason"])} if unread else {}
     return {**tables, **told, "alike": alike(tables["similarity"])}
 
 
 def run_weights(run: Run) -> pd.DataFrame:
     """`weight_table` of every checkpoint of a run, displacement counted from the run's own step 0."""
-    start = tensors(run, run.steps[0])
-    tables = [weight_table(tensors(run, step), start).assign(**run.at(step)) for step in run.steps]
+    start, role = tensors(run, run.steps[0]), roles_of(run.last)
+    tables = [weight_table(tensors(run, step), start, role).assign(**run.at(step)) for step in run.steps]
     return pd.concat(tables, ignore_index=True)
 
 
 def run_head_norms(run: Run) -> pd.DataFrame:
-    """`head_norms` of every checkpoint of a run."""
-    n_heads = int(load_config(run.last).get_text_config().num_attention_heads)
+    """`head_norms` of every checkpoint of a run; where they cannot be read none, and the reason as `not_read` of its attrs."""
+    config = load_config(run.last)
+    n_heads = config.get_text_config().num_attention_heads if config.model_type == "llama" else 0
+    tables = []
     try:
-        tables = [head_norms(tensors(run, step), n_heads).assign(**run.at(step)) for step in run.steps]
-    except KeyError:  # no Llama: its heads are not where the norms are read
-        return pd.DataFrame(columns=TABLES["head_norms"])
+        for step in run.steps:
+            if n_heads:
+                norms = head_norms(tensors(run, step), int(n_heads))
+            else:
+                norms = model_head_norms(open_scored(run.checkpoint(step)))
+            tables.append(norms.assign(**run.at(step)))
+    except (NotApplicable, UserError) as reason:
+        empty = pd.DataFrame(columns=TABLES["head_norms"])
+        empty.attrs = {"not_read": str(reason)}
+        return empty
     return pd.concat(tables, ignore_index=True)
 
 
@@ -292,7 +312,7 @@ def _updates(peers: Peers) -> pd.DataFrame:
         if other is None:
             continue
         (start, end), (other_start, other_end) = ([tensors(r, step) for step in _ends(r)] for r in (run, other))
-        found = update_cosines(end, start, other_end, other_start)
+        found = update_cosines(end, start, other_end, other_start, roles_of(run.last))
         where = {"domain": run.domain, "regime_a": run.regime, "regime_b": other.regime}
         frames.append(found.assign(comparison=comparison, seed=run.seed, **where))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=TABLES["updates"])
@@ -302,7 +322,7 @@ def _apart(peers: Peers) -> pd.DataFrame:
     """From the end of each earlier model to that of this one."""
     own = tensors(peers.run, peers.run.steps[-1])
     found = [
-        distances(tensors(other, other.steps[-1]), own).assign(run=peers.run.id, other=other.id)
+        distances(tensors(other, other.steps[-1]), own, roles_of(other.last)).assign(run=peers.run.id, other=other.id)
         for other in peers.earlier
     ]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=TABLES["apart"])

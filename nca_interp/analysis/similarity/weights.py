@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
+from nca_interp.analysis.causes.folded import Heads, folding
+from nca_interp.analysis.similarity.roles import RoleOf, named_role
 from nca_interp.analysis.spectra import eigvalsh
-from nca_interp.model.llama import kind_of
+from nca_interp.analysis.stimuli.base import NotApplicable
 
 COLUMNS = ["tensor", "kind", "layer", "norm", "std", "displacement", "effective_rank", "participation", "rank"]
 UPDATES = ["tensor", "kind", "layer", "cosine", "norm_a", "norm_b"]
@@ -78,7 +80,7 @@ def spectrum(matrix: torch.Tensor) -> Spectrum:
     return Spectrum(effective, float(squares.sum() ** 2 / (squares**2).sum()), min(wide.shape))
 
 
-def weight_table(weights: Tensors, initial: Tensors | None = None) -> pd.DataFrame:
+def weight_table(weights: Tensors, initial: Tensors | None = None, role: RoleOf = named_role) -> pd.DataFrame:
     """One row a tensor: Frobenius norm, standard deviation, spectrum (matrices only), and, where `initial` holds a tensor of
     the same name and shape, displacement = |W - W0| / |W0| (0: untouched; 1.41: as far as an unrelated draw of the same size).
     """
@@ -91,7 +93,7 @@ def weight_table(weights: Tensors, initial: Tensors | None = None) -> pd.DataFra
             moved = float((wide - start.detach().double()).norm() / start.detach().double().norm().clamp(min=1e-30))
         shape = spectrum(value) if value.ndim == 2 else Spectrum(float("nan"), float("nan"), 0)
         std = float(wide.std()) if wide.numel() > 1 else float("nan")
-        rows.append([name, kind_of(name), layer_of(name), float(wide.norm()), std, moved, *shape])
+        rows.append([name, *role(name), float(wide.norm()), std, moved, *shape])
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({"layer": "Int64", "displacement": float})
 
@@ -101,7 +103,7 @@ def head_norms(weights: Tensors, n_heads: int) -> pd.DataFrame:
     sharply it chooses), the gain of the norm before it folded in. Heads that share keys or values have copies of them.
     """
     rows: list[tuple[int, int, float, float]] = []
-    layers = sorted({layer for name in weights if (layer := layer_of(name)) is not None})
+    layers = sorted({layer for name in weights if (layer := named_role(name).layer) is not None})
     for layer in layers:
         gain = weights[f"model.layers.{layer}.input_layernorm.weight"].double()
         q, k, v, o = (
@@ -115,13 +117,40 @@ def head_norms(weights: Tensors, n_heads: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=HEADS)
 
 
+def model_head_norms(model: Any) -> pd.DataFrame:
+    """`head_norms` of any model whose heads can be read off its weights, by what its own modules answer to unit vectors
+    (`causes/folded.py`), in the scale of a norm that divides by the root mean square. `qk_norm` is NaN where only queries and
+    keys cannot be read. NotApplicable, with the reason, where what heads move cannot."""
+    try:
+        return pd.DataFrame(_folded_norms(model, qk=True), columns=HEADS)
+    except NotApplicable:
+        return pd.DataFrame(_folded_norms(model, qk=False), columns=HEADS)
+
+
+def _folded_norms(model: Any, qk: bool) -> list[tuple[int, int, float, float]]:
+    rows = []
+    with folding(model, qk) as parts:
+        for layer, heads in enumerate(parts.layers()):
+            for head, (ov, both) in enumerate(zip(*_norms_of(heads), strict=True)):
+                rows.append((layer, head, ov, both if qk else math.nan))
+    return rows
+
+
+def _norms_of(heads: Heads) -> tuple[list[float], list[float]]:
+    root = heads.w_v.shape[1] ** 0.5  # what a norm makes of a unit vector
+    v, q, k = (w.mT / root for w in (heads.w_v, heads.w_q, heads.w_k))
+    return _product_norms(v, heads.w_o), _product_norms(q, k)
+
+
 def _product_norms(a: torch.Tensor, b: torch.Tensor) -> list[float]:
     """Frobenius norm of a^T b of each head [head, d_head, d_model], without ever making it."""
     squares = ((a @ a.mT) * (b @ b.mT)).sum((1, 2))
     return [float(x) for x in squares.clamp(min=0).sqrt()]
 
 
-def update_cosines(a: Tensors, a_start: Tensors, b: Tensors, b_start: Tensors) -> pd.DataFrame:
+def update_cosines(
+    a: Tensors, a_start: Tensors, b: Tensors, b_start: Tensors, role: RoleOf = named_role
+) -> pd.DataFrame:
     """One row a tensor that all four hold in one shape: cosine between the updates a - a_start and b - b_start, and their norms.
 
     -1 to 1; 0 for unrelated updates (standard deviation 1 / sqrt(elements)); NaN where one of the two did not move.
@@ -135,11 +164,5 @@ def update_cosines(a: Tensors, a_start: Tensors, b: Tensors, b_start: Tensors) -
         left, right = (value.detach().double() - start).flatten(), (other - other_start).flatten()
         sizes = float(left.norm()), float(right.norm())
         cosine = float(left @ right) / (sizes[0] * sizes[1]) if min(sizes) > 0 else float("nan")
-        rows.append([name, kind_of(name), layer_of(name), cosine, *sizes])
+        rows.append([name, *role(name), cosine, *sizes])
     return pd.DataFrame(rows, columns=UPDATES).astype({"layer": "Int64"})
-
-
-def layer_of(name: str) -> int | None:
-    """Layer number in a parameter's name (`model.layers.3.mlp.up_proj.weight` -> 3); None for the others."""
-    parts = name.split(".")
-    return int(parts[parts.index("layers") + 1]) if "layers" in parts else None

@@ -33,9 +33,10 @@ def _last(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _short(tensor: str) -> str:
-    """`model.layers.3.self_attn.q_proj.weight` -> `self_attn.q_proj`."""
+    """`model.layers.3.self_attn.q_proj.weight` -> `self_attn.q_proj`, `transformer.h.3.attn.c_attn.bias` -> `attn.c_attn.bias`."""
     parts = tensor.removesuffix(".weight").split(".")
-    return ".".join(parts[parts.index("layers") + 2 :]) if "layers" in parts else tensor
+    layer = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    return tensor if layer is None else ".".join(parts[layer + 1 :])
 
 
 def _by_layer(tables: Tables, rows: pd.DataFrame, y_title: str, where: str, keys: list[str]) -> Chart:
@@ -76,8 +77,12 @@ def tensors(tables: Tables) -> list[Item]:
 def heads(tables: Tables) -> list[Item]:
     """Norms of what each head moves and of how sharply it chooses."""
     rows = _last(tables.head_norms)
+    unread: list[Item] = [
+        Note(f"The norms of the heads of {tables.names.get(r.run, r.run)} cannot be read off its weights: {r.reason}.", quiet=True)
+        for r in each(tables.not_read)
+    ]  # fmt: skip
     if rows.empty:
-        return []
+        return unread
     runs = [r for r in tables.runs.run if r in set(rows.run)][:SHOWN_MAPS]
     drawn = rows[rows.run.isin(runs)].assign(hits="")
     spans = {name: (float(drawn[name].min()), float(drawn[name].max()) + 1e-9) for name in NORMS}
@@ -93,7 +98,7 @@ def heads(tables: Tables) -> list[Item]:
         "Darker (in dark mode: lighter) is larger; one scale for all models. Click a head for its page."
     )
     choice = Choice("probe", "Circuit", tuple(NORMS.items()))
-    return [Figure("fig-head-norms", finding, encoding, rows[["run", "step", "layer", "head", *NORMS]], tuple(views), choices=(choice,), columns=2, swatches=False)]  # fmt: skip
+    return [Figure("fig-head-norms", finding, encoding, rows[["run", "step", "layer", "head", *NORMS]], tuple(views), choices=(choice,), columns=2, swatches=False), *unread]  # fmt: skip
 
 
 def streams(tables: Tables) -> list[Item]:

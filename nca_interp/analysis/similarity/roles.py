@@ -1,0 +1,95 @@
+"""What each tensor of a checkpoint is for: read from the model that its configuration describes, which needs no weights.
+
+A tensor belongs to the module that holds it. Its layer is the entry of the list of layers that this lies in; its kind the
+first that holds: part of a norm; in a layer, part of its attention, of a recurrent mixer, or anything else (mlp); outside, an
+embedding (of tokens, of positions, or the unembedding); other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from nca_interp.model.checkpoint import load_config
+from nca_interp.model.llama import kind_of
+
+MIXERS = re.compile("mamba|recurrent|rwkv|ssm|deltanet|mixer2|shortconv|lightning", re.IGNORECASE)
+"""In the class of a part of a layer that mixes positions without attention."""
+OTHER = "other"
+
+
+class Role(NamedTuple):
+    """Of one tensor."""
+
+    kind: str
+    """attn, mlp, norm, embed; mixer, other."""
+    layer: int | None
+
+
+RoleOf = Callable[[str], Role]
+
+
+def named_role(name: str) -> Role:
+    """The role of a Llama's tensor, by its name."""
+    parts = name.split(".")
+    return Role(kind_of(name), int(parts[parts.index("layers") + 1]) if "layers" in parts else None)
+
+
+@lru_cache(maxsize=8)
+def roles_of(directory: Path) -> RoleOf:
+    """The roles of the tensors of a checkpoint, by their names in its files."""
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(directory)
+    if config.model_type == "llama":
+        return named_role
+    with torch.device("meta"):
+        return model_roles(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+
+
+def model_roles(model: Any) -> RoleOf:
+    """The roles of the tensors of a model. A name that is not its own (files may keep a base model, or the parts of what
+    transformers puts together) is that of the deepest module on its path that the model has."""
+    modules = dict(model.named_modules())
+    n_layers = model.config.get_text_config().num_hidden_layers
+    lists = [path for path, m in modules.items() if isinstance(m, torch.nn.ModuleList) and len(m) == n_layers]
+    layers = min(lists, key=lambda path: path.count("."), default=None)
+    prefix = f"{model.base_model_prefix}."
+    head = model.get_output_embeddings()
+
+    def role(name: str) -> Role:
+        path = next((p for p in (name, prefix + name, name.removeprefix(prefix)) if p.split(".")[0] in modules), name)
+        chain = list(_chain(path, modules))
+        inside, layer = chain, None
+        if layers is not None and path.startswith(f"{layers}."):
+            layer = int(path.removeprefix(f"{layers}.").partition(".")[0])
+            inside = [(p, m) for p, m in chain if p.startswith(f"{layers}.{layer}.")]
+        if not chain:  # a name that transformers changes on saving, such as embed_out
+            return Role("embed" if re.search("emb|head", name) else OTHER, None)
+        return Role(_kind([m for _, m in inside], layer, head), layer)
+
+    return role
+
+
+def _chain(path: str, modules: Mapping[str, torch.nn.Module]) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The modules on the path of a tensor, outermost first."""
+    parts = path.split(".")
+    for end in range(1, len(parts)):
+        if (module := modules.get(".".join(parts[:end]))) is not None:
+            yield ".".join(parts[:end]), module
+
+
+def _kind(chain: list[torch.nn.Module], layer: int | None, head: Any) -> str:
+    names = [type(module).__name__.lower() for module in chain]
+    if any("norm" in name for name in names):
+        return "norm"
+    if layer is not None:
+        if any("attention" in name or "attn" in name for name in names):
+            return "attn"
+        return "mixer" if any(MIXERS.search(name) for name in names) else ("mlp" if chain else OTHER)
+    return "embed" if any(isinstance(m, torch.nn.Embedding) or m is head or "embedding" in n for m, n in zip(chain, names, strict=True)) else OTHER  # fmt: skip
