@@ -27,9 +27,9 @@ analysis.collection
 analysis.verdicts
 analysis.attention analysis.similarity analysis.complexity
 analysis.probing analysis.matching
-analysis.causes analysis.inference
+analysis.causes analysis.inference analysis.retrieval
 analysis.readout analysis.dynamics analysis.prompts
-analysis.pairs
+analysis.pairs analysis.survival
 analysis.elsewhere
 analysis.tables
 engine
