@@ -44,7 +44,8 @@ def all_lists(subject: Subject, options: RetrievalOptions) -> tuple[list[Lists],
     for material in MATERIALS:
         for length, distance in options.cells:
             try:
-                found.append(make_lists(subject, material, length, distance, options.sequences))
+                n = options.sequences if (length, distance) == options.reference else max(2, options.sequences // 2)
+                found.append(make_lists(subject, material, length, distance, n))
             except NotApplicable as reason:
                 skipped.append(f"{material}, {length} items {distance} tokens apart: {reason}")
     return found, skipped

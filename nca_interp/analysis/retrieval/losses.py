@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,15 +54,14 @@ def losses_at(model: Any, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
 def list_losses(model: Any, lists: Sequence[Lists]) -> pd.DataFrame:
     """Mean loss in nats a token (LISTS), a row a sequence: `first` and `second` presentation of a list, and `control`, the second
     presentation where another list came first."""
-    frames = []
+    rows: list[tuple[Any, ...]] = []
     for one in lists:
         n, half = len(one.same), len(one.first)
         nll = losses_at(model, np.concatenate([one.same, one.other]), np.concatenate([one.first, one.second]))
-        frames.append(pd.DataFrame({
-            "material": one.material, "length": one.length, "distance": one.distance, "item": one.item, "sequence": np.arange(n),
-            "first": nll[:n, :half].mean(1), "second": nll[:n, half:].mean(1), "control": nll[n:, half:].mean(1),
-        }))  # fmt: skip
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=LISTS)
+        means = nll[:n, :half].mean(1), nll[:n, half:].mean(1), nll[n:, half:].mean(1)
+        cell = one.material, one.length, one.distance, one.item
+        rows += [(*cell, i, *values) for i, values in enumerate(zip(*means, strict=True))]
+    return pd.DataFrame(rows, columns=LISTS)
 
 
 class Classes(NamedTuple):
@@ -84,26 +83,26 @@ def profile(model: Any, rows: np.ndarray, first_target: int, classes: Classes | 
     """
     places = np.arange(max(1, first_target), rows.shape[1])
     nll = losses_at(model, rows, places)
-    bins = np.floor(np.log2(places)).astype(int)
-    frame = _binned("position", np.broadcast_to(bins, nll.shape), nll)
-    frame["low_edge"] = 2.0**frame.bin
-    frame["high_edge"] = np.minimum(2.0 ** (frame.bin + 1) - 1, rows.shape[1] - 1)
-    if classes is None:
-        return frame[PROFILE]
-    other = _binned("frequency", classes.of_token[rows[:, places]], nll)
-    other["low_edge"], other["high_edge"] = classes.least[other.bin], classes.most[other.bin]
-    return pd.concat([frame, other], ignore_index=True)[PROFILE]
+    bins = np.broadcast_to(np.floor(np.log2(places)).astype(int), nll.shape)
+    found = [
+        ("position", b, 2.0**b, min(2.0 ** (b + 1) - 1, rows.shape[1] - 1), *mean) for b, *mean in _binned(bins, nll)
+    ]
+    if classes is not None:
+        found += [
+            ("frequency", c, classes.least[c], classes.most[c], *mean)
+            for c, *mean in _binned(classes.of_token[rows[:, places]], nll)
+        ]
+    return pd.DataFrame(found, columns=PROFILE)
 
 
-def _binned(by: str, bins: np.ndarray, nll: np.ndarray) -> pd.DataFrame:
-    found = []
-    for value in np.unique(bins[bins >= 0]):
+def _binned(bins: np.ndarray, nll: np.ndarray) -> Iterator[tuple[int, int, float, int]]:
+    """Bin, row, mean and number of targets, for each row that has some in the bin."""
+    for value in np.unique(bins):
         inside = bins == value
         counts = inside.sum(1)
-        has = np.flatnonzero(counts)
-        means = np.where(inside, nll, 0.0).sum(1)[has] / counts[has]
-        found.append(pd.DataFrame({"by": by, "bin": int(value), "sequence": has, "value": means, "targets": counts[has]}))
-    return pd.concat(found, ignore_index=True)
+        sums = np.where(inside, nll, 0.0).sum(1)
+        for row in np.flatnonzero(counts):
+            yield int(value), int(row), float(sums[row] / counts[row]), int(counts[row])
 
 
 @lru_cache(maxsize=16)

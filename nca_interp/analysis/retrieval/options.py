@@ -20,8 +20,8 @@ class RetrievalOptions(Frozen):
     """Tokens between the two presentations, 1 or more each; the first is the reference, and those that the context has no room for
     are left out."""
     sequences: int = Field(default=8, ge=2)
-    """Lists of each kind, length and distance."""
-    rows: int = Field(default=8, ge=2)
+    """Lists of each kind at the reference, and half as many at the other lengths and distances."""
+    rows: int = Field(default=6, ge=2)
     """Validation rows of the loss by position and by token frequency."""
 
     @field_validator("lengths", "distances", mode="before")
@@ -40,9 +40,14 @@ class RetrievalOptions(Frozen):
         return _ascending(given, 1)
 
     @property
+    def reference(self) -> tuple[int, int]:
+        """(length, distance) that both comparisons have in common."""
+        return self.lengths[len(self.lengths) // 2], self.distances[0]
+
+    @property
     def cells(self) -> list[tuple[int, int]]:
         """(length, distance): every length at the first distance, every distance at the middle length."""
-        middle, near = self.lengths[len(self.lengths) // 2], self.distances[0]
+        middle, near = self.reference
         return list(dict.fromkeys([*((n, near) for n in self.lengths), *((middle, d) for d in self.distances)]))
 
 

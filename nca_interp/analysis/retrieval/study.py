@@ -29,6 +29,7 @@ from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.analysis.stimuli.subject import LONGEST, describe
 from nca_interp.base import UserError
 from nca_interp.measurement import Asked
+from nca_interp.readers import read_object
 from nca_interp.store import MANIFEST, damage
 
 NAME, BESIDE = "retrieval", "loss_profile"
@@ -84,9 +85,9 @@ class _Stimuli:
 
     def of(self, step: int, model: Any) -> tuple[list[Lists], list[str], np.ndarray | None]:
         """Lists, why some are not shown, and rows [row, position] of the loss by position, or None."""
-        subject = self._subject(step, model)
-        key = (subject.key, str(subject.tokenizer))
+        key = None if self._run.config is not None else step  # checkpoints of ours differ in their weights alone
         if key not in self._known:
+            subject = self._subject(step, model)
             self._known[key] = (*all_lists(subject, self._options), self._rows(subject))
         return self._known[key]
 
@@ -120,9 +121,19 @@ def _damage(run: Run, step: int) -> str | None:
 
 
 def made_from(run: Run, step: int, asked: Asked) -> dict[str, Any]:
-    """What the rows of a checkpoint are made from."""
+    """What the rows of a checkpoint are made from; for tables, which nobody gives options, with those that they were made with."""
     own = {"checkpoint": weights_sha256(run.checkpoint(step)), "code": code_hash(CODE)}
-    return own | {"options": asked.options.model_dump(mode="json")} | asked.collection.settings.decide()
+    options = _options(run, step) if asked.options is None else asked.options.model_dump(mode="json")
+    return own | {"options": options} | asked.collection.settings.decide()
+
+
+def _options(run: Run, step: int) -> dict[str, Any] | None:
+    try:
+        made = read_object(run.kept(NAME, step).with_suffix(".json"), made_from=dict)["made_from"]
+        options: dict[str, Any] = made["options"]
+        return options
+    except (UserError, KeyError):
+        return None
 
 
 def kept_lists(run: Run, step: int, asked: Asked) -> pd.DataFrame | None:
