@@ -4,7 +4,8 @@
 [--out DIR]`
 
 One line a checkpoint of the `tiny` model: tokens, the loss on new rows, and of NCA the share of cells predicted on new rules
-(free-running, the frames that the verdict looks at) beside its rivals, then the best head of three probes. A schedule is judged
+(free-running, the frames that the verdict looks at) beside the rival that is not beaten, what the loss of the last frame is below that of the first and what
+another rule's frames cost (nats a patch), then the best head of four probes. A schedule is judged
 by these alone: language plays no part. Runs continue where they stopped, and are kept by what they were asked.
 """
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=4, help="checkpoints that are measured")
     parser.add_argument("--out", type=Path, default=Path("runs/out/schedules"))
     arguments = parser.parse_args()
-    head = ["source", "schedule", "seed", "tokens", "loss", "cells", "rival", *PROBES, "s"]
+    head = ["source", "schedule", "seed", "tokens", "loss", "cells", "rival", "last - first frame", "context swap", *PROBES, "s"]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for source in arguments.source:
         plan = plan_of(source, arguments)
@@ -84,18 +85,22 @@ def rows(study: StudyDir, config: Any, points: int) -> list[list[str]]:
     run, found = study.run(config.id), []
     losses = {row["step"]: row["val_loss"] for row in run.read_metrics() if row["val_loss"] is not None}
     steps = [step for step in config.config.checkpoint_steps() if step and step % config.config.checkpoint_every == 0]
-    for step in sorted({*steps[-points:], config.config.steps}):
+    last = config.config.steps
+    for step in [*(s for s in steps[-points:] if last - s > config.config.checkpoint_every // 2), last]:
         checkpoint = run.checkpoint(step)
-        cells = rival = ""
+        told = [""] * 4
         if config.source["kind"] == "nca":
             learned = rule_inference(checkpoint, device="cpu", whole=True).attrs["learned"]
-            cells, rival = f"{learned['accuracy']:.3f}", f"{learned['rival']} {learned['rival_accuracy']:.3f}"
+            told = [
+                f"{learned['accuracy']:.3f}", f"{learned['rival']} {learned['rival_accuracy']:.3f}", f"{learned['gain']:+.2f}",
+                f"{learned['swap']:+.2f}",
+            ]  # fmt: skip
         names = PROBES if config.source["kind"] == "nca" else PROBES[:2]
         best = analyze(checkpoint, probes=names).groupby("probe").value.max()
         near = min(losses, key=lambda s: abs(s - step))
         tokens = step * config.config.batch_size * config.model.n_ctx
         found.append(
-            [str(config.seed), f"{tokens / 1e6:.2f}M", f"{losses[near]:.3f}", cells, rival, *(f"{best[n]:.2f}" if n in best else "" for n in PROBES)]
+            [str(config.seed), f"{tokens / 1e6:.2f}M", f"{losses[near]:.3f}", *told, *(f"{best[n]:.2f}" if n in best else "" for n in PROBES)]
         )  # fmt: skip
     return found
 

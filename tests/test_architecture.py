@@ -32,10 +32,10 @@ analysis.start
 analysis.verdicts
 analysis.attention analysis.complexity
 analysis.probing analysis.matching
-analysis.causes analysis.inference
+analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
 analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens
-analysis.pairs
+analysis.pairs analysis.survival
 analysis.elsewhere
 analysis.tables
 engine

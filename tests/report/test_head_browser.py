@@ -256,7 +256,7 @@ def test_without_causes_the_page_of_a_head_says_what_to_run(browser: Any, tmp_pa
     path = build_report(write_study(tmp_path / "s", seeds=1, drop=("causes", "patterns")))
     visit = Visit(browser, path, anchor="#head/pt.nca.web.s0/2.1").wait()
     _opened(visit, "pt.nca.web.s0", 2, 1)
-    assert visit.page.inner_text("#head-page .absent").endswith("Run: nca-interp analyze STUDY --causes")
+    assert visit.page.inner_text("#head-page .absent").endswith(f"Run: nca-interp analyze {tmp_path / 's'} --causes")
     assert visit.page.is_visible("#head-page .unseen")
     assert visit.errors == []
     visit.context.close()

@@ -24,7 +24,7 @@ def section(tables: Tables) -> list[Item]:
     """Everything that interventions say about the final checkpoints."""
     found = read(tables)
     if found is None:
-        command = f"nca-interp analyze {tables.dir.path.name} --causes"
+        command = f"{tables.dir.analyze()} --causes"
         return [
             Note(
                 "Left out: this study holds no measurement of what is lost without a head (no rows in tables/causes.csv). A score says "

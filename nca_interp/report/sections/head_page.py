@@ -24,7 +24,7 @@ HISTORY_VALUES = 450_000
 CHECKPOINTS = (24, 16, 12, 8)
 """Checkpoints of a stage whose scores are shown, evenly chosen, first and last kept: the most with which two runs fit."""
 MISSING = 65535
-NO_CAUSES = "What the model loses without this head was not measured. Run: nca-interp analyze {} --causes"
+NO_CAUSES = "What the model loses without this head was not measured. Run: {} --causes"
 CAUSAL = ("ablation", "patching", "edge", "ov_copying", "qk_matching")
 """Rows of the causes table that are about one head or one pair of heads."""
 FEATURED = {
@@ -70,7 +70,7 @@ def pages(tables: Tables, finals: pd.DataFrame) -> Widget:
             for run, before in shown.items()
         },
         "spec": _history_chart(clock, swap=tables.collection is None), "causes": _causes(tables, shown),
-        "facts": head_facts.of(tables, [*shown]), "absent": NO_CAUSES.format(tables.dir.path.name),
+        "facts": head_facts.of(tables, [*shown]), "absent": NO_CAUSES.format(tables.dir.analyze()),
     })  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def lost(tables: Tables) -> list[Item]:
     """What is lost without the highest heads of a probe, against random sets."""
     rows = tables.top_sets[tables.top_sets.stage != "ft"]
     if rows.empty:
-        command = f"nca-interp analyze {tables.dir.path.name} --causes"
+        command = f"{tables.dir.analyze()} --causes"
         return [Note(f"What is lost without these heads was not measured; a score says where a head looks, not that the model needs it. Run: {command}", quiet=True)]  # fmt: skip
     bears = rows.verdict == "load-bearing"
     shown = rows[bears | (rows.metric.isin(LOSSES) & rows.probe.isin(SETS))]
