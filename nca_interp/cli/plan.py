@@ -133,12 +133,14 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
 
 
 def check_folder(folder: Path, study: Study) -> None:
-    """UserError unless a study may be written to `folder`: it is new, empty or a study, and not in what its runs read."""
-    from nca_interp.data.sources import inputs
+    """UserError unless its corpora are installed and it may be written to `folder`: new, empty or a study, and not in what its
+    runs read."""
+    from nca_interp.data.sources import check_installed, inputs
     from nca_interp.outputs import check_output
     from nca_interp.store import StudyDir
 
     specs = [domain.source for domain in study.domains]
+    check_installed([*specs, *(regime.source for regime in study.regimes if regime.source is not None)])
     reads = [path for spec in specs for path in inputs(spec.source, spec)]
     check_output("--out", folder, "study", StudyDir.may_claim, reads=reads)
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nca_interp.base import UserError
-from nca_interp.data.controls.base import Control
+from nca_interp.data.controls.base import LARGEST, Control
+from nca_interp.data.controls.noise import NoiseSpec
 from nca_interp.data.specs import DyckSpec, NcaSpec, SourceSpec, TextSpec
 
 if TYPE_CHECKING:
@@ -195,6 +196,22 @@ def _text(spec: TextSpec, n: int, length: int, seed: int, split: str, threads: i
     owner = np.repeat(np.arange(len(ids)), [len(i) for i in ids])[: rows * length].reshape(rows, length)
     groups = [names[np.bincount(row).argmax()] for row in owner]
     return _text_sample(spec, tokens, groups, description, seed, split, tokenizer)
+
+
+MATCHED_TOKENS = 2**19
+"""Tokens of a source that are counted to make noise of its frequencies."""
+
+
+def matched_noise(spec: Spec, name: str = "") -> NoiseSpec:
+    """Independent tokens of the frequencies that another source has: `weights` are counts in 1,024 rows of it.
+
+    Seed and split are those of no training data. UserError for a vocabulary above LARGEST, and as `draw`.
+    """
+    sample = draw(spec, n=1024, length=MATCHED_TOKENS // 1024, split="noise")
+    if sample.vocab_size > LARGEST:
+        raise UserError(f"noise: {name or spec.kind} has {sample.vocab_size:,} tokens; legal: up to {LARGEST:,}")
+    counts = np.bincount(sample.tokens.ravel(), minlength=sample.vocab_size)
+    return NoiseSpec(n_symbols=sample.vocab_size, weights=tuple(counts.tolist()), matched=name or sample.description)
 
 
 class Encoded(NamedTuple):

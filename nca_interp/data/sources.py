@@ -70,9 +70,21 @@ def inputs(text: str, spec: Spec) -> list[Path]:
     return [path for path in found if path.is_file() or (path.is_dir() and not here.is_relative_to(path.resolve()))]
 
 
+def check_installed(specs: Iterable[Spec]) -> None:
+    """UserError if a site: corpus among `specs` needs a package that is not installed."""
+    from nca_interp.data.text.installed import EXTRAS, site_files
+
+    for corpus in {spec.source.removeprefix("site:") for spec in specs if isinstance(spec, TextSpec)} & set(EXTRAS):
+        site_files(corpus)
+
+
 def _named(text: str) -> Spec:
     scheme, colon, rest = text.partition(":")
     if scheme in SYNTHETIC:
+        if scheme == "noise" and re.match(r"\w+(:|$)", rest.strip()):
+            from nca_interp.data.sample import matched_noise
+
+            return matched_noise(_named(rest.strip()), rest.strip())
         changes = re.split(r",(?=\s*[\w.]+\s*=)", rest) if rest.strip() else []
         return with_overrides(SYNTHETIC[scheme].model_validate({}), changes)
     if scheme in TEXT_SCHEMES and (colon or scheme == "arithmetic"):

@@ -16,7 +16,7 @@ END, PAD = "<|endoftext|>", "<|pad|>"
 """Special tokens of a trained BPE: behind every document, and where a row has none left."""
 MAX_VOCAB = 2**22
 """Largest vocabulary a token file can hold; up to 2**16 tokens are stored as uint16, above as uint32."""
-SITE_CORPORA = ("prose-a", "prose-b", "code")
+SITE_CORPORA = ("prose-a", "prose-b", "code", "speeches")
 TEXT_SOURCES = f"site:<{'|'.join(SITE_CORPORA)}>, files:<glob>[,<glob>...], hf:<preset, dataset or folder>, arithmetic:"
 RULE_MEASURES = (
     "gzip_ratio_normalised", "gzip_ratio", "gzip_ratio_shuffled", "token_entropy", "lempel_ziv", "lempel_ziv_rate",
@@ -176,7 +176,8 @@ class TextSpec(Frozen):
 
     kind: Literal["text"] = "text"
     source: str
-    """`site:prose-a`, `site:prose-b`, `site:code`: what is installed beside the package. `files:<glob>[,<glob>...]`:
+    """`site:prose-a`, `site:prose-b`, `site:code`: what is installed beside the package; `site:speeches`: English speeches, with the
+    extra `prose`. `files:<glob>[,<glob>...]`:
     .txt, .md, .jsonl, .ndjson, .json, .csv, .tsv, these with .gz, .bz2, .xz or .zst, .parquet and .arrow (docs/data.md).
     `hf:<c4|openwebtext|openwebmath|codeparrot>`, `hf:<dataset>[:<config>]` or `hf:<folder>`: streamed through `datasets`.
     `arithmetic:`: generated worked problems."""

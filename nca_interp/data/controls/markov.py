@@ -57,30 +57,46 @@ class MarkovSpec(Control):
         return f"order: {self.order} leaves no transition in a row of {n_tokens} tokens; legal: a row of {self.order + 2} or more"
 
     def fill(self, draws: Any, tokens: Any, nats: Any) -> None:
-        """Bayes: (count so far + alpha) / (total + alpha n_states). An informed predictor would know the matrix: `matrix_nats`."""
+        """Bayes: (count so far + alpha) / (total + alpha n_states)."""
         import numpy as np
 
         table = np.empty((self.n_states**self.order, self.n_states))
         _fill(draws, self.n_states, self.order, self.alpha, table, tokens, nats)
 
-    def matrix_nats(self) -> float:
-        """Expected nats a token of who knows the matrix: the mean entropy of Dirichlet(alpha, ..., alpha)."""
-        from scipy.special import digamma
-
-        return float(digamma(self.n_states * self.alpha + 1) - digamma(self.alpha + 1))
-
     def ideals(self, tokens: Any) -> dict[str, Any]:
-        """`informed` is the mean over all matrices; `bigram` of order 1 is the Bayes predictor; the rivals count with the same alpha."""
+        """`informed` knows the matrix: its expected loss, given all tokens. `bigram` of order 1 is the Bayes predictor; the
+        rivals count with the same alpha."""
         import numpy as np
+        from scipy.special import digamma
 
         from nca_interp.data.controls.counting import ngram
 
-        matrix = np.full(tokens.shape, self.matrix_nats())
-        matrix[:, : self.order] = math.log(self.n_states)
-        counted = {
-            f"{name}": ngram(tokens, self.n_states, k, self.alpha) for k, name in ((1, "bigram"), (0, "unigram"))
-        }
-        return {"informed": matrix, **counted}
+        # of a Dirichlet posterior with these pseudo-counts the mean of ln p is digamma(its count) - digamma(all counts)
+        seen = np.zeros((*tokens.shape, 2))
+        _count(tokens, self.n_states, self.order, np.empty((self.n_states**self.order, self.n_states)), seen)
+        seen += np.array([self.n_states * self.alpha, self.alpha])
+        informed = np.full(tokens.shape, math.log(self.n_states))
+        informed[:, self.order :] = (digamma(seen[..., 0]) - digamma(seen[..., 1]))[:, self.order :]
+        rivals = {name: ngram(tokens, self.n_states, k, self.alpha) for k, name in ((1, "bigram"), (0, "unigram"))}
+        return {"informed": informed, **rivals}
+
+
+@kernel
+def _count(tokens: Any, n: int, order: int, table: Any, seen: Any) -> None:
+    """seen[row, i, 0] and [.., 1]: how often, in the whole row, anything follows the context of token i, and how often it does."""
+    contexts = n**order
+    for row in range(len(tokens)):
+        table[:] = 0.0
+        for again in (False, True):
+            context = 0
+            for i in range(tokens.shape[1]):
+                token = tokens[row, i]
+                if i >= order and again:
+                    seen[row, i, 0] = table[context].sum()
+                    seen[row, i, 1] = table[context, token]
+                elif i >= order:
+                    table[context, token] += 1.0
+                context = (context * n + token) % contexts
 
 
 @kernel

