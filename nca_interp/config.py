@@ -197,8 +197,8 @@ class Regime(Frozen):
     """Module types carried over at the swap; the rest is re-initialised. Of the embeddings `swap` speaks."""
     reinit_to: Literal["initial", "fresh"] = "initial"
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
-    swap: SwapPolicy | None = None
-    """How embeddings are drawn and in which state the body enters pre-training; null: as the model says, the body as it is."""
+    swap: SwapPolicy = TODAY
+    """How embeddings are drawn and in which state the body enters pre-training; all of it null: as the model says, the body as it is."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Literal["log", "ends"] | None = None
@@ -307,10 +307,9 @@ class Study(Frozen):
         return self
 
     def _swap(self, regime: Regime, domains: list[Domain]) -> None:
-        policy = regime.swap or TODAY
         stages = [(domain, domain.pt or self.pt) for domain in domains]
         places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == self.ppt.vocab_rows) for d, pt in stages]
-        check_policy(f"regimes.{regime.name}.swap", policy, regime.source, self.model.tied, places)
+        check_policy(f"regimes.{regime.name}.swap", regime.swap, regime.source, self.model.tied, places)
 
     def _frames(self) -> None:
         for regime in self.regimes:

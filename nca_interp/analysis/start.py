@@ -16,7 +16,7 @@ SIDES = ("before", "after")
 
 def policy_of(run: Run) -> str:
     """The swap policy of a pre-training run in words; empty for other stages."""
-    return run.config.policy.words(run.config.model) if run.config is not None and run.stage == "pt" else ""
+    return run.config.swap.words(run.config.model) if run.config is not None and run.stage == "pt" else ""
 
 
 def start_table(runs: Iterable[Run]) -> pd.DataFrame:

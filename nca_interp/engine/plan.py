@@ -195,7 +195,7 @@ class _Builder:
         source = domain.source if domain is not None else regime.source
         assert source is not None
         # before language all arms of a source are one run
-        policy = (regime.swap if stage != "ppt" else None) or TODAY
+        policy = regime.swap if stage != "ppt" else TODAY
         model = policy.applied(self.study.model)
         if regime.checkpoints is not None:
             config = config.model_copy(update={"checkpoints": regime.checkpoints})
@@ -215,7 +215,7 @@ class _Builder:
             parent=parent,
             keep=regime.keep if stage == "pt" else MODULES,
             reinit_to=regime.reinit_to,
-            swap=policy if stage == "pt" and policy != TODAY else None,
+            swap=policy if stage == "pt" else TODAY,
             precision=self.precision,
             compile=self.study.compile,
         )

@@ -44,17 +44,12 @@ class RunConfig(Frozen):
     """Module types carried over from the parent at the swap."""
     reinit_to: Literal["initial", "fresh"]
     """Where the others go."""
-    swap: SwapPolicy | None = None
-    """How embeddings are drawn and in which state the body enters pre-training, already applied to `model`; null: as `model` says."""
+    swap: SwapPolicy = TODAY
+    """How embeddings are drawn and in which state the body enters pre-training, already applied to `model`; of other stages empty."""
     precision: Literal["fp32", "bf16"]
     """Resolved precision of matrix products."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether blocks go through torch.compile, as asked; what was done stands in the provenance of each checkpoint."""
-
-    @property
-    def policy(self) -> SwapPolicy:
-        """What holds at the swap, defaults filled in."""
-        return self.swap or TODAY
 
     @property
     def embedding_stream(self) -> str:

@@ -115,12 +115,12 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initia
         embedding: Any = model.get_input_embeddings()
         embedding.padding_idx = None
         return Initial(model.train())
-    if "keep" in (config.policy.embed, config.policy.unembed_draw):
+    if "keep" in (config.swap.embed, config.swap.unembed_draw):
         _same_vocabulary(study, config)
     checkpoint = parent.checkpoint(status["step"])
     rows = read_provenance(checkpoint).get("vocab_size")
     child, log = swap(
-        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.policy, rows
+        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows
     )
     return Initial(child.train(), model, tuple(log))
 

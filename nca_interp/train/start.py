@@ -30,8 +30,8 @@ def record_swap(
         return
     found = {
         "parent": config.parent,
-        "policy": config.policy.model_dump(mode="json"),
-        "words": config.policy.words(config.model),
+        "policy": config.swap.model_dump(mode="json"),
+        "words": config.swap.words(config.model),
         "tensors": list(log),
         "before": _of_parent(study, config, parent),
         "after": {"tokens": config.tokens, "rows": _measured(model, tokens, _prefix(config, tokens))},

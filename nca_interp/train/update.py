@@ -46,7 +46,7 @@ def update(loop: Loop) -> Step:
     grad_norms = dict(zip(norms, values, strict=True))
     verdict = loop.health.judge(total, grad_norms["total"])
     if not verdict.skip:
-        frozen = loop.step < loop.config.policy.freeze_body
+        frozen = loop.step < loop.config.swap.freeze_body
         if frozen:
             _forget_body(loop)
         _clip(loop, grad_norms["embed" if frozen else "total"], stage.clip)

@@ -10,7 +10,7 @@ import torch
 from nca_interp.base import UserError
 from nca_interp.model.checkpoint import load_model
 from nca_interp.model.llama import build, kind_of
-from nca_interp.store import read_json, sha256_file
+from nca_interp.store import read_json, sha256_file, write_json
 from nca_interp.swap_policy import SwapPolicy
 from nca_interp.train import loop as loops
 from nca_interp.train.loop import Stopped, train
@@ -31,7 +31,7 @@ def child(parent, policy, name="web", **changes):
     run = make_run(
         id=f"pt.dyck.{name}.s0", stage="pt", parent=parent and parent.id, domain="web", swap=policy, **changes
     )
-    return run.model_copy(update={"model": policy.applied(run.model)}) if policy else run
+    return run.model_copy(update={"model": policy.applied(run.model)})
 
 
 def weights(study, run, step):
@@ -85,12 +85,18 @@ def test_stopped_before_at_and_after_the_end_of_the_freeze_it_ends_in_the_same_b
         assert sha256_file(files[0]) == sha256_file(files[1])
 
 
-def test_a_policy_that_says_nothing_changes_no_bit_of_a_run(study, parent):
-    runs = [child(parent, None, "none"), child(parent, SwapPolicy(), "empty")]
-    for run in runs:
-        train(study, run)
-    a, b = (study.run(run.id).checkpoint(12) / "model.safetensors" for run in runs)
-    assert sha256_file(a) == sha256_file(b)
+def test_a_run_that_began_before_there_were_policies_goes_on(study, parent, monkeypatch):
+    run = child(parent, SwapPolicy())
+    with monkeypatch.context() as m:
+        m.setattr(loops, "_agreed_signal", lambda loop, received: 15 if loop.step == 3 else 0)
+        with pytest.raises(Stopped):
+            train(study, run)
+    saved = study.run(run.id).config
+    write_json(saved, {k: v for k, v in read_json(saved).items() if k != "swap"})
+    write_json(study.run(run.id).path / "swap.json", [])  # as it was written then
+    assert train(study, run)["state"] == "done"
+    with pytest.raises(UserError, match=r"begun with another configuration:\n.*swap.freeze_body: there 0, asked for 3"):
+        train(study, child(parent, SwapPolicy(freeze_body=3)))
 
 
 def test_scratch_takes_the_same_embedding_as_the_arm_of_a_parent(study, parent):

@@ -16,7 +16,6 @@ from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError, digest
 from nca_interp.config import Regime, Study
 from nca_interp.store import StudyDir, read_json, write_json
-from nca_interp.swap_policy import TODAY
 
 PLAN = ["item", "declared", "now", "changed"]
 SCRATCH = "scratch"
@@ -130,8 +129,8 @@ def _swaps(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
     if len(scratches) > 1 and first is not None and study.regime(first).source is not None:
         yield Planned("regime", first, BEST)
     for arm in (r for r in study.regimes if r.role == "swap"):
-        drawn = (arm.swap or TODAY).drawn(study.model)
-        alike = [r for r in scratches if drawn is not None and (r.swap or TODAY).drawn(study.model) == drawn]
+        drawn = arm.swap.drawn(study.model)
+        alike = [r for r in scratches if drawn is not None and r.swap.drawn(study.model) == drawn]
         if alike or len(scratches) == 1:
             yield Planned("swap", arm.name, (alike or scratches)[0].name)
         if len(scratches) > 1:
