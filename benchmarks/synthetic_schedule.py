@@ -41,7 +41,19 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=4, help="checkpoints that are measured")
     parser.add_argument("--out", type=Path, default=Path("runs/out/schedules"))
     arguments = parser.parse_args()
-    head = ["source", "schedule", "seed", "tokens", "loss", "cells", "rival", "last - first frame", "context swap", *PROBES, "s"]
+    head = [
+        "source",
+        "schedule",
+        "seed",
+        "tokens",
+        "loss",
+        "cells",
+        "rival",
+        "last - first frame",
+        "context swap",
+        *PROBES,
+        "s",
+    ]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for source in arguments.source:
         plan = plan_of(source, arguments)

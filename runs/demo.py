@@ -2,7 +2,7 @@
 
 from nca_interp.arms import scratch_arms, stds, swap_arms
 from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
-from nca_interp.data.controls import ControlSpec
+from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.model.presets import PRESETS
@@ -44,7 +44,9 @@ def demo() -> Study:
             ),
             Regime(name="dyck", label="Dyck", source=DyckSpec(k=16, max_depth=8), runs=WEB, checkpoints="ends"),
             nca,
-            Regime(name="repeat", label="repeated tokens (positive control)", source=REPEAT, role="control", runs=WEB),
+            Regime(
+                name="repeat", label="repeated tokens (positive control)", source=RepeatSpec(), role="control", runs=WEB
+            ),
             *swap_arms(nca, policies),
             *reinit_arms(nca, WEB),
         ),

@@ -33,6 +33,10 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
+PATIENCE = 240_000
+"""Milliseconds that a page may take on a machine that others load, too."""
+
+
 class Visit:
     """One page with all that it complained about and asked for."""
 
@@ -40,6 +44,7 @@ class Visit:
         self, browser: Any, path: Path, width: int = 1200, scheme: str = "light", anchor: str = "#all"
     ) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.requests: list[str] = []
@@ -49,8 +54,8 @@ class Visit:
         self.page.on("request", lambda r: self.requests.append(r.url))
         self.page.goto(path.as_uri() + anchor)
 
-    def wait(self, seconds: float = 60) -> Visit:
-        self.page.wait_for_selector("html[data-ready='1']", state="attached", timeout=seconds * 1000)
+    def wait(self) -> Visit:
+        self.page.wait_for_selector("html[data-ready='1']", state="attached")
         return self
 
     def ask(self, script: str) -> Any:
@@ -215,7 +220,7 @@ def test_print_is_light_and_complete(browser: Any, report: Path):
 
 def test_all_is_drawn_without_scrolling(browser: Any, report: Path):
     visit = Visit(browser, report, anchor="").wait()
-    visit.page.wait_for_selector("html[data-drawn='1']", state="attached", timeout=60_000)
+    visit.page.wait_for_selector("html[data-drawn='1']", state="attached")
     assert visit.ask("scrollY") == 0
     assert visit.faults() == []
     visit.context.close()

@@ -26,7 +26,7 @@ frame fruit ghost gold grass hammer hat hill hole ice jacket knife ladder lamp l
 nest nut onion orange pan pen pig pillow pipe pot rabbit rice root rope saddle sail seed sheep shelf ship sink sister sky sleeve
 snake soap soup spider stick storm string sun tail tent thread throat thumb tiger tool towel toy truck uncle wagon watch wave whip
 wing wire wool worm
-""".split()
+""".split()  # noqa: SIM905
 """In singular but for a few that have none."""
 ENOUGH = 48
 """Nouns of one length in tokens that are enough for lists without repetition."""
