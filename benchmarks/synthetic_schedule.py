@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--model", choices=list(PRESETS), default="tiny")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="a field of the stage")
+    parser.add_argument("--shape", action="append", default=[], help="a field of the model, e.g. init_std=0.1")
     parser.add_argument("--points", type=int, default=4, help="checkpoints that are measured")
     parser.add_argument("--out", type=Path, default=Path("runs/out/schedules"))
     arguments = parser.parse_args()
@@ -70,7 +71,9 @@ def main() -> None:
                 seconds = time.process_time() - begin
                 for row in rows(StudyDir(folder), job.payload, arguments.points):
                     print(
-                        "| " + " | ".join([source, " ".join(arguments.changes), *row, f"{seconds:.0f}"]) + " |",
+                        "| "
+                        + " | ".join([source, " ".join([*arguments.changes, *arguments.shape]), *row, f"{seconds:.0f}"])
+                        + " |",
                         flush=True,
                     )
 
@@ -79,12 +82,12 @@ def plan_of(source: str, arguments: argparse.Namespace) -> Plan:
     """A study of one source whose language stage is never run."""
     stage = StageConfig(steps=1, batch_size=16, lr=2e-3, eval_every=200, checkpoint_every=100)
     stage = with_overrides(stage, arguments.changes)
-    n_ctx = PRESETS[arguments.model].n_ctx
-    steps = round(arguments.tokens / stage.batch_size / n_ctx)
+    model = with_overrides(PRESETS[arguments.model], arguments.shape)
+    steps = round(arguments.tokens / stage.batch_size / model.n_ctx)
     stage = stage.model_copy(update={"steps": steps, "checkpoint_every": max(1, steps // arguments.points)})
     text = TextSpec(source="site:prose-b", tokenizer=TokenizerSpec(vocab_size=512))
     study = Study(
-        name="schedule", title=source, model=PRESETS[arguments.model],
+        name="schedule", title=source, model=model,
         regimes=(Regime(name="synthetic", label=source, source=parse_source(source)),),
         domains=(Domain(name="web", label="web", source=text),),
         seeds=paired_seeds(arguments.seeds), ppt=stage, pt=stage, val_rows=64,
