@@ -39,7 +39,7 @@ from peer_whole_maps import THREE, Maps, Work, detect
 
 from nca_interp import discover
 from nca_interp.analysis.attention.forward import slices
-from nca_interp.analysis.causes.circuits import wrap
+from nca_interp.analysis.causes.transformer_lens import to_transformer_lens
 from nca_interp.analysis.probing.measure import Measurer, on_device, open_scored
 from nca_interp.analysis.stimuli.base import Subject
 
@@ -111,7 +111,7 @@ def variants(directory: Path, n_ctx: int, device: str, only: str | None = None) 
         found["probes"] = partial(measurer.measure, scored, subject)
         found["three"] = partial(measurer.only(set(THREE)).measure, scored, subject)
     if only not in ("bare", "probes"):
-        bridge = wrap(on_device(load_model(directory, attn="eager"), device), "benchmark")
+        bridge = to_transformer_lens(on_device(load_model(directory, attn="eager"), device), "benchmark")
         rows = {"cache, whole": n_ctx, "cache, 1": 1}.get(only or "")
         maps = Maps(bridge, work, rows)
         found |= {"floor": partial(maps.cached, reduce=False), "cache": maps.cached, "hooks": maps.hooked}

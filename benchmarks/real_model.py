@@ -48,12 +48,12 @@ def agree(folder: Path, sequences: int) -> None:
     """Of each probe the largest difference of its scores from both references, and the largest score."""
     from nca_interp import discover
     from nca_interp.analysis.attention.kernel import FAST
-    from nca_interp.analysis.causes.circuits import wrap
+    from nca_interp.analysis.causes.transformer_lens import to_transformer_lens
     from nca_interp.analysis.probing.measure import Measurer
 
     model, subject = opened(folder)
     model.set_attn_implementation("eager")
-    bridge = wrap(deepcopy(model), "model")
+    bridge = to_transformer_lens(deepcopy(model), "model")
     by_stimulus: dict[Any, dict[str, Any]] = {}
     for name, definition in discover.load("probes").items():
         probe = definition.value

@@ -34,6 +34,7 @@ _EXPORTS = {
     "analyze": "nca_interp.analysis.probing.engine",
     "rule_inference": "nca_interp.analysis.inference.inference",
     "load_model": "nca_interp.model.checkpoint",
+    "to_transformer_lens": "nca_interp.analysis.causes.transformer_lens",
 }
 __all__ = list(_EXPORTS)
 

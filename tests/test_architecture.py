@@ -34,7 +34,7 @@ analysis.attention analysis.complexity
 analysis.probing analysis.matching
 analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
-analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens
+analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
 analysis.pairs analysis.survival
 analysis.elsewhere
 analysis.tables

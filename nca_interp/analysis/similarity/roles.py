@@ -69,9 +69,12 @@ def model_roles(model: Any) -> RoleOf:
         if layers is not None and path.startswith(f"{layers}."):
             layer = int(path.removeprefix(f"{layers}.").partition(".")[0])
             inside = [(p, m) for p, m in chain if p.startswith(f"{layers}.{layer}.")]
-        if not chain:  # a name that transformers changes on saving, such as embed_out
-            return Role("embed" if re.search("emb|head", name) else OTHER, None)
-        return Role(_kind([m for _, m in inside], layer, head), layer)
+        kind = _kind([m for _, m in inside], layer, head)
+        if (
+            kind == OTHER and layer is None and re.search("emb|head", name)
+        ):  # transformers renames some on saving: embed_out
+            kind = "embed"
+        return Role(kind, layer)
 
     return role
 

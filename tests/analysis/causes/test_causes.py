@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from nca_interp.analysis.attention.kernel import register
 from nca_interp.analysis.causes import causes, effects
 from nca_interp.analysis.causes.ablation import Site, ablate, ablate_sets, mean_outputs
-from nca_interp.analysis.causes.circuits import wrap
 from nca_interp.analysis.causes.composition import (
     Weights,
     composition_scores,
@@ -28,6 +27,7 @@ from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.causes.rows import effect_rows
 from nca_interp.analysis.causes.set_rows import held_against, set_rows, top_sets
 from nca_interp.analysis.causes.shared_heads import cross_load
+from nca_interp.analysis.causes.transformer_lens import to_transformer_lens
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject
 from nca_interp.base import UserError
@@ -59,7 +59,7 @@ def test_equals_hooks_on_z_through_transformer_lens(family, how):
     task = repeated_task(SUBJECT)
     trunk = Trunk(model)
     found, means = ablate(trunk, task, how), mean_outputs(trunk, task)
-    bridge = wrap(deepcopy(model), "tiny")
+    bridge = to_transformer_lens(deepcopy(model), "tiny")
     inputs, targets = (torch.from_numpy(t) for t in (task.batch.inputs, task.batch.targets))
     for layer in range(2):
         for head in range(4):

@@ -7,9 +7,9 @@ import torch
 import transformers as t
 
 from nca_interp.analysis.causes import causes, stages
-from nca_interp.analysis.causes.circuits import wrap
 from nca_interp.analysis.causes.composition import eigenvalue_scores, read_weights
 from nca_interp.analysis.causes.folded import OFFSETS
+from nca_interp.analysis.causes.transformer_lens import to_transformer_lens
 from nca_interp.analysis.stimuli.base import NotApplicable
 from tests.analysis.models import tiny
 
@@ -56,7 +56,7 @@ def built(family: str):
 
 @pytest.mark.parametrize("family", ["llama-gqa", "neox", "gpt2", "gemma", "mistral"])
 def test_they_are_those_that_transformer_lens_folds(family):
-    ours, bridge = read_weights(built(family)), wrap(built(family), "tiny")
+    ours, bridge = read_weights(built(family)), to_transformer_lens(built(family), "tiny")
     bridge.process_weights(fold_ln=True, center_writing_weights=False, center_unembed=False, fold_value_biases=False)
     for name in ("w_q", "w_k", "w_v", "w_o", "w_e", "w_u"):
         found, theirs = getattr(ours, name), getattr(bridge, name.upper()).detach().double()

@@ -7,8 +7,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from nca_interp.analysis.causes.circuits import wrap
 from nca_interp.analysis.causes.resume import Trunk
+from nca_interp.analysis.causes.transformer_lens import to_transformer_lens
 from nca_interp.analysis.pairs import patching
 from nca_interp.analysis.pairs.pair import Pair
 from nca_interp.analysis.pairs.patching import Patching
@@ -72,7 +72,7 @@ def test_equals_plain_hooks_at_every_place(model, found):
 
 
 def test_equals_transformer_lens_at_every_head(model, found):
-    bridge = wrap(deepcopy(model), "tiny")
+    bridge = to_transformer_lens(deepcopy(model), "tiny")
     with torch.inference_mode():
         _, cache = bridge.run_with_cache(torch.tensor([CLEAN]))
     for layer in range(2):

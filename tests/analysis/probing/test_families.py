@@ -130,12 +130,12 @@ def test_losses_are_those_of_the_whole_model(case):
 @pytest.mark.parametrize("case", ["llama-gqa", "gpt2", "neox"], indirect=True)
 def test_transformer_lens_gives_the_same_scores(case, probes):
     """Induction, and copying and anti-induction with the bridge's own W_O, final norm and W_U."""
-    from nca_interp.analysis.causes.circuits import wrap
+    from nca_interp.analysis.causes.transformer_lens import to_transformer_lens
 
     batch = case.batches["copying"]
     model = open_scored(case.directory)
     model.set_attn_implementation("eager")
-    bridge = wrap(model, "tiny")
+    bridge = to_transformer_lens(model, "tiny")
     x = torch.from_numpy(batch.inputs)
     with torch.inference_mode():
         _, cache = bridge.run_with_cache(x)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nca_interp.analysis.causes.circuits import wrap
 from nca_interp.analysis.causes.resume import Trunk
+from nca_interp.analysis.causes.transformer_lens import to_transformer_lens
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.prompts.attribution import directions, neurons, parts
 from nca_interp.analysis.prompts.linear import held, pulled
@@ -49,7 +49,7 @@ def test_shares_sum_to_the_logit_and_to_its_height_above_the_mean(family):
 
 def test_shares_are_those_of_transformer_lens():
     model, _, _, _, found = attributed("llama-gqa")
-    bridge = wrap(deepcopy(model), "tiny")
+    bridge = to_transformer_lens(deepcopy(model), "tiny")
     with torch.inference_mode():
         _, cache = bridge.run_with_cache(TOKENS_OF)
     last = cache["blocks.1.hook_resid_post"][0].double()

@@ -1,7 +1,4 @@
-"""Models seen through TransformerLens, for causal work: hooks, ablation, patching, lenses.
-
-A bridge rewrites the module tree of the model it wraps, so it always gets a model of its own.
-"""
+"""The bridge to TransformerLens: a model as a TransformerBridge, with its hooks, caches and interventions."""
 
 from __future__ import annotations
 
@@ -10,8 +7,13 @@ from typing import Any
 from nca_interp.analysis.stimuli.base import NotApplicable
 
 
-def wrap(model: Any, name: str) -> Any:
-    """A TransformerBridge around `model` (which must not be used otherwise afterwards); no tokenizer, no network."""
+def to_transformer_lens(model: Any, name: str = "model") -> Any:
+    """A TransformerBridge of TransformerLens around a Hugging Face causal language model (such as of `load_model`).
+
+    No tokenizer, no network. The bridge rewrites the module tree of the model, which must not be used otherwise afterwards;
+    its parameters take no gradients. `name` is what the bridge calls itself. NotApplicable where TransformerLens does not know
+    the architecture.
+    """
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     architecture = type(model).__name__
