@@ -56,9 +56,7 @@ def make_lists(subject: Subject, material: str, length: int, distance: int, sequ
 
     They depend on the vocabulary and, of nouns, on the tokenizer and the filler's text, never on the weights.
     """
-    rng = np.random.default_rng(
-        stream_seed("retrieval", material, length, distance, sequences, subject.vocab_size)
-    )
+    rng = np.random.default_rng(stream_seed("retrieval", material, length, distance, sequences, subject.vocab_size))
     draw = _nouns if material == NOUN else _random
     lists, others, filler = draw(subject, length, distance, sequences, rng)
     item, start = lists.shape[2], len(subject.prefix)

@@ -40,7 +40,9 @@ def losses_at(model: Any, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
             # what comes after the last place is not needed
             out = backbone(model)(input_ids=tokens[:, : int(places.max())], use_cache=False)
         at = torch.from_numpy(places).to(model.device)
-        hidden, ids, wanted = (part.flatten(0, 1) for part in (out.last_hidden_state[:, at - 1], tokens[:, at - 1], tokens[:, at]))
+        hidden, ids, wanted = (
+            part.flatten(0, 1) for part in (out.last_hidden_state[:, at - 1], tokens[:, at - 1], tokens[:, at])
+        )
         nll = torch.empty(len(wanted), device=model.device)
 
         def read(part: slice, logits: torch.Tensor, nll: torch.Tensor = nll, wanted: torch.Tensor = wanted) -> None:
@@ -125,5 +127,7 @@ def frequency_classes(counts: np.ndarray, classes: int = CLASSES) -> Classes:
     million = 1e6 * counts / max(1, counts.sum())
     parts = [million[found == c] for c in range(classes)]
     return Classes(
-        found, np.array([p.min() if len(p) else np.nan for p in parts]), np.array([p.max() if len(p) else np.nan for p in parts])
+        found,
+        np.array([p.min() if len(p) else np.nan for p in parts]),
+        np.array([p.max() if len(p) else np.nan for p in parts]),
     )

@@ -45,8 +45,6 @@ THROUGHPUT = 5e10
 """FLOP/s that `cost` supposes."""
 
 
-
-
 def measure(run: Run, asked: Asked) -> list[str]:
     """Measure each checkpoint of a run unless it is up to date; a damaged one is a problem of the run, the others are measured."""
     missing = [step for step in run.steps if _kept_both(run, step, asked) is None]
@@ -143,9 +141,7 @@ def kept_lists(run: Run, step: int, asked: Asked) -> pd.DataFrame | None:
 
 def kept_profile(run: Run, step: int, asked: Asked) -> pd.DataFrame | None:
     """Rows (PROFILE) of a checkpoint; None where they are not up to date."""
-    return kept(
-        run.kept(BESIDE, step), made_from(run, step, asked), numbers=PROFILE_NUMBERS, integers=PROFILE_INTEGERS
-    )
+    return kept(run.kept(BESIDE, step), made_from(run, step, asked), numbers=PROFILE_NUMBERS, integers=PROFILE_INTEGERS)
 
 
 def _kept_both(run: Run, step: int, asked: Asked) -> tuple[pd.DataFrame, pd.DataFrame] | None:

@@ -114,9 +114,7 @@ def _with_input(
 
 
 @torch.inference_mode()
-def _copying(
-    trunk: Trunk, passage: Passage, reads: list[_Read], batch: Batch, queries: torch.Tensor
-) -> torch.Tensor:
+def _copying(trunk: Trunk, passage: Passage, reads: list[_Read], batch: Batch, queries: torch.Tensor) -> torch.Tensor:
     """[layer, head]. The final norm is taken at its scale for the model's own last residual: what a head adds is linear then."""
     assert batch.period is not None
     norm: Any = trunk.final_norm

@@ -43,7 +43,9 @@ def losing(values: Sequence[float], level: float) -> Crossing | None:
 def using(effects: Sequence[float], lows: Sequence[float], bounds: Sequence[float]) -> Crossing | None:
     """When losing the head first cost more than losing an ordinary one (`bounds`), certainly more than nothing (`lows`), for two
     checkpoints; None where it is not known."""
-    margin = np.minimum(np.asarray(effects, dtype=float) - np.asarray(bounds, dtype=float), np.asarray(lows, dtype=float))
+    margin = np.minimum(
+        np.asarray(effects, dtype=float) - np.asarray(bounds, dtype=float), np.asarray(lows, dtype=float)
+    )
     return crossing(margin, 0.0) if len(margin) and np.isfinite(margin).all() else None
 
 

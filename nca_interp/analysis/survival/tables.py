@@ -194,7 +194,9 @@ def sentence(row: dict[str, Any]) -> str:
         word = "is lost at the swap" if swap else f"is lost at {when}"
         word += ", yet losing what is left of it costs" if row["fate"] == rules.BOTH else ""
     elif row["fate"] == rules.USED:
-        word = "is used at the end" if row["lost_state"] else "is used at the end (its score is not measured in language)"
+        word = (
+            "is used at the end" if row["lost_state"] else "is used at the end (its score is not measured in language)"
+        )
     part = row["first_part"]
     ends = {"": "", "none": "; no part of it has lost half"}
     return f"{name} {word}{ends.get(part, f'; first to lose half: {part}')}."
@@ -213,4 +215,3 @@ def _seeds(fates: pd.DataFrame, by_id: dict[str, Run]) -> pd.DataFrame:
         }  # fmt: skip
         rows.append([*keys, len(each), len(part), *counts.values(), verdict.agree, verdict.word])
     return pd.DataFrame(rows, columns=SEEDS)
-
