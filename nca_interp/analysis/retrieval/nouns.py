@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 
 NOUNS = """
-time year people way day man thing woman life child world school state family student group country problem hand part place case
-week company system program question work number night point home water room mother area money story fact month lot right study
-book eye job word business issue side kind head house service friend father power hour game line end member law car city community
-name team minute idea body information back parent face others level office door health person art war history party result change
-morning reason research girl guy moment air teacher force education foot boy age policy music market sense nation plan college
-interest death experience effect use class control field development role effort rate heart drug show leader light voice wife
-police mind price report decision son view relationship town road arm difference value building action season society tax director
-position player record paper space ground form event matter center couple site project activity star table need court oil
-situation cost industry figure street image phone data picture practice piece land product doctor wall news test movie north love
-step baby computer type attention film tree source truth bird stone river window garden animal bridge paint horse sugar table
-bottle clock corner dinner engine fish glass hair island key lake letter machine milk mountain neck ocean page pencil plate pocket
-queen rain ring roof salt sand shirt shoe silver skin snow song spoon summer sword ticket tooth train valley village wheel wind
-winter wood yard bread brush butter candle carpet chain chair cheese church cloud coat cotton cow desk dust egg flag flower fork
-frame fruit ghost gold grass hammer hat hill hole ice jacket knife ladder lamp leaf lemon lion map mirror moon mouse nail needle
-nest nut onion orange pan pen pig pillow pipe pot rabbit rice root rope saddle sail seed sheep shelf ship sink sister sky sleeve
-snake soap soup spider stick storm string sun tail tent thread throat thumb tiger tool towel toy truck uncle wagon watch wave whip
-wing wire wool worm
+time year people way day man thing woman life child world school state family student group country problem hand part place
+case week company system program question work number night point home water room mother area money story fact month lot
+right study book eye job word business issue side kind head house service friend father power hour game line end member law
+car city community name team minute idea body information back parent face others level office door health person art war
+history party result change morning reason research girl guy moment air teacher force education foot boy age policy music
+market sense nation plan college interest death experience effect use class control field development role effort rate heart
+drug show leader light voice wife police mind price report decision son view relationship town road arm difference value
+building action season society tax director position player record paper space ground form event matter center couple site
+project activity star table need court oil situation cost industry figure street image phone data picture practice piece land
+product doctor wall news test movie north love step baby computer type attention film tree source truth bird stone river
+window garden animal bridge paint horse sugar bottle clock corner dinner engine fish glass hair island key lake letter
+machine milk mountain neck ocean page pencil plate pocket queen rain ring roof salt sand shirt shoe silver skin snow song
+spoon summer sword ticket tooth train valley village wheel wind winter wood yard bread brush butter candle carpet chain chair
+cheese church cloud coat cotton cow desk dust egg flag flower fork frame fruit ghost gold grass hammer hat hill hole ice
+jacket knife ladder lamp leaf lemon lion map mirror moon mouse nail needle nest nut onion orange pan pen pig pillow pipe pot
+rabbit rice root rope saddle sail seed sheep shelf ship sink sister sky sleeve snake soap soup spider stick storm string sun
+tail tent thread throat thumb tiger tool towel toy truck uncle wagon watch wave whip wing wire wool worm
 """.split()  # noqa: SIM905
 """In singular but for a few that have none."""
 ENOUGH = 48
