@@ -71,8 +71,9 @@ def chosen(spec: Control, tokens: npt.NDArray[Any], seed: int, split: str) -> Na
 def ideal_losses(spec: Control, tokens: npt.NDArray[Any], seed: int, split: str) -> dict[str, Nats]:
     """Nats [rows, n_tokens] that each ideal predictor pays for the first rows of a split (or their first tokens).
 
-    `bayes` is the best that a reader of the row can do, `informed` knows what the row hides, if anything; then others of `spec.ideals`; then the rivals `bigram` and `unigram`, which count what
-    the row has shown, where the vocabulary is small enough to count.
+    `bayes` is the best that a reader of the row can do, `informed` knows what the row hides, if anything; then others of
+    `spec.ideals`, and the rivals `bigram` and `unigram`, which count what the row has shown, where the vocabulary is
+    small enough to count.
     """
     ids = np.ascontiguousarray(tokens, np.int64)
     known = {"informed" if spec.hides else "bayes": chosen(spec, tokens, seed, split)}

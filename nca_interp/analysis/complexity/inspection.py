@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from nca_interp.analysis.complexity.inspection_controls import ideals, symbols
 from nca_interp.analysis.complexity.inspection_nca import SPLIT, bands, named_lags, predictors, unfiltered
 from nca_interp.analysis.complexity.vector import MEASURES, choose, profile
 from nca_interp.analysis.verdicts.statistics import Interval, cluster_interval, t_interval, wilson
@@ -28,7 +28,6 @@ from nca_interp.data.complexity.measures import (
     rank_slope,
 )
 from nca_interp.data.complexity.scores import Measure
-from nca_interp.data.control_rows import chosen, ideal_losses
 from nca_interp.data.controls.base import Control
 from nca_interp.data.dyck.statistics import dyck_stats
 from nca_interp.data.sample import Sample, Spec, draw
@@ -46,8 +45,6 @@ SHOWN_TOKENS = 400
 """Tokens of an example of text or brackets."""
 MAX_RANK = 1000
 """Ranks that the line of the rank plot is fitted to (as `zipf_exponent`)."""
-IDEAL_BINS = 32
-"""Stretches of a row whose ideal losses are told."""
 BLOCKS = 10
 """Parts of the groups that are left out in turn for the interval of a pooled measure."""
 CONDITIONED = {"conditional_entropy": 1, "conditional_entropy_2": 2}
@@ -260,21 +257,6 @@ def brackets(rows: Rows, spec: DyckSpec) -> tuple[pd.DataFrame, pd.DataFrame, di
     return tables[0], tables[1], {name: t_interval(share)._asdict() for name, share in stats.shares().items()}
 
 
-def ideals(sample: Sample) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Nats a token of each ideal predictor of a control, by position in bins of equal width: mean over rows with its interval;
-    and its mean over all targets."""
-    assert isinstance(sample.spec, Control)
-    found = ideal_losses(sample.spec, sample.tokens, sample.seed, sample.split)
-    length = sample.tokens.shape[1]
-    edges = np.unique(np.linspace(1, length, min(IDEAL_BINS, length - 1) + 1).round().astype(int))
-    rows = []
-    for name, nats in found.items():
-        for first, end in zip(edges[:-1], edges[1:], strict=True):
-            mean = cluster_interval(nats[:, first:end].mean(axis=1), sample.groups)
-            rows.append({"predictor": name, "first": first, "last": end - 1, **mean._asdict(), "n": len(nats)})
-    return pd.DataFrame(rows), {name: float(nats[:, 1:].mean()) for name, nats in found.items()}
-
-
 def sample_size(rows: Rows) -> dict[str, dict[str, float]]:
     """How far a pooled conditional entropy can be told from that of no order at all.
 
@@ -333,12 +315,7 @@ def _drawn(sample: Sample, row: int) -> dict[str, Any]:
         # both brackets of a pair stand at the depth that the pair is at
         return {"tokens": shown.tolist(), "depth": np.where(tokens < spec.k, steps, steps + 1)[: len(shown)].tolist()}
     if isinstance(spec, Control):
-        names, nats = (
-            spec.names(),
-            chosen(spec, sample.tokens, sample.seed, sample.split)[row],
-        )
-        bits = (nats[: len(shown)] / math.log(2)).round(2)
-        return {"tokens": shown.tolist(), "pieces": [names[t] for t in shown], "bits": bits.tolist()}
+        return symbols(sample, row, SHOWN_TOKENS)
     assert sample.tokenizer is not None
     frequency = np.bincount(sample.tokens.ravel(), minlength=sample.vocab_size) / sample.tokens.size
     return {

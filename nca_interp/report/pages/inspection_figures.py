@@ -100,37 +100,29 @@ def _brackets(source: Inspection, example: dict[str, Any]) -> Figure:
 
 
 def _text(source: Inspection, example: dict[str, Any]) -> Figure:
-    level = np.searchsorted(LEVELS, example["bits"], side="right")
+    encoding = (
+        f"The first {len(example['tokens'])} tokens of the row, a thin line after each. The rarer a token is in this sample the darker it is: shades change at "
+        f"{listing(f'{b:g}' for b in LEVELS)} bits of -log2(share of all tokens)."
+    )
+    return _pieces(source, example, LEVELS, encoding)
+
+
+def _symbols(source: Inspection, example: dict[str, Any]) -> Figure:
+    free = sum(bits > CHOICES[0] for bits in example["bits"])
+    encoding = (
+        f"The first {len(example['tokens'])} tokens of the row; {free} of them carry a choice. Dark: drawn at random, shades change at "
+        f"{listing(f'{b:g}' for b in CHOICES)} bits; white: what came before, and what the row hides, leave no choice."
+    )
+    return _pieces(source, example | {"pieces": [f"{piece} " for piece in example["pieces"]]}, CHOICES, encoding)
+
+
+def _pieces(source: Inspection, example: dict[str, Any], levels: tuple[float, ...], encoding: str) -> Figure:
+    level = np.searchsorted(levels, example["bits"], side="right")
     tokens = [
         {"text": piece, "level": int(shade), "title": f"token {token}, {bits:.1f} bits"}
         for piece, shade, token, bits in zip(example["pieces"], level, example["tokens"], example["bits"], strict=True)
     ]
-    encoding = (
-        f"The first {len(tokens)} tokens of the row, a thin line after each. The rarer a token is in this sample the darker it is: shades change at "
-        f"{listing(f'{b:g}' for b in LEVELS)} bits of -log2(share of all tokens)."
-    )
     data = pd.DataFrame({"token": example["tokens"], "text": example["pieces"], "bits": example["bits"]})
-    return Figure(
-        f"fig-example-{example['level']}",
-        _finding(source, example),
-        _told(example) + encoding,
-        data,
-        widget=Widget("text", {"tokens": tokens}),
-    )
-
-
-def _symbols(source: Inspection, example: dict[str, Any]) -> Figure:
-    level = np.searchsorted(CHOICES, example["bits"], side="right")
-    tokens = [
-        {"text": f"{piece} ", "level": int(shade), "title": f"token {token}, {bits:.1f} bits"}
-        for piece, shade, token, bits in zip(example["pieces"], level, example["tokens"], example["bits"], strict=True)
-    ]
-    free = sum(bits > CHOICES[0] for bits in example["bits"])
-    encoding = (
-        f"The first {len(tokens)} tokens of the row; {free} of them carry a choice. Dark: drawn at random, {listing(f'{b:g}' for b in CHOICES)} bits and more; "
-        "white: what came before, and what the row hides, leave no choice."
-    )
-    data = pd.DataFrame({"token": example["tokens"], "text": example["pieces"], "informed_bits": example["bits"]})
     return Figure(
         f"fig-example-{example['level']}",
         _finding(source, example),

@@ -10,6 +10,7 @@ from nca_interp.analysis.complexity import inspection, inspection_nca
 from nca_interp.analysis.verdicts.statistics import cluster_interval, t_interval
 from nca_interp.base import UserError
 from nca_interp.data.complexity.measures import conditional_entropy
+from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.nca import predictors
 from nca_interp.data.nca.rows import judge
 from nca_interp.data.sample import draw
@@ -241,3 +242,21 @@ def test_brackets_of_a_row_that_is_known():
     assert (depth.share.sum(), distance.share.sum()) == pytest.approx((1, 1))
     assert shares["unclosed"]["value"] == shares["forced_by_depth"]["value"] == 0
     assert shares["forced_by_end"]["value"] == pytest.approx((3 / 4 + 1 / 4) / 2)
+
+
+def test_a_control_is_shown_with_its_ideal_losses():
+    """Random until the period has passed, free from there; the choices of a row are those of its first period."""
+    found = inspection.inspect(draw(RepeatSpec(n_symbols=16, period=(5, 10)), n=40, length=60))
+    assert found.record["unit"] == "row"
+    ideals = found.frames["ideals"]
+    assert set(ideals.predictor) == {"bayes", "informed", "bigram", "unigram"}
+    informed = ideals[ideals.predictor == "informed"]
+    assert informed[informed["last"] < 5].value.to_numpy() == pytest.approx(np.log(16))
+    assert (informed[informed["first"] >= 10].value == 0).all()
+    assert found.record["ideal_nats"]["informed"] < found.record["ideal_nats"]["bayes"]
+    for example in found.record["examples"]:
+        period = int((np.array(example["bits"]) > 0).sum())
+        assert 5 <= period <= 10
+        assert example["tokens"][period:] == example["tokens"][:-period]
+    with pytest.raises(UserError, match=r"repeat.period: \[8, 64\] is longer than the row of 30 tokens"):
+        inspection.check_sizes(RepeatSpec(), 4, 30)
