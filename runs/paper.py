@@ -87,7 +87,7 @@ NOT_SWITCHES = (
             "a Llama directory that transformers opens has no place for it; it is dropped at the swap anyway"),
     Missing("optimiser of pre-pre-training", "no decay (Table 2)", "Adam", "AdamW without decay", "the same update"),
     Missing("C4 with 1.6B tokens, and without new embeddings", "yes", "no launcher", "164M tokens, new embeddings",
-            "every regime of a study has one budget; a study of its own with ppt.steps=50000 gives the longer arm"),
+            "every regime of a study has one budget; a study of its own with ppt.steps=50000 gives the longer arm, regimes.c4.swap.embed=keep keeps the rows"),
     Missing("splits of the corpora", "unreleased", "unreleased", "by document hash", "nothing to reproduce"),
     Missing("validation", "not stated", "whole split, or the first 4,800 sequences", "4,800 sequences, the same for every regime",
             "paired comparisons need equal rows"),
@@ -284,6 +284,7 @@ PAGE = """# The published protocol, and what differs from it by default
 Recipes `paper`, `paper-600m`, `paper-400m` follow our reading of arXiv 2603.10055; `published-code` and `published-paper` take one
 side of every conflict. A switch is changed with `--set`, for example
 `nca-interp train paper --set switches.tau=1e-3 --set switches.rules=fresh --dry-run`. A dash: it does not say; the recipes then use ours.
+Every regime keeps the embeddings that `embedding` says; other scales and draws are swap policies ([swap.md](swap.md)).
 This page is written by `python runs/paper.py` from the recipe itself.
 
 ## Switches

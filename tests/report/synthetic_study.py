@@ -73,6 +73,11 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
         **_networks(seeds, rng),
         **_read_out(seeds),
         "learning": _learning(seeds),
+        "start": _start(seeds),
+        "scratches": [
+            {"domain": d, "regime": "scratch", "n": seeds, "loss": final, "chosen": True}
+            for d, (_, final, _) in DOMAINS.items()
+        ],
         "emergence": _emergence(seeds),
         "persistence": _persistence(seeds),
         "timing": _timing(seeds),
@@ -94,6 +99,51 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
 
 NCA = {"kind": "nca", "grid": 8, "n_states": 2, "patch": 2, "dt": 1}
 """What a report reads of the source of a regime."""
+
+
+def _start(seeds: int) -> list[dict[str, Any]]:
+    """A network before its first step: the stream grows, and the token's share falls faster where there was a parent."""
+    rows = []
+    for regime, domain, seed in product(REGIMES, DOMAINS, range(seeds)):
+        ident = {
+            "run": f"pt.{regime}.{domain}.s{seed}",
+            "regime": regime,
+            "domain": domain,
+            "seed": seed,
+            "stage": "pt",
+        }
+        head = {**ident, "policy": "embedding N(0, 0.02\u00b2), tied"}
+        for side in ("after",) if regime == "scratch" else ("before", "after"):
+            for layer in range(LAYERS + 1):
+                fall = 0.9 if regime == "scratch" else 0.4
+                for quantity, value, unit in (
+                    ("resid_rms", 0.02 * (layer + 1) * (1 + 0.01 * seed), "residual stream"),
+                    ("token_share", fall**layer, "share of variance"),
+                ):
+                    rows.append(
+                        {
+                            **head,
+                            "side": side,
+                            "layer": layer,
+                            "quantity": quantity,
+                            "value": value,
+                            "unit": unit,
+                            "n": 4096,
+                        }
+                    )
+            for quantity in ("loss", "grad_norm_embed", "grad_norm_attn", "grad_norm_mlp", "grad_norm_norm"):
+                rows.append(
+                    {
+                        **head,
+                        "side": side,
+                        "layer": None,
+                        "quantity": quantity,
+                        "value": 7.625 + seed,
+                        "unit": "",
+                        "n": 4000,
+                    }
+                )
+    return rows
 
 
 def _study(names: dict[str, str], seeds: int) -> dict[str, Any]:
