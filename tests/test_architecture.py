@@ -14,7 +14,8 @@ metrics
 files data.specs data.rng data.compiled
 outputs safe_path
 config
-overrides discover store machine signals
+differences
+overrides discover store run_dir machine signals
 measurement
 data.nca data.complexity
 data.dyck
@@ -43,7 +44,7 @@ __main__
 """
 """From the ground up. A room imports from floors below its own, and within itself; rooms of one floor do not know each other,
 but for those of TOGETHER."""
-TOGETHER = ({"data.nca", "data.complexity"}, {"data.text", "data.tokens", "data.sources", "data.sample"}, {"overrides", "discover", "store", "machine", "signals"})  # fmt: skip
+TOGETHER = ({"data.nca", "data.complexity"}, {"data.text", "data.tokens", "data.sources", "data.sample"}, {"overrides", "discover", "store", "run_dir", "machine", "signals"})  # fmt: skip
 REPORT = {"torch", "transformers", "transformer_lens", "nca_interp.train", "nca_interp.model", "nca_interp.analysis", "nca_interp.data", "nca_interp.engine"}  # fmt: skip
 """What report/ never imports."""
 FLOOR = {room: number for number, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}
