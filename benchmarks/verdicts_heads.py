@@ -21,7 +21,7 @@ from nca_interp.analysis.causes.random_sets import random_sets, ranked
 from nca_interp.analysis.causes.shared_heads import associate
 from nca_interp.analysis.causes.top_sets import BEARING, LIGHT, top_set_rows
 from nca_interp.analysis.dynamics.bend import Bend, bend
-from nca_interp.analysis.dynamics.contrasts import _decided, _judged
+from nca_interp.analysis.dynamics.contrasts import compare_spans, decide_family
 from nca_interp.analysis.dynamics.emergence import Span, level_of
 from nca_interp.analysis.inference.rungs import NEAR, Context, climb
 from nca_interp.analysis.matching.evidence import permuted
@@ -158,7 +158,7 @@ def timing(shift: float, factor: float, words: tuple[str, ...], sd: float = 0.8)
         }
         cells = np.floor((14 + sd * rng.normal(size=(2, n)) + np.array([[shift], [0.0]])) / math.log2(factor))
         spans = [[Span(factor**c, factor ** (c + 1)) for c in side] for side in cells]
-        return float(_decided([_judged(head, list(zip(*spans, strict=True)), False)])[0]["verdict"] in words)
+        return float(decide_family([compare_spans(head, list(zip(*spans, strict=True)), False)])[0]["verdict"] in words)
 
     return rate
 

@@ -17,7 +17,8 @@ files data.specs
 outputs safe_path
 swap_policy
 config
-overrides discover store machine signals arms
+differences
+overrides discover store run_dir machine signals arms
 measurement
 data.nca data.complexity
 data.dyck
@@ -48,7 +49,7 @@ __main__
 """
 """From the ground up. A room imports from floors below its own, and within itself; rooms of one floor do not know each other,
 but for those of TOGETHER."""
-TOGETHER = ({"data.nca", "data.complexity"}, {"data.text", "data.tokens", "data.sources", "data.sample"}, {"overrides", "discover", "store", "machine", "signals"})  # fmt: skip
+TOGETHER = ({"data.nca", "data.complexity"}, {"data.text", "data.tokens", "data.sources", "data.sample"}, {"overrides", "discover", "store", "run_dir", "machine", "signals"})  # fmt: skip
 REPORT = {"torch", "transformers", "transformer_lens", "nca_interp.train", "nca_interp.model", "nca_interp.analysis", "nca_interp.data", "nca_interp.engine"}  # fmt: skip
 """What report/ never imports."""
 FLOOR = {room: number for number, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}

@@ -153,7 +153,7 @@ def _fill_text(
     folder: Path, work: Path, spec: TextSpec, n_train: int, n_val: int, seq_len: int, request: dict[str, Any],
     threads: int | None, report: Report,
 ) -> dict[str, Any]:  # fmt: skip
-    from nca_interp.data.text.packing import write_text
+    from nca_interp.data.text.packed import write_text
 
     packed, description = write_text(folder, work, spec, n_train, n_val, seq_len, request, threads, report)
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -189,7 +191,20 @@ def test_gradient_checkpointing_changes_nothing(precision):
     assert all(torch.equal(value, found[1][1][name]) for name, value in found[0][1].items())
 
 
+def skip_where_torch_does_not_compile():
+    """Under ATEN_CPU_CAPABILITY torch's own compiler may fail on any function: that is no fault of ours."""
+    if (capability := os.environ.get("ATEN_CPU_CAPABILITY")) is None:
+        return
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(64))
+    except Exception as error:  # whatever its compiler raises
+        pytest.skip(
+            f"torch does not compile x.sin() + 1 under ATEN_CPU_CAPABILITY={capability}: {type(error).__name__}"
+        )
+
+
 def test_compiled_blocks_compute_the_same():
+    skip_where_torch_does_not_compile()
     model = build(CONFIG, 90, 0, "pt").train()
     x, y = batch()
     with fast_forward(model, "bf16"):

@@ -50,11 +50,11 @@ def timing_table(
 ) -> pd.DataFrame:
     """All comparisons (TIMING). `runs`: the table, whose `ppt_tokens` are spent before the swap."""
     families = [_regimes(roles, runs, emergence), _loss(emergence), _persistence(persistence)]
-    rows = [row for family in families for row in _decided(list(family))]
+    rows = [row for family in families for row in decide_family(list(family))]
     return pd.DataFrame(rows, columns=TIMING)
 
 
-def _decided(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def decide_family(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of one family with p corrected over those that can have a verdict, verdict and sentence."""
     open_ = [row for row in rows if row["verdict"] == "inconclusive"]
     for name in ("p", "p_together"):
@@ -150,7 +150,7 @@ def _regimes(roles: dict[str, str], runs: pd.DataFrame, emergence: pd.DataFrame)
                     "family": "regime", "domain": domain, "stage": "pt", "probe": probe, "treated": item.treated,
                     "control": item.control, "budget": budget,
                 }  # fmt: skip
-                yield _judged(head, spans, _passed_by_chance(emergence, "pt", domain, probe))
+                yield compare_spans(head, spans, _passed_by_chance(emergence, "pt", domain, probe))
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -180,7 +180,7 @@ def _loss(emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
             "family": "loss", "domain": domain, "stage": stage, "probe": probe, "treated": regime, "control": BEND,
             "budget": stage,
         }  # fmt: skip
-        yield _judged(head, spans, _passed_by_chance(emergence, stage, domain, probe))
+        yield compare_spans(head, spans, _passed_by_chance(emergence, stage, domain, probe))
 
 
 def _passed_by_chance(emergence: pd.DataFrame, stage: str, domain: str, probe: str) -> bool:
@@ -190,7 +190,7 @@ def _passed_by_chance(emergence: pd.DataFrame, stage: str, domain: str, probe: s
     return bool((random.state == "from start").any())
 
 
-def _judged(head: dict[str, Any], pairs: list[tuple[Span, Span]], by_chance: bool) -> dict[str, Any]:
+def compare_spans(head: dict[str, Any], pairs: list[tuple[Span, Span]], by_chance: bool) -> dict[str, Any]:
     """The row of one comparison of (treated, control) spans in tokens, in doublings."""
     grain = math.sqrt(
         float(np.mean([a.width**2 + b.width**2 for a, b in pairs])) / 12

@@ -11,16 +11,10 @@ SIDE = 132
 """Pixels a grid."""
 
 
-def attended(cells: pd.DataFrame, patches: pd.DataFrame, choice: str) -> alt.HConcatChart:
-    """One grid a frame: the cells in grey, over them a head's attention by patch in orange; the patch that is predicted and the
+def attended(cells: pd.DataFrame, patches: pd.DataFrame, frame: int, choice: str, side: int) -> alt.LayerChart:
+    """The grid of one frame: its cells in grey, over them a head's attention by patch in orange; the patch that is predicted and the
     patches that its rule reads are outlined. `cells`: frame, row, column, state (0 to 1); `patches`: frame, query, top, left, bottom,
-    right (in cells), attention, part ("", "predicted" or "cause"). The signal `choice` chooses the query."""
-    frames = sorted(patches.frame.unique())
-    last = int(cells.row.max()) + 1
-    return alt.hconcat(*(_grid(cells, patches, frame, choice, last) for frame in frames), spacing=10)
-
-
-def _grid(cells: pd.DataFrame, patches: pd.DataFrame, frame: int, choice: str, side: int) -> alt.LayerChart:
+    right (in cells), attention, part ("", "predicted" or "cause"). The signal `choice` chooses the query; `side`: cells a side."""
     x = alt.X("left:Q", axis=None, scale=alt.Scale(domain=[0, side], nice=False))
     y = alt.Y("top:Q", axis=None, scale=alt.Scale(domain=[side, 0], nice=False))
     own = alt.Chart(patches).transform_filter(f"datum.frame == {frame} && '' + datum.query == {choice}")
@@ -43,5 +37,5 @@ def _grid(cells: pd.DataFrame, patches: pd.DataFrame, frame: int, choice: str, s
     asked = where.transform_filter("datum.part == 'predicted'").mark_rect(
         aria=False, filled=False, stroke={"expr": "pal[4]"}, strokeWidth=2.6
     )
-    title = alt.TitleParams(f"frame {frame}", fontSize=12, fontWeight=400, color=signal("mut"))
-    return alt.layer(ground, heat, causes, asked).properties(width=SIDE, height=SIDE, title=title)
+    grid: alt.LayerChart = alt.layer(ground, heat, causes, asked).properties(width=SIDE, height=SIDE)
+    return grid

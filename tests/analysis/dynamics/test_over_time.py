@@ -21,10 +21,10 @@ from nca_interp.analysis.dynamics.contrasts import (
     NEVER,
     TOO_FEW,
     UNINFORMATIVE,
-    _decided,
-    _judged,
     _persistence,
     bounded,
+    compare_spans,
+    decide_family,
     sign_p,
     timing_table,
 )
@@ -362,7 +362,7 @@ def _spans(times: np.ndarray, factor: float) -> list[Span]:
 def _verdict(treated: np.ndarray, control: np.ndarray, factor: float) -> dict[str, Any]:
     head = {"family": "regime", "domain": "web", "stage": "pt", "probe": "induction", "treated": "nca", "control": "scratch", "budget": "pt"}  # fmt: skip
     pairs = list(zip(_spans(treated, factor), _spans(control, factor), strict=True))
-    return _decided([_judged(head, pairs, False)])[0]
+    return decide_family([compare_spans(head, pairs, False)])[0]
 
 
 @pytest.mark.parametrize("factor", [2.0, 2**0.25])
@@ -395,5 +395,5 @@ def test_verdicts_are_corrected_over_the_family():
             "domain": "web", "regime": "nca", "probe": np.repeat([f"p{i}" for i in range(10)], 4), "rho": rng.normal(size=40),
             "scratch_rho": rng.normal(size=40),
         })  # fmt: skip
-        said.append({row["verdict"] for row in _decided(list(_persistence(rows)))} != {"inconclusive"})
+        said.append({row["verdict"] for row in decide_family(list(_persistence(rows)))} != {"inconclusive"})
     assert np.mean(said) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 12)
