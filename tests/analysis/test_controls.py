@@ -74,7 +74,7 @@ def test_repeat_grows_an_induction_head_whose_ablation_takes_the_gain_away():
 
 
 def test_markov_rows_are_predicted_as_well_as_by_bayes():
-    """Within 0.03 nats of the Bayes predictor, and better than counting tokens, on rows never seen."""
+    """Within 0.06 nats of the Bayes predictor, and better than counting tokens, on rows never seen."""
     spec = MarkovSpec(n_states=3, alpha=0.3)
     shape = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=64, init_std=0.1, embed_std=0.3)
     rows = np.concatenate([c.tokens for c in control_rows(spec, SEED, "val", 300, shape.n_ctx + 1)]).astype(np.int64)
@@ -83,7 +83,7 @@ def test_markov_rows_are_predicted_as_well_as_by_bayes():
         if step % 100 == 0:
             with torch.inference_mode():
                 reached = float(losses(model, torch.from_numpy(rows)).mean())
-            if reached < ideal["bayes"] + 0.03:
+            if reached < ideal["bayes"] + 0.06:
                 break
-    assert ideal["bayes"] - 0.01 < reached < ideal["bayes"] + 0.03
-    assert reached < ideal["unigram"] - 0.1
+    assert ideal["bayes"] - 0.01 < reached < ideal["bayes"] + 0.06
+    assert reached < ideal["unigram"] - 0.15
