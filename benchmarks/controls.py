@@ -38,6 +38,9 @@ class Setting(NamedTuple):
     n_layers: int = 3
     d_model: int = 64
     n_heads: int = 4
+    init: float = 0.02
+    """Standard deviation of every fresh matrix, embeddings included."""
+    tied: bool = False
 
     @property
     def spec(self) -> RepeatSpec:
@@ -48,13 +51,21 @@ class Setting(NamedTuple):
     def model(self) -> ModelConfig:
         """The network."""
         return ModelConfig(
-            n_layers=self.n_layers, d_model=self.d_model, n_heads=self.n_heads, d_mlp=3 * self.d_model, n_ctx=self.n_ctx
+            n_layers=self.n_layers,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_mlp=2 * self.d_model,
+            n_ctx=self.n_ctx,
+            init_std=self.init,
+            embed_std=self.init,
+            tied=self.tied,
         )
 
 
 SETTINGS = (
     Setting(),
     Setting(lr=5e-3),
+    Setting(period=(4, 16), n_ctx=64, lr=5e-3, n_layers=2, n_heads=2, init=0.1, tied=True),
     Setting(n_layers=2),
     Setting(n_layers=2, lr=5e-3),
     Setting(n_symbols=32, period=(4, 32), n_ctx=64, batch=32, lr=5e-3, n_layers=2),
@@ -127,22 +138,22 @@ def print_emergence(seeds: int, limit: int, chosen: list[int]) -> None:
         tokens = ", ".join("not within the limit" if n is None else f"{n / 1e6:.2f}M" for n, _ in found)
         seconds = ", ".join(f"{t:.0f}" for _, t in found)
         print(
-            f"| {s.n_symbols} | {s.period[0]}-{s.period[1]} | {s.n_ctx} | {s.batch} rows | {s.lr:g} | {s.n_layers} layers, d_model {s.d_model} "
+            f"| {s.n_symbols} | {s.period[0]}-{s.period[1]} | {s.n_ctx} | {s.batch} rows | {s.lr:g} | {s.n_layers} layers, d_model {s.d_model}, std {s.init:g}{', tied' if s.tied else ''} "
             f"| {tokens} | {seconds} |",
             flush=True,
         )
 
 
 def print_speed(rows: int, tokens: int, repeat: int) -> None:
-    """A line a control: median of `repeat` runs on one thread, after one that compiles."""
-    print("| control | tokens/s, one thread |\n|---|---|")
+    """A line a control: median of `repeat` runs on one thread, in seconds of the processor, after one that compiles."""
+    print("| control | tokens a second of one core |\n|---|---|")
     for kind, control in CONTROLS.items():
         spec, times = control.model_validate({}), []
         for attempt in range(repeat + 1):
-            began = time.perf_counter()
+            began = time.process_time()
             for _ in control_rows(spec, attempt, "bench", rows, tokens, threads=1):
                 pass
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
         print(f"| {kind} | {rows * tokens / np.median(times[1:]) / 1e6:.1f}M |", flush=True)
 
 

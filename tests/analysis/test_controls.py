@@ -1,6 +1,6 @@
 """The positive controls are positive: tiny models grow what a control is for, and the project's instruments find it.
 
-Settings and thresholds: docs/controls.md, with what several seeds gave.
+What is known of the tokens that this takes: docs/controls.md.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def losses(model, tokens: torch.Tensor) -> torch.Tensor:
 def test_repeat_grows_an_induction_head_whose_ablation_takes_the_gain_away():
     """Until a head's induction score passes 0.5; then without the heads that score above 0.3 the repeated-token gain is gone,
     and without as many other heads of their layers it is not."""
-    shape = ModelConfig(n_layers=2, d_model=64, n_heads=2, d_mlp=128, n_ctx=64, init_std=0.1, embed_std=0.1, tied=True)
-    for step, model in training(RepeatSpec(period=(4, 16)), shape, batch=16, lr=5e-3, steps=2500):
+    shape = ModelConfig(n_layers=3, d_model=64, n_heads=4, d_mlp=192, n_ctx=128)
+    for step, model in training(RepeatSpec(), shape, batch=16, lr=2e-3, steps=1800):
         if step % 100 == 0:
             scores = nca_interp.analyze(model, probes=["induction"]).set_index(["layer", "head"]).value
             if scores.max() > 0.5:
@@ -74,7 +74,7 @@ def test_repeat_grows_an_induction_head_whose_ablation_takes_the_gain_away():
 
 
 def test_markov_rows_are_predicted_as_well_as_by_bayes():
-    """Within 0.03 nats of the Bayes predictor, and better than counting tokens, on rows never seen."""
+    """Within 0.06 nats of the Bayes predictor, and better than counting tokens, on rows never seen."""
     spec = MarkovSpec(n_states=3, alpha=0.3)
     shape = ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=64, init_std=0.1, embed_std=0.3)
     rows = np.concatenate([c.tokens for c in control_rows(spec, SEED, "val", 300, shape.n_ctx + 1)]).astype(np.int64)
@@ -83,7 +83,7 @@ def test_markov_rows_are_predicted_as_well_as_by_bayes():
         if step % 100 == 0:
             with torch.inference_mode():
                 reached = float(losses(model, torch.from_numpy(rows)).mean())
-            if reached < ideal["bayes"] + 0.03:
+            if reached < ideal["bayes"] + 0.06:
                 break
-    assert ideal["bayes"] - 0.01 < reached < ideal["bayes"] + 0.03
-    assert reached < ideal["unigram"] - 0.1
+    assert ideal["bayes"] - 0.01 < reached < ideal["bayes"] + 0.06
+    assert reached < ideal["unigram"] - 0.15
