@@ -17,7 +17,16 @@ from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.stimuli.base import Subject, repeated_tokens
 from nca_interp.analysis.survival import fates, tables
 from nca_interp.analysis.survival.components import circuit
-from nca_interp.analysis.survival.fates import Span, effect_bound, fate, first_lost, half_lost, losing, over_seeds, using
+from nca_interp.analysis.survival.fates import (
+    Span,
+    effect_bound,
+    fate,
+    first_lost,
+    half_lost,
+    losing,
+    over_seeds,
+    using,
+)
 from nca_interp.analysis.survival.measure import Start, measure_heads, weight_norms
 from nca_interp.analysis.survival.tables import survival_tables
 from tests.analysis.models import tiny
