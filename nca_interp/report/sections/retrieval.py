@@ -60,9 +60,14 @@ def _here(rows: pd.DataFrame, domain: str) -> pd.DataFrame:
 
 
 def _reference(rows: pd.DataFrame) -> tuple[str, str]:
-    """Material and cell that are shown first: the one that most checkpoints have, nouns before random tokens."""
-    counts = rows.groupby(["material", "cell"], sort=True).size()
-    return max(counts.index, key=lambda key: (counts[key], key[0] == "nouns", -list(counts.index).index(key)))
+    """Material and cell that are shown first: nouns where there are some, and of what most checkpoints have, the cell that lengths
+    and distances are compared at: it shares its length or distance with the most others."""
+    nouns = (rows.material == "nouns").any()
+    known = rows[rows.material == "nouns"] if nouns else rows
+    counts = known.groupby(["length", "distance", "cell"], as_index=False).size()
+    common = counts[counts["size"] == counts["size"].max()]
+    shared = [int((common.length == r.length).sum() + (common.distance == r.distance).sum()) for r in each(common)]
+    return str(known.material.iloc[0]), str(common.cell.iloc[shared.index(max(shared))])
 
 
 def _course(tables: Tables, rows: pd.DataFrame, places: dict[str, str]) -> Figure:
