@@ -39,7 +39,8 @@ class Series:
 
         device = device_type() if self.run.config is not None else self._settings.device
         check_device(device)
-        return load_model(directory, dtype=getattr(torch, self._settings.dtype)).to(device)
+        model: Any = load_model(directory, dtype=getattr(torch, self._settings.dtype))
+        return model.to(device)
 
     def _fill(self, directory: Path) -> None:
         """Weights of the same names and shapes into the model that is open."""

@@ -112,7 +112,7 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         wide = own.pivot_table(index=CELL, columns="quantity", values=["value", "low", "high"], sort=False)
         body = []
         for cell, row in wide.iterrows():
-            material, length, distance = cell  # type: ignore[misc]
+            material, length, distance = cell
             low, high = row["low", GAIN], row["high", GAIN]
             body.append([
                 str(material), str(length), str(distance), f"{row['value', GAIN]:+.3f}", f"{low:+.3f} to {high:+.3f}",

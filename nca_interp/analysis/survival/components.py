@@ -72,7 +72,7 @@ def circuit(trunk: Trunk, batch: Batch, partners: list[tuple[int, int] | None] |
 @torch.inference_mode()
 def _read(trunk: Trunk, passage: Passage, layer: int, resid_pre: torch.Tensor) -> _Read:
     module: Any = trunk.layers[layer]
-    attn = trunk.attention(layer)
+    attn: Any = trunk.attention(layer)
     cos_sin = passage.calls[layer][1].get("position_embeddings")
     if cos_sin is None or not all(hasattr(attn, f"{name}_proj") for name in "qkv") or hasattr(attn, "q_norm"):
         raise NotApplicable(f"{type(attn).__name__} is not the attention of a Llama")

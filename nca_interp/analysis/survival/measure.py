@@ -91,7 +91,7 @@ def measure_heads(model: Any, subject: Subject, start: Start, trunk: Trunk | Non
         partner = start.partners[layer]
         given = float(found.previous[partner]) if partner is not None else np.nan
         for head in range(trunk.n_heads):
-            values = {
+            values: dict[str, Any] = {
                 "qk_norm": norms[0][layer, head], "ov_norm": norms[1][layer, head], "induction": found.induction[layer, head],
                 "input": given, "matching": found.matching[layer, head], "copying": found.copying[layer, head],
             }  # fmt: skip

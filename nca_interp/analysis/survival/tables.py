@@ -134,7 +134,7 @@ def _of(frame: pd.DataFrame, one: Grown) -> pd.DataFrame:
 
 def _scores(run: Run, parent: Run, one: Grown, scores: pd.DataFrame, level: float) -> pd.DataFrame:
     own = _of(scores, one).sort_values("step")[["step", "tokens", "value"]]
-    more = {"quantity": "score", "low": math.nan, "high": math.nan, "start": one.score, "bound": level}
+    more: dict[str, Any] = {"quantity": "score", "low": math.nan, "high": math.nan, "start": one.score, "bound": level}
     return own.assign(**_named(run, parent, one), **more)[SURVIVAL]
 
 

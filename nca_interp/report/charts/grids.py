@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import altair as alt
 import pandas as pd
 
@@ -37,5 +39,5 @@ def attended(cells: pd.DataFrame, patches: pd.DataFrame, frame: int, choice: str
     asked = where.transform_filter("datum.part == 'predicted'").mark_rect(
         aria=False, filled=False, stroke={"expr": "pal[4]"}, strokeWidth=2.6
     )
-    grid: alt.LayerChart = alt.layer(ground, heat, causes, asked).properties(width=SIDE, height=SIDE)
-    return grid
+    grid: Any = alt.layer(ground, heat, causes, asked).properties(width=SIDE, height=SIDE)
+    return cast(alt.LayerChart, grid)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nca_interp.report.charts.grids import attended
 from nca_interp.report.charts.kinds import curves
-from nca_interp.report.charts.numbers import fixed, listing, percent, plural, short
+from nca_interp.report.charts.numbers import fixed, listing, percent, short
 from nca_interp.report.page import Chart, Choice, Figure, Item
 from nca_interp.report.sections.head_page import title
 from nca_interp.report.sections.outcome import missing
@@ -30,7 +30,7 @@ def phases(tables: Tables) -> list[Item]:
     regimes, views = list(tables.regimes), []
     for probe in (name for name in FORMING if name in set(best.probe)):
         raw = best[best.probe == probe]
-        mean = raw.groupby(["regime", "tokens"], sort=False, as_index=False).value.mean()
+        mean = raw.groupby(["regime", "tokens"], sort=False).value.mean().reset_index()
         references = [(float(raw.chance.mean()), "chance")] if raw.chance.notna().any() else []
         chart = curves(
             raw, mean, regimes, "score of the highest head", x_title="tokens of pre-pre-training", height=210,
@@ -141,13 +141,17 @@ def _figure(tables: Tables, exhibit: Exhibit, spec: dict[str, Any], place: tuple
         "outlines: the patches of the frame before that hold the cells the rule reads (on a torus: the edges meet). Choose another patch above."
     )
     choice = Choice("patch", "predicted", options)
-    chart = Chart(
-        attended(cells, patches, "patch"),
-        f"Attention of layer {place[0]} head {place[1]} on {plural(len(shown), 'frame')}",
+    charts = tuple(
+        Chart(
+            attended(cells, patches, f, "patch", spec["grid"]),
+            f"Attention of layer {place[0]} head {place[1]} on frame {f}",
+            f"frame {f}",
+        )
+        for f in shown
     )
     return Figure(
-        "fig-at-work", finding, encoding, patches[["query", "frame", "top", "left", "attention", "part"]], (chart,), choices=(choice,),
-        columns=1, swatches=False,
+        "fig-at-work", finding, encoding, patches[["query", "frame", "top", "left", "attention", "part"]], charts, choices=(choice,),
+        columns=len(charts), swatches=False,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from nca_interp.report.charts.bands import bands
@@ -30,7 +32,7 @@ def _retrieval(tables: Tables) -> list[Item]:
     if rows.empty:
         return [missing("list that was read twice", "retrieval.csv")]
     rows = rows.assign(cell=_cells(rows))
-    places, items = _places(tables, rows), []
+    places, items = _places(tables, rows), list[Item]()
     if rows.groupby(["regime", "domain", "stage"]).step.nunique().max() > 1:
         items.append(_course(tables, rows, places))
     ends = _ends(rows)
@@ -60,9 +62,14 @@ def _here(rows: pd.DataFrame, domain: str) -> pd.DataFrame:
 
 
 def _reference(rows: pd.DataFrame) -> tuple[str, str]:
-    """Material and cell that are shown first: the one that most checkpoints have, nouns before random tokens."""
-    counts = rows.groupby(["material", "cell"], sort=True).size()
-    return max(counts.index, key=lambda key: (counts[key], key[0] == "nouns", -list(counts.index).index(key)))
+    """Material and cell that are shown first: nouns where there are some, and of what most checkpoints have, the cell that lengths
+    and distances are compared at: it shares its length or distance with the most others."""
+    nouns = (rows.material == "nouns").any()
+    known = rows[rows.material == "nouns"] if nouns else rows
+    counts = known.groupby(["length", "distance", "cell"], as_index=False).size()
+    common = counts[counts["size"] == counts["size"].max()]
+    shared = [int((common.length == r.length).sum() + (common.distance == r.distance).sum()) for r in each(common)]
+    return str(known.material.iloc[0]), str(common.cell.iloc[shared.index(max(shared))])
 
 
 def _course(tables: Tables, rows: pd.DataFrame, places: dict[str, str]) -> Figure:
@@ -153,7 +160,7 @@ def _by_size(tables: Tables, ends: pd.DataFrame, places: dict[str, str]) -> list
 def _table(tables: Tables, ends: pd.DataFrame) -> Table:
     source = tables.retrieval_seeds if len(tables.retrieval_seeds) else tables.retrieval
     keys = ["domain", "regime", "stage", "step", *CELL]
-    wide = source.set_index([*keys, "quantity"])[["value", "low", "high"]]
+    wide: Any = source.set_index([*keys, "quantity"])[["value", "low", "high"]]
     wide = wide[~wide.index.duplicated()]
     body = []
     for r in each(ends):
@@ -180,7 +187,7 @@ def _table(tables: Tables, ends: pd.DataFrame) -> Table:
     )
 
 
-def _value(wide: pd.DataFrame, at: tuple[object, ...], quantity: str) -> float | None:
+def _value(wide: Any, at: tuple[object, ...], quantity: str) -> float | None:
     return float(wide.loc[(*at, quantity)].value) if (*at, quantity) in wide.index else None
 
 
