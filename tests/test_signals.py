@@ -55,7 +55,7 @@ def test_one_of_several_processes_dies_of_the_signal():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("where", ["nca_interp.cli.app", "torch", "pandas"])
+@pytest.mark.parametrize("where", ["nca_interp.cli.app", "torch", "transformers"])
 def test_the_command_line_in_its_first_second(tmp_path, number, code, where):
     """The signal arrives at the import of a module: that of our own command line, or a heavy one in the command."""
     prelude = f"""

@@ -193,9 +193,12 @@ def test_a_config_that_is_no_json_object(copy, said, text):
 def test_an_exception_inside_the_pass_is_one_sentence(copy, said, monkeypatch):
     from transformers import LlamaModel
 
+    from nca_interp.analysis.attention import access
+
     def fail(*arguments, **more):
         raise AttributeError("no kernel")
 
+    monkeypatch.setattr(access, "_BY_CONFIG", {})  # what this process found out about Llama models
     monkeypatch.setattr(LlamaModel, "forward", fail)
     assert f"{copy}: LlamaForCausalLM: does not run on 32 tokens" in (told := said(copy))
     assert "AttributeError: no kernel" in told

@@ -99,7 +99,7 @@ def test_killed_at_twenty_moments_it_ends_in_the_same_bits(study):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_saves_and_says_so(study, number):
-    run = make_run(steps=2000, checkpoint_every=2000)
+    run = make_run(steps=200_000, checkpoint_every=200_000)
     process = start(study, [run])
     directory = study.run(run.id)
     while len(directory.read_metrics()) < 5:

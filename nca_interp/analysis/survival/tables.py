@@ -99,7 +99,10 @@ def _followed(
         if own is not None and len(own):
             level = level_of(own, hits[one.probe], maxima.get(run.id, {}).get(one.probe))
             course = pd.concat([_scores(run, parent, one, own, level), course], ignore_index=True)
-        course["bound"] = course.bound.where(course.quantity != "effect", course.step.map(bounds))
+        numbers = ["value", "low", "high", "start", "bound"]
+        course[numbers] = course[numbers].astype(float)  # a missing one is NaN to arithmetic
+        of_effects = [bounds.get(int(step), math.nan) for step in course.step]
+        course["bound"] = course.bound.where(course.quantity != "effect", of_effects)
         if len(course):
             yield _Row(course, _end(run, parent, one, course, level, run.steps, measured, chosen))
 
