@@ -17,6 +17,7 @@ files data.specs
 outputs safe_path
 swap_policy
 config
+phase
 overrides discover store machine signals arms
 measurement
 data.nca data.complexity
