@@ -1,6 +1,6 @@
 """One data-centre GPU: a contrast at 50M parameters in a quarter of an hour, and a longer study with real corpora by streaming."""
 
-from nca_interp.arms import stds, swap_arms
+from nca_interp.arms import published, swap_arms
 from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
@@ -29,7 +29,7 @@ def gpu() -> Study:
     files, which makes 12 minutes; torch.compile is off, since compiling each run would take longer than it saves.
 
     Can conclude: whether, at 50M parameters, the sign of NCA minus scratch after this short budget depends on the scale of the
-    embeddings, as it does at 0.2M; whether heads that the synthetic stage grows appear at this size within 12M tokens.
+    embeddings (0.02, or N(0, 1) as published), as it does at 0.2M; whether heads that the synthetic stage grows appear at this size within 12M tokens.
 
     Cannot conclude: whether NCA helps a model that is trained to any useful loss: 6.6M tokens are an eighth of a token a parameter;
     anything on natural text; small effects (three seeds); how fast an H200 is.
@@ -45,11 +45,13 @@ def gpu() -> Study:
     code = TextSpec(source="site:code", tokenizer=TokenizerSpec(vocab_size=8192), max_bytes=60_000_000)
     nca = Regime(name="nca", label="NCA", source=NcaSpec(grid=12, n_states=4, tau=1e-4, band=(0.4, 1.0)))
     scratch = Regime(name="scratch", label="scratch")
+    model = PRESETS["50m"].model_copy(update={"n_ctx": 512})
+    policies = {"published": published(model.d_model)}
     return Study(
         name="gpu",
         title="NCA against scratch at 50M parameters and two embedding scales",
-        model=PRESETS["50m"].model_copy(update={"n_ctx": 512}),
-        regimes=(scratch, nca, *swap_arms(scratch, stds([1.0])), *swap_arms(nca, stds([1.0]))),
+        model=model,
+        regimes=(scratch, nca, *swap_arms(scratch, policies), *swap_arms(nca, policies)),
         domains=(Domain(name="code", label="Python code", source=code),),
         seeds=paired_seeds(3),
         primary=Primary(treated="nca", control="scratch", domain="code"),

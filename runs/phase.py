@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from nca_interp.arms import published
 from nca_interp.base import Frozen
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
@@ -26,16 +27,25 @@ class Swap(NamedTuple):
     """A level of the swap factor: how the treated regime enters language, and the scratch arm it is compared with."""
 
     words: str
-    policy: SwapPolicy
-    control: float
-    """Standard deviation of the embeddings of the scratch arm."""
+    published: bool
+    """Whether embeddings are drawn as the released code draws them, N(0, 1); else N(0, 0.02^2)."""
+    control: str
+    """Scratch arm: small or published."""
+    shrunk: bool = False
+    """Whether the body is shrunk to its initial norms."""
+
+    def policy(self, d_model: int) -> SwapPolicy:
+        """For networks of this width."""
+        drawn = published(d_model) if self.published else SwapPolicy(embed_std=SMALL)
+        return drawn.model_copy(update={"body_scale": "shrink_to_initial"}) if self.shrunk else drawn
 
 
+SMALL = 0.02
 SWAPS = {
-    "0.02": Swap("N(0, 0.02\u00b2), scratch alike", SwapPolicy(embed_std=0.02), 0.02),
-    "1": Swap("N(0, 1), scratch alike", SwapPolicy(embed_std=1.0), 1.0),
-    "1-cross": Swap("N(0, 1), scratch at 0.02", SwapPolicy(embed_std=1.0), 0.02),
-    "shrunk": Swap("N(0, 0.02\u00b2), body shrunk", SwapPolicy(embed_std=0.02, body_scale="shrink_to_initial"), 0.02),
+    "small": Swap("N(0, 0.02\u00b2), scratch alike", False, "small"),
+    "published": Swap("N(0, 1), scratch alike", True, "published"),
+    "crossed": Swap("N(0, 1), scratch N(0, 0.02\u00b2)", True, "small"),
+    "shrunk": Swap("N(0, 0.02\u00b2), body shrunk", False, "small", shrunk=True),
 }
 
 
@@ -44,9 +54,9 @@ class Grid(Frozen):
 
     models: tuple[Literal["tiny", "mini"], ...] = ("tiny", "mini")
     """Networks: 3 layers of 64, 4 layers of 128; both with the context of `tiny`, so that only their size differs."""
-    swaps: tuple[Literal["0.02", "1", "1-cross", "shrunk"], ...] = ("0.02", "1", "1-cross", "shrunk")
-    """Standard deviation of the fresh embeddings of both sides; 1-cross: of the treated 1, of scratch 0.02 (no further runs);
-    shrunk: 0.02, the body shrunk to its initial norms."""
+    swaps: tuple[Literal["small", "published", "crossed", "shrunk"], ...] = ("small", "published", "crossed", "shrunk")
+    """Fresh embeddings of both sides: small, N(0, 0.02^2); published, N(0, 1) with the unembedding of the released code; crossed, the
+    treated as published against small scratch (no further runs); shrunk, small, and the body shrunk to its initial norms."""
     states: tuple[Literal[2, 3, 4], ...] = (2, 4)
     """Alphabets of the automata, each with its band."""
     lrs: tuple[Rate, ...] = (5e-4, 3e-3)
@@ -93,23 +103,23 @@ def slug(value: float) -> str:
     return f"{value:g}".replace(".", "-").replace("+", "")
 
 
-def scratch(std: float) -> Regime:
-    """Language alone, with embeddings of this scale."""
+def scratch(model: ModelConfig, swap: str) -> Regime:
+    """Language alone, with the embeddings of a swap."""
     return Regime(
-        name=f"scratch-{slug(std)}", label=f"scratch, embeddings {std:g}", swap=SwapPolicy(embed_std=std),
-        role="regime" if std == 0.02 else "control",
+        name=f"scratch-{swap}", label=f"scratch, {SWAPS[swap].words.split(',')[0]}", swap=SWAPS[swap].policy(model.d_model),
+        role="regime" if swap == "small" else "control",
     )  # fmt: skip
 
 
 def synthetic(grid: Grid, model: ModelConfig, swap: str, states: int, lr: float, tokens: int) -> Regime:
-    """NCA of one setting, then language under one swap policy; both policies at N(0, 1) are one regime."""
-    policy = swap.removesuffix("-cross")
+    """NCA of one setting, then language under one swap policy; `crossed` is the regime of `published`."""
+    own = "published" if swap == "crossed" else swap
     return Regime(
-        name=f"nca{states}-{policy.replace('.', '-')}-lr{slug(lr)}-{words(tokens).replace('.', '-').lower()}",
-        label=f"NCA, {states} states, {SWAPS[policy].words.split(',')[0] if policy != 'shrunk' else SWAPS[policy].words}",
+        name=f"nca{states}-{own}-lr{slug(lr)}-{words(tokens).replace('.', '-').lower()}",
+        label=f"NCA, {states} states, {own}",
         source=NcaSpec(grid=8, n_states=states, tau=1e-4, band=BANDS[states]),
         ppt=stage(grid, model, tokens, lr),
-        swap=SWAPS[swap].policy,
+        swap=SWAPS[own].policy(model.d_model),
         role="swap",
     )
 
@@ -119,7 +129,9 @@ def study(grid: Grid, size: str) -> Study:
     model = PRESETS[size].model_copy(update={"n_ctx": PRESETS["tiny"].n_ctx})
     points = product(grid.swaps, grid.states, grid.lrs, grid.synthetic_tokens)
     arms = {regime.name: regime for regime in (synthetic(grid, model, *point) for point in points)}
-    controls = [scratch(std) for std in sorted({SWAPS[swap].control for swap in grid.swaps})]
+    controls = [
+        scratch(model, name) for name in ("small", "published") if name in {SWAPS[s].control for s in grid.swaps}
+    ]
     text = TextSpec(source="site:prose-b", tokenizer=TokenizerSpec(vocab_size=512), max_bytes=4_000_000)
     return Study(
         name=size,
@@ -141,7 +153,7 @@ def cell(grid: Grid, of: Study, swap: str, states: int, lr: float, tokens: int) 
     """One point."""
     regime = synthetic(grid, of.model, swap, states, lr, tokens)
     name = f"{of.name}.nca{states}.{swap}.lr{lr:g}.{words(tokens)}".lower()
-    control = scratch(SWAPS[swap].control).name
+    control = scratch(of.model, SWAPS[swap].control).name
     levels = (of.name, SWAPS[swap].words, f"{states} states", f"lr {lr:g}", words(tokens))
     return Cell(name=name, study=of.name, treated=regime.name, control=control, levels=levels)
 

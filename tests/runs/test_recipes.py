@@ -29,7 +29,11 @@ def tokens(plan) -> int:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.xfail(n == "demo", reason="is being written anew", strict=False)) for n in RECIPES]
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.xfail(n == "demo", reason="is being written anew", strict=False))
+        for n in RECIPES
+    ],
 )
 def test_every_recipe_says_what_it_can_and_cannot_conclude(name):
     about = discover.find("runs", name).about
@@ -46,7 +50,8 @@ def test_arms_of_one_source_and_budget_share_their_synthetic_stage(name):
         sources = {
             (str(r.source), str(recipe.ppt_of(r)))
             for r in recipe.regimes
-            if r.source is not None and any(run.regime == r.name and run.seed == seed for run in plan.runs if run.stage == "pt")
+            if r.source is not None
+            and any(run.regime == r.name and run.seed == seed for run in plan.runs if run.stage == "pt")
         }
         assert sum(run.stage == "ppt" and run.seed == seed for run in plan.runs) == len(sources)
 
@@ -64,7 +69,9 @@ def test_a_budget_of_its_own_is_a_synthetic_stage_of_its_own():
     assert runs["pt.nca.web.s0"].parent == "ppt.nca.s0"
     assert runs["pt.nca-long.web.s0"].parent == runs["pt.nca-twin.web.s0"].parent == "ppt.nca-long.s0"
     assert (runs["ppt.nca.s0"].config.steps, runs["ppt.nca-long.s0"].config.steps) == (6, 12)
-    with pytest.raises(ValueError, match=r"regimes.scratch.ppt: a budget for pre-pre-training, which a regime from scratch"):
+    with pytest.raises(
+        ValueError, match=r"regimes.scratch.ppt: a budget for pre-pre-training, which a regime from scratch"
+    ):
         Study.model_validate(
             {**base.model_dump(), "regimes": [Regime(name="scratch", label="s", ppt=base.ppt).model_dump()]}
         )
@@ -82,8 +89,8 @@ def test_laptop_holds_what_the_study_of_the_question_needs():
     assert len(recipe.seeds) == 5
     assert recipe.model == PRESETS["tiny"]
     for name in ("scratch", "nca", "c4", "dyck", "repeat", "nca-shuffled"):
-        assert regimes[f"{name}-std-1"].swap.embed_std == 1.0
-        assert regimes[name].source == regimes[f"{name}-std-1"].source
+        assert regimes[f"{name}-published"].swap.embed_std == 1.0
+        assert regimes[name].source == regimes[f"{name}-published"].source
     cells = [r for r in recipe.regimes if r.role == "complexity"]
     assert len(cells) >= 5  # and nca
     assert {len([c for c in (*cells, regimes["nca"]) if c.source.n_states == n]) for n in (2, 3, 4)} == {2}
@@ -93,7 +100,7 @@ def test_laptop_holds_what_the_study_of_the_question_needs():
     assert len(budgets) == 3
     made = {(c.domain, c.treated, c.control) for c in contrasts_of(recipe)}
     for domain in ("web", "web-short", "web-long"):
-        assert {(domain, "nca", "scratch"), (domain, "nca-std-1", "scratch-std-1")} <= made
+        assert {(domain, "nca", "scratch"), (domain, "nca-published", "scratch-published")} <= made
     assert [c for c in contrasts_of(recipe) if c.primary]
 
 
@@ -101,7 +108,11 @@ def test_gpu_fits_a_quarter_of_an_hour_as_planned_and_needs_no_network():
     recipe = study("gpu")
     own = sys.modules[discover.find("runs", "gpu").value.__module__]
     plan = make_plan(recipe, "bf16", analyze=False)
-    seconds = sum(job.flops for job in plan.jobs) / (own.MFU * own.PEAK) + own.STARTED_SECONDS * len(plan.runs) + own.TOKENS_SECONDS
+    seconds = (
+        sum(job.flops for job in plan.jobs) / (own.MFU * own.PEAK)
+        + own.STARTED_SECONDS * len(plan.runs)
+        + own.TOKENS_SECONDS
+    )
     assert seconds < 0.85 * 15 * 60
     assert all(d.source.source.startswith("site:") and d.source.tokenizer.kind == "bpe" for d in recipe.domains)
     assert 45e6 < recipe.model.n_params_body < 55e6
@@ -133,8 +144,8 @@ def test_phase_is_a_night_and_its_cells_share_scratch_and_synthetic_stages():
         runs = make_plan(part, "fp32", seed=0, analyze=False).runs
         assert sum(run.stage == "ppt" for run in runs) == 8  # alphabets x learning rates x budgets
         assert sum(run.regime.startswith("scratch") for run in runs) == 2
-        assert sum(run.stage == "pt" for run in runs) == 2 + 8 * 3  # 1-cross needs no run of its own
+        assert sum(run.stage == "pt" for run in runs) == 2 + 8 * 3  # `crossed` needs no run of its own
     assert len({part.model.n_ctx for part in found.studies}) == 1
-    crossed = [c for c in found.cells if ".1-cross." in c.name]
-    assert {c.control for c in crossed} == {"scratch-0-02"}
-    assert {c.treated for c in crossed} <= {c.treated for c in found.cells if c.control == "scratch-1"}
+    crossed = [c for c in found.cells if ".crossed." in c.name]
+    assert {c.control for c in crossed} == {"scratch-small"}
+    assert {c.treated for c in crossed} <= {c.treated for c in found.cells if c.control == "scratch-published"}

@@ -96,6 +96,7 @@ def interval(differences: Sequence[float], looks: Looks, alpha: float = ALPHA) -
     return found if found.low < found.high else Interval(found.value, math.nan, math.nan)
 
 
+@lru_cache
 def level(looks: Looks, alpha: float = ALPHA) -> float:
     """Two-sided level of each look at which all of them together have the error `alpha`."""
     least = _least(looks)
