@@ -146,7 +146,9 @@ class PhaseState:
             state for state in self.cells if state.wants(self.looks) == "more seeds" and state.cell.name not in without
         ]
         left = self.phase.budget - self.spent
-        order = most_doubtful([Open(state.standing.doubt, state.cost, state.begun) for state in wanting], left)
+        order = most_doubtful(
+            [Open(state.standing.doubt, state.cost, state.begun, state.standing.reach) for state in wanting], left
+        )
         best = [wanting[i] for i in order]
         chosen: list[CellState] = []
         for state in best:

@@ -56,6 +56,8 @@ class Standing(NamedTuple):
     sign: Sign
     doubt: float
     """Half of the two-sided p of the t-test of these seeds alone, 0 to 0.5: by which cells are put in order, no error rate."""
+    reach: bool
+    """Whether the last look would show a sign if mean and spread stayed what they are."""
 
 
 def standing(differences: Sequence[float], looks: Looks, margin: float) -> Standing:
@@ -66,12 +68,18 @@ def standing(differences: Sequence[float], looks: Looks, margin: float) -> Stand
     values = list(differences[: looks.last])
     n = len(values)
     if n < 2:
-        return Standing(n, values[0] if values else math.nan, math.nan, math.nan, 1.0, "uncertain", 0.5)
+        return Standing(n, values[0] if values else math.nan, math.nan, math.nan, 1.0, "uncertain", 0.5, False)
     nominal = _two_sided(values)
+    reach = _reach(values, looks)
     if n < looks.first:
-        return Standing(n, float(np.mean(values)), math.nan, math.nan, 1.0, "uncertain", nominal / 2)
+        return Standing(n, float(np.mean(values)), math.nan, math.nan, 1.0, "uncertain", nominal / 2, reach)
     found = interval(values, looks)
-    return Standing(n, *found, spent(nominal, looks), _sign(found, margin), nominal / 2)
+    return Standing(n, *found, spent(nominal, looks), _sign(found, margin), nominal / 2, reach)
+
+
+def _reach(values: Sequence[float], looks: Looks) -> bool:
+    half = float(stats.t.isf(level(looks) / 2, looks.last - 1)) * float(np.std(values, ddof=1)) / math.sqrt(looks.last)
+    return 0 < half < abs(float(np.mean(values)))
 
 
 def _sign(found: Interval, margin: float) -> Sign:
@@ -139,10 +147,15 @@ class Open(NamedTuple):
     """Of that seed, in any unit: what is trained already costs nothing."""
     begun: bool = False
     """Whether something of that seed has been trained, but not all."""
+    reach: bool = True
+    """See `Standing`."""
 
 
 def most_doubtful(cells: Sequence[Open], left: float) -> list[int]:
-    """Which comparisons deserve the next seed, best first: those that were begun, then most doubt for its cost. A seed that costs
-    more than is `left` is left out."""
+    """Which comparisons deserve the next seed, best first: those that were begun, then those whose sign is within reach of the last
+    look, then the others; among each, most doubt for its cost. A seed that costs more than is `left` is left out."""
     affordable = [i for i, cell in enumerate(cells) if cell.cost <= left]
-    return sorted(affordable, key=lambda i: (not cells[i].begun, -cells[i].doubt / max(cells[i].cost, 1e-300), i))
+    return sorted(
+        affordable,
+        key=lambda i: (not cells[i].begun, not cells[i].reach, -cells[i].doubt / max(cells[i].cost, 1e-300), i),
+    )

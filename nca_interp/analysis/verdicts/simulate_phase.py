@@ -23,6 +23,8 @@ class Truth(NamedTuple):
     """That the budget pays in all cells together, the first seeds included."""
     tails: Literal["normal", "t3"] = "normal"
     """Distribution of the runs' losses."""
+    reach: bool = True
+    """Whether cells within reach come first, as they do; else the most doubtful come first whatever their reach."""
     margin: float = 1e-9
     """Within which a cell is negligible; nearly 0, so that cells go on."""
 
@@ -62,7 +64,7 @@ def simulate(truth: Truth, rng: np.random.Generator) -> Ended:
     left = truth.seeds - int(n.sum())
     while left > 0:
         open_ = [i for i, one in enumerate(now) if one.sign == "uncertain" and n[i] < truth.looks.last]
-        order = most_doubtful([Open(now[i].doubt, 1.0) for i in open_], left)
+        order = most_doubtful([Open(now[i].doubt, 1.0, reach=now[i].reach or not truth.reach) for i in open_], left)
         if not order:
             break
         i = open_[order[0]]

@@ -11,7 +11,6 @@ import pandas as pd
 
 from nca_interp.phase import TABLE, maps_of
 from nca_interp.readers import damaged, read_cells
-from nca_interp.report.charts.cells import signed_scale
 from nca_interp.report.charts.kinds import signal, sized
 from nca_interp.report.charts.numbers import absent, interval, p_value, plural, short, signed, whole
 from nca_interp.report.page import Chart, Figure, Item, Note, Page, Section, Table
@@ -117,8 +116,8 @@ def maps(source: PhaseFolder) -> list[Item]:
         f"{int((known.sign == 'negligible').sum())} differ negligibly, {len(cells) - len(known)} are uncertain."
     )
     encoding = (
-        "Final validation loss of the regime minus that of its control, nats a token, mean over seeds: below zero (one colour) the synthetic "
-        "stage helps, above zero (the other) it harms; the colour is full at the largest effect of the page. n: seeds. Dashed and struck "
+        "Final validation loss of the regime minus that of its control, nats a token, mean over seeds: below zero (blue) the synthetic "
+        "stage helps, above zero (red) it harms; the colour is full at the largest effect of the page. n: seeds. Dashed and struck "
         "through: the sign is uncertain. Point at a cell for its interval, which holds over all looks together."
     )
     data = cells.drop(columns=["row", "column", "settled", "shown", "seeds"])
@@ -141,7 +140,9 @@ def _map(cells: pd.DataFrame, x_title: str, y_title: str, largest: float) -> Any
     ]  # fmt: skip
     base = alt.Chart(cells)
     unsure = base.transform_filter("!datum.settled")
-    color = alt.Color("effect:Q", legend=None, scale=signed_scale(largest))
+    colours = [{"expr": name} for name in ("pal[1]", "bg", "pal[4]")]
+    scale = alt.Scale(domain=[-largest, 0, largest], range=colours, clamp=True, interpolate="rgb")
+    color = alt.Color("effect:Q", legend=None, scale=scale)
     tone = alt.ExprRef(f"isValid(datum.effect) && abs(datum.effect) > {0.6 * largest} ? bg : fg")
     layers = [
         base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=2).encode(x, y, color, tooltip=tip),
@@ -161,24 +162,27 @@ def every_cell(source: PhaseFolder) -> list[Item]:
     rows = tuple(
         (
             *(str(row[name]) for name in names), whole(row["n"]), signed(row["effect"]), interval(row["low"], row["high"]), p_value(row["p"]),
-            p_value(row["p_holm"]), str(row["sign"]), _state(row),
+            p_value(row["p_holm"]), _state(row),
         )
         for row in source.cells().to_dict("records")
     )  # fmt: skip
-    head = (*names, "seeds", "effect, nats", "95 %, all looks", "p, all looks", "p, all cells", "sign", "next")
+    head = (*names, "seeds", "effect, nats", "95 %, all looks", "p, all looks", "p, all cells", "sign")
     looks = source.record["looks"]
     caption = (
-        f"Paired differences of seeds; a look after each seed from the {looks['first']}th to the {looks['last']}th at {looks['level']:.2%}, which is "
-        f"{looks['alpha']:.0%} over all of them. The last column: place in the queue for one more seed."
+        f"Paired differences of seeds; a look after each of seeds {looks['first']} to {looks['last']} at {looks['level']:.2%}, which is "
+        f"{looks['alpha']:.0%} over all of them. The last column: the sign, and whether the cell waits for another seed."
     )
     first = len(names)
     return [Table(head, rows, caption, frozenset(range(first, first + 5)), "tab-cells")]
 
 
 def _state(row: dict[Any, Any]) -> str:
+    """The sign, and what becomes of the cell."""
     if row["lost"]:
-        return f"lost: {row['lost']}"
-    return str(row["state"]) if absent(row["next"]) else f"{row['state']}, place {int(row['next'])}"
+        return f"{row['sign']}; lost: {row['lost']}"
+    if row["state"] == "settled":
+        return str(row["sign"])
+    return f"{row['sign']}; {row['state']}" + ("" if absent(row["next"]) else f", place {int(row['next'])}")
 
 
 def limits(source: PhaseFolder) -> list[Item]:

@@ -64,6 +64,15 @@ def test_words(values, sign):
     assert scaled.sign == {"helps": "harms", "harms": "helps"}.get(sign, sign)
 
 
+@pytest.mark.parametrize(
+    ("values", "reach"), [([1.0, 2.0, 3.0], True), ([0.0, 1.0, 2.0], False), ([-1.0, -2.0], True), ([1.0], False)]
+)
+def test_within_reach_is_what_the_last_look_would_show_if_nothing_changed(values, reach):
+    assert standing(values, LOOKS, 0.01).reach is reach
+    mean, sd = np.mean(values), np.std(values, ddof=1) if len(values) > 1 else math.inf
+    assert (abs(mean) > sd * stats.t.isf(level(LOOKS) / 2, 7) / math.sqrt(8)) is np.bool_(reach)
+
+
 def test_the_interval_is_wider_than_the_ordinary_one_and_seeds_beyond_the_last_look_do_not_count():
     values = list(np.random.default_rng(3).standard_normal(12))
     wide, plain = interval(values[:5], LOOKS), t_interval(values[:5])
@@ -75,6 +84,8 @@ def test_the_next_seed_goes_where_doubt_is_dear_and_cheap_to_settle():
     cells = [Open(0.1, 1.0), Open(0.4, 1.0), Open(0.4, 10.0), Open(0.01, 1.0, begun=True), Open(0.5, 100.0)]
     assert most_doubtful(cells, left=50.0) == [3, 1, 0, 2]
     assert most_doubtful(cells, left=0.5) == []
+    far = [Open(0.5, 1.0, reach=False), Open(0.1, 1.0), Open(0.5, 1.0, begun=True, reach=False)]
+    assert most_doubtful(far, left=9.0) == [2, 1, 0]
     assert most_doubtful([Open(0.2, 0.0), Open(0.5, 1.0)], left=0.0) == [0]  # trained already by another cell
 
 
