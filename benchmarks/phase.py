@@ -32,9 +32,9 @@ def rows(phases: int) -> list[tuple[str, str, str]]:
     mixed = ended(Truth((0.0,) * 6 + (1.5,) * 6, LOOKS, SEEDS), phases)
     blind = ended(Truth((0.0,) * 6 + (1.5,) * 6, LOOKS, SEEDS, reach=False), phases)
     even = ended(Truth((0.0,) * 6 + (1.5,) * 6, Looks(SEEDS // CELLS, SEEDS // CELLS), SEEDS), phases)
-    thirds = (0.0,) * 4 + (1.5,) * 4 + (6.0,) * 4
+    mostly = (0.0,) + (1.5,) * 3 + (6.0,) * 8
     three, three_even = (
-        ended(Truth(thirds, looks, SEEDS), phases) for looks in (LOOKS, Looks(SEEDS // CELLS, SEEDS // CELLS))
+        ended(Truth(mostly, looks, SEEDS), phases) for looks in (LOOKS, Looks(SEEDS // CELLS, SEEDS // CELLS))
     )
     strong = ended(Truth((3.0,) * CELLS, LOOKS, SEEDS), phases)
     true = [one for end in mixed for one in end.standings[6:] if one.sign == "harms"]
@@ -48,8 +48,8 @@ def rows(phases: int) -> list[tuple[str, str, str]]:
         ("a cell of 1.5 sd has the true sign", "", share([o.sign == "harms" for end in mixed for o in end.standings[6:]])),
         ("the same, if doubt alone chose the next cell", "", share([o.sign == "harms" for end in blind for o in end.standings[6:]])),
         (f"the same, {SEEDS // CELLS} seeds for every cell and one look", "", share([o.sign == "harms" for end in even for o in end.standings[6:]])),
-        ("a cell of 1.5 sd has the true sign, a third of the cells have 6 sd, a third none", "", share([o.sign == "harms" for end in three for o in end.standings[4:8]])),
-        (f"the same, {SEEDS // CELLS} seeds for every cell and one look", "", share([o.sign == "harms" for end in three_even for o in end.standings[4:8]])),
+        ("a cell of 1.5 sd has the true sign, eight of the cells have 6 sd", "", share([o.sign == "harms" for end in three for o in end.standings[1:4]])),
+        (f"the same, {SEEDS // CELLS} seeds for every cell and one look", "", share([o.sign == "harms" for end in three_even for o in end.standings[1:4]])),
         ("seeds of a cell without effect, and of one of 1.5 sd, mean", "", f"{mean_n(mixed, slice(6))}, {mean_n(mixed, slice(6, None))}"),
         ("effect of those with the true sign, mean (truth 1.5)", "1.5", f"{np.mean([o.effect for o in true]):.2f}"),
         ("a cell of 3 sd has the true sign", "", share([o.sign == "harms" for end in strong for o in end.standings])),
