@@ -41,3 +41,9 @@ def scratch_arms(values: Iterable[float], runs: dict[str, int] | None = None) ->
     """`scratch` as the model says, and scratch with embeddings of each of these standard deviations."""
     scratch = Regime(name="scratch", label="scratch", runs=runs)
     return (scratch, *swap_arms(scratch, stds(values)))
+
+
+def published(d_model: int) -> SwapPolicy:
+    """Fresh embeddings as the released code of arXiv 2603.10055 draws them: N(0, 1), and an unembedding of standard deviation
+    1/sqrt(3 d_model), that of torch's uniform default. (With 1 for both, logits begin sqrt(d_model) wide.)"""
+    return SwapPolicy(embed_std=1.0, unembed_std=round((3 * d_model) ** -0.5, 6))

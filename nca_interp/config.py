@@ -199,6 +199,8 @@ class Regime(Frozen):
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
     swap: SwapPolicy = TODAY
     """How embeddings are drawn and in which state the body enters pre-training; all of it null: as the model says, the body as it is."""
+    ppt: StageConfig | None = None
+    """Pre-pre-training budget of this regime; null: the study's."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Literal["log", "ends"] | None = None
@@ -283,6 +285,11 @@ class Study(Frozen):
         if not self.seeds:
             raise ValueError("seeds: at least one is needed")
         for regime in self.regimes:
+            if regime.ppt is not None and regime.source is None:
+                raise ValueError(
+                    f"regimes.{regime.name}.ppt: a budget for pre-pre-training, which a regime from scratch (source null) has not; "
+                    "legal: null"
+                )
             for name, n in (regime.runs or {}).items():
                 if name not in domains:
                     raise ValueError(f"regimes.{regime.name}.runs: unknown domain {name!r}{suggest(name, domains)}")
@@ -308,7 +315,8 @@ class Study(Frozen):
 
     def _swap(self, regime: Regime, domains: list[Domain]) -> None:
         stages = [(domain, domain.pt or self.pt) for domain in domains]
-        places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == self.ppt.vocab_rows) for d, pt in stages]
+        rows = self.ppt_of(regime).vocab_rows
+        places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == rows) for d, pt in stages]
         check_policy(f"regimes.{regime.name}.swap", regime.swap, regime.source, self.model.tied, places)
 
     def _frames(self) -> None:
@@ -325,6 +333,10 @@ class Study(Frozen):
                 raise ValueError(
                     f"regimes.{regime.name}.source.{lack} (model.n_ctx {self.model.n_ctx} and the next token)"
                 )
+
+    def ppt_of(self, regime: Regime) -> StageConfig:
+        """Pre-pre-training as a regime of this study does it."""
+        return regime.ppt or self.ppt
 
     def regime(self, name: str) -> Regime:
         """The regime called `name`; UserError with a suggestion if there is none."""

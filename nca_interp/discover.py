@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,16 +19,18 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from nca_interp.base import UserError
 from nca_interp.config import Study, suggest
 from nca_interp.overrides import explain
+from nca_interp.phase import Phase
 
 Kind = Literal["probes", "runs", "reports"]
 KINDS: tuple[Kind, ...] = ("runs", "probes", "reports")
+F = TypeVar("F", bound=Callable[..., Study | Phase])
 _collected: list[tuple[str, str, Any]] = []
 
 
@@ -38,8 +41,14 @@ class Definition:
     kind: Kind
     name: str
     path: Path
-    doc: str
+    about: str
+    """Its whole docstring, else that of its file, without indentation."""
     value: Any
+
+    @property
+    def doc(self) -> str:
+        """The first line of it."""
+        return self.about.split("\n")[0]
 
     @property
     def sha256(self) -> str:
@@ -52,7 +61,7 @@ def define(kind: Kind, name: str, value: Any) -> None:
     _collected.append((kind, name, value))
 
 
-def run(function: Callable[..., Study]) -> Callable[..., Study]:
+def run(function: F) -> F:
     """Mark a function of a file in `runs/` as a recipe: `nca-interp train NAME`, underscores as hyphens.
 
     It takes nothing, or configuration models with defaults, whose fields `--set NAME.field=value` changes."""
@@ -123,8 +132,8 @@ def load(kind: Kind, extra: Path | None = None, on_error: Callable[[str], None] 
             if value_kind != kind:
                 continue
             if name not in found:
-                doc = (getattr(value, "__doc__", None) or module_doc).strip().split("\n")[0]
-                found[name] = Definition(kind, name, path, doc, value)
+                about = inspect.cleandoc(getattr(value, "__doc__", None) or module_doc)
+                found[name] = Definition(kind, name, path, about, value)
             elif path != (first := found[name].path) and path.parent == first.parent:
                 ambiguous.add(name)
                 broken(

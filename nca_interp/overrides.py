@@ -13,15 +13,28 @@ from pydantic_core import PydanticSerializationError
 
 from nca_interp.base import UserError
 from nca_interp.config import Study, suggest
+from nca_interp.phase import Phase
 
 M = TypeVar("M", bound=BaseModel)
+Recipe = Callable[..., Study | Phase]
 
 
-def call_recipe(recipe: Callable[..., Study], overrides: Iterable[str]) -> Study:
-    """The study of a recipe with `a.b=value` overrides applied.
+def call_study(recipe: Recipe, overrides: Iterable[str]) -> Study:
+    """As `call_recipe`; UserError where the recipe is of a phase diagram, which is no single study."""
+    found = call_recipe(recipe, overrides)
+    if isinstance(found, Phase):
+        names = ", ".join(study.name for study in found.studies)
+        raise UserError(
+            f"recipe {found.name!r} is a phase diagram of several studies ({names}); a recipe of one study is needed here"
+        )
+    return found
+
+
+def call_recipe(recipe: Recipe, overrides: Iterable[str]) -> Study | Phase:
+    """The study or phase diagram of a recipe with `a.b=value` overrides applied.
 
     A recipe may take configuration models with defaults, such as the switches of `paper`; overrides that begin with the
-    name of one are applied to it before the recipe is called, all others to the study it returns.
+    name of one are applied to it before the recipe is called, all others to what it returns.
     """
     from nca_interp.discover import running
 
@@ -40,13 +53,13 @@ def call_recipe(recipe: Callable[..., Study], overrides: Iterable[str]) -> Study
             study = recipe(**given)
     except ValidationError as error:
         raise UserError(explain(error)) from None
-    if not isinstance(study, Study):
-        raise UserError(f"{path}: {recipe.__name__} returned {type(study).__name__}, expected a Study")
+    if not isinstance(study, Study | Phase):
+        raise UserError(f"{path}: {recipe.__name__} returned {type(study).__name__}, expected a Study or a Phase")
     # copies with changed fields (`model_copy`) are not checked where they are made
     return with_overrides(study, rest)
 
 
-def _defaults(recipe: Callable[..., Study]) -> dict[str, BaseModel]:
+def _defaults(recipe: Recipe) -> dict[str, BaseModel]:
     """The arguments of a recipe and their defaults; UserError for one that is no configuration model."""
     found = {name: parameter.default for name, parameter in inspect.signature(recipe).parameters.items()}
     for name, default in found.items():

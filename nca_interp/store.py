@@ -141,7 +141,11 @@ class StudyDir(AnalysisDir):
         """An existing study; UserError if the folder holds none."""
         study = cls(path)
         if not study.config.is_file():
-            raise UserError(f"{path}: not a study (no {study.config.name} in it)")
+            inside = sorted(p.parent.name for p in path.glob(f"*/{study.config.name}"))
+            raise UserError(
+                f"{path}: not a study (no {study.config.name} in it)"
+                + (f"; it holds studies: {', '.join(inside)}" if inside else "")
+            )
         return study
 
     def run(self, run_id: str) -> RunDir:

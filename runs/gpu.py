@@ -1,5 +1,6 @@
-"""One data-centre GPU: about 50M parameters, the paper's 164M-token budget, real corpora by streaming (needs a network)."""
+"""One data-centre GPU: a contrast at 50M parameters in a quarter of an hour, and a longer study with real corpora by streaming."""
 
+from nca_interp.arms import published, swap_arms
 from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
@@ -14,9 +15,71 @@ def hub(preset: str) -> TextSpec:
     return TextSpec(source=f"hf:{preset}", tokenizer=GPT2)
 
 
+MFU, PEAK, STARTED_SECONDS, TOKENS_SECONDS = 0.10, 989e12, 10, 150
+"""What `gpu` is planned with, all assumed: share of the dense bf16 peak of an H200 that a run of it reaches, that peak in FLOP/s, the
+start and end of each run (import, device, checkpoints), and making all token files."""
+
+
 @run
 def gpu() -> Study:
-    """One H200: 50M parameters, 164M tokens of pre-pre-training, 0.5B of language, five regimes, three domains."""
+    """15 minutes of one H200, without a network: NCA against scratch at 50M parameters and two embedding scales, three seeds.
+
+    12 layers, context 512; 12.3M synthetic and 6.6M language tokens an arm, Python sources of the installed packages as language. 15 runs,
+    3.9e16 FLOPs. UNMEASURED: it is planned with 10 % of the stated peak of 989 TFLOP/s, 10 s to start each run and 150 s for token
+    files, which makes 12 minutes; torch.compile is off, since compiling each run would take longer than it saves.
+
+    Can conclude: whether, at 50M parameters, the sign of NCA minus scratch after this short budget depends on the scale of the
+    embeddings (0.02, or N(0, 1) as published), as it does at 0.2M; whether heads that the synthetic stage grows appear at this size within 12M tokens.
+
+    Cannot conclude: whether NCA helps a model that is trained to any useful loss: 6.6M tokens are an eighth of a token a parameter;
+    anything on natural text; small effects (three seeds); how fast an H200 is.
+    """
+    pt = StageConfig(
+        steps=200,
+        batch_size=64,
+        lr=1e-3,
+        betas=(0.9, 0.98),
+        eval_every=50,
+        checkpoints="ends",
+    )
+    code = TextSpec(source="site:code", tokenizer=TokenizerSpec(vocab_size=8192), max_bytes=60_000_000)
+    nca = Regime(name="nca", label="NCA", source=NcaSpec(grid=12, n_states=4, tau=1e-4, band=(0.4, 1.0)))
+    scratch = Regime(name="scratch", label="scratch")
+    model = PRESETS["50m"].model_copy(update={"n_ctx": 512})
+    policies = {"published": published(model.d_model)}
+    return Study(
+        name="gpu",
+        title="NCA against scratch at 50M parameters and two embedding scales",
+        model=model,
+        regimes=(scratch, nca, *swap_arms(scratch, policies), *swap_arms(nca, policies)),
+        domains=(Domain(name="code", label="Python code", source=code),),
+        seeds=paired_seeds(3),
+        primary=Primary(treated="nca", control="scratch", domain="code"),
+        ppt=pt.model_copy(update={"steps": 375, "eval_every": 75, "checkpoints": "log", "checkpoint_every": 125}),
+        pt=pt,
+        precision="bf16",
+        compile="off",
+        deviations=(
+            "50M parameters, not 400M to 1.6B; 12M synthetic tokens, not 164M; 7M language tokens, not 4B to 13B",
+            "sources of installed Python packages, not CodeParrot; NCA with 4 states, not 10",
+        ),
+    )
+
+
+@run
+def gpu_long() -> Study:
+    """A day of one H200, with a network: 50M parameters, the paper's 164M synthetic tokens, 0.5B of language, real corpora.
+
+    C4, OpenWebText, CodeParrot and OpenWebMath are streamed from the Hugging Face hub; all regimes and controls, re-initialisation,
+    bands and alphabets, fine-tuning on generated problems, three seeds. 1.7e19 FLOPs, 24 hours at an assumed
+    20 % of the stated peak: UNMEASURED.
+
+    Can conclude: whether the paper's order of regimes holds at 50M parameters at the paper's synthetic budget on the paper's kinds of text;
+    whether shuffled tokens do as well; which re-initialised module type costs most on web text; what two further complexities do.
+
+    Cannot conclude: anything at 400M to 1.6B parameters, or after 4B to 13B tokens; small effects (three seeds); how the result depends
+    on the scale of the embeddings, which is 0.02 here throughout.
+    """
     pt = StageConfig(
         steps=1000,
         batch_size=512,
@@ -41,7 +104,7 @@ def gpu() -> Study:
     )
     nca_regime = Regime(name="nca", label="NCA", source=NCA)
     return Study(
-        name="gpu",
+        name="gpu-long",
         title="Synthetic pre-pre-training at 50M parameters and the paper's synthetic budget",
         model=PRESETS["50m"],
         regimes=(

@@ -251,31 +251,85 @@ def deviations(s: Switches) -> Iterator[str]:
 
 @run
 def paper_400m(switches: Switches = OURS) -> Study:
-    """The paper's protocol at 400M parameters (width not published: 24 layers of d_model 1024)."""
+    """The paper's protocol at 400M parameters (width not published: 24 layers of d_model 1024).
+
+    The four regimes, three re-initialisations, three bands, web, math and code, four paired seeds; every conflict of the accounts is a
+    switch (docs/published_protocol.md). Fresh embeddings are N(0, 1), as released, for scratch too.
+
+    Can conclude: whether NCA beats scratch, C4 and Dyck at 400M under our reading of the protocol; what re-initialised attention,
+    MLP or norms cost; which of three bands does best on code and on web text.
+
+    Cannot conclude: whether the published sign is the scale of the embeddings (`--set switches.embedding=small` is the
+    other side, to be run beside it); anything at the sizes that it does not train; which head or circuit does it, without the
+    analysis; differences that four seeds cannot resolve (--dry-run says which). UNMEASURED: no cluster was at hand.
+    """
     return protocol("400m", switches)
 
 
 @run
 def paper_600m(switches: Switches = OURS) -> Study:
-    """The paper's protocol at 600M parameters (width not published: 24 layers of d_model 1280)."""
+    """The paper's protocol at 600M parameters (width not published: 24 layers of d_model 1280).
+
+    The four regimes, three re-initialisations, three bands, web, math and code, four paired seeds; every conflict of the accounts is a
+    switch (docs/published_protocol.md). Fresh embeddings are N(0, 1), as released, for scratch too.
+
+    Can conclude: whether NCA beats scratch, C4 and Dyck at 600M under our reading of the protocol; what re-initialised attention,
+    MLP or norms cost; which of three bands does best on code and on web text.
+
+    Cannot conclude: whether the published sign is the scale of the embeddings (`--set switches.embedding=small` is the
+    other side, to be run beside it); anything at the sizes that it does not train; which head or circuit does it, without the
+    analysis; differences that four seeds cannot resolve (--dry-run says which). UNMEASURED: no cluster was at hand.
+    """
     return protocol("600m", switches)
 
 
 @run
 def paper(switches: Switches = OURS) -> Study:
-    """The paper's protocol at 1.6B parameters, our reading of its conflicts: 24 layers, 32 heads, d_model 2048."""
+    """The paper's protocol at 1.6B parameters, our reading of its conflicts: 24 layers, 32 heads, d_model 2048.
+
+    The four regimes, three re-initialisations, three bands, web, math and code, four paired seeds; every conflict of the accounts is a
+    switch (docs/published_protocol.md). Fresh embeddings are N(0, 1), as released, for scratch too.
+
+    Can conclude: whether the published gains over scratch, C4 and Dyck come about again at the published size; what re-initialised
+    attention, MLP or norms cost; which of three bands does best on code and on web text.
+
+    Cannot conclude: whether the published sign is the scale of the embeddings (`--set switches.embedding=small` is the
+    other side, to be run beside it); anything at the sizes that it does not train; which head or circuit does it, without the
+    analysis; differences that four seeds cannot resolve (--dry-run says which). UNMEASURED: no cluster was at hand.
+    """
     return protocol("1.6b", switches)
 
 
 @run
 def published_code(switches: Switches = CODE) -> Study:
-    """The paper's protocol at 1.6B parameters as its released code runs, wherever the two disagree."""
+    """The paper's protocol at 1.6B parameters as its released code runs, wherever the two disagree.
+
+    The four regimes, three re-initialisations, three bands, web, math and code, four paired seeds; every conflict of the accounts is a
+    switch (docs/published_protocol.md). Fresh embeddings are N(0, 1), as released, for scratch too.
+
+    Can conclude: whether the released code, as it runs, gives the published gains.
+
+    Cannot conclude: whether a difference to `published-paper` is due to one switch: all are turned at once; and what `paper` cannot:
+    whether the published sign is the scale of the embeddings (`--set switches.embedding=small` is the
+    other side, to be run beside it); anything at the sizes that it does not train; which head or circuit does it, without the
+    analysis; differences that four seeds cannot resolve (--dry-run says which). UNMEASURED: no cluster was at hand.
+    """
     return protocol("1.6b", switches, "published-code")
 
 
 @run
 def published_paper(switches: Switches = PAPER) -> Study:
-    """The paper's protocol at 1.6B parameters as its text says, wherever the two disagree."""
+    """The paper's protocol at 1.6B parameters as its text says, wherever the two disagree.
+
+    The four regimes, three re-initialisations, three bands, web, math and code, four paired seeds; every conflict of the accounts is a
+    switch (docs/published_protocol.md). Embeddings are tied, as the text says, and then N(0, 0.02^2).
+
+    Can conclude: whether the protocol, as the text states it, gives the published gains.
+
+    Cannot conclude: whether a difference to `published-code` is due to one switch: all are turned at once; anything about N(0, 1)
+    embeddings, which the released code draws; anything at the sizes that it does not train; which head or circuit does it, without the
+    analysis; differences that four seeds cannot resolve (--dry-run says which). UNMEASURED: no cluster was at hand.
+    """
     return protocol("1.6b", switches, "published-paper")
 
 

@@ -14,7 +14,12 @@ def text(source: str) -> TextSpec:
 
 @run
 def smoke() -> Study:
-    """Seconds: all stages and regimes at the smallest size (for tests)."""
+    """Seconds: all stages and regimes at the smallest size (for tests).
+
+    Can conclude: that every stage, regime and comparison runs from end to end on this machine.
+
+    Cannot conclude: anything about learning; six steps teach nothing.
+    """
     nca = NcaSpec(grid=8, n_states=2, band=None)
     stage = StageConfig(steps=6, batch_size=4, lr=1e-3, eval_every=3, checkpoint_every=4)
     return Study(

@@ -17,7 +17,7 @@ files data.specs
 outputs safe_path
 swap_policy
 config
-differences
+differences phase
 overrides discover store run_dir machine signals arms
 measurement
 data.nca data.complexity

@@ -20,6 +20,8 @@ from nca_interp.cli.plan import (
     Workers,
     check_folder,
     execute_on,
+    planned,
+    print_about,
     resolve,
     run_plan,
     write_report,
@@ -99,7 +101,7 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
 
 @app.command()
 def train(
-    run: Annotated[str, typer.Argument(help="Recipe, e.g. demo, laptop, gpu (see: nca-interp list).")],
+    run: Annotated[str, typer.Argument(help="Recipe, e.g. demo, laptop, phase, gpu (see: nca-interp list).")],
     regime: Annotated[str | None, typer.Option(help="Only this regime.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Only this seed (index).")] = None,
@@ -121,9 +123,25 @@ def train(
     shard: Annotated[bool, typer.Option("--shard", help="Under several processes: shard the model (FSDP2).")] = False,
 ) -> None:
     """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
+    from nca_interp import discover
+    from nca_interp.overrides import call_recipe
+    from nca_interp.phase import Phase
+
     execute_on(device, track or [], shard)
-    study, plan = resolve(run, regime, domain, seed, set_, analyze=False)
-    folder = out or OUT / study.name
+    recipe = discover.find("runs", run)
+    found = call_recipe(recipe.value, set_ or [])
+    folder = out or OUT / found.name
+    if isinstance(found, Phase):
+        from nca_interp.cli import phase as phases
+
+        phases.refuse_parts(regime, domain, seed, spread)
+        phases.check(found, folder)
+        if dry_run:
+            print_about(recipe.about)
+            phases.print_phase(found, folder, workers, threads)
+            return
+        raise typer.Exit(phases.train(found, folder, workers, threads))
+    study, plan = found, planned(found, regime, domain, seed, analyze=False)
     if spread is not None and not dry_run:
         raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)
@@ -132,6 +150,7 @@ def train(
         from nca_interp.engine.cost import print_plan
 
         power = list(power_plan(study, spread_of(spread)))
+        print_about(recipe.about)
         print_plan(plan, folder, workers, threads)
         print(*power, sep="\n")
         return
@@ -142,7 +161,7 @@ def train(
 
 @app.command()
 def report(
-    study: Annotated[Path, typer.Argument(help="Study folder, or folder of an analysis of checkpoints.")],
+    study: Annotated[Path, typer.Argument(help="Folder of a study, a phase diagram or an analysis of checkpoints.")],
     name: Annotated[str | None, typer.Option(help="Report definition (see: nca-interp list).")] = None,
 ) -> None:
     """Write the self-contained HTML report of a study or an analysis from its tables."""
@@ -152,10 +171,12 @@ def report(
 @app.command()
 def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "demo") -> None:
     """Open the report of a study or an analysis in the browser."""
+    from nca_interp.report.pages.phase import PhaseFolder
     from nca_interp.store import AnalysisDir, StudyDir
 
     directory = AnalysisDir(study)
-    path = directory.report if directory.collection.is_file() else StudyDir.open(study).report
+    own = directory.collection.is_file() or PhaseFolder.is_one(study)
+    path = directory.report if own else StudyDir.open(study).report
     if not path.is_file():
         raise UserError(f"{path}: no report yet; run: nca-interp report {study}")
     print(path.resolve().as_uri())

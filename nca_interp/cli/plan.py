@@ -55,6 +55,21 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], left: tup
     Console().print(table)
 
 
+WIDTH = 80
+"""Columns of a terminal that text is wrapped for."""
+
+
+def print_about(text: str) -> None:
+    """Print what a recipe says of itself, its paragraphs wrapped, and an empty line."""
+    import textwrap
+
+    for paragraph in text.split("\n\n"):
+        print(
+            textwrap.fill(" ".join(paragraph.split()), WIDTH, break_long_words=False, break_on_hyphens=False),
+            end="\n\n",
+        )
+
+
 def execute_on(device: str, track: list[str], shard: bool) -> None:
     """Settle how runs are computed, for this process and its workers, before anything touches a device."""
     import os
@@ -82,14 +97,18 @@ def resolve(
 ) -> tuple[Study, Plan]:
     """A recipe's study and its plan, or that of one regime, domain or seed; `analyze`: with all that is measured of it."""
     from nca_interp import discover
+    from nca_interp.overrides import call_study
+
+    study = call_study(discover.find("runs", name).value, overrides or [])
+    return study, planned(study, regime, domain, seed, analyze)
+
+
+def planned(study: Study, regime: str | None, domain: str | None, seed: int | None, analyze: bool) -> Plan:
+    """The plan of a study on this machine."""
     from nca_interp.engine.plan import make_plan
     from nca_interp.machine import resolve_precision
-    from nca_interp.overrides import call_recipe
 
-    study = call_recipe(discover.find("runs", name).value, overrides or [])
-    return study, make_plan(
-        study, resolve_precision(study.precision, study.model.d_model), regime, domain, seed, analyze
-    )
+    return make_plan(study, resolve_precision(study.precision, study.model.d_model), regime, domain, seed, analyze)
 
 
 def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int) -> int:
@@ -230,7 +249,12 @@ def write_report(folder: Path, name: str | None = None) -> None:
     from nca_interp import discover
     from nca_interp.cli.progress import steps
     from nca_interp.report.build import build_report
+    from nca_interp.report.pages.phase import PhaseFolder
 
+    if PhaseFolder.is_one(folder):
+        found = None if name is None else discover.find("reports", name)
+        print(f"report: {PhaseFolder(folder).build(found).resolve()}")
+        return
     with steps() as say:
         path = build_report(folder, None if name is None else discover.find("reports", name), say)
     print(f"report: {path.resolve()}")

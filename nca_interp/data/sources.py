@@ -18,7 +18,7 @@ from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import CONTROLS, SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
 from nca_interp.data.text.hub import saved_dataset
 from nca_interp.data.text.raw import COMPRESSED, TEXT_FILES, check_kind, file_kind
-from nca_interp.overrides import call_recipe, explain, parse, with_overrides
+from nca_interp.overrides import call_study, explain, parse, with_overrides
 
 Spec = NcaSpec | DyckSpec | TextSpec | Control
 SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec] | type[Control]] = {"nca": NcaSpec, "dyck": DyckSpec, **CONTROLS}
@@ -150,7 +150,7 @@ def _of_recipe(recipe: str, name: str) -> Spec:
         raise UserError(
             f"source: {recipe + '.' + name!r}: no such file, and no recipe {recipe!r}{suggest(recipe, recipes)}\n{FORMS}"
         )
-    study = call_recipe(recipes[recipe].value, [])
+    study = call_study(recipes[recipe].value, [])
     sources = {r.name: r.source for r in study.regimes if r.source is not None}
     sources |= {d.name: d.source for d in study.domains}
     if name not in sources:

@@ -158,8 +158,9 @@ class _Builder:
 
     def _ppt(self, regime: Regime, seed: int) -> str:
         # regimes that differ only in what they keep share one pre-pre-training
-        first = next(r for r in self.study.regimes if r.source == regime.source)
-        stage = self.study.ppt
+        stage = self.study.ppt_of(regime)
+        alike = (r for r in self.study.regimes if r.source == regime.source and self.study.ppt_of(r) == stage)
+        first = next(alike)
         assert first.source is not None
         if isinstance(first.source, TextSpec):
             tokens = self._text_tokens(first.name, first.source, stage)

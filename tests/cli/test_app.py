@@ -83,7 +83,19 @@ def test_help_comes_when_a_users_measurement_is_broken(tmp_path):
 
 def test_list_shows_recipes_probes_and_reports():
     out = call("list").stdout
-    for name in ("smoke", "demo", "laptop", "gpu", "paper", "induction", "nca-stencil", "study", "inspect"):
+    for name in (
+        "smoke",
+        "demo",
+        "laptop",
+        "phase",
+        "gpu",
+        "gpu-long",
+        "paper",
+        "induction",
+        "nca-stencil",
+        "study",
+        "inspect",
+    ):
         assert name in out.replace("nca_stencil", "nca-stencil"), name
 
 
@@ -94,7 +106,7 @@ def test_doctor_knows_the_machine():
     assert "GFLOP/s" in result.stdout
 
 
-@pytest.mark.parametrize("recipe", ["smoke", "demo", "laptop", "gpu", "paper"])
+@pytest.mark.parametrize("recipe", ["smoke", "demo", "laptop", "gpu-long", "paper"])
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, recipe):
     result = call("train", recipe, "--dry-run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -63,15 +63,20 @@ def recipe(match: Match, spec: TextSpec | None, command: str) -> str:
 from nca_interp.config import {imports}
 from nca_interp.data.specs import {specs}
 from nca_interp.discover import find, run
+from nca_interp.model.presets import PRESETS
 
 {body}
 
 @run
 def {run_name(match.label).replace("-", "_")}() -> Study:
-    """The laptop study with NCA of the matched and of every other complexity."""
+    """The laptop study, at a context of 256, with NCA of the matched and of every other complexity.
+
+    Can conclude: whether NCA of the matched complexity lowers the loss on this corpus more than scratch does, and which of the others do.
+    Cannot conclude: that complexity is what matters, where they differ in more; anything at another size or budget.
+    """
     base: Study = find("runs", "laptop").value(){domain}
     regimes = (Regime(name="scratch", label="scratch"), MATCHED, *OTHERS)
-    return base.model_copy(update={{"name": "{run_name(match.label)}", "title": "NCA of matched and of other complexity", "regimes": regimes, "primary": None{change}}})
+    return base.model_copy(update={{"name": "{run_name(match.label)}", "title": "NCA of matched and of other complexity", "regimes": regimes, "model": PRESETS["mini"], "primary": None{change}}})
 '''
 
 
