@@ -126,7 +126,10 @@ def test_what_was_learned_is_what_the_checkpoint_alone_says(study, tmp_path):
     stored = table(study, "inference").query("run == 'ppt.nca.s1'")
     stored = stored[stored["step"] == stored["step"].max()]
     np.testing.assert_allclose(table(tmp_path / "a", "inference")["value"], stored["value"], atol=1e-6)
-    assert "Not shown to have inferred the rules of the synthetic task: NCA (0 of 2 runs)" in (study / "report.html").read_text()
+    assert (
+        "Not shown to have inferred the rules of the synthetic task: NCA (0 of 2 runs)"
+        in (study / "report.html").read_text()
+    )
 
 
 def test_stored_scores_are_those_of_the_checkpoint_measured_alone(study):

@@ -28,9 +28,9 @@ class WithMeasurements(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As the parser does; `--only` before another option or at the end names nothing."""
-        following = [*args[1:], "-"]
-        bare = [a == "--only" and after.startswith("-") for a, after in zip(args, following, strict=True)]
-        return super().parse_args(ctx, [f"{a}=" if alone else a for a, alone in zip(args, bare, strict=True)])
+        following = [*args[1:], "-"][: len(args)]
+        pairs = zip(args, following, strict=True)
+        return super().parse_args(ctx, [f"{a}=" if a == "--only" and b.startswith("-") else a for a, b in pairs])
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The options of the command, then a section for each measurement."""

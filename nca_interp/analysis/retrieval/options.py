@@ -8,15 +8,13 @@ from pydantic import Field, field_validator
 
 from nca_interp.base import Frozen
 
-LENGTHS, DISTANCES = (4, 8, 16), (8, 32, 128, 512)
-
 
 class RetrievalOptions(Frozen):
     """Options of retrieval. Lists are numbers with commas between them."""
 
-    lengths: tuple[int, ...] = LENGTHS
+    lengths: tuple[int, ...] = (4, 8, 16)
     """Items of a list, 2 or more each; the middle one is the reference."""
-    distances: tuple[int, ...] = DISTANCES
+    distances: tuple[int, ...] = (8, 32, 128, 512)
     """Tokens between the two presentations, 1 or more each; the first is the reference, and those that the context has no room for
     are left out."""
     sequences: int = Field(default=8, ge=2)
