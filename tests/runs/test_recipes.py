@@ -31,7 +31,6 @@ def tokens(plan) -> int:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.xfail(n == "demo", reason="is being written anew", strict=False))
         for n in RECIPES
     ],
 )
