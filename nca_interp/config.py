@@ -20,6 +20,7 @@ from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
 Module = Literal["attn", "mlp", "norm"]
 MODULES: tuple[Module, ...] = ("attn", "mlp", "norm")
 Stage = Literal["ppt", "pt", "ft"]
+Checkpoints = Literal["log", "even", "ends"]
 STAGE_LABELS: dict[str, str] = {"ppt": "pre-pre-training", "pt": "pre-training", "ft": "fine-tuning"}
 Decay = Annotated[float, Field(ge=0, lt=1)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]
@@ -128,8 +129,8 @@ class StageConfig(Frozen):
     """Whether the first frame of an NCA row is predicted too, though its rule cannot be known yet."""
     eval_every: int = Field(default=100, ge=1)
     """Steps between validations; step 0 and the last step are always validated."""
-    checkpoints: Literal["log", "ends"] = "log"
-    """log: steps 0, 1, 2, 4, ... and every `checkpoint_every`; ends: the first and the last."""
+    checkpoints: Checkpoints = "log"
+    """log: steps 0, 1, 2, 4, ... and every `checkpoint_every`; even: without the powers of two; ends: the first and the last."""
     checkpoint_every: int = Field(default=1000, ge=1)
     """Steps between checkpoints once the powers of two are further apart than this; also between resume states."""
 
@@ -144,7 +145,7 @@ class StageConfig(Frozen):
         """Steps after which a checkpoint is written, ascending, 0 (initial weights) and `steps` included."""
         if self.checkpoints == "ends":
             return [0, self.steps]
-        powers, step = {0, 1}, 2
+        powers, step = ({0, 1}, 2) if self.checkpoints == "log" else ({0}, self.steps)
         while step < min(self.checkpoint_every, self.steps):
             powers.add(step)
             step *= 2
@@ -203,7 +204,7 @@ class Regime(Frozen):
     """Pre-pre-training budget of this regime; null: the study's."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
-    checkpoints: Literal["log", "ends"] | None = None
+    checkpoints: Checkpoints | None = None
     """Which checkpoints its runs keep; null: what the stage says."""
     role: Literal["regime", "transfer", "complexity", "control", "swap"] = "regime"
     """Which comparison of the report it belongs to."""

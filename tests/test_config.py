@@ -94,6 +94,8 @@ def test_checkpoint_steps_are_log_spaced_then_regular(steps, every):
     assert set(range(every, steps + 1, every)) <= set(kept)
     assert all(2**i in kept for i in range(13) if 2**i < min(every, steps))
     assert max(b - a for a, b in zip(kept, kept[1:], strict=False)) <= max(every, 1)
+    even = stage.model_copy(update={"checkpoints": "even"}).checkpoint_steps()
+    assert even == sorted({0, *range(every, steps, every), steps})
 
 
 def test_streams_are_fixed_and_distinct():

@@ -28,12 +28,7 @@ def tokens(plan) -> int:
     return sum(run.config.steps * run.config.batch_size * run.model.n_ctx for run in plan.runs)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        for n in RECIPES
-    ],
-)
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_says_what_it_can_and_cannot_conclude(name):
     about = discover.find("runs", name).about
     assert "Can conclude" in about
