@@ -15,7 +15,7 @@ WEB = {"web": 3}
 
 @run
 def demo() -> Study:
-    """Four sources of 1.4M tokens each, a positive control among them, before 0.15M tokens of prose; embedding scale crossed with
+    """Four sources of 1.25M tokens each, a positive control among them, before 0.15M tokens of prose; embedding scale crossed with
     scratch and NCA; re-initialisation arms; three seeds.
 
     Can conclude: whether the circuits that the sources teach form (0.2M parameters are enough), whether the instruments find a head that
@@ -26,7 +26,7 @@ def demo() -> Study:
     (docs/demonstration.md).
     """
     ppt = StageConfig(
-        steps=684, batch_size=16, lr=3e-3, schedule="constant", eval_every=76, checkpoint_every=76, checkpoints="even"
+        steps=608, batch_size=16, lr=3e-3, schedule="constant", eval_every=76, checkpoint_every=76, checkpoints="even"
     )
     pt = StageConfig(steps=148, batch_size=8, lr=2e-3, eval_every=37, checkpoint_every=37, checkpoints="even")
     scratch = Regime(name="scratch", label="scratch", runs=WEB)
