@@ -18,7 +18,7 @@ MEASUREMENT = Measurement(
     columns={
         "causes": "run regime domain seed stage step tokens probe layer head value chance sd unit n metric by site how full "
         "rank worse p from_layer from_head at",
-        "circuit_edges": "run domain seed stage regime kind order from_layer from_head layer head value chance z from_kinds kinds",
+        "circuit_edges": "run domain seed stage regime kind order from_layer from_head layer head value chance z from_kinds:text kinds:text",
         "score_harm": "domain stage regime probe metric rho low high p p_bh seeds heads verdict",
         "top_sets": "domain stage regime probe metric family effect random random_low random_high excess low high p p_floor "
         "p_holm p_bh p_none p_none_holm p_none_bh seeds heads sets at margin unit verdict",

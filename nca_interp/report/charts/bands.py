@@ -54,16 +54,15 @@ def fates(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, wher
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     base = alt.Chart(frame) if where is None else alt.Chart(frame).transform_filter(where)
     named = [{"expr": f"pal[{i % 6}]"} for i in range(len(names))]
-    color = alt.Color(
-        "name:N", scale=alt.Scale(domain=names, range=named), legend=alt.Legend(title=None, orient="bottom", columns=3)
-    )
+    legend = alt.Legend(title=None, orient="bottom", columns=3)
+    color = alt.Color("name:N", scale=alt.Scale(domain=names, range=named), legend=legend)
     tip = [
         "name:N",
         alt.Tooltip("x:Q", format=",.0f"),
         alt.Tooltip("value:Q", format=".4f"),
         alt.Tooltip("n:Q", format="d"),
     ]
-    shape = alt.Shape("name:N", scale=alt.Scale(domain=names), legend=None)
+    shape = alt.Shape("name:N", scale=alt.Scale(domain=names), legend=legend)
     layers = [
         base.mark_line(strokeWidth=2).encode(x, y, color),
         base.mark_point(size=26, filled=True).encode(x, y, color, shape, tooltip=tip),

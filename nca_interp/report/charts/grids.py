@@ -26,7 +26,7 @@ def attended(cells: pd.DataFrame, patches: pd.DataFrame, frame: int, choice: str
         .transform_filter(f"datum.frame == {frame}")
         .transform_calculate(left="datum.column", right="datum.column + 1", top="datum.row", bottom="datum.row + 1")
         .mark_rect(aria=False, fill=signal("mut"))
-        .encode(x, y, x2="right:Q", y2="bottom:Q", opacity=alt.Opacity("state:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 0.75]), legend=None))
+        .encode(x, y, x2="right:Q", y2="bottom:Q", fillOpacity=alt.FillOpacity("state:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 0.75]), legend=None))
     )  # fmt: skip
     tip = [alt.Tooltip("attention:Q", format=".1%"), "frame:O", "part:N"]
     heat = where.mark_rect(aria=False, fill={"expr": "pal[2]"}).encode(
@@ -39,5 +39,5 @@ def attended(cells: pd.DataFrame, patches: pd.DataFrame, frame: int, choice: str
     asked = where.transform_filter("datum.part == 'predicted'").mark_rect(
         aria=False, filled=False, stroke={"expr": "pal[4]"}, strokeWidth=2.6
     )
-    grid: Any = alt.layer(ground, heat, causes, asked).properties(width=SIDE, height=SIDE)
-    return cast(alt.LayerChart, grid)
+    grid: Any = alt.layer(ground, heat, causes, asked)
+    return cast(alt.LayerChart, grid.properties(width=SIDE, height=SIDE))

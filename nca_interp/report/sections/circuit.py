@@ -52,6 +52,8 @@ def _best(tables: Tables) -> pd.DataFrame:
     rows = rows[
         (rows.stage == "ppt") & rows["head"].notna() & rows.value.notna() & rows.probe.isin(FORMING) & rows.run.isin(tables.finished)
     ]  # fmt: skip
+    kinds = {r["name"]: (r.get("source") or {}).get("kind") for r in tables.study["regimes"]}
+    rows = rows[~rows.probe.str.startswith("nca_") | (rows.regime.map(kinds) == "nca")]  # elsewhere of other automata
     return rows.loc[rows.groupby(["run", "step", "probe"]).value.idxmax()] if len(rows) else rows
 
 

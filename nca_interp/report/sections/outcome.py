@@ -67,9 +67,14 @@ def verdict_box(tables: Tables) -> list[Item]:
                 ("95 % interval, all together", interval(row.low_all, row.high_all)),
             ),
         )
-        for row in each(rows)
+        for row in each(_first_things_first(rows, tables.contrast("swap")))
     )
     return [VerdictBox(verdicts, RULE), *_forest(tables, rows), *_pooled(tables)]
+
+
+def _first_things_first(rows: pd.DataFrame, swaps: pd.DataFrame) -> pd.DataFrame:
+    """The primary comparison, then the arms of embedding policies, which decide what it means, then the others."""
+    return pd.concat([rows[rows.primary], swaps, rows[~rows.primary]])
 
 
 def _pooled(tables: Tables) -> list[Item]:

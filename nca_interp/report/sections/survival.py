@@ -118,7 +118,7 @@ def _seeds(tables: Tables) -> Table:
         "By arm and kind of head. Regimes that go on from one pre-pre-training follow the same heads. A verdict: the 95 % exact interval of the "
         "share of seeds with that fate lies above one half; six seeds that agree are the fewest."
     )
-    return Table(head, body, caption, frozenset(range(4, 8)), "tab-fate-seeds")
+    return Table(head, body, caption, frozenset(range(4, 8)), "tab-fate-seeds", folded=True)
 
 
 def _fates(tables: Tables) -> Table:
