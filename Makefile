@@ -18,8 +18,9 @@ $(VENV)/.test: pyproject.toml constraints.txt
 demo: $(VENV)/.demo
 	$(BIN)/nca-interp demo
 
+# one file at a time on each of two processes, of one thread each
 test: $(VENV)/.test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
