@@ -72,7 +72,7 @@ def test_the_summary_says_what_is_lost_and_through_which_path(one: Tables):
 
 def test_without_causes_the_summary_says_how_to_measure_them(pair: Tables):
     notes = [i.text for i in model_summary.summary(pair) if isinstance(i, Note)]
-    assert any(f"nca-interp analyze {pair.dir.path.name} --causes" in text for text in notes)
+    assert any(f"{pair.dir.analyze()} --causes" in text for text in notes)
 
 
 def test_ties_are_at_the_digits_that_are_shown():

@@ -14,7 +14,7 @@ MEASUREMENT = Measurement(
     summary="nca_interp.analysis.validation.study:summary",
     section="nca_interp.report.sections.validation:section",
     columns={
-        "val_losses": "run regime domain seed stage step tokens val_loss targets rows text rows_sha256",
+        "val_losses": "run regime domain seed stage step tokens val_loss targets rows text rows_sha256:text",
         "val_loss_notes": "run note",
     },
 )
