@@ -144,7 +144,7 @@ def tables(study) -> dict[str, pd.DataFrame]:
 
 EMPTY = {
     "pooled", "scratches",  # one domain, one scratch arm
-    "retrieval", "retrieval_seeds", "profiles", "profile_seeds", "survival", "fates", "fate_seeds",  # not measured of this study
+    "retrieval", "retrieval_seeds", "profiles", "profile_seeds",  # not measured of this study
 }  # fmt: skip
 
 

@@ -89,8 +89,12 @@ def test_the_command_measures_losses_and_ends_in_a_report(tmp_path):
     for seed in range(2):
         for regime in ("mine", "scratch"):
             folder = tmp_path / f"{regime}{seed}"
+            model = tiny("llama")
             torch.manual_seed(10 * seed + len(regime))
-            tiny("llama").save_pretrained(folder)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+            model.save_pretrained(folder)
             letter_tokenizer(folder, 97)
             entries.append(f"  - {{path: {folder.name}, label: {folder.name}, regime: {regime}, seed: {seed}}}")
     (tmp_path / "all.yaml").write_text("checkpoints:\n" + "\n".join(entries) + "\n")
@@ -100,7 +104,7 @@ def test_the_command_measures_losses_and_ends_in_a_report(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     losses = pd.read_csv(tmp_path / "out/tables/val_losses.csv")
-    assert len(losses) == 4
+    assert losses.val_loss.nunique() == 4
     from transformers import AutoModelForCausalLM
 
     from nca_interp.analysis.stimuli.text import read_text, rows_of
@@ -111,7 +115,7 @@ def test_the_command_measures_losses_and_ends_in_a_report(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "mine1").eval()
     with torch.no_grad():
         expected = F.cross_entropy(model(rows[:, :-1]).logits.flatten(0, 1), rows[:, 1:].flatten())
-    assert losses[losses.run == "mine1"].val_loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert losses[losses.run == "mine.s1"].val_loss.item() == pytest.approx(expected.item(), rel=1e-4)
     found = pd.read_csv(tmp_path / "out/tables/contrasts.csv").iloc[0]
     assert (found.treated, found.control, found.n) == ("mine", "scratch", 2)
     assert "exploratory" in (tmp_path / "out/report.html").read_text()
