@@ -81,12 +81,16 @@ class Evidence(NamedTuple):
 
 
 def own_evidence() -> Evidence | None:
-    """Evidence of the demonstration whose record comes with the package; None without it."""
+    """Evidence of the demonstration whose record comes with the package; None without it, and where none of its arms differ in
+    complexity."""
     path = builtin_folder("reports") / "demo.json"
     if not path.is_file():
         return None
     record = read_json(path)
-    return judge(str(record["study"]), pd.DataFrame(record["verdicts"]), None, None)
+    verdicts = pd.DataFrame(record["verdicts"])
+    if not (verdicts.family == "complexity").any():
+        return None
+    return judge(str(record["study"]), verdicts, None, None)
 
 
 def study_evidence(folder: Path) -> Evidence:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from nca_interp.analysis.matching import evidence
 from nca_interp.analysis.matching.evidence import (
     MEASURE,
     PIECE,
@@ -126,13 +128,33 @@ def test_a_study_without_arms_cannot_say_anything():
         judge("none", contrasts[contrasts.family == "regime"], pairs, complexity)
 
 
+def test_a_record_is_evidence_where_arms_differ_in_complexity_and_else_none(tmp_path, monkeypatch):
+    verdict = {
+        "family": "complexity",
+        "domain": "web",
+        "metric": "val_loss",
+        "treated": "nca-low",
+        "control": "scratch",
+        "n": 3,
+    }
+    (tmp_path / "reports").mkdir()
+    monkeypatch.setattr(evidence, "builtin_folder", lambda kind: tmp_path / kind)
+    assert own_evidence() is None
+    for family, known in (("regime", False), ("complexity", True)):
+        record = {"study": "mine", "verdicts": [{**verdict, "family": family, "verdict": "worse"}]}
+        (tmp_path / "reports" / "demo.json").write_text(json.dumps(record))
+        found = own_evidence()
+        assert (found is not None) == known
+    assert "1 worse" in found.sentence
+
+
 def test_our_own_evidence_is_the_committed_record(root):
     from nca_interp.store import read_json
 
     found = own_evidence()
     record = read_json(root / "reports" / "demo.json")
     rows = [v for v in record["verdicts"] if v["family"] == "complexity"]
-    assert len(found.comparisons) == len(rows)
+    assert len(found.comparisons if found else []) == len(rows)
     for verdict in {v["verdict"] for v in rows}:
         assert f"{sum(v['verdict'] == verdict for v in rows)} {verdict}" in found.sentence
 

@@ -24,7 +24,7 @@ from nca_interp.analysis.matching.grid import (
 )
 from nca_interp.analysis.matching.matching import value_of
 from nca_interp.analysis.matching.recipe import regimes, run_name
-from nca_interp.analysis.matching.run import run
+from nca_interp.analysis.matching.run import rests_on, run
 from nca_interp.config import Regime, Study
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec
 from nca_interp.discover import find
@@ -234,7 +234,8 @@ def test_command_line_prints_one_json_object_and_writes_the_folder(tmp_path):
     printed = json.loads(result.stdout)
     assert printed["recommended"]["kind"] == "nca"
     assert len(printed["tables"]["cells"]) == len(make_cells())
-    assert printed["rests_on"].startswith(f"{HYPOTHESIS}. It is assumed here. {own_evidence().sentence}")
+    assert printed["rests_on"] == rests_on(own_evidence())
+    assert printed["rests_on"].startswith(HYPOTHESIS)
     unsure = [s for s in printed["tables"]["settings"] if s["verdict"] == "inconclusive"]
     assert unsure
     assert all((s["failed"] != "") == (s in unsure) for s in printed["tables"]["settings"])
