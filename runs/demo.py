@@ -21,7 +21,8 @@ def demo() -> Study:
     Can conclude: whether the circuits that the sources teach form (0.2M parameters are enough), whether the instruments find a head that
     is known to be there, and which heads outlive the embedding swap.
 
-    Cannot conclude: whether NCA helps language at any useful size; three seeds find differences of about 0.1 nats. Nothing was tuned until NCA
+    Cannot conclude: whether NCA helps language at any useful size; what three seeds can find stands beside each
+    verdict ("detectable"). Nothing was tuned until NCA
     won: the schedule of the synthetic stage was chosen by what that stage teaches, that of language on scratch alone
     (docs/demonstration.md).
     """

@@ -61,6 +61,18 @@ def finish(phase: Phase, folder: Path, study: str, seed: int, losses: dict[str, 
         train(folder, study, f"pt.{name}.web.s{seed}", loss)
 
 
+def two_undecided_seeds(phase, folder):
+    for seed, shift in enumerate((0.3, -0.31)):
+        for study in ("tiny", "mini"):
+            finish(
+                phase,
+                folder,
+                study,
+                seed,
+                {"scratch": 4.0, "nca2-small": 4.0 + shift, "nca2-published": 4.2 + 2 * shift},
+            )
+
+
 def test_first_seeds_are_those_of_every_regime_and_shared_runs_stand_once(phase, tmp_path):
     state = PhaseState(phase, tmp_path, fp32)
     for study, plan in state.first():
@@ -106,15 +118,7 @@ def test_seeds_go_to_doubt_for_its_cost_and_what_is_trained_costs_nothing(phase,
 
 
 def test_a_seed_that_was_begun_comes_first_and_a_lost_run_ends_its_cell(phase, tmp_path):
-    for seed, shift in enumerate((0.3, -0.31)):
-        for study in ("tiny", "mini"):
-            finish(
-                phase,
-                tmp_path,
-                study,
-                seed,
-                {"scratch": 4.0, "nca2-small": 4.0 + shift, "nca2-published": 4.2 + 2 * shift},
-            )
+    two_undecided_seeds(phase, tmp_path)
     train(tmp_path, "mini", f"pt.{regimes(phase, 'mini')[0]}.web.s2", None, state="stopped")
     assert PhaseState(phase, tmp_path, fp32).next(1)[0].cell.study == "mini"
     small = next(name for name in regimes(phase, "mini") if name.startswith("nca2-small"))
@@ -137,15 +141,7 @@ def write_tables_of(phase: Phase, folder: Path) -> pd.DataFrame:
 
 
 def test_the_budget_ends_it_and_more_of_it_goes_on(phase, tmp_path):
-    for seed, shift in enumerate((0.3, -0.31)):
-        for study in ("tiny", "mini"):
-            finish(
-                phase,
-                tmp_path,
-                study,
-                seed,
-                {"scratch": 4.0, "nca2-small": 4.0 + shift, "nca2-published": 4.2 + 2 * shift},
-            )
+    two_undecided_seeds(phase, tmp_path)
     spent = PhaseState(phase, tmp_path, fp32).spent
     assert PhaseState(phase.model_copy(update={"budget": spent}), tmp_path, fp32).next(9) == []
     assert PhaseState(phase.model_copy(update={"budget": 10 * spent}), tmp_path, fp32).next(9) != []

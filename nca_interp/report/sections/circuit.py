@@ -58,7 +58,7 @@ def _best(tables: Tables) -> pd.DataFrame:
 
 
 def _rise(best: pd.DataFrame) -> str:
-    """By probe the regime whose highest head, at the last checkpoint, stands highest."""
+    """By probe and regime the least and greatest of the seeds' highest heads at the last checkpoint."""
     last = best[best.step == best.groupby("run").step.transform("max")]
     told = []
     for probe in ("induction", STENCIL):
@@ -132,7 +132,7 @@ def _figure(tables: Tables, exhibit: Exhibit, spec: dict[str, Any], place: tuple
     middle = side * (side // 2) + side // 2
     order = [middle, *(p for p in range(side * side) if p != middle)]
     options = tuple((str(p), f"patch in row {p // side + 1}, column {p % side + 1}") for p in order)
-    share = 100 * len(range(-reach, reach + 1)) ** 2 / (side * side)
+    share = 100 * min(side, 2 * reach + 1) ** 2 / (side * side)
     finding = (
         f"Layer {place[0]} head {place[1]} of {title(tables, exhibit)}, about to write a patch of frame {frames - 1}: on the mean "
         f"over its patches {percent(100 * on_causes, 0).lstrip('+')} of the attention lies on the patches of the frame before that the rule reads "
