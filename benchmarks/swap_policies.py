@@ -160,7 +160,7 @@ def main() -> None:
     study = recipe(Budget(asked.synthetic, asked.language, asked.seeds, asked.ppt_lr, asked.lr))
     if not asked.table:
         check_folder(asked.out, study)
-        plan = make_plan(study, resolve_precision(study.precision), analyze=False)
+        plan = make_plan(study, resolve_precision(study.precision, study.model.d_model), analyze=False)
         run_plan(asked.out, study, plan, asked.workers, threads=1)
     print("\n".join(markdown(table(asked.out, study))))
 
