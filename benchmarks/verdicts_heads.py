@@ -26,6 +26,7 @@ from nca_interp.analysis.dynamics.emergence import Span, level_of
 from nca_interp.analysis.inference.rungs import NEAR, Context, climb
 from nca_interp.analysis.matching.evidence import permuted
 from nca_interp.analysis.readout.regression import jackknife, judge, make_folds, predict
+from nca_interp.analysis.survival.fates import effect_bound, used_at_end
 from nca_interp.analysis.verdicts.statistics import Interval
 
 SEEDS = (2, 3, 5, 8)
@@ -185,6 +186,16 @@ def rung(own: float, word: str, used: bool = False) -> Rate:
     return rate
 
 
+def used(skewed: bool, persistent: bool) -> Rate:
+    """`used` said of a head like 10 others (seeds do not enter): effects normal or exponential, drawn anew at each checkpoint or not."""
+
+    def rate(n: int, rng: Rng) -> float:
+        drawn = (rng.exponential if skewed else rng.normal)(size=(1 if persistent else 2, 11)) * np.ones((2, 1))
+        return float(used_at_end([*drawn[:, 0]], [0.01, 0.01], [effect_bound(row[1:]) for row in drawn]))
+
+    return rate
+
+
 def readout(truth: float) -> Rate:
     """The 95 % interval of a read-out of 80 rules holds what other rules give on average (seeds do not enter)."""
 
@@ -232,6 +243,7 @@ def rows() -> list[tuple[str, str, Rate, int]]:
         ("the same, all heads of a model as one", "", score_harm(False), 5),
         *((f"bend claimed, {name}, noise {sd}", "<= 0.05", bent(name, claimed, sd), 10) for name in list(SHAPES)[:-1] for sd in (0.01, 0.1)),
         ("bend claimed, line, noise 0.1, slow (0.8)", "<= 0.05", bent("line", claimed, 0.1, 0.8), 10),
+        ("bend claimed, learning curve, noise 0.1, slow (0.9)", "<= 0.05", bent("learning curve", claimed, 0.1, 0.9), 10),
         ("power: bend claimed, kink, noise 0.1", "", bent("kink", claimed, 0.1), 10),
         ("interval of a claimed bend holds the kink", ">= 0.95", bent("kink", holds, 0.1), 10),
         ("a random model reaches the level of emergence", "<= 0.05", reached(True), 1),
@@ -247,6 +259,10 @@ def rows() -> list[tuple[str, str, Rate, int]]:
         ("rung claimed at its own height: beats back-off", "<= 0.025", rung(0.93, "beats back-off"), 1),
         ("rung claimed at its own height: near the oracle", "<= 0.025", rung(0.99 - NEAR, "near the oracle"), 1),
         ("power: beats back-off by 0.01 of the cells", "", rung(0.94, "beats back-off"), 1),
+        *(
+            (f"used said of an ordinary head of 11, {shape} effects, {way}", "<= 0.05", used(shape == "skewed", way == "lasting"), 1)
+            for shape in ("normal", "skewed") for way in ("lasting", "drawn anew at each checkpoint")
+        ),
         ("read-out: 95 % interval holds the truth", "0.95", readout(readout_truth()), 10),
         ("matching: yes or no said of a domain, no relation, 5 arms", "<= 0.05", matching(5, 0.0), 1),
         ("the same, 7 arms", "<= 0.05", matching(7, 0.0), 10),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.dynamics.bend import NO_BEND, Bend, bend
@@ -95,14 +95,23 @@ def level_of(rows: pd.DataFrame, threshold: float, maxima: Floats | None = None)
     """The level of a probe: its threshold, or what the highest head of a random model reaches, where that is higher.
 
     `maxima` [model]: highest score of each random model. The bound is above the maximum of one more such model with a
-    probability of 95 % (prediction bound of the t distribution); a single head passes `null_95`, the 95th percentile of heads,
-    in nearly every random model, so it alone is no level.
+    probability of 95 % (`beyond`); a single head passes `null_95`, the 95th percentile of heads, in nearly every random model,
+    so it alone is no level.
     """
     known = [threshold, float(rows.null_95.astype(float).max())]
     if maxima is not None and len(maxima):
-        spread = float(stats.t.ppf(0.95, len(maxima) - 1)) * maxima.std(ddof=1) if len(maxima) > 1 else 0.0
-        known.append(float(maxima.mean() + spread * math.sqrt(1 + 1 / len(maxima))))
+        spread = beyond(len(maxima)) * maxima.std(ddof=1) if len(maxima) > 1 else 0.0
+        known.append(float(maxima.mean() + spread))
     return float(np.nanmax(known))
+
+
+@lru_cache(maxsize=64)
+def beyond(n: int) -> float:
+    """Standard deviations above the mean of `n` maxima that one more maximum stays below with 95 %, by simulation of the Gumbel
+    distribution: what the maximum of many scores tends to, with a longer upper tail than the normal one."""
+    drawn = np.random.default_rng(0).gumbel(size=(100_000, n + 1))
+    seen = drawn[:, :n]
+    return float(np.quantile((drawn[:, n] - seen.mean(1)) / seen.std(1, ddof=1), 0.95))
 
 
 def _series(

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.dynamics.contrasts import (
@@ -28,7 +27,7 @@ from nca_interp.analysis.dynamics.contrasts import (
     sign_p,
     timing_table,
 )
-from nca_interp.analysis.dynamics.emergence import Span, emergence_table, level_of, order_of
+from nca_interp.analysis.dynamics.emergence import Span, beyond, emergence_table, level_of, order_of
 from nca_interp.analysis.dynamics.persistence import persistence_table, rank_correlation
 from nca_interp.analysis.dynamics.threshold_crossing import crossing, smoothed
 
@@ -130,7 +129,7 @@ def test_random_models_raise_the_level_and_less_can_be_better():
     drawn = np.array([0.5, 0.55, 0.6])  # highest head of each random model
     found = emergence_table([run], pd.DataFrame(rows), EMPTY, HITS, {run.id: {"induction": drawn}}).set_index("probe")
     assert set(found.index) == {"induction", "in_context_learning"}
-    assert found.loc["induction", "level"] == pytest.approx(0.55 + stats.t.ppf(0.95, 2) * 0.05 * math.sqrt(4 / 3))
+    assert found.loc["induction", "level"] == pytest.approx(0.55 + 0.05 * beyond(3))
     assert found.loc["induction", "state"] == "never"
     assert found.loc["in_context_learning", ["state", "after_step", "by_step", "highest"]].tolist() == [
         "reached",
@@ -335,6 +334,15 @@ def test_the_smallest_study_has_every_table(tmp_path: Path):
     ideal = learning[learning.predictor.isin(["copy", "lookup", "oracle"]) & (learning.quantity != "gap")]
     assert (ideal.groupby(["predictor", "quantity"]).value.nunique() == 1).all()  # the same rules at every step
     call("report", out)
+
+
+@pytest.mark.parametrize("models", [3, 5, 12])
+def test_one_more_maximum_of_exponential_scores_is_beyond_the_bound_once_in_twenty(models):
+    rng, studies = np.random.default_rng(models), 4000
+    highest = rng.exponential(size=(studies, models + 1, 60)).max(2)
+    seen = highest[:, :models]
+    beaten = highest[:, models] >= seen.mean(1) + beyond(models) * seen.std(1, ddof=1)
+    assert beaten.mean() == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / studies))
 
 
 def _random_scores(rng: np.random.Generator, heads: int = 12) -> np.ndarray:
