@@ -132,12 +132,12 @@ def holds(found: Bend) -> float:
     return math.nan if math.isnan(found.at) else float(found.low <= KINK <= found.high)
 
 
-def reached(maximum: bool) -> Rate:
+def reached(maximum: bool, heavy: bool = False) -> Rate:
     """A random model of 12 heads reaches the level made of five others (seeds do not enter)."""
 
     def rate(n: int, rng: Rng) -> float:
-        null = rng.beta(2, 20, size=(5, 12))
-        highest = rng.beta(2, 20, size=12).max()
+        drawn = rng.lognormal(-3, 1, size=(6, 12)) if heavy else rng.beta(2, 20, size=(6, 12))
+        null, highest = drawn[:5], drawn[5].max()
         rows = pd.DataFrame({"null_95": [np.percentile(null, 95)]})
         return float(highest >= level_of(rows, 0.0, null.max(1) if maximum else None))
 
@@ -247,6 +247,7 @@ def rows() -> list[tuple[str, str, Rate, int]]:
         ("power: bend claimed, kink, noise 0.1", "", bent("kink", claimed, 0.1), 10),
         ("interval of a claimed bend holds the kink", ">= 0.95", bent("kink", holds, 0.1), 10),
         ("a random model reaches the level of emergence", "<= 0.05", reached(True), 1),
+        ("the same, log-normal scores (sigma 1)", "<= 0.05", reached(True, heavy=True), 1),
         ("the same, level = 95th percentile of heads", "", reached(False), 1),
         ("earlier or later said, no difference, checkpoints 2 apart", "<= 0.05", timing(0, 2.0, apart), 2),
         ("the same, checkpoints 1.19 apart", "<= 0.05", timing(0, 2**0.25, apart), 2),
