@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from nca_interp.base import Frozen, UserError
+from nca_interp.claims import Claim, check_claims
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
 from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
@@ -272,6 +273,8 @@ class Study(Frozen):
     """Nats a token within which two regimes count as equivalent (declared before the run)."""
     primary: Primary | None = None
     """A comparison that is tested alone at 5 %; the others count only if it shows a difference. null: all are corrected for together."""
+    claims: tuple[Claim, ...] | None = None
+    """What it claims to test, in the order of the report; null: the paper's claims that its arms can speak to."""
     deviations: tuple[str, ...] = ()
     """What differs from arXiv 2603.10055, one sentence each, for the report."""
 
@@ -310,6 +313,7 @@ class Study(Frozen):
             ):
                 if name not in legal:
                     raise ValueError(f"primary: unknown {name!r}{suggest(name, legal)}")
+        check_claims(self.claims or (), [r.name for r in self.regimes])
         self._frames()
         self._controls()
         return self

@@ -18,6 +18,7 @@ from nca_interp.analysis.elsewhere import described
 from nca_interp.analysis.probing.patterns import export_trajectory
 from nca_interp.analysis.start import policy_of, start_table
 from nca_interp.analysis.verdicts.best_scratch import scratches, with_best
+from nca_interp.analysis.verdicts.claims import claims_table
 from nca_interp.analysis.verdicts.contrasts import contrast_tables
 from nca_interp.analysis.verdicts.evidence import accuracies, final_losses
 from nca_interp.analysis.verdicts.plan import declared, primary
@@ -71,6 +72,7 @@ def build_tables(
             tables |= resolve(one.tables)(collection, tables, asked)
     if collection.study is not None:
         tables["published"] = _published(collection, collection.study, tables)
+        tables["claims"] = claims_table(collection.study, tables)
     for name in {name for one in known for name in one.columns} - set(tables):
         collection.dir.table(name).unlink(missing_ok=True)
     if not (collection.dir.tables / MANIFEST).is_file():  # until the end, whatever is there is not whole

@@ -237,10 +237,24 @@ const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget)
 /* draw what comes into view, the rest one by one when idle (paper and pictures want all of it); #all draws everything at once */
 const cells = all(".chart");
 const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isIntersecting) { watch.unobserve(s.target); draw(s.target); } }), {rootMargin: "600px"});
-const eager = location.hash === "#all" ? cells : cells.filter(c => c.getBoundingClientRect().top < innerHeight);
+const folds = all("details"), hidden = cell => !!cell.closest("details:not([open])");
+const whole = location.hash === "#all";
+if (whole) folds.forEach(fold => { if (!fold.matches(".data")) fold.open = true; });
+/* an address leads into what is folded */
+function unfold() {
+  const place = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!place) return;
+  const inside = place.matches("section") ? place.querySelector(":scope > details.part") : null;
+  for (let e = inside ?? place; e; e = e.parentElement) if (e.matches("details")) e.open = true;
+  place.scrollIntoView();
+}
+folds.forEach(fold => fold.addEventListener("toggle", () => { if (fold.open) rest(all(".chart", fold).filter(c => !drawn.has(c) && !hidden(c))); }));
+addEventListener("hashchange", unfold);
+unfold();
+const eager = whole ? cells : cells.filter(c => !hidden(c) && c.getBoundingClientRect().top < innerHeight);
 cells.forEach(c => watch.observe(c));
 paint();
-Promise.all([...widgets, ...eager.map(draw), pagesOfHeads.route?.()]).then(() => { root.dataset.ready = "1"; rest(cells.filter(c => !drawn.has(c))); });
+Promise.all([...widgets, ...eager.map(draw), pagesOfHeads.route?.()]).then(() => { root.dataset.ready = "1"; rest(cells.filter(c => !drawn.has(c) && !hidden(c))); });
 const idle = window.requestIdleCallback || (f => setTimeout(f, 50));
 function rest(waiting) {
   if (!waiting.length) { Promise.all(drawn.values()).then(() => { root.dataset.drawn = "1"; }); return; }
@@ -248,6 +262,15 @@ function rest(waiting) {
 }
 
 /* paper */
-let before;
-addEventListener("beforeprint", () => { before = root.dataset.theme; root.dataset.theme = "light"; cells.forEach(draw); paint(); });
-addEventListener("afterprint", () => { if (before) root.dataset.theme = before; else delete root.dataset.theme; paint(); });
+let before, closed = [];
+addEventListener("beforeprint", () => {
+  before = root.dataset.theme; root.dataset.theme = "light";
+  closed = folds.filter(fold => !fold.open && !fold.matches(".data"));
+  closed.forEach(fold => { fold.open = true; });
+  cells.forEach(draw); paint();
+});
+addEventListener("afterprint", () => {
+  closed.forEach(fold => { fold.open = false; });
+  if (before) root.dataset.theme = before; else delete root.dataset.theme;
+  paint();
+});

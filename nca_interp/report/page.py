@@ -116,7 +116,61 @@ class Note:
     kind: str = field(default="note", init=False)
 
 
-Item = Figure | Table | VerdictBox | Note
+@dataclass(frozen=True)
+class Found:
+    """What a claim came to in one domain."""
+
+    place: str
+    """The domain; empty where there is one."""
+    verdict: str
+    numbers: str
+    """Effect, interval, unit and n as text."""
+    sentence: str
+    change: str
+    """What would change the verdict."""
+    evidence: str = ""
+    """Anchor on this page."""
+    bar: tuple[float, float, float, float] | None = None
+    """Places of the interval's ends, its middle and of no effect on a line from 0 to 100; None: no interval."""
+
+    @property
+    def tone(self) -> str:
+        """Style of the badge, by its first words."""
+        words = {"supported": "better", "contradicted": "worse", "no": "equivalent", "inconclusive": "inconclusive"}
+        return words.get(self.verdict.split(" ")[0].strip(",").lower(), "none")
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A claim and what came out."""
+
+    name: str
+    says: str
+    source: str
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
+class ClaimBox:
+    """The claims of a study, the first thing that a reader sees."""
+
+    claims: tuple[Claimed, ...]
+    untested: tuple[str, ...]
+    """Sentences on claims that this study could not test."""
+    kind: str = field(default="claims", init=False)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What was trained, a row a source: boxes in order, each a heading and lines."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...]
+    caption: str
+    kind: str = field(default="flow", init=False)
+
+
+Item = Figure | Table | VerdictBox | Note | ClaimBox | Flow
 
 
 @dataclass(frozen=True)
@@ -129,6 +183,12 @@ class Section:
     intro: str = ""
     columns: int = 1
     """Items side by side on a wide screen."""
+    group: str = ""
+    """Heading of the contents under which it stands; empty: that of the section before."""
+    folded: bool = False
+    """Closed at first."""
+    tones: tuple[tuple[str, str], ...] = ()
+    """(tone, verdict) marks beside its name in the contents."""
 
 
 @dataclass(frozen=True)
@@ -145,3 +205,5 @@ class Page:
     sections: tuple[Section, ...]
     record: dict[str, Any]
     """Machine-readable verdicts and provenance: report.json."""
+    opening: int = 0
+    """Sections that stand before the cautions."""

@@ -149,6 +149,7 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["longest"] = lambda text: max(map(len, str(text).split()), default=0)
     legend = [
         {"name": n, "label": t, "slot": slot(i), "path": _PATHS[SHAPES[slot(i + i // len(SHAPES))]]}
         for i, (n, t) in enumerate(page.legend)

@@ -33,6 +33,7 @@ COLUMNS: dict[str, str] = {
     "pairs": "family domain metric treated control seed treated_value control_value difference counted",
     "pooled": "family metric treated control domains n effect low high smallest largest model sentence",
     "plan": "item declared now changed",
+    "claims": "claim:text says:text source domain verdict effect low high zero unit n sentence change:text evidence:text",
     "speedup": "domain regime seed budget target_loss target_of speedup",
     "speedups": "domain regime budget n speedup low high sentence",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",

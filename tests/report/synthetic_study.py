@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from synthetic_causes import cause_rows, judged
 
+from nca_interp.analysis.verdicts.claims import claims_table
 from nca_interp.analysis.verdicts.contrasts import Values, contrast_tables
 from nca_interp.analysis.verdicts.speedup import speedup_summary
 
@@ -82,6 +84,7 @@ def write_study(path: Path, seeds: int = 3, label: str | None = None, drop: tupl
         "persistence": _persistence(seeds),
         "timing": _timing(seeds),
     }
+    frames["claims"] = _claims(names, {name: pd.DataFrame(rows) for name, rows in frames.items()})
     for name, rows in frames.items():
         if name not in drop:
             pd.DataFrame(rows).to_csv(tables / f"{name}.csv", index=False)
@@ -333,6 +336,17 @@ def _comparisons(seeds: int, rng: np.random.Generator) -> dict[str, pd.DataFrame
     ]  # fmt: skip
     roles, labels = {n: r for n, (_, r, _) in REGIMES.items()}, {n: t for n, (t, _, _) in DOMAINS.items()}
     return contrast_tables(roles, labels, Values(pd.DataFrame(rows), "val_loss", 0.01), None)
+
+
+def _claims(names: dict[str, str], tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Judged by the project itself, of a study with the paper's claims."""
+    regimes = [
+        SimpleNamespace(name=n, label=names[n], role=role, source=None if n == "scratch" else NCA)
+        for n, (_, role, _) in REGIMES.items()
+    ]
+    domains = [SimpleNamespace(name=name, qa=None) for name in DOMAINS]
+    study: Any = SimpleNamespace(regimes=regimes, domains=domains, primary=None, claims=None, margin=0.01)
+    return claims_table(study, tables)
 
 
 def _plan() -> list[dict[str, Any]]:

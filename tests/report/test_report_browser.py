@@ -66,7 +66,7 @@ class Visit:
         found = [f"console: {e}" for e in self.errors]
         found += [f"request: {u[:80]}" for u in self.requests if not u.startswith(("file:", "data:", "blob:"))]
         empty = self.ask(
-            "[...document.querySelectorAll('.chart')].filter(c => ![...c.querySelectorAll('svg .mark-symbol path, svg .mark-rect path, "
+            "[...document.querySelectorAll('.chart')].filter(c => c.checkVisibility() && ![...c.querySelectorAll('svg .mark-symbol path, svg .mark-rect path, "
             "svg .mark-line path')].length).map(c => c.closest('figure').id + '/' + c.dataset.index)"
         )
         found += [f"chart without marks: {name}" for name in empty]
@@ -121,6 +121,55 @@ def test_phone_has_no_overflow_and_follows_the_system_theme(browser: Any, report
     visit = Visit(browser, report, width, scheme).wait()
     assert visit.faults() == []
     assert _looks(visit) == (_rgb(THEMES[scheme]["bg"]), THEMES[scheme]["mut"])
+    visit.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 800, 1300, 2000])
+def test_no_word_is_broken_and_nothing_cut_at_any_width(browser: Any, report: Path, width: int):
+    visit = Visit(browser, report, width, anchor="").wait()
+    broken = visit.ask(BROKEN)
+    assert broken == []
+    assert visit.ask("document.documentElement.scrollWidth <= innerWidth")
+    visit.context.close()
+
+
+BROKEN = """(() => {
+  const found = [], range = document.createRange();
+  for (const cell of document.querySelectorAll("td:not(.long), th, dt, .badge, h2, h3, nav a")) {
+    if (!cell.checkVisibility()) continue;
+    const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) for (const part of walk.currentNode.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+      range.setStart(walk.currentNode, part.index); range.setEnd(walk.currentNode, part.index + part[0].length);
+      const tops = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+      if (tops.size > 1) found.push(part[0]);
+    }
+  }
+  return found;
+})()"""
+
+
+def test_claims_come_first_and_the_page_is_short(browser: Any, report: Path):
+    visit = Visit(browser, report, 1300, anchor="").wait()
+    first = visit.ask("document.querySelector('main section').id")
+    assert first == "claims"
+    assert visit.ask("document.querySelector('.claim').getBoundingClientRect().top") < 500
+    assert visit.ask("document.querySelectorAll('.found .badge').length") >= 6
+    assert visit.ask("document.querySelectorAll('nav .mark').length") >= 3
+    assert visit.ask("document.querySelectorAll('details.part:not([open])').length") > 8
+    targets = visit.ask(
+        "[...document.querySelectorAll('.found .to a')].map(a => document.getElementById(a.hash.slice(1)) !== null)"
+    )
+    assert targets
+    assert all(targets)
+    visit.context.close()
+
+
+def test_an_address_opens_what_is_folded(browser: Any, report: Path):
+    visit = Visit(browser, report, anchor="#tab-config").wait()
+    assert visit.ask("document.getElementById('tab-config').checkVisibility()")
+    assert visit.ask("!document.querySelector('#reproduce > details').open")
+    visit.ask("location.hash = '#speed'")
+    visit.page.wait_for_selector("#fig-speedup .mark-symbol path")
     visit.context.close()
 
 

@@ -151,11 +151,13 @@ def declare(directory: StudyDir, study: Study) -> None:
 
 
 def plan_of(study: Study) -> dict[str, Any]:
-    """The plan as JSON."""
+    """The plan as JSON; claims only where the recipe names its own."""
+    named = {} if study.claims is None else {"claims": [claim.model_dump(mode="json") for claim in study.claims]}
     return {
         "level": ALPHA,
         "seeds": [seed.model_dump(mode="json") for seed in study.seeds],
         "contrasts": [{**c._asdict(), "seeds": list(c.seeds)} for c in contrasts_of(study)],
+        **named,
     }
 
 
@@ -203,4 +205,5 @@ def _items(plan: dict[str, Any]) -> dict[str, str]:
         "level": f"{plan['level']:g}", "seeds (init/order/rules)": seeds,
         "primary comparison": first[0] if first else "none", "comparisons": str(len(contrasts)),
     }  # fmt: skip
+    found |= {f"claim {c['name']}": c["says"] for c in plan.get("claims", ())}
     return found | {c.name: f"{len(c.seeds)} seed(s), margin {c.margin:g}" for c in contrasts}

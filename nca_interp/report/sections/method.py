@@ -28,8 +28,8 @@ LIMITS = (
 SCHEMA = 1
 
 
-def study_page(tables: Tables, sections: tuple[Section, ...]) -> Page:
-    """A page around `sections`, with everything that can be said from the study alone."""
+def study_page(tables: Tables, sections: tuple[Section, ...], opening: int = 0) -> Page:
+    """A page around `sections`, with everything that can be said from the study alone; `opening` of them stand before the cautions."""
     return Page(
         title=str(tables.study["title"]),
         subtitle=f"Study {tables.study['name']}" + (f", {_date(tables)}" if _date(tables) else ""),
@@ -38,6 +38,7 @@ def study_page(tables: Tables, sections: tuple[Section, ...]) -> Page:
         legend=tuple((r, tables.label(r)) for r in tables.main),
         sections=sections,
         record=_record(tables),
+        opening=opening,
     )
 
 
@@ -68,6 +69,7 @@ def _record(tables: Tables) -> dict[str, Any]:
         "schema": SCHEMA,
         "study": tables.study["name"],
         "title": tables.study["title"],
+        "claims": tables.claims.astype(object).where(tables.claims.notna(), None).to_dict("records"),
         "verdicts": verdicts,
         "warnings": list(cautions(tables)),
         "deviations": list(tables.study.get("deviations", [])),

@@ -69,7 +69,7 @@ def verdict_box(tables: Tables) -> list[Item]:
         )
         for row in each(_first_things_first(rows, tables.contrast("swap")))
     )
-    return [VerdictBox(verdicts, RULE), *_forest(tables, rows), *_pooled(tables)]
+    return [VerdictBox(verdicts, RULE), *_pooled(tables)]
 
 
 def _first_things_first(rows: pd.DataFrame, swaps: pd.DataFrame) -> pd.DataFrame:
@@ -97,8 +97,11 @@ def _pooled(tables: Tables) -> list[Item]:
     return [Table(head, body, caption, frozenset({2, 3, 4, 5, 6}), "tab-pooled", folded=True)]
 
 
-def _forest(tables: Tables, rows: pd.DataFrame) -> list[Item]:
-    pairs = tables.paired("regime")
+def forest(tables: Tables) -> list[Item]:
+    """Effect of the studied regime against each other one, with single seeds."""
+    rows, pairs = tables.contrast("regime"), tables.paired("regime")
+    if rows.empty:
+        return [missing("planned comparison of regimes", "contrasts.csv")]
     views = []
 
     def coloured(frame: pd.DataFrame) -> pd.Series:

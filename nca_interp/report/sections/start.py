@@ -89,7 +89,7 @@ def _arms(tables: Tables, rows: pd.DataFrame, shown: list[str]) -> Table:
         "Before the first step: loss on the measured validation rows, and the Euclidean norm of its gradient over each module, means over "
         "seeds. A dash: a tied unembedding counts as the embedding."
     )
-    return Table(head, tuple(body), caption, frozenset(range(3, len(head))), "tab-start")
+    return Table(head, tuple(body), caption, frozenset(range(3, len(head))), "tab-start", folded=True)
 
 
 def _scratches(tables: Tables) -> list[Item]:
@@ -107,6 +107,11 @@ def _scratches(tables: Tables) -> list[Item]:
     )
     return [
         Table(
-            ("domain", "arm", "seeds", f"final loss, {NATS}", "is"), body, caption, frozenset({2, 3}), "tab-scratches"
+            ("domain", "arm", "seeds", f"final loss, {NATS}", "is"),
+            body,
+            caption,
+            frozenset({2, 3}),
+            "tab-scratches",
+            folded=True,
         )
     ]

@@ -1,0 +1,118 @@
+"""The first screen: each claim with its verdict, effect, interval and n; what was trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from nca_interp.report.charts.numbers import fixed, interval, listing, plural, short, signed, whole
+from nca_interp.report.page import ClaimBox, Claimed, Flow, Found, Item
+from nca_interp.report.sections.outcome import missing
+from nca_interp.report.tables import Tables, each
+
+NOT_TESTED = "not tested"
+MARKED = 6
+"""Most marks beside a name in the contents."""
+
+
+def claims(tables: Tables, anchors: Iterable[str]) -> list[Item]:
+    """Every claim of the study. `anchors`: what a link can lead to on this page."""
+    rows = tables.claims
+    if rows.empty:
+        return [missing("claim with a verdict", "claims.csv")]
+    known, places = set(anchors), len(tables.domains) > 1
+    told = rows[rows.verdict != NOT_TESTED]
+    found = tuple(
+        Claimed(
+            str(name),
+            str(part.says.iloc[0]),
+            str(part.source.iloc[0]),
+            tuple(_found(tables, row, known, places) for row in each(part)),
+        )
+        for name, part in told.groupby("claim", sort=False)
+    )
+    untested = tuple(f"“{r.says}”: {_lower(r.sentence)}" for r in each(rows[rows.verdict == NOT_TESTED]))
+    return [ClaimBox(found, untested)]
+
+
+def tones(tables: Tables, *names: str) -> tuple[tuple[str, str], ...]:
+    """Marks of the claims whose evidence stands under one of these anchors."""
+    rows = tables.claims[tables.claims.evidence.isin(names) & (tables.claims.verdict != NOT_TESTED)]
+    return tuple((Found("", r.verdict, "", "", "").tone, f"{r.says}: {r.verdict}") for r in each(rows.head(MARKED)))
+
+
+def _found(tables: Tables, row: Any, known: set[str], places: bool) -> Found:
+    numbers = ""
+    if math.isfinite(row.effect):
+        times = row.zero == 1
+        effect = fixed(row.effect) if times else signed(row.effect)
+        span = interval(row.low, row.high, sign=not times)
+        numbers = f"{effect} {row.unit}, 95 % interval {span}, {plural(int(row.n), 'seed')}"
+    return Found(
+        tables.domain_label(row.domain) if places and row.domain else "", row.verdict, numbers, row.sentence, row.change,
+        row.evidence if row.evidence in known else "", _bar(row.low, row.effect, row.high, row.zero),
+    )  # fmt: skip
+
+
+def _bar(low: float, middle: float, high: float, zero: float) -> tuple[float, float, float, float] | None:
+    """The interval and the value of no effect on a line from 0 to 100 that holds both."""
+    if not all(math.isfinite(v) for v in (low, middle, high)):
+        return None
+    start, end = min(low, zero), max(high, zero)
+    room = 0.08 * (end - start) or 1.0
+    return tuple(round(100 * (v - start + room) / (end - start + 2 * room), 2) for v in (low, high, middle, zero))  # type: ignore[return-value]
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def trained(tables: Tables) -> list[Item]:
+    """What was trained, a row a source: what it saw first, in which arms it went on, on which domains."""
+    runs = tables.runs
+    first = {r["name"]: r for r in tables.study["regimes"]}
+    groups: dict[str, list[str]] = {}
+    for name in tables.regimes:
+        source = str(first.get(name, {}).get("source"))
+        budget = str(first.get(name, {}).get("ppt"))
+        groups.setdefault(source + budget, []).append(name)
+    rows = []
+    for names in groups.values():
+        parent = runs[(runs.stage == "ppt") & runs.regime.isin(names)]
+        rows.append(
+            (_source(tables, names[0], parent), _arms(tables, names), _language(tables, runs[runs.regime.isin(names)]))
+        )
+    caption = (
+        f"{plural(len(runs), 'training run')} in {plural(tables.n_seeds, 'seed')}. Arms of a row share its synthetic stage; every arm is "
+        "trained on the same rows of language, in the same order."
+    )
+    return [Flow(("sees first", "goes on as", "is trained on"), tuple(rows), caption)]
+
+
+def _source(tables: Tables, name: str, parent: pd.DataFrame) -> tuple[str, tuple[str, ...]]:
+    if parent.empty:
+        return "nothing", ("trained from scratch",)
+    row = parent.iloc[0]
+    return tables.label(str(row.regime)), (
+        f"{short(row.tokens)} tokens a seed",
+        f"{short(row.vocab_size)} different tokens",
+    )
+
+
+def _arms(tables: Tables, names: list[str]) -> tuple[str, tuple[str, ...]]:
+    return names[0], tuple(f"{name}: {tables.label(name)}" for name in names[1:])
+
+
+def _language(tables: Tables, runs: pd.DataFrame) -> tuple[str, tuple[str, ...]]:
+    pt = runs[runs.stage == "pt"]
+    lines = [
+        f"{tables.domain_label(str(domain))}: {short(part.tokens.max())} tokens, {whole(len(part))} runs"
+        for domain, part in pt.groupby("domain", sort=False)
+    ]
+    ft = runs[runs.stage == "ft"]
+    if len(ft):
+        lines.append(f"fine-tuned: {listing(tables.domain_label(str(d)) for d in ft.domain.unique())}")
+    return plural(pt.domain.nunique(), "domain"), tuple(lines)

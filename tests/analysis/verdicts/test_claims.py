@@ -1,0 +1,230 @@
+"""Claims: which ones a study can speak to, what is said of each on planted numbers, how often by chance."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nca_interp.analysis.verdicts.claims import CONTRADICTED, OPEN, SAME, SUPPORTED, UNKNOWN, UNTESTED, claims_table
+from nca_interp.analysis.verdicts.contrasts import Values, contrast_tables
+from nca_interp.analysis.verdicts.standard_claims import standard
+from nca_interp.claims import Claim, check_claims
+from nca_interp.config import Study
+from nca_interp.discover import find
+
+ROLES = {
+    "scratch": "regime", "nca": "regime", "c4": "regime", "scratch-wide": "control", "nca-wide": "swap",
+    "nca-reinit-attn": "transfer", "nca-reinit-mlp": "transfer",
+}  # fmt: skip
+
+
+def _study(*claims: Claim, margin: float = 0.01) -> Any:
+    regimes = [SimpleNamespace(name=name, label=name, role=role, source=None) for name, role in ROLES.items()]
+    return SimpleNamespace(
+        regimes=regimes, domains=[SimpleNamespace(name="web", qa=None)], claims=claims, margin=margin
+    )
+
+
+def _tables(means: dict[str, float], n: int = 6, sd: float = 0.002, seed: int = 0) -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"domain": "web", "regime": r, "seed": s, "value": 4 + mean + sd * rng.normal()} for r, mean in means.items() for s in range(n)
+    ]  # fmt: skip
+    roles = {r: ROLES[r] for r in means}
+    found = contrast_tables(roles, {"web": "web"}, Values(pd.DataFrame(rows), "val_loss", 0.01), None)
+    pairs, frame = found["pairs"], pd.DataFrame(rows)
+    if "nca-wide" in means:  # swap arms are planned by the recipe, not by roles alone
+        wide = (
+            frame[frame.regime == "nca-wide"].value.to_numpy() - frame[frame.regime == "scratch-wide"].value.to_numpy()
+        )
+        more = [
+            {
+                "family": "swap",
+                "domain": "web",
+                "metric": "val_loss",
+                "treated": "nca-wide",
+                "control": "scratch-wide",
+                "seed": s,
+                "difference": d,
+            }
+            for s, d in enumerate(wide)
+        ]
+        found["pairs"] = pd.concat([pairs, pd.DataFrame(more)])
+    return {
+        **found,
+        "speedups": pd.DataFrame(columns=["domain", "regime", "budget", "n", "speedup", "low", "high", "sentence"]),
+    }
+
+
+def _verdict(claim: Claim, tables: dict[str, pd.DataFrame], **study: Any) -> Any:
+    (row,) = claims_table(_study(claim, **study), tables).itertuples()
+    return row
+
+
+HELPS = Claim(name="helps", says="it helps", kind="lower_loss", treated="nca", control="scratch")
+DEPENDS = Claim(
+    name="d",
+    says="it depends",
+    kind="depends_on_swap",
+    treated="nca",
+    control="scratch",
+    other=("nca-wide", "scratch-wide"),
+)
+CARRIES = Claim(name="c", says="attention", kind="part_carries", treated="nca-reinit-attn", control="nca-reinit-mlp")
+FASTER = Claim(name="f", says="faster", kind="faster", treated="nca", control="scratch")
+
+
+@pytest.mark.parametrize(
+    ("effect", "word"), [(-0.05, SUPPORTED), (0.05, CONTRADICTED), (0.0, SAME), (-0.005, "supported, negligibly")]
+)
+def test_a_claim_on_losses_is_its_planned_contrast(effect, word):
+    row = _verdict(HELPS, _tables({"scratch": 0.0, "nca": effect}, sd=0.0005))
+    assert row.verdict == word
+    assert row.effect == pytest.approx(effect, abs=0.002)
+    assert "stays without any one" in row.change
+
+
+def test_an_open_claim_says_how_many_seeds_it_would_take():
+    tables = _tables({"scratch": 0.0, "nca": -0.02}, n=4, sd=0.02, seed=3)
+    row = _verdict(HELPS, tables)
+    assert row.verdict == OPEN
+    needed = int(row.change.split("about ")[1].split()[0])
+    assert needed > 4
+    found = sum(
+        _verdict(HELPS, _tables({"scratch": 0.0, "nca": row.effect}, n=needed, sd=_sd(tables) / math.sqrt(2), seed=s)).verdict.startswith(SUPPORTED)
+        for s in range(60)
+    )  # fmt: skip
+    assert found / 60 >= 0.8 - 3 * math.sqrt(0.8 * 0.2 / 60)
+
+
+def _sd(tables: dict[str, pd.DataFrame]) -> float:
+    return float(tables["pairs"].difference.std(ddof=1))
+
+
+@pytest.mark.parametrize(("wide", "word"), [(0.0, SUPPORTED), (-0.1, SAME)])
+def test_whether_an_effect_depends_on_the_swap_is_a_difference_of_differences(wide, word):
+    row = _verdict(DEPENDS, _tables({"scratch": 0.0, "nca": -0.1, "scratch-wide": 0.3, "nca-wide": 0.3 + wide}))
+    assert row.verdict == word
+    assert row.effect == pytest.approx(wide + 0.1, abs=0.005)
+    assert row.n == 6
+
+
+def test_a_part_carries_only_what_is_there():
+    arms = {"nca-reinit-attn": 0.08, "nca-reinit-mlp": 0.01}
+    gain = _tables({"scratch": 0.1, "nca": 0.0, **arms})
+    assert _verdict(CARRIES, gain).verdict == SUPPORTED
+    assert (
+        _verdict(
+            CARRIES, _tables({"scratch": 0.1, "nca": 0.0, "nca-reinit-attn": 0.01, "nca-reinit-mlp": 0.08})
+        ).verdict
+        == CONTRADICTED
+    )
+    nothing = _verdict(CARRIES, _tables({"scratch": -0.1, "nca": 0.0, **arms}))
+    assert nothing.verdict == UNKNOWN
+    assert "no gain over scratch" in nothing.sentence
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(1.2, 1.9, SUPPORTED), (0.3, 0.9, CONTRADICTED), (0.8, 1.6, OPEN), (math.nan, math.nan, UNKNOWN)],
+)
+def test_faster_is_the_interval_of_the_speed_up(low, high, word):
+    rows = [
+        {
+            "domain": "web",
+            "regime": "nca",
+            "budget": b,
+            "n": 3,
+            "speedup": v,
+            "low": low,
+            "high": high,
+            "sentence": "told",
+        }
+        for b, v in (("pt", 1.4), ("pt+ppt", 0.5))
+    ]
+    row = _verdict(FASTER, {**_tables({"scratch": 0.0, "nca": 0.0}), "speedups": pd.DataFrame(rows)})
+    assert (row.verdict, row.zero) == (word, 1.0)
+    assert "0.50 times" in row.change
+
+
+@pytest.mark.parametrize("claim", [DEPENDS, CARRIES], ids=["depends", "carries"])
+def test_claims_judged_here_are_wrong_at_most_once_in_twenty(claim):
+    studies, said = 200, 0
+    means = {
+        "scratch": 0.1,
+        "nca": 0.0,
+        "scratch-wide": 0.1,
+        "nca-wide": 0.0,
+        "nca-reinit-attn": 0.0,
+        "nca-reinit-mlp": 0.0,
+    }
+    for seed in range(studies):
+        row = _verdict(claim, _tables(means, n=4, sd=0.02, seed=seed))
+        said += row.verdict in (SUPPORTED, CONTRADICTED)
+    assert said / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_what_cannot_be_tested_says_why():
+    load = Claim(name="l", says="load", kind="heads_load_bearing", treated="nca")
+    row = _verdict(load, _tables({"scratch": 0.0, "nca": 0.0}))
+    assert row.verdict == UNTESTED
+    assert "--causes" in row.sentence
+    one = _tables({"scratch": 0.0, "nca": -0.1}, n=1)
+    assert _verdict(HELPS, one).verdict == UNKNOWN
+
+
+def test_heads_repeat_the_words_of_their_tables():
+    timing = pd.DataFrame(
+        [
+            {
+                "stage": "pt",
+                "probe": "induction",
+                "budget": "pt",
+                "treated": "nca",
+                "control": "scratch",
+                "domain": "web",
+                "verdict": word,
+                "effect": -math.inf,
+                "low": -math.inf,
+                "high": 1.0,
+                "n": 3,
+                "sentence": "told",
+            }
+            for word in ("earlier", "later", "together", "never reached", "inconclusive")
+        ]
+    )
+    claim = Claim(name="e", says="earlier", kind="heads_earlier", treated="nca", control="scratch")
+    found = claims_table(_study(claim), {**_tables({"scratch": 0.0, "nca": 0.0}), "timing": timing})
+    assert found.verdict.tolist() == [SUPPORTED, CONTRADICTED, SAME, UNKNOWN, OPEN]
+    assert found.effect.isna().all()  # unbounded is no number
+
+
+def test_the_demonstration_claims_what_the_paper_does_and_the_scale():
+    study: Study = find("runs", "demo").value()
+    names = {claim.name: claim for claim in standard(study)}
+    assert {"helps", "faster", "beats-c4", "beats-dyck", "attention-carries", "depends-on-published"} <= set(names)
+    assert names["depends-on-published"].other == ("nca-published", "scratch-published")
+    check_claims(names.values(), [r.name for r in study.regimes])
+
+
+@pytest.mark.parametrize(
+    ("claim", "says"),
+    [
+        (
+            Claim(name="x", says="x", kind="lower_loss", treated="nac", control="scratch"),
+            "claims.x.treated: unknown regime 'nac'; did you mean 'nca'?",
+        ),
+        (Claim(name="x", says="x", kind="lower_loss", treated="nca"), "claims.x.control: unknown regime ''"),
+        (Claim(name="x", says="x", kind="depends_on_swap", treated="nca", control="scratch"), "claims.x.other: null"),
+    ],
+)
+def test_a_claim_on_nothing_is_refused(claim, says):
+    with pytest.raises(ValueError, match=says.replace("?", "[?]")):
+        check_claims([claim], ROLES)
+    with pytest.raises(ValueError, match="two claims"):
+        check_claims([HELPS, HELPS], ROLES)
