@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from nca_interp.base import Frozen, UserError
+from nca_interp.checkpoint_spec import Architecture, CheckpointSpec
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
 from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
@@ -25,10 +26,14 @@ STAGE_LABELS: dict[str, str] = {"ppt": "pre-pre-training", "pt": "pre-training",
 Decay = Annotated[float, Field(ge=0, lt=1)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]
 T = TypeVar("T", "Regime", "Domain")
+if TYPE_CHECKING:
+    ParentSpec = SourceSpec | CheckpointSpec
+else:
+    ParentSpec = Annotated[get_args(SourceSpec)[0] | CheckpointSpec, Field(discriminator="kind")]
 
 
 class ModelConfig(Frozen):
-    """Shape of a `LlamaForCausalLM` (RMSNorm, SwiGLU, RoPE); names follow TransformerLens."""
+    """Shape of a `LlamaForCausalLM` (RMSNorm, SwiGLU, RoPE), or of what `architecture` says; names follow TransformerLens."""
 
     n_layers: int = Field(ge=1, le=256)
     """Number of blocks."""
@@ -52,6 +57,8 @@ class ModelConfig(Frozen):
     """Standard deviation of freshly drawn embeddings (the released code uses 1.0; arXiv 2603.10055 code, models.py)."""
     unembed_std: float | None = Field(default=None, gt=0, le=100)
     """Standard deviation of a freshly drawn unembedding that is not tied; null: `embed_std`."""
+    architecture: Architecture | None = None
+    """Another network than this Llama, of which the fields above are then a description; null: this Llama."""
 
     @model_validator(mode="after")
     def _heads(self) -> ModelConfig:
@@ -60,7 +67,7 @@ class ModelConfig(Frozen):
             raise ValueError(
                 f"n_heads: {self.n_heads} does not divide d_model {self.d_model}; legal: {', '.join(map(str, legal))}"
             )
-        if self.head_width % 2:
+        if self.head_width % 2 and self.architecture is None:
             raise ValueError(f"d_head: {self.head_width} is odd; rotary positions need an even width")
         return self
 
@@ -72,6 +79,8 @@ class ModelConfig(Frozen):
     @property
     def n_params_body(self) -> int:
         """Parameters outside embedding and unembedding."""
+        if self.architecture is not None:
+            return self.architecture.n_params_body
         attn = 4 * self.d_model * self.n_heads * self.head_width
         return self.n_layers * (attn + 3 * self.d_model * self.d_mlp + 2 * self.d_model) + self.d_model
 
@@ -192,8 +201,8 @@ class Regime(Frozen):
     """Short name, used in run names."""
     label: str
     """Name in reports; stand-ins are named as what they are."""
-    source: SourceSpec | None = None
-    """Data of the pre-pre-training stage; null: trained on language from scratch."""
+    source: ParentSpec | None = None
+    """Data of the pre-pre-training stage, or a checkpoint in its place; null: trained on language from scratch."""
     keep: tuple[Module, ...] = MODULES
     """Module types carried over at the swap; the rest is re-initialised. Of the embeddings `swap` speaks."""
     reinit_to: Literal["initial", "fresh"] = "initial"
@@ -286,10 +295,15 @@ class Study(Frozen):
         if not self.seeds:
             raise ValueError("seeds: at least one is needed")
         for regime in self.regimes:
-            if regime.ppt is not None and regime.source is None:
+            if regime.ppt is not None and (regime.source is None or isinstance(regime.source, CheckpointSpec)):
+                what = "from scratch (source null)" if regime.source is None else "from a checkpoint"
                 raise ValueError(
-                    f"regimes.{regime.name}.ppt: a budget for pre-pre-training, which a regime from scratch (source null) has not; "
-                    "legal: null"
+                    f"regimes.{regime.name}.ppt: a budget for pre-pre-training, which a regime {what} has not; legal: null"
+                )
+            if isinstance(regime.source, CheckpointSpec) and len(regime.source.paths) not in (1, len(self.seeds)):
+                raise ValueError(
+                    f"regimes.{regime.name}.source.paths: {len(regime.source.paths)} checkpoints for {len(self.seeds)} seeds; "
+                    f"legal: 1 (every seed starts from it) or {len(self.seeds)} (one a seed)"
                 )
             for name, n in (regime.runs or {}).items():
                 if name not in domains:

@@ -151,7 +151,7 @@ def _of_recipe(recipe: str, name: str) -> Spec:
             f"source: {recipe + '.' + name!r}: no such file, and no recipe {recipe!r}{suggest(recipe, recipes)}\n{FORMS}"
         )
     study = call_study(recipes[recipe].value, [])
-    sources = {r.name: r.source for r in study.regimes if r.source is not None}
+    sources = {r.name: r.source for r in study.regimes if r.source is not None and r.source.kind != "checkpoint"}
     sources |= {d.name: d.source for d in study.domains}
     if name not in sources:
         raise UserError(f"source: recipe {recipe!r} has no regime or domain {name!r} with data{suggest(name, sources)}")

@@ -10,6 +10,7 @@ from nca_interp.analysis.collection.collection import Collection as Runs
 from nca_interp.analysis.collection.collection import planned
 from nca_interp.analysis.collection.run import Run
 from nca_interp.base import UserError, digest
+from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import CONTROLS, QaSpec, TextSpec
 from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
@@ -148,7 +149,8 @@ class _Builder:
 
     def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
         """Pre-training of one regime on one domain, with all that comes before and after it."""
-        parent = self._ppt(regime, seed) if regime.source is not None else None
+        elsewhere = isinstance(regime.source, CheckpointSpec)
+        parent = None if regime.source is None or elsewhere else self._ppt(regime, seed)
         stage = domain.pt or self.study.pt
         tokens = self._text_tokens(domain.name, domain.source, stage)
         pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, stage, tokens, parent)
@@ -162,6 +164,7 @@ class _Builder:
         alike = (r for r in self.study.regimes if r.source == regime.source and self.study.ppt_of(r) == stage)
         first = next(alike)
         assert first.source is not None
+        assert not isinstance(first.source, CheckpointSpec)
         if isinstance(first.source, TextSpec):
             tokens = self._text_tokens(first.name, first.source, stage)
         else:
@@ -195,6 +198,7 @@ class _Builder:
             return run_id
         source = domain.source if domain is not None else regime.source
         assert source is not None
+        elsewhere = regime.source.of(seed) if isinstance(regime.source, CheckpointSpec) and stage == "pt" else None
         # before language all arms of a source are one run
         policy = regime.swap if stage != "ppt" else TODAY
         model = policy.applied(self.study.model)
@@ -214,6 +218,7 @@ class _Builder:
             tokens=tokens,
             source=source.model_dump(mode="json"),
             parent=parent,
+            checkpoint=elsewhere,
             keep=regime.keep if stage == "pt" else MODULES,
             reinit_to=regime.reinit_to,
             swap=policy if stage == "pt" else TODAY,

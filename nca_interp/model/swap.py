@@ -12,7 +12,8 @@ import torch
 
 from nca_interp.base import UserError, stream_seed
 from nca_interp.config import MODULES, ModelConfig, Module
-from nca_interp.model.llama import build, fill, kind_of, standard_normal
+from nca_interp.model.llama import build, fill, standard_normal
+from nca_interp.model.roles import kinds_of, unembedding_of
 from nca_interp.swap_policy import TODAY, Draw, SwapPolicy
 
 if TYPE_CHECKING:
@@ -39,17 +40,18 @@ def swap(
     before and after. UserError where rows are to be kept and their number differs.
     """
     model = build(config, vocab_size, seed, stream="pt")
+    kinds, unembedding = kinds_of(model), unembedding_of(model)
     if reinit_to == "fresh":
-        body = {name for name, _ in model.named_parameters() if kind_of(name) != "embed"}
+        body = {name for name, kind in kinds.items() if kind != "embed"}
         fill(model, config, seed, "pt", body, draw="fresh")
-    old = _weights(parent)
+    old = _weights(parent, unembedding)
     log = []
     for name, parameter in model.named_parameters():
-        kind, before = kind_of(name), old.get(name)
+        kind, before = kinds[name], old.get(name)
         assert before is not None, name
         factor = None
         if kind == "embed":
-            draw = policy.unembed_draw if "lm_head" in name else policy.embed
+            draw = policy.unembed_draw if name == unembedding else policy.embed
             action = _embedding(draw, name, parameter, before, before[:parent_vocab], seed)
         elif kind in keep:
             assert before.shape == parameter.shape, name
@@ -70,16 +72,16 @@ def swap(
     return model, log
 
 
-def _weights(parent: Any) -> dict[str, torch.Tensor]:
-    """Its parameters by name; the unembedding also where it is the embedding."""
-    return {**dict(parent.named_parameters()), "lm_head.weight": parent.get_output_embeddings().weight}
+def _weights(parent: Any, unembedding: str | None) -> dict[str, torch.Tensor]:
+    """Its parameters by name; also by that of the unembedding where it is the parent's embedding."""
+    found = dict(parent.named_parameters())
+    return found if unembedding is None else {**found, unembedding: parent.get_output_embeddings().weight}
 
 
 def _carried(policy: SwapPolicy, kind: str, parameter: torch.Tensor, before: torch.Tensor) -> tuple[str, float | None]:
     """Put the parent's tensor, at the scale of the policy, in place of its initial value; what was done, and the factor."""
     if policy.body_scale == "reset_norms" and kind == "norm":
-        parameter.fill_(1.0)
-        return "gains reset to 1", None
+        return "gains reset to 1", None  # and biases to 0: their initial values, which no draw changes
     if policy.body_scale == "shrink_to_initial":
         now, then = float(before.double().norm()), float(parameter.double().norm())
         factor = then / now if now > 0 else 1.0
@@ -98,7 +100,7 @@ def _embedding(
     tensor holds already.
     """
     key = (seed, "init", "pt", name)
-    if draw == "normal":
+    if draw == "normal" or (draw != "keep" and parameter.ndim < 2):  # a bias of the unembedding
         return "re-initialised (new)"
     if draw == "keep":
         if before.shape != parameter.shape:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.files import held, weight_hashes
+from nca_interp.model.source import Source
 from nca_interp.store import RunDir, StudyDir, completed, differences, write_record
 from nca_interp.train.run import RunConfig
 
@@ -51,6 +52,9 @@ def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMet
         parent = study.run(config.parent)
         last = parent.checkpoint(parent.status()["step"])
         now |= {f"{last.relative_to(study.path)}/{name}": sha256 for name, sha256 in weight_hashes(last).items()}
+    if config.checkpoint is not None:
+        found = Source.find(config.checkpoint).hashes()
+        now |= {f"{config.checkpoint}/{name}": sha256 for name, sha256 in found.items()}
     if not run.inputs.exists():
         if is_first_process():
             write_record(run.inputs, now)

@@ -40,6 +40,8 @@ class RunConfig(Frozen):
     """What the tokens were made from."""
     parent: str | None
     """Run whose last checkpoint this one starts from; null: initial weights."""
+    checkpoint: str | None = None
+    """Directory or hub name of a model trained elsewhere that this run starts from, in the place of a parent run."""
     keep: tuple[Module, ...]
     """Module types carried over from the parent at the swap."""
     reinit_to: Literal["initial", "fresh"]

@@ -14,8 +14,11 @@ from accelerate import Accelerator
 from nca_interp.base import RunFailed, UserError, stream_seed
 from nca_interp.data.tokens import TokenFile
 from nca_interp.model.checkpoint import load_model, read_provenance
-from nca_interp.model.fast import fast_forward
+from nca_interp.model.fast import is_fast
 from nca_interp.model.llama import build
+from nca_interp.model.own_forward import training_forward
+from nca_interp.model.parent import check_causal, check_trains, naming, open_parent
+from nca_interp.model.source import Source
 from nca_interp.model.swap import swap
 from nca_interp.store import RunDir, StudyDir, sha256_file, write_text
 from nca_interp.train import parallel
@@ -57,7 +60,7 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
                 one.to(accelerator.device)
         record_swap(study, run, config, tokens, raw_model, initial.parent, initial.log)
     del initial
-    execution = _execution(config, tokens, accelerator, sharded)
+    execution = _execution(config, tokens, accelerator, sharded, is_fast(raw_model.config))
     if sharded:
         parallel.shard(raw_model, accelerator.device)
     model = raw_model if sharded else accelerator.prepare_model(raw_model)
@@ -72,10 +75,10 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
         accelerator.device,
     )
     optimizer, health = _optimizer(raw_model, config, accelerator.device), Health(stage)
-    fast = fast_forward(
+    forward = training_forward(
         raw_model, config.precision, compiled=execution.compiled, checkpointing=stage.gradient_checkpointing
     )
-    with fast, loader, trackers(study, config, accelerator.is_main_process) as following:
+    with forward, loader, trackers(study, config, accelerator.is_main_process) as following:
         loop = Loop(
             study, run, config, accelerator, execution, tokens, loader, model, raw_model, optimizer, health, following
         )
@@ -100,6 +103,8 @@ class Initial(NamedTuple):
 def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initial:
     """The model before the first step of a run, and what it comes from. UserError where a policy keeps rows of a vocabulary
     that is another one."""
+    if config.checkpoint is not None:
+        return _from_checkpoint(study, config, vocab_size)
     if config.parent is None:
         return Initial(build(config.model, vocab_size, config.seeds.init, config.embedding_stream))
     parent = study.run(config.parent)
@@ -123,6 +128,42 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initia
         model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows
     )
     return Initial(child.train(), model, tuple(log))
+
+
+def _from_checkpoint(study: StudyDir, config: RunConfig, vocab_size: int) -> Initial:
+    """The swap of a model that was trained elsewhere. UserError where it cannot be trained."""
+    assert config.checkpoint is not None
+    if "keep" in (config.swap.embed, config.swap.unembed_draw):
+        _same_tokens(study, config)
+    with naming(config.checkpoint):
+        parent = open_parent(config.checkpoint)
+        check_causal(parent)
+        rows = read_provenance(Source.find(config.checkpoint).directory).get("vocab_size")
+        child, log = swap(
+            parent, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows
+        )
+        check_trains(child, vocab_size)
+    child.zero_grad(set_to_none=True)
+    return Initial(child, parent, tuple(log))
+
+
+def _same_tokens(study: StudyDir, config: RunConfig) -> None:
+    """UserError unless the tokens of a run are those of the checkpoint that it starts from."""
+    from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
+
+    assert config.checkpoint is not None
+    before, after = Source.find(config.checkpoint).directory, study.path / config.tokens / "tokenizer.json"
+    if not has_tokenizer(before):
+        raise UserError(
+            f"{config.id}: swap.embed: keep: {config.checkpoint} has no tokenizer, so it is not known which tokens its rows are of; "
+            "legal: normal, match_rms, match_gaussian, resample (which need none)"
+        )
+    ours, theirs = (open_tokenizer(place).tokenizer.get_vocab() for place in (after, before))
+    if ours != theirs:
+        raise UserError(
+            f"{config.id}: swap.embed: keep: the tokens of {after.parent.name} are not those of {config.checkpoint}; "
+            "legal: normal, match_rms, match_gaussian, resample"
+        )
 
 
 def _same_vocabulary(study: StudyDir, config: RunConfig) -> None:
@@ -159,15 +200,18 @@ def _check(config: RunConfig, tokens: TokenFile, accelerator: Accelerator, shard
         )
 
 
-def _execution(config: RunConfig, tokens: TokenFile, accelerator: Accelerator, sharded: bool) -> parallel.Execution:
+def _execution(
+    config: RunConfig, tokens: TokenFile, accelerator: Accelerator, sharded: bool, fast: bool
+) -> parallel.Execution:
     stage, device = config.config, accelerator.device.type
     flops = stage.steps * stage.batch_size * config.model.n_ctx * config.model.flops_per_token(tokens.meta.vocab_size)
     return parallel.Execution(
         device=device,
         processes=accelerator.num_processes,
         sharded=sharded,
-        compiled=should_compile(config.compile, flops, device, config.id),
+        compiled=fast and should_compile(config.compile, flops, device, config.id),
         micro_batch=min(stage.rows_at_once, stage.batch_size // accelerator.num_processes),
+        forward="fast" if fast else "transformers",
     )
 
 

@@ -29,7 +29,7 @@ def record_swap(
     if path.exists():
         return
     found = {
-        "parent": config.parent,
+        "parent": config.parent or config.checkpoint,
         "policy": config.swap.model_dump(mode="json"),
         "words": config.swap.words(config.model),
         "tensors": list(log),
