@@ -16,6 +16,7 @@ from nca_interp.base import Frozen, UserError
 from nca_interp.checkpoint_spec import Architecture, CheckpointSpec
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
+from nca_interp.graft import NOTHING, Graft, check_graft
 from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
 
 Module = Literal["attn", "mlp", "norm"]
@@ -209,6 +210,8 @@ class Regime(Frozen):
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
     swap: SwapPolicy = TODAY
     """How embeddings are drawn and in which state the body enters pre-training; all of it null: as the model says, the body as it is."""
+    graft: Graft = NOTHING
+    """Parts, layers or heads that are re-initialised or alone carried over, and what stands in place of the others (docs/transfer.md)."""
     ppt: StageConfig | None = None
     """Pre-pre-training budget of this regime; null: the study's."""
     ft: bool = True
@@ -332,7 +335,13 @@ class Study(Frozen):
         stages = [(domain, domain.pt or self.pt) for domain in domains]
         rows = self.ppt_of(regime).vocab_rows
         places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == rows) for d, pt in stages]
-        check_policy(f"regimes.{regime.name}.swap", regime.swap, regime.source, self.model.tied, places)
+        where, swap = f"regimes.{regime.name}", regime.swap
+        check_policy(f"{where}.swap", swap, regime.source, self.model.tied, places)
+        check_graft(
+            f"{where}.graft", regime.graft, self.model, source=regime.source, own=regime.name,
+            keeps_embeddings="keep" in (swap.embed, swap.unembed_draw), keep=regime.keep,
+            all_kept=set(regime.keep) == set(MODULES), sources={r.name: r.source for r in self.regimes},
+        )  # fmt: skip
 
     def _frames(self) -> None:
         for regime in self.regimes:
@@ -368,7 +377,7 @@ def paired_seeds(n: int) -> tuple[Seeds, ...]:
 
 
 def reinit_arms(
-    regime: Regime, runs: dict[str, int], reinit_to: Literal["initial", "fresh"] = "initial"
+    regime: Regime, runs: dict[str, int] | None, reinit_to: Literal["initial", "fresh"] = "initial"
 ) -> tuple[Regime, ...]:
     """Variants of `regime`, each with one module type re-initialised at the swap (arXiv 2603.10055, section 5.3.1)."""
     labels = {"attn": "attention re-initialised", "mlp": "MLP re-initialised", "norm": "norms re-initialised"}

@@ -36,7 +36,7 @@ from nca_interp.store import MANIFEST, StudyDir, seal, tables_in, write_json, wr
 RUNS = [
     "run", "regime", "label", "role", "domain", "seed", "stage", "state", "steps", "tokens", "ppt_tokens",
     "params", "vocab_size", "source", "description", "flops", "tokens_per_second", "loader_share", "spikes",
-    "nonfinite", "skipped", "precision", "swap", "checkpoint_sha256",
+    "nonfinite", "skipped", "precision", "swap", "parent", "checkpoint_sha256",
 ]  # fmt: skip
 METRICS = [
     *CHECKPOINT,
@@ -175,6 +175,7 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
         "skipped": sum(bool(row.get("skipped")) for row in trained.rows),
         "precision": config.precision,
         "swap": policy_of(run),
+        "parent": config.checkpoint or config.parent or "",
         "checkpoint_sha256": weights_hash(run),
     }
 

@@ -14,9 +14,11 @@ from nca_interp.base import UserError
 from nca_interp.borders import border
 from nca_interp.checkpoint_spec import Architecture, CheckpointSpec
 from nca_interp.config import ModelConfig, Study
+from nca_interp.graft import Graft
 from nca_interp.model.checkpoint import load_config, load_model
 from nca_interp.model.family import family_config, fields_of
 from nca_interp.model.folder import check_directory
+from nca_interp.model.graft import Geometry, pieces_of, replaced
 from nca_interp.model.llama import hf_config
 from nca_interp.model.own_forward import training_forward
 from nca_interp.model.roles import context_length, kinds_of
@@ -143,6 +145,9 @@ def check_parents(study: Study) -> None:
                 tried.add(place)
                 with naming(f"regimes.{regime.name}.source: {place}"):
                     _check_parent(study.model, place)
+        if isinstance(regime.source, CheckpointSpec):
+            with naming(f"regimes.{regime.name}.graft"):
+                _check_graft(study.model, regime.graft)
 
 
 def _check_parent(model: ModelConfig, place: str) -> None:
@@ -153,6 +158,15 @@ def _check_parent(model: ModelConfig, place: str) -> None:
     if sum(file.stat().st_size for file in found.directory.glob("*.safetensors")) <= TRIED_BYTES:
         check_causal(open_parent(place))
         check_trains(swap(open_parent(place), model, TRIAL_VOCABULARY, 0)[0], TRIAL_VOCABULARY)
+
+
+def _check_graft(model: ModelConfig, graft: Graft) -> None:
+    """UserError where a graft names what the tensors of this family do not tell apart."""
+    meta = _without_weights(hf_config(model, 1) if model.architecture is None else family_config(model, 1))
+    heads = graft.heads if isinstance(graft.heads, tuple) and graft.matched is None else ()
+    for pieces in pieces_of(meta).values():
+        for piece in pieces:
+            replaced(piece.role, graft, heads, Geometry.of(meta.config))
 
 
 def check_shape(model: ModelConfig, found: ModelConfig) -> None:

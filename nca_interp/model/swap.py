@@ -12,12 +12,18 @@ import torch
 
 from nca_interp.base import UserError, stream_seed
 from nca_interp.config import MODULES, ModelConfig, Module
+from nca_interp.graft import NOTHING, Graft, Head, Part
+from nca_interp.model.graft import Geometry, pieces_of, put, replaced, said, weights_by_name
 from nca_interp.model.llama import build, fill, standard_normal
 from nca_interp.model.roles import kinds_of, unembedding_of
 from nca_interp.swap_policy import TODAY, Draw, SwapPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+ANEW = ("initial", "fresh", "donor")
+"""What a graft puts in place of embeddings that is a new draw: a donor's are of another vocabulary."""
 
 
 @torch.no_grad()
@@ -30,34 +36,47 @@ def swap(
     reinit_to: Literal["initial", "fresh"] = "initial",
     policy: SwapPolicy = TODAY,
     parent_vocab: int | None = None,
+    graft: Graft = NOTHING,
+    heads: tuple[Head, ...] = (),
+    donor: PreTrainedModel | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """A new model for `vocab_size` tokens that carries over the `keep` module types of `parent`, as `policy` says.
+    """A new model for `vocab_size` tokens that carries over what `keep` and `graft` say of `parent`, as `policy` says.
 
     `config` is the new model's, the policy already applied to it. Everything else holds this seed's own initial values
-    ("initial": keeping nothing gives scratch bit for bit) or a draw from another stream ("fresh"). Embeddings that are
-    matched to the parent's see its first `parent_vocab` rows (null: all), those that a token has. Returns the model and a
-    log: tensor, kind, what was done, shape, the factor that a carried tensor was multiplied by, and the standard deviation
-    before and after. UserError where rows are to be kept and their number differs.
+    ("initial": keeping nothing gives scratch bit for bit), a draw from another stream ("fresh"), or what the graft puts there:
+    `heads` are those that it names, `donor` the model whose weights it takes. Embeddings that are matched to the parent's see
+    its first `parent_vocab` rows (null: all), those that a token has. Returns the model and a log: tensor, kind, what was done,
+    shape, the factor that a carried tensor was multiplied by, and the standard deviation before and after. UserError where
+    rows are to be kept and their number differs.
     """
     model = build(config, vocab_size, seed, stream="pt")
-    kinds, unembedding = kinds_of(model), unembedding_of(model)
-    if reinit_to == "fresh":
+    kinds, unembedding, pieces = kinds_of(model), unembedding_of(model), pieces_of(model)
+    if graft == NOTHING:
+        graft = _of_modules(keep, reinit_to, policy)
+    if graft.instead == "fresh":
         body = {name for name, kind in kinds.items() if kind != "embed"}
         fill(model, config, seed, "pt", body, draw="fresh")
-    old = _weights(parent, unembedding)
+    at, old = Geometry.of(model.config), weights_by_name(parent, unembedding)
+    giver = {} if donor is None else weights_by_name(donor, unembedding)
     log = []
     for name, parameter in model.named_parameters():
-        kind, before = kinds[name], old.get(name)
+        kind, before, factor = kinds[name], old.get(name), None
         assert before is not None, name
-        factor = None
+        initial, found = parameter.clone(), [(piece, replaced(piece.role, graft, heads, at)) for piece in pieces[name]]
+        everything = all(what is True for _, what in found)
         if kind == "embed":
             draw = policy.unembed_draw if name == unembedding else policy.embed
+            if everything and draw == "keep" and graft.instead in ANEW:
+                draw = "normal"
+            found = found if draw == "keep" else []
             action = _embedding(draw, name, parameter, before, before[:parent_vocab], seed)
-        elif kind in keep:
+        else:
             assert before.shape == parameter.shape, name
             action, factor = _carried(policy, kind, parameter, before)
-        else:
-            action = f"re-initialised ({reinit_to})"
+        if any(what for _, what in found):
+            for piece, what in found:
+                put(parameter, initial, before, giver.get(name), graft, piece.blocks(what), (seed, "graft", name))
+            action, factor = said(graft, found, action), None if everything else factor
         log.append(
             {
                 "tensor": name,
@@ -72,10 +91,12 @@ def swap(
     return model, log
 
 
-def _weights(parent: Any, unembedding: str | None) -> dict[str, torch.Tensor]:
-    """Its parameters by name; also by that of the unembedding where it is the parent's embedding."""
-    found = dict(parent.named_parameters())
-    return found if unembedding is None else {**found, unembedding: parent.get_output_embeddings().weight}
+def _of_modules(keep: tuple[Module, ...], reinit_to: Literal["initial", "fresh"], policy: SwapPolicy) -> Graft:
+    """What `keep` and `reinit_to` say, as a graft; of embeddings they say nothing."""
+    if set(keep) == set(MODULES):
+        return NOTHING
+    embeddings: tuple[Part, ...] = ("embed",)
+    return Graft(mode="keep", parts=(*embeddings, *keep), instead=reinit_to)
 
 
 def _carried(policy: SwapPolicy, kind: str, parameter: torch.Tensor, before: torch.Tensor) -> tuple[str, float | None]:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,14 +18,14 @@ from nca_interp.model.checkpoint import load_model, read_provenance
 from nca_interp.model.fast import is_fast
 from nca_interp.model.llama import build
 from nca_interp.model.own_forward import training_forward
-from nca_interp.model.parent import check_causal, check_trains, naming, open_parent
-from nca_interp.model.source import Source
 from nca_interp.model.swap import swap
 from nca_interp.store import RunDir, StudyDir, sha256_file, write_text
 from nca_interp.train import parallel
 from nca_interp.train.allocator import keep_freed_memory
 from nca_interp.train.batches import Loader
 from nca_interp.train.compiling import should_compile
+from nca_interp.train.elsewhere import from_checkpoint
+from nca_interp.train.grafted import grafted_heads
 from nca_interp.train.guard import claim_inputs
 from nca_interp.train.health import Health
 from nca_interp.train.loop_state import Loop
@@ -104,17 +105,11 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initia
     """The model before the first step of a run, and what it comes from. UserError where a policy keeps rows of a vocabulary
     that is another one."""
     if config.checkpoint is not None:
-        return _from_checkpoint(study, config, vocab_size)
+        child, model, log = from_checkpoint(study, config, vocab_size, _donor(study, config))
+        return Initial(child, model, tuple(log))
     if config.parent is None:
         return Initial(build(config.model, vocab_size, config.seeds.init, config.embedding_stream))
-    parent = study.run(config.parent)
-    status = parent.status()
-    if status["state"] != "done":
-        raise RunFailed(f"{config.id}: its parent run {config.parent} is not finished")
-    try:
-        model = load_model(parent.checkpoint(status["step"]))
-    except UserError as error:
-        raise UserError(f"{error}; delete this folder, and {config.parent} is trained again") from None
+    model, checkpoint = _finished(study, config.id, config.parent, "parent")
     if config.stage == "ft":
         # its configuration names a padding token, whose row an embedding would not train
         embedding: Any = model.get_input_embeddings()
@@ -122,48 +117,30 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initia
         return Initial(model.train())
     if "keep" in (config.swap.embed, config.swap.unembed_draw):
         _same_vocabulary(study, config)
-    checkpoint = parent.checkpoint(status["step"])
     rows = read_provenance(checkpoint).get("vocab_size")
     child, log = swap(
-        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows
-    )
+        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows,
+        config.graft, grafted_heads(study, config).heads, _donor(study, config),
+    )  # fmt: skip
     return Initial(child.train(), model, tuple(log))
 
 
-def _from_checkpoint(study: StudyDir, config: RunConfig, vocab_size: int) -> Initial:
-    """The swap of a model that was trained elsewhere. UserError where it cannot be trained."""
-    assert config.checkpoint is not None
-    if "keep" in (config.swap.embed, config.swap.unembed_draw):
-        _same_tokens(study, config)
-    with naming(config.checkpoint):
-        parent = open_parent(config.checkpoint)
-        check_causal(parent)
-        rows = read_provenance(Source.find(config.checkpoint).directory).get("vocab_size")
-        child, log = swap(
-            parent, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows
-        )
-        check_trains(child, vocab_size)
-    child.zero_grad(set_to_none=True)
-    return Initial(child, parent, tuple(log))
+def _donor(study: StudyDir, config: RunConfig) -> Any:
+    """The model that gives weights to a graft, if one does."""
+    return None if config.donor is None else _finished(study, config.id, config.donor, "donor")[0]
 
 
-def _same_tokens(study: StudyDir, config: RunConfig) -> None:
-    """UserError unless the tokens of a run are those of the checkpoint that it starts from."""
-    from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
-
-    assert config.checkpoint is not None
-    before, after = Source.find(config.checkpoint).directory, study.path / config.tokens / "tokenizer.json"
-    if not has_tokenizer(before):
-        raise UserError(
-            f"{config.id}: swap.embed: keep: {config.checkpoint} has no tokenizer, so it is not known which tokens its rows are of; "
-            "legal: normal, match_rms, match_gaussian, resample (which need none)"
-        )
-    ours, theirs = (open_tokenizer(place).tokenizer.get_vocab() for place in (after, before))
-    if ours != theirs:
-        raise UserError(
-            f"{config.id}: swap.embed: keep: the tokens of {after.parent.name} are not those of {config.checkpoint}; "
-            "legal: normal, match_rms, match_gaussian, resample"
-        )
+def _finished(study: StudyDir, run_id: str, before: str, what: str) -> tuple[Any, Path]:
+    """The model at the end of a run that another one builds on, and its checkpoint."""
+    run = study.run(before)
+    status = run.status()
+    if status["state"] != "done":
+        raise RunFailed(f"{run_id}: its {what} run {before} is not finished")
+    checkpoint = run.checkpoint(status["step"])
+    try:
+        return load_model(checkpoint), checkpoint
+    except UserError as error:
+        raise UserError(f"{error}; delete this folder, and {before} is trained again") from None
 
 
 def _same_vocabulary(study: StudyDir, config: RunConfig) -> None:

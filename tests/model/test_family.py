@@ -9,6 +9,7 @@ import torch
 
 from nca_interp.base import UserError
 from nca_interp.config import MODULES, ModelConfig
+from nca_interp.graft import Graft
 from nca_interp.model.llama import build, kind_of
 from nca_interp.model.own_forward import own_forward, training_forward
 from nca_interp.model.parent import check_causal, check_trains, open_parent, parent_of
@@ -206,3 +207,69 @@ def test_an_encoder_and_a_quantised_checkpoint_are_refused(tmp_path):
     )
     with pytest.raises(UserError, match=r"packed: quantised weights \(gptq\), which cannot be trained"):
         parent_of(str(tmp_path / "packed"))
+
+
+@pytest.mark.parametrize("family", ["llama", "neox", "gpt2"])
+def test_a_head_that_is_re_initialised_computes_what_it_does_in_scratch_and_the_others_what_they_did(tmp_path, family):
+    """By what reaches the output projection for the same tokens of layer 0, fused Q, K and V included."""
+    found = parent_of(str(saved(family, tmp_path)))
+    model, policy = open_parent(str(tmp_path)), SwapPolicy()
+    scratch, full = build(found.model, VOCAB, 0, "pt"), swap(model, found.model, VOCAB, 0)[0]
+    arm = swap(model, found.model, VOCAB, 0, policy=policy, graft=Graft(heads=("0.1", "0.3")), heads=((0, 1), (0, 3)))[
+        0
+    ]
+    x = torch.randn(1, 12, 32, generator=torch.Generator().manual_seed(0))
+    z = [reaching(m, x) for m in (arm, scratch, full)]
+    for head in range(4):
+        assert torch.allclose(z[0][head], z[1 if head in (1, 3) else 2][head], atol=1e-6), head
+        assert not torch.allclose(z[0][head], z[2 if head in (1, 3) else 1][head], atol=1e-4), head
+
+
+def reaching(model, x):
+    """What the heads of layer 0 hand to the output projection for the normed stream x [1, position, d_model]: [head, position, d_head]."""
+    block, got = layers_of(model)[0], []
+    attention = next(m for m in block.modules() if type(m).__name__.endswith("Attention"))
+    out = next(getattr(attention, n) for n in ("o_proj", "dense", "c_proj") if hasattr(attention, n))
+    handles = [
+        attention.register_forward_pre_hook(lambda m, a, k: (((x, *a[1:]) if a else a), {**k, "hidden_states": x} if "hidden_states" in k else k), with_kwargs=True),
+        out.register_forward_pre_hook(lambda m, a: got.append(a[0].detach())),
+    ]  # fmt: skip
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, x.shape[1], dtype=torch.long))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return got[0][0].unflatten(-1, (4, 8)).transpose(0, 1)
+
+
+@pytest.mark.parametrize("parts", [("q",), ("qk",), ("vo",), ("attn",)])
+def test_grafts_of_parts_are_the_same_in_fused_matrices(tmp_path, parts):
+    """Re-initialising a part and keeping all but it are the same network, in families with and without fused matrices."""
+    others = {"q": ("k", "v", "o"), "qk": ("vo",), "vo": ("qk",), "attn": ()}[parts[0]]
+    for family in ("llama", "neox", "gpt2"):
+        found, model = parent_of(str(saved(family, tmp_path / family))), open_parent(str(tmp_path / family))
+        arms = [
+            swap(model, found.model, VOCAB, 0, graft=graft)[0]
+            for graft in (Graft(parts=parts), Graft(mode="keep", parts=(*others, "mlp", "norm", "embed")))
+        ]
+        (one, other), kinds = (dict(arm.named_parameters()) for arm in arms), kinds_of(arms[0])
+        wrong = [n for n in one if not torch.equal(one[n], other[n])]
+        # learned positions go with the whole of attention, so both leave them as they are or both do not
+        assert wrong in ([], ["transformer.wpe.weight"] if parts != ("attn",) else []), (family, wrong, kinds)
+
+
+def test_heads_of_a_family_whose_matrices_are_not_told_apart_are_refused(tmp_path):
+    import transformers as t
+
+    from nca_interp.model.graft import Geometry, pieces_of, replaced
+
+    config = t.FalconConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64
+    )
+    model = t.FalconForCausalLM(config)
+    roles = [piece.role for pieces in pieces_of(model).values() for piece in pieces]
+    for graft, heads in ((Graft(heads=("0.1",)), ((0, 1),)), (Graft(parts=("qk",)), ())):
+        with pytest.raises(UserError, match=r"not told apart into Q, K, V and O by head; legal: part attn"):
+            [replaced(role, graft, heads, Geometry.of(config)) for role in roles]
+    assert any(replaced(role, Graft(parts=("attn",)), (), Geometry.of(config)) is True for role in roles)

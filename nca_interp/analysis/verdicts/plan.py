@@ -14,6 +14,7 @@ import pandas as pd
 
 from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError, digest
+from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.config import Regime, Study
 from nca_interp.store import StudyDir, read_json, write_json
 
@@ -151,12 +152,23 @@ def declare(directory: StudyDir, study: Study) -> None:
 
 
 def plan_of(study: Study) -> dict[str, Any]:
-    """The plan as JSON."""
-    return {
+    """The plan as JSON; what seeds replicate stands there where it is not everything."""
+    found = {
         "level": ALPHA,
         "seeds": [seed.model_dump(mode="json") for seed in study.seeds],
         "contrasts": [{**c._asdict(), "seeds": list(c.seeds)} for c in contrasts_of(study)],
     }
+    limited = {regime.name: said for regime in study.regimes if (said := replicates(regime))}
+    return {**found, "replicates": limited} if limited else found
+
+
+def replicates(regime: Regime) -> str:
+    """What differs between the seeds of a regime that starts from checkpoints, which were trained elsewhere; empty for others, whose
+    seeds differ in everything that is drawn."""
+    if not isinstance(regime.source, CheckpointSpec):
+        return ""
+    one = len(regime.source.paths) == 1
+    return f"data order and fresh embeddings{' of one checkpoint' if one else ', and the checkpoint'}"
 
 
 def declared(directory: StudyDir, study: Study) -> Declaration:
@@ -203,4 +215,5 @@ def _items(plan: dict[str, Any]) -> dict[str, str]:
         "level": f"{plan['level']:g}", "seeds (init/order/rules)": seeds,
         "primary comparison": first[0] if first else "none", "comparisons": str(len(contrasts)),
     }  # fmt: skip
+    found |= {f"seeds of {name} replicate": said for name, said in plan.get("replicates", {}).items()}
     return found | {c.name: f"{len(c.seeds)} seed(s), margin {c.margin:g}" for c in contrasts}
