@@ -64,6 +64,7 @@ def transfer(
 ) -> None:
     """Swap the embeddings of any checkpoint, train it on language beside scratch and its re-initialised arms, and report."""
     from nca_interp.engine.transfer import STEPS, named_domain, text_domain, transfer_study
+    from nca_interp.model.parent import forward_words
     from nca_interp.overrides import with_overrides
 
     if text and domain is not None:
@@ -84,7 +85,8 @@ def transfer(
         print_plan(plan, folder, workers, threads)
         print(*power, sep="\n")
         return
-    for line in _said(study):
+    slower = forward_words(study.model)
+    for line in (*_said(study), *([f"forward     {slower}"] if slower else [])):
         print(line)
     code = run_plan(folder, study, plan, workers, threads)
     write_tables(folder, None)
@@ -112,7 +114,7 @@ def _said(study: Study) -> list[str]:
     """What the study took from the checkpoints, and what it does not need of them."""
     from nca_interp.checkpoint_spec import CheckpointSpec
     from nca_interp.data.text.tokenizer import has_tokenizer
-    from nca_interp.model.parent import forward_words, parent_of
+    from nca_interp.model.parent import parent_of
 
     places = dict.fromkeys(p for r in study.regimes if isinstance(r.source, CheckpointSpec) for p in r.source.paths)
     lines = []
@@ -123,8 +125,6 @@ def _said(study: Study) -> list[str]:
         )
         shape = f"context {found.model.n_ctx:,}, {'tied' if found.model.tied else 'untied'} embeddings"
         lines.append(f"checkpoint  {place}: {found.class_name}, {shape}{without}")
-    if slower := forward_words(study.model):
-        lines.append(f"forward     {slower}")
     if len(places) == 1 and len(study.seeds) > 1:
         lines.append(
             "seeds       differ by data order and fresh embeddings only (scratch: also by its body): the parent is one"

@@ -149,3 +149,21 @@ def test_a_graft_and_the_field_keep_say_the_same(study, parents, keep):
 def test_rows_are_kept_only_of_the_same_tokens(study, parents):
     with pytest.raises(UserError, match="has no tokenizer, so it is not known which tokens its rows are of"):
         train(study, run_of(parents["gpt2"], swap=SwapPolicy(embed="keep")))
+
+
+def test_a_synthetic_stage_of_the_same_architecture_stands_beside_it_and_may_give_to_a_graft(study, parents):
+    """A GPT-2 is pre-pre-trained here, swapped as any parent, and its attention put into the checkpoint's body."""
+    model = run_of(parents["gpt2"]).model
+    ppt = make_run(steps=4, model=model)
+    train(study, ppt)
+    child = make_run(id="pt.dyck.web.s0", stage="pt", domain="web", model=model, parent=ppt.id, steps=4)
+    donor = run_of(parents["gpt2"], "donor", donor=ppt.id, graft=Graft(parts=("attn",), instead="donor", donor="dyck"))
+    for run in (child, donor):
+        train(study, run)
+    before, after, mixed = parameters(study, ppt), parameters(study, child, 0), parameters(study, donor, 0)
+    theirs = dict(open_parent(str(parents["gpt2"])).named_parameters())
+    kinds = kinds_of(load_model(study.run(ppt.id).checkpoint(4)))
+    for name, kind in kinds.items():
+        if kind != "embed":
+            assert torch.equal(after[name], before[name]), name
+            assert torch.equal(mixed[name], (before if kind == "attn" else theirs)[name]), name
