@@ -51,11 +51,17 @@ class Piece(NamedTuple):
     by_head: Callable[[Iterable[int]], Blocks] | None = None
     """Entries of the given heads; None: it does not consist of heads."""
 
+    def replaced(self, graft: Graft, heads: Collection[Head], at: Geometry) -> bool | tuple[int, ...]:
+        """`replaced` of its role; what does not consist of heads (a bias of O) is of none of them."""
+        found = replaced(self.role, graft, heads, at)
+        return graft.mode == "keep" if self.by_head is None and not isinstance(found, bool) else found
+
     def blocks(self, what: bool | tuple[int, ...]) -> Blocks:
         """What `replaced` said, as entries of the tensor."""
         if isinstance(what, bool):
             return self.whole if what else []
-        return [] if self.by_head is None else self.by_head(what)
+        assert self.by_head is not None
+        return self.by_head(what)
 
 
 def pieces_of(model: Any) -> dict[str, tuple[Piece, ...]]:
@@ -229,7 +235,7 @@ def said(graft: Graft, found: Sequence[tuple[Piece, bool | tuple[int, ...]]], by
         return done
     parts = []
     for piece, what in found:
-        if what is not False and what != () and (what is True or piece.by_head is not None):
+        if what:
             which = "all" if what is True else f"heads {', '.join(map(str, what))}"
             parts.append(which if len(found) == 1 else f"{which} of {piece.role.kind}")
     return f"{done}: {', '.join(parts)}; else {by}" if parts else by

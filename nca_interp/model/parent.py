@@ -18,7 +18,7 @@ from nca_interp.graft import Graft
 from nca_interp.model.checkpoint import load_config, load_model
 from nca_interp.model.family import family_config, fields_of
 from nca_interp.model.folder import check_directory
-from nca_interp.model.graft import Geometry, pieces_of, replaced
+from nca_interp.model.graft import Geometry, pieces_of
 from nca_interp.model.llama import hf_config
 from nca_interp.model.own_forward import training_forward
 from nca_interp.model.roles import context_length, kinds_of
@@ -61,7 +61,8 @@ def parent_of(place: str) -> Parent:
         kinds = kinds_of(meta)
     body = sum(p.numel() for name, p in meta.named_parameters() if kinds[name] != "embed")
     shape = _shape(config)
-    plain = parse(ModelConfig, shape) if config.model_type == "llama" and not shape["d_model"] % 2 else None
+    even = (shape["d_head"] or shape["d_model"] // shape["n_heads"]) % 2 == 0
+    plain = parse(ModelConfig, shape) if config.model_type == "llama" and even else None
     if plain is not None and _is_ours(config, plain):
         return Parent(directory, plain, type(meta).__name__)
     architecture = Architecture(config=fields_of(config), n_params_body=body)
@@ -156,8 +157,9 @@ def _check_parent(model: ModelConfig, place: str) -> None:
     found = parent_of(place)
     check_shape(model, found.model)
     if sum(file.stat().st_size for file in found.directory.glob("*.safetensors")) <= TRIED_BYTES:
-        check_causal(open_parent(place))
-        check_trains(swap(open_parent(place), model, TRIAL_VOCABULARY, 0)[0], TRIAL_VOCABULARY)
+        parent = open_parent(place)
+        check_causal(parent)
+        check_trains(swap(parent, model, TRIAL_VOCABULARY, 0)[0], TRIAL_VOCABULARY)
 
 
 def _check_graft(model: ModelConfig, graft: Graft) -> None:
@@ -166,7 +168,7 @@ def _check_graft(model: ModelConfig, graft: Graft) -> None:
     heads = graft.heads if isinstance(graft.heads, tuple) and graft.matched is None else ()
     for pieces in pieces_of(meta).values():
         for piece in pieces:
-            replaced(piece.role, graft, heads, Geometry.of(meta.config))
+            piece.replaced(graft, heads, Geometry.of(meta.config))
 
 
 def check_shape(model: ModelConfig, found: ModelConfig) -> None:

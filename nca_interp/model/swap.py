@@ -13,7 +13,7 @@ import torch
 from nca_interp.base import UserError, stream_seed
 from nca_interp.config import MODULES, ModelConfig, Module
 from nca_interp.graft import NOTHING, Graft, Head, Part
-from nca_interp.model.graft import Geometry, pieces_of, put, replaced, said, weights_by_name
+from nca_interp.model.graft import Geometry, pieces_of, put, said, weights_by_name
 from nca_interp.model.llama import build, fill, standard_normal
 from nca_interp.model.roles import kinds_of, unembedding_of
 from nca_interp.swap_policy import TODAY, Draw, SwapPolicy
@@ -62,7 +62,7 @@ def swap(
     for name, parameter in model.named_parameters():
         kind, before, factor = kinds[name], old.get(name), None
         assert before is not None, name
-        initial, found = parameter.clone(), [(piece, replaced(piece.role, graft, heads, at)) for piece in pieces[name]]
+        initial, found = parameter.clone(), [(piece, piece.replaced(graft, heads, at)) for piece in pieces[name]]
         everything = all(what is True for _, what in found)
         if kind == "embed":
             draw = policy.unembed_draw if name == unembedding else policy.embed
