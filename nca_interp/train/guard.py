@@ -49,8 +49,8 @@ def claim(run: RunDir, config: RunConfig) -> None:
 def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMeta) -> None:
     """Record the hashes of what the run trains on and starts from, or raise UserError where they are no longer those."""
     now = {f"{config.tokens}/{name}": sha256 for name, sha256 in sorted(meta.sha256.items())}
-    for before in filter(None, (config.parent, config.donor)):
-        run_before = study.run(before)
+    for name in filter(None, (config.parent, config.donor)):
+        run_before = study.run(name)
         last = run_before.checkpoint(run_before.status()["step"])
         now |= {f"{last.relative_to(study.path)}/{name}": sha256 for name, sha256 in weight_hashes(last).items()}
     if config.checkpoint is not None:
