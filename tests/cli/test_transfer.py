@@ -125,6 +125,7 @@ def mistakes(place):
     return {
         "no checkpoint": (["--checkpoint", str(place / "nowhere")], "no such checkpoint directory"),
         "no folder of one": (["--checkpoint", str(place)], "no checkpoint itself; inside: "),
+        "no such name on the hub": (["--checkpoint", "org/nothing", *text], "the Hugging Face hub does not give it"),
         "no such domain": ([*gpt2, "--domain", "wep"], "--domain wep: recipe 'laptop' has no domain 'wep'; did you mean 'web'?"),
         "no such recipe": ([*gpt2, "--domain", "laptpo.web"], "did you mean 'laptop'?"),
         "no such arm": ([*gpt2, *text, "--arms", "reinit-atn"], "unknown arm; did you mean 'reinit-attn'?"),
@@ -148,6 +149,56 @@ def test_one_clear_message_before_anything_is_written(place, tmp_path, capfd, mo
     assert said.startswith("error: ")
     assert told in said
     assert list(tmp_path.iterdir()) == []
+
+
+RECIPE = """
+from nca_interp.checkpoint_spec import CheckpointSpec
+from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds, reinit_arms
+from nca_interp.data.specs import DyckSpec, TextSpec, TokenizerSpec
+from nca_interp.discover import run
+from nca_interp.model.parent import parent_of
+
+A, B = {paths}
+
+
+@run
+def mine() -> Study:
+    \"\"\"Theirs and ours.\"\"\"
+    stage = StageConfig(steps=4, batch_size=4, lr=1e-3)
+    theirs = Regime(name="theirs", label="theirs", source=CheckpointSpec(paths=(A, B)))
+    return Study(
+        name="mine", title="Theirs and ours", model=parent_of(A).model,
+        regimes=(
+            Regime(name="scratch", label="scratch"), theirs, *reinit_arms(theirs, None),
+            Regime(name="dyck", label="Dyck", source=DyckSpec(k=8, max_depth=4)),
+        ),
+        domains=(Domain(name="web", label="text", source=TextSpec(source="files:{text}", tokenizer=TokenizerSpec(vocab_size=300))),),
+        seeds=paired_seeds(2), ppt=stage, pt=stage, val_rows=8,
+    )
+"""
+
+
+def test_a_recipe_says_the_same_with_synthetic_regimes_of_that_architecture_beside_it(
+    place, tmp_path, capfd, monkeypatch
+):
+    paths = str((str(place / "neox"), str(place / "neox-again")))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine.py").write_text(RECIPE.format(paths=paths, text=place / "text.txt"))
+    monkeypatch.chdir(tmp_path)
+    assert call(["train", "mine", "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    assert "runs        14 (2 pre-pre-training, 12 pre-training)" in said
+    assert "forward     the own forward pass of gpt_neox" in said
+    for change, told in (
+        ("model.n_layers=3", "model.n_layers is 3 in the study, 2 in the checkpoint"),
+        ("model.tied=true", "model.tied is True in the study, False in the checkpoint"),
+        ("regimes.theirs.source.paths=['a', 'b', 'c']", "3 checkpoints for 2 seeds"),
+        ("regimes.theirs.swap.embed=keep", "whose tokenizer is not that of a checkpoint (kind hf)"),
+        ("regimes.scratch.adds=theirs", "'theirs' is no regime with a pre-pre-training"),
+    ):
+        assert call(["train", "mine", "--dry-run", "--set", change]) == 2, change
+        assert told in capfd.readouterr().err
+    assert not (tmp_path / "runs" / "out").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
