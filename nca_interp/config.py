@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from nca_interp.base import Frozen, UserError
+from nca_interp.checkpoint_spec import Architecture, CheckpointSpec
 from nca_interp.claims import Claim, check_claims
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
+from nca_interp.graft import NOTHING, Graft, check_graft
 from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
 
 Module = Literal["attn", "mlp", "norm"]
@@ -26,10 +28,14 @@ STAGE_LABELS: dict[str, str] = {"ppt": "pre-pre-training", "pt": "pre-training",
 Decay = Annotated[float, Field(ge=0, lt=1)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]
 T = TypeVar("T", "Regime", "Domain")
+if TYPE_CHECKING:
+    ParentSpec = SourceSpec | CheckpointSpec
+else:
+    ParentSpec = Annotated[get_args(SourceSpec)[0] | CheckpointSpec, Field(discriminator="kind")]
 
 
 class ModelConfig(Frozen):
-    """Shape of a `LlamaForCausalLM` (RMSNorm, SwiGLU, RoPE); names follow TransformerLens."""
+    """Shape of a `LlamaForCausalLM` (RMSNorm, SwiGLU, RoPE), or of what `architecture` says; names follow TransformerLens."""
 
     n_layers: int = Field(ge=1, le=256)
     """Number of blocks."""
@@ -53,6 +59,8 @@ class ModelConfig(Frozen):
     """Standard deviation of freshly drawn embeddings (the released code uses 1.0; arXiv 2603.10055 code, models.py)."""
     unembed_std: float | None = Field(default=None, gt=0, le=100)
     """Standard deviation of a freshly drawn unembedding that is not tied; null: `embed_std`."""
+    architecture: Architecture | None = None
+    """Another network than this Llama, of which the fields above are then a description; null: this Llama."""
 
     @model_validator(mode="after")
     def _heads(self) -> ModelConfig:
@@ -61,7 +69,7 @@ class ModelConfig(Frozen):
             raise ValueError(
                 f"n_heads: {self.n_heads} does not divide d_model {self.d_model}; legal: {', '.join(map(str, legal))}"
             )
-        if self.head_width % 2:
+        if self.head_width % 2 and self.architecture is None:
             raise ValueError(f"d_head: {self.head_width} is odd; rotary positions need an even width")
         return self
 
@@ -73,6 +81,8 @@ class ModelConfig(Frozen):
     @property
     def n_params_body(self) -> int:
         """Parameters outside embedding and unembedding."""
+        if self.architecture is not None:
+            return self.architecture.n_params_body
         attn = 4 * self.d_model * self.n_heads * self.head_width
         return self.n_layers * (attn + 3 * self.d_model * self.d_mlp + 2 * self.d_model) + self.d_model
 
@@ -193,16 +203,24 @@ class Regime(Frozen):
     """Short name, used in run names."""
     label: str
     """Name in reports; stand-ins are named as what they are."""
-    source: SourceSpec | None = None
-    """Data of the pre-pre-training stage; null: trained on language from scratch."""
+    source: ParentSpec | None = None
+    """Data of the pre-pre-training stage, or a checkpoint in its place; null: trained on language from scratch."""
     keep: tuple[Module, ...] = MODULES
     """Module types carried over at the swap; the rest is re-initialised. Of the embeddings `swap` speaks."""
     reinit_to: Literal["initial", "fresh"] = "initial"
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
     swap: SwapPolicy = TODAY
     """How embeddings are drawn and in which state the body enters pre-training; all of it null: as the model says, the body as it is."""
+    graft: Graft = NOTHING
+    """Parts, layers or heads that are re-initialised or alone carried over, and what stands in place of the others (docs/transfer.md)."""
     ppt: StageConfig | None = None
     """Pre-pre-training budget of this regime; null: the study's."""
+    lr_factor: float = Field(default=1.0, gt=0, le=100)
+    """Times the peak learning rate of pre-training, in every domain."""
+    adds: str | None = None
+    """Of a regime from scratch: the regime whose pre-pre-training is added to its language budget, as further steps; null: none."""
+    adds_by: Literal["tokens", "flops"] = "tokens"
+    """What of it is added: as many tokens (token-matched over both stages), or as many FLOPs (compute-matched)."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Checkpoints | None = None
@@ -289,16 +307,22 @@ class Study(Frozen):
         if not self.seeds:
             raise ValueError("seeds: at least one is needed")
         for regime in self.regimes:
-            if regime.ppt is not None and regime.source is None:
+            if regime.ppt is not None and (regime.source is None or isinstance(regime.source, CheckpointSpec)):
+                what = "from scratch (source null)" if regime.source is None else "from a checkpoint"
                 raise ValueError(
-                    f"regimes.{regime.name}.ppt: a budget for pre-pre-training, which a regime from scratch (source null) has not; "
-                    "legal: null"
+                    f"regimes.{regime.name}.ppt: a budget for pre-pre-training, which a regime {what} has not; legal: null"
+                )
+            if isinstance(regime.source, CheckpointSpec) and len(regime.source.paths) not in (1, len(self.seeds)):
+                raise ValueError(
+                    f"regimes.{regime.name}.source.paths: {len(regime.source.paths)} checkpoints for {len(self.seeds)} seeds; "
+                    f"legal: 1 (every seed starts from it) or {len(self.seeds)} (one a seed)"
                 )
             for name, n in (regime.runs or {}).items():
                 if name not in domains:
                     raise ValueError(f"regimes.{regime.name}.runs: unknown domain {name!r}{suggest(name, domains)}")
                 if not 0 <= n <= len(self.seeds):
                     raise ValueError(f"regimes.{regime.name}.runs.{name}: {n} seeds of {len(self.seeds)}")
+            self._adds(regime)
             places = [d for d in self.domains if regime.runs is None or regime.runs.get(d.name)]
             self._swap(regime, places)
         for domain in self.domains:
@@ -318,11 +342,31 @@ class Study(Frozen):
         self._controls()
         return self
 
+    def _adds(self, regime: Regime) -> None:
+        if regime.adds is None:
+            return
+        where, sources = f"regimes.{regime.name}.adds", {r.name: r.source for r in self.regimes}
+        if regime.source is not None:
+            raise ValueError(
+                f"{where}: {regime.adds!r}: this regime has a pre-pre-training of its own; legal: null, or source null"
+            )
+        legal = [n for n, source in sources.items() if source is not None and not isinstance(source, CheckpointSpec)]
+        if regime.adds not in legal:
+            raise ValueError(
+                f"{where}: {regime.adds!r} is no regime with a pre-pre-training{suggest(regime.adds, legal)}"
+            )
+
     def _swap(self, regime: Regime, domains: list[Domain]) -> None:
         stages = [(domain, domain.pt or self.pt) for domain in domains]
         rows = self.ppt_of(regime).vocab_rows
         places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == rows) for d, pt in stages]
-        check_policy(f"regimes.{regime.name}.swap", regime.swap, regime.source, self.model.tied, places)
+        where, swap = f"regimes.{regime.name}", regime.swap
+        check_policy(f"{where}.swap", swap, regime.source, self.model.tied, places)
+        check_graft(
+            f"{where}.graft", regime.graft, self.model, source=regime.source, own=regime.name,
+            keeps_embeddings="keep" in (swap.embed, swap.unembed_draw), keep=regime.keep,
+            all_kept=set(regime.keep) == set(MODULES), sources={r.name: r.source for r in self.regimes},
+        )  # fmt: skip
 
     def _frames(self) -> None:
         for regime in self.regimes:
@@ -358,7 +402,7 @@ def paired_seeds(n: int) -> tuple[Seeds, ...]:
 
 
 def reinit_arms(
-    regime: Regime, runs: dict[str, int], reinit_to: Literal["initial", "fresh"] = "initial"
+    regime: Regime, runs: dict[str, int] | None, reinit_to: Literal["initial", "fresh"] = "initial"
 ) -> tuple[Regime, ...]:
     """Variants of `regime`, each with one module type re-initialised at the swap (arXiv 2603.10055, section 5.3.1)."""
     labels = {"attn": "attention re-initialised", "mlp": "MLP re-initialised", "norm": "norms re-initialised"}

@@ -144,6 +144,8 @@ def check_policy(where: str, policy: SwapPolicy, source: Any, tied: bool, places
 
 def _other_vocabulary(source: Any, place: Place) -> str:
     """Why token ids do not mean the same before and after the swap; empty where they may."""
+    if source.kind == "checkpoint":  # whose own tokenizer is compared where the rows are (train/setup.py)
+        return "" if place.source.tokenizer.kind == "hf" else "whose tokenizer is not that of a checkpoint (kind hf)"
     if not isinstance(source, TextSpec):
         return f"whose vocabulary is not that of the {source.kind} tokens"
     if source.tokenizer != place.source.tokenizer:

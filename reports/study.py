@@ -5,7 +5,7 @@ from dataclasses import replace
 from nca_interp.discover import report
 from nca_interp.report.measured import measured
 from nca_interp.report.page import Figure, Page, Section, Table
-from nca_interp.report.sections import circuit, claims, method, outcome, policy, sources, start, transfer
+from nca_interp.report.sections import carriers, circuit, claims, method, outcome, policy, sources, start, transfer
 from nca_interp.report.tables import Tables
 
 
@@ -17,12 +17,12 @@ def study(tables: Tables) -> Page:
         Section("loss", "Loss in training", (*outcome.loss_curves(tables),), columns=2 if len(tables.domains) == 1 else 1),
         Section("circuit", "What forms in the synthetic stage", (*circuit.phases(tables), *circuit.at_work(tables))),
         Section("start", "The swap, and the network at step 0", (*start.start(tables),)),
-        Section("transfer", "Which part of the network carries it", (*transfer.reinit(tables),)),
+        Section("transfer", "Which part of the network carries it", (*transfer.reinit(tables), *carriers.carriers(tables))),
         Section("complexity", "Does the complexity of the data matter?", (*sources.complexity(tables),), folded=True),
         Section("speed", "Tokens to the same loss", (*outcome.speedup(tables),), folded=True),
         Section("reasoning", "Reasoning after fine-tuning", (*transfer.reasoning(tables),), folded=True),
         Section(
-            "verdict", "All planned comparisons", (*outcome.verdict_box(tables), *outcome.final_table(tables), *outcome.ppt_curves(tables)),
+            "verdict", "All planned comparisons", (*outcome.verdict_box(tables), *carriers.all_contrasts(tables), *outcome.final_table(tables), *outcome.ppt_curves(tables)),
             folded=True,
         ),
     )  # fmt: skip

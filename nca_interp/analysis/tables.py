@@ -18,6 +18,7 @@ from nca_interp.analysis.elsewhere import described
 from nca_interp.analysis.probing.patterns import export_trajectory
 from nca_interp.analysis.start import policy_of, start_table
 from nca_interp.analysis.verdicts.best_scratch import scratches, with_best
+from nca_interp.analysis.verdicts.carriers import transfer_tables
 from nca_interp.analysis.verdicts.claims import claims_table
 from nca_interp.analysis.verdicts.contrasts import contrast_tables
 from nca_interp.analysis.verdicts.evidence import accuracies, final_losses
@@ -37,7 +38,7 @@ from nca_interp.store import MANIFEST, StudyDir, seal, tables_in, write_json, wr
 RUNS = [
     "run", "regime", "label", "role", "domain", "seed", "stage", "state", "steps", "tokens", "ppt_tokens",
     "params", "vocab_size", "source", "description", "flops", "tokens_per_second", "loader_share", "spikes",
-    "nonfinite", "skipped", "precision", "swap", "checkpoint_sha256",
+    "nonfinite", "skipped", "precision", "swap", "parent", "checkpoint_sha256",
 ]  # fmt: skip
 METRICS = [
     *CHECKPOINT,
@@ -134,6 +135,7 @@ def _of_study(collection: Collection, study: Study) -> dict[str, pd.DataFrame]:
     }
     reasoning = accuracies(runs, study, tables["reasoning"])
     tables |= contrast_tables(roles, collection.domains, with_best(losses, best), reasoning, plan.contrasts, plan.added)
+    tables |= transfer_tables(study, losses, tables["contrasts"])
     compared = {name for name, role in roles.items() if role in ("regime", "control")}
     tables |= {"plan": plan.table, **speedup_tables(_curves(runs, by_id, compared), collection.domains)}
     tables["complexity"] = _complexity(collection, study)
@@ -177,6 +179,7 @@ def _run_row(run: Run, by_id: dict[str, Run]) -> dict[str, Any]:
         "skipped": sum(bool(row.get("skipped")) for row in trained.rows),
         "precision": config.precision,
         "swap": policy_of(run),
+        "parent": config.checkpoint or config.parent or "",
         "checkpoint_sha256": weights_hash(run),
     }
 

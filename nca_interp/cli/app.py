@@ -27,6 +27,7 @@ from nca_interp.cli.plan import (
     write_report,
     write_tables,
 )
+from nca_interp.cli.transfer import transfer
 from nca_interp.console import last_resort, make_patient
 from nca_interp.errors import RunFailed, UserError
 from nca_interp.signals import exit_code, this_command
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.command()(match)
+app.command()(transfer)
 app.command(cls=WithMeasurements, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
 OUT = Path("runs/out")
 

@@ -152,16 +152,24 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
 
 
 def check_folder(folder: Path, study: Study) -> None:
-    """UserError unless its corpora are installed and it may be written to `folder`: new, empty or a study, and not in what its
-    runs read."""
+    """UserError unless its corpora are installed, the checkpoints that it starts from are of its model, and it may be written to
+    `folder`: new, empty or a study, and not in what its runs read."""
+    from nca_interp.checkpoint_spec import CheckpointSpec
     from nca_interp.data.sources import check_installed, inputs
     from nca_interp.outputs import check_output
     from nca_interp.store import StudyDir
 
     specs = [domain.source for domain in study.domains]
-    check_installed([*specs, *(regime.source for regime in study.regimes if regime.source is not None)])
+    parents = [regime.source for regime in study.regimes if isinstance(regime.source, CheckpointSpec)]
+    others = [r.source for r in study.regimes if r.source is not None and not isinstance(r.source, CheckpointSpec)]
+    check_installed([*specs, *others])
     reads = [path for spec in specs for path in inputs(spec.source, spec)]
+    reads += [Path(place) for parent in parents for place in parent.paths]
     check_output("--out", folder, "study", StudyDir.may_claim, reads=reads)
+    if parents:
+        from nca_interp.model.parent import check_parents
+
+        check_parents(study)
 
 
 def follow(directory: AnalysisDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from nca_interp.base import UserError
+from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.config import suggest
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import CONTROLS, SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
@@ -151,7 +152,9 @@ def _of_recipe(recipe: str, name: str) -> Spec:
             f"source: {recipe + '.' + name!r}: no such file, and no recipe {recipe!r}{suggest(recipe, recipes)}\n{FORMS}"
         )
     study = call_study(recipes[recipe].value, [])
-    sources = {r.name: r.source for r in study.regimes if r.source is not None}
+    sources: dict[str, Spec] = {
+        r.name: r.source for r in study.regimes if r.source is not None and not isinstance(r.source, CheckpointSpec)
+    }
     sources |= {d.name: d.source for d in study.domains}
     if name not in sources:
         raise UserError(f"source: recipe {recipe!r} has no regime or domain {name!r} with data{suggest(name, sources)}")

@@ -92,7 +92,7 @@ def memory(
     fp32), the projections their inputs (2 d_model), attention q, k, v and its output (4 n_heads d_head), the MLP gate,
     silu(gate), up and their product (4 d_mlp); bf16 halves what is not marked fp32. With gradient checkpointing, that of
     one layer, and of the others their fp32 input. The loss: the logits of the rows that it takes at a time, in the
-    precision and as fp32 softmax and error, and the last hidden state four times.
+    precision and as fp32 softmax and error (of another architecture all rows), and the last hidden state four times.
     """
     from nca_interp.model.loss import LOGITS, MIN_ROWS
 
@@ -101,6 +101,8 @@ def memory(
     layer = 4 * 4 * d + width * (2 * d + 4 * heads + 4 * model.d_mlp)
     layers = layer + 4 * d * (model.n_layers - 1) if checkpointing else layer * model.n_layers
     at_a_time = min(tokens, max(MIN_ROWS, LOGITS[device] // vocab_size))
+    if model.architecture is not None:  # the whole matrix, as its own forward pass makes it
+        at_a_time = tokens
     loss = at_a_time * vocab_size * (4 + 2 * width) + tokens * d * (8 + 2 * width)
     return (18.0 if precision == "bf16" else 16.0) * model.n_params(vocab_size) + tokens * layers + loss
 
@@ -121,12 +123,16 @@ def disk_cost(plan: Plan, workers: int) -> DiskCost:
 def print_plan(plan: Plan, folder: Path, workers: int | None, threads: int) -> None:
     """Print every run of the plan with its budget and needs, then the totals. Writes nothing."""
     workers = workers or default_workers()
+    from nca_interp.model.parent import forward_words
+
     assert plan.study is not None
     model, runs = plan.study.model, plan.runs
     print(f"study       {plan.study.name}: {plan.study.title}")
     print(f"folder      {folder}")
     shape = f"{model.n_layers} layers, d_model {model.d_model}, {model.n_heads} heads, d_mlp {model.d_mlp}, n_ctx {model.n_ctx}"
     print(f"model       {shape}: {model.n_params_body:,} parameters without embeddings")
+    if slower := forward_words(model):
+        print(f"forward     {slower}")
     flops = {job.payload.id: job.flops for job in plan.jobs if job.kind == "train"}  # type: ignore[union-attr]
     costs = {run.id: run_cost(run, machine.device_type()) for run in runs}
     print(f"{'run':36} {'steps':>9} {'tokens':>14} {'parameters':>13} {'FLOPs':>9} {'memory':>8} {'checkpoints':>14}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -10,9 +11,11 @@ from nca_interp.analysis.collection.collection import Collection as Runs
 from nca_interp.analysis.collection.collection import planned
 from nca_interp.analysis.collection.run import Run
 from nca_interp.base import UserError, digest
+from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import CONTROLS, QaSpec, TextSpec
 from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
+from nca_interp.graft import NOTHING, Graft, HeadFile
 from nca_interp.measurement import Measurement, measurements, resolve
 from nca_interp.swap_policy import TODAY
 from nca_interp.train.run import RunConfig
@@ -148,13 +151,35 @@ class _Builder:
 
     def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
         """Pre-training of one regime on one domain, with all that comes before and after it."""
-        parent = self._ppt(regime, seed) if regime.source is not None else None
-        stage = domain.pt or self.study.pt
+        elsewhere = isinstance(regime.source, CheckpointSpec)
+        parent = None if regime.source is None or elsewhere else self._ppt(regime, seed)
+        stage = self._language(regime, domain)
         tokens = self._text_tokens(domain.name, domain.source, stage)
         pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, stage, tokens, parent)
         if domain.qa is not None and self.study.ft is not None and regime.ft:
             qa = self._qa_tokens(domain, domain.qa, tokens)
             self._train(f"ft.{regime.name}.{domain.name}.s{seed}", "ft", regime, domain, seed, self.study.ft, qa, pt)
+
+    def _language(self, regime: Regime, domain: Domain) -> StageConfig:
+        """Pre-training on a domain as a regime does it: with what it adds, at its learning rate."""
+        stage, changes = domain.pt or self.study.pt, {}
+        if regime.adds is not None:
+            other = self.study.regime(regime.adds)
+            before, model = self.study.ppt_of(other), self.study.model
+            assert other.source is not None
+            added = before.steps * before.batch_size / stage.batch_size
+            if regime.adds_by == "flops":
+                synthetic, language = (
+                    model.flops_per_token(max(spec_vocab(source.model_dump(mode="json")), config.vocab_rows or 0))
+                    for source, config in ((other.source, before), (domain.source, stage))
+                )
+                added *= synthetic / language
+            changes["steps"] = stage.steps + math.ceil(added)
+            if stage.horizon is not None:
+                changes["horizon"] = math.ceil(stage.horizon * changes["steps"] / stage.steps)
+        if regime.lr_factor != 1:
+            changes["lr"] = stage.lr * regime.lr_factor
+        return stage.model_copy(update=changes)
 
     def _ppt(self, regime: Regime, seed: int) -> str:
         # regimes that differ only in what they keep share one pre-pre-training
@@ -162,12 +187,21 @@ class _Builder:
         alike = (r for r in self.study.regimes if r.source == regime.source and self.study.ppt_of(r) == stage)
         first = next(alike)
         assert first.source is not None
+        assert not isinstance(first.source, CheckpointSpec)
         if isinstance(first.source, TextSpec):
             tokens = self._text_tokens(first.name, first.source, stage)
         else:
             rules = self.study.seeds[seed].rules
             tokens = self._tokens(first.name, first.source, stage.steps * stage.batch_size, rules)
         return self._train(f"ppt.{first.name}.s{seed}", "ppt", first, None, seed, stage, tokens, None)
+
+    def _graft(self, regime: Regime, parent: str | None, seed: int) -> tuple[Graft, str | None]:
+        """The graft with the file of heads of this parent, and the run that gives weights to it."""
+        graft = regime.graft
+        if isinstance(graft.heads, HeadFile):
+            file = graft.heads.file.replace("{parent}", parent or f"checkpoint-{seed}")
+            graft = graft.model_copy(update={"heads": HeadFile(file=file)})
+        return graft, None if graft.donor is None else self._ppt(self.study.regime(graft.donor), seed)
 
     def _text_tokens(self, name: str, spec: TextSpec, stage: StageConfig) -> str:
         return self._tokens(name, spec, stage.steps * stage.batch_size, 0)
@@ -195,9 +229,11 @@ class _Builder:
             return run_id
         source = domain.source if domain is not None else regime.source
         assert source is not None
+        elsewhere = regime.source.of(seed) if isinstance(regime.source, CheckpointSpec) and stage == "pt" else None
         # before language all arms of a source are one run
         policy = regime.swap if stage != "ppt" else TODAY
         model = policy.applied(self.study.model)
+        graft, donor = self._graft(regime, parent, seed) if stage == "pt" else (NOTHING, None)
         if regime.checkpoints is not None:
             config = config.model_copy(update={"checkpoints": regime.checkpoints})
         run = RunConfig(
@@ -214,13 +250,16 @@ class _Builder:
             tokens=tokens,
             source=source.model_dump(mode="json"),
             parent=parent,
+            checkpoint=elsewhere,
             keep=regime.keep if stage == "pt" else MODULES,
             reinit_to=regime.reinit_to,
             swap=policy if stage == "pt" else TODAY,
+            graft=graft,
+            donor=donor,
             precision=self.precision,
             compile=self.study.compile,
         )
-        needs = [f"tokens:{tokens}"] + ([f"train:{parent}"] if parent else [])
+        needs = [f"tokens:{tokens}"] + [f"train:{before}" for before in (parent, donor) if before]
         flops = config.steps * config.batch_size * model.n_ctx * model.flops_per_token(vocab(run))
         self.jobs[job_id] = Job(job_id, "train", run, tuple(needs), flops)
         return run_id

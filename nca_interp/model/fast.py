@@ -33,7 +33,7 @@ def fast_forward(
     `compiled`: blocks through torch.compile (one compilation for all). `checkpointing`: activations inside a block are
     computed again in backward. Works inside DDP and after `fully_shard`, whose hooks see the modules they know.
     """
-    _check(model)
+    assert is_fast(model.config), model.config
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     block = torch.compile(_block) if compiled else _block
     layers = list(model.model.layers)
@@ -47,15 +47,16 @@ def fast_forward(
             module.__dict__.pop("forward", None)
 
 
-def _check(model: LlamaForCausalLM) -> None:
-    config: Any = model.config
+def is_fast(config: Any) -> bool:
+    """Whether a model of this Hugging Face configuration computes what `fast_forward` does."""
     wanted = {
         "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
-        "attention_dropout": 0.0, "num_key_value_heads": config.num_attention_heads,
+        "attention_dropout": 0.0, "num_key_value_heads": getattr(config, "num_attention_heads", 0),
     }  # fmt: skip
-    for name, value in wanted.items():
-        assert getattr(config, name) == value, (name, getattr(config, name))
-    assert config.rope_parameters["rope_type"] == "default", config.rope_parameters
+    if any(getattr(config, name, None) != value for name, value in wanted.items()):
+        return False
+    rotary = config.rope_parameters
+    return rotary["rope_type"] == "default" and rotary.get("partial_rotary_factor", 1.0) == 1.0
 
 
 def _forward(model: LlamaForCausalLM, dtype: torch.dtype, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -14,19 +14,32 @@ from nca_interp.base import stream_seed
 from nca_interp.config import ModelConfig, Module
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaConfig
 
 
-def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> LlamaForCausalLM:
+def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> Any:
     """A freshly initialised fp32 model on the CPU.
 
     `seed` determines the body; the embedding and unembedding also depend on `stream` ("ppt", "pt"), so that the
     language embedding of every regime is the same fresh draw. Matrices ~ N(0, init_std^2), embeddings ~
-    N(0, embed_std^2), an untied unembedding ~ N(0, unembed_std^2), norm gains 1.
+    N(0, embed_std^2), an untied unembedding ~ N(0, unembed_std^2), norm gains 1. Another architecture: model/family.py.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
+    if config.architecture is not None:
+        from nca_interp.model.family import build_family
 
-    hf_config = LlamaConfig(
+        return build_family(config, vocab_size, seed, stream)
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM(hf_config(config, vocab_size))
+    fill(model, config, seed, stream, {name for name, _ in model.named_parameters()})
+    return model
+
+
+def hf_config(config: ModelConfig, vocab_size: int) -> LlamaConfig:
+    """What transformers builds the project's own Llama from."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=config.d_model,
         intermediate_size=config.d_mlp,
@@ -44,16 +57,16 @@ def build(config: ModelConfig, vocab_size: int, seed: int, stream: str) -> Llama
         eos_token_id=None,
         pad_token_id=None,
     )
-    model = LlamaForCausalLM(hf_config)
-    fill(model, config, seed, stream, {name for name, _ in model.named_parameters()})
-    return model
 
 
 @torch.no_grad()
-def fill(
-    model: LlamaForCausalLM, config: ModelConfig, seed: int, stream: str, names: set[str], draw: str = "init"
-) -> None:
+def fill(model: Any, config: ModelConfig, seed: int, stream: str, names: set[str], draw: str = "init") -> None:
     """Overwrite the named parameters with the values of (`seed`, `draw`, name), embeddings also of `stream`, in place."""
+    if config.architecture is not None:
+        from nca_interp.model.family import fill_family
+
+        fill_family(model, config, seed, stream, names, draw)
+        return
     for name, parameter in model.named_parameters():
         if name not in names:
             continue

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from nca_interp.model.llama import kind_of
 from nca_interp.model.loss import IGNORE
+from nca_interp.model.roles import kinds_of, layers_of, unembedding_of
 
 AT_ONCE = 2048
 """Tokens of a forward pass."""
 
 
 def measure_start(model: Any, inputs: torch.Tensor, targets: torch.Tensor) -> list[dict[str, Any]]:
-    """Rows {layer, quantity, value, unit, n} of a Llama on `inputs` and `targets` [row, position], in the precision of its weights.
+    """Rows {layer, quantity, value, unit, n} of a causal language model on `inputs` and `targets` [row, position], in the precision of its weights.
 
     resid_rms: root mean square of the residual stream after each block (layer 0: the embedding), over positions and
     dimensions. token_share: how much of the stream's variance about its mean over positions the token's own embedding
@@ -28,7 +28,7 @@ def measure_start(model: Any, inputs: torch.Tensor, targets: torch.Tensor) -> li
     embed, unembed (a tied one counts as embed), attn, mlp and norm. n: positions, or targets. A value that is not finite is None.
     The model is left as it was.
     """
-    moments = [_Moments() for _ in range(len(model.model.layers) + 1)]
+    moments = [_Moments() for _ in range(len(layers_of(model)) + 1)]
     total, loss = int((targets != IGNORE).sum()), 0.0
     rows = max(1, AT_ONCE // inputs.shape[1])
     device = model.get_input_embeddings().weight.device
@@ -72,7 +72,7 @@ def _residuals(model: Any) -> Iterator[list[torch.Tensor]]:
     def keep(module: Any, arguments: Any, output: Any) -> None:
         found.append((output[0] if isinstance(output, tuple) else output).detach())
 
-    handles = [part.register_forward_hook(keep) for part in (model.model.embed_tokens, *model.model.layers)]
+    handles = [part.register_forward_hook(keep) for part in (model.get_input_embeddings(), *layers_of(model))]
     try:
         yield found
     finally:
@@ -112,7 +112,8 @@ class _Moments:
 
 def _gradient_norms(model: Any) -> dict[str, float]:
     found: dict[str, list[torch.Tensor]] = defaultdict(list)
+    kinds, unembedding = kinds_of(model), unembedding_of(model)
     for name, parameter in model.named_parameters():
-        found["unembed" if "lm_head" in name else kind_of(name)].append(parameter.grad)
+        found["unembed" if name == unembedding else kinds[name]].append(parameter.grad)
     parts = [part for part in ("embed", "attn", "mlp", "norm", "unembed") if part in found]
     return {part: float(torch.nn.utils.get_total_norm(found[part])) for part in parts}

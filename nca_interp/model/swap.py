@@ -12,11 +12,18 @@ import torch
 
 from nca_interp.base import UserError, stream_seed
 from nca_interp.config import MODULES, ModelConfig, Module
-from nca_interp.model.llama import build, fill, kind_of, standard_normal
+from nca_interp.graft import NOTHING, Graft, Head, Part
+from nca_interp.model.graft import Geometry, pieces_of, put, said, weights_by_name
+from nca_interp.model.llama import build, fill, standard_normal
+from nca_interp.model.roles import kinds_of, unembedding_of
 from nca_interp.swap_policy import TODAY, Draw, SwapPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+ANEW = ("initial", "fresh", "donor")
+"""What a graft puts in place of embeddings that is a new draw: a donor's are of another vocabulary."""
 
 
 @torch.no_grad()
@@ -29,33 +36,47 @@ def swap(
     reinit_to: Literal["initial", "fresh"] = "initial",
     policy: SwapPolicy = TODAY,
     parent_vocab: int | None = None,
+    graft: Graft = NOTHING,
+    heads: tuple[Head, ...] = (),
+    donor: PreTrainedModel | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """A new model for `vocab_size` tokens that carries over the `keep` module types of `parent`, as `policy` says.
+    """A new model for `vocab_size` tokens that carries over what `keep` and `graft` say of `parent`, as `policy` says.
 
     `config` is the new model's, the policy already applied to it. Everything else holds this seed's own initial values
-    ("initial": keeping nothing gives scratch bit for bit) or a draw from another stream ("fresh"). Embeddings that are
-    matched to the parent's see its first `parent_vocab` rows (null: all), those that a token has. Returns the model and a
-    log: tensor, kind, what was done, shape, the factor that a carried tensor was multiplied by, and the standard deviation
-    before and after. UserError where rows are to be kept and their number differs.
+    ("initial": keeping nothing gives scratch bit for bit), a draw from another stream ("fresh"), or what the graft puts there:
+    `heads` are those that it names, `donor` the model whose weights it takes. Embeddings that are matched to the parent's see
+    its first `parent_vocab` rows (null: all), those that a token has. Returns the model and a log: tensor, kind, what was done,
+    shape, the factor that a carried tensor was multiplied by, and the standard deviation before and after. UserError where
+    rows are to be kept and their number differs.
     """
     model = build(config, vocab_size, seed, stream="pt")
-    if reinit_to == "fresh":
-        body = {name for name, _ in model.named_parameters() if kind_of(name) != "embed"}
+    kinds, unembedding, pieces = kinds_of(model), unembedding_of(model), pieces_of(model)
+    if graft == NOTHING:
+        graft = _of_modules(keep, reinit_to, policy)
+    if graft.instead == "fresh":
+        body = {name for name, kind in kinds.items() if kind != "embed"}
         fill(model, config, seed, "pt", body, draw="fresh")
-    old = _weights(parent)
+    at, old = Geometry.of(model.config), weights_by_name(parent, unembedding)
+    giver = {} if donor is None else weights_by_name(donor, unembedding)
     log = []
     for name, parameter in model.named_parameters():
-        kind, before = kind_of(name), old.get(name)
+        kind, before, factor = kinds[name], old.get(name), None
         assert before is not None, name
-        factor = None
+        initial, found = parameter.clone(), [(piece, piece.replaced(graft, heads, at)) for piece in pieces[name]]
+        everything = all(what is True for _, what in found)
         if kind == "embed":
-            draw = policy.unembed_draw if "lm_head" in name else policy.embed
+            draw = policy.unembed_draw if name == unembedding else policy.embed
+            if everything and draw == "keep" and graft.instead in ANEW:
+                draw = "normal"
+            found = found if draw == "keep" else []
             action = _embedding(draw, name, parameter, before, before[:parent_vocab], seed)
-        elif kind in keep:
+        else:
             assert before.shape == parameter.shape, name
             action, factor = _carried(policy, kind, parameter, before)
-        else:
-            action = f"re-initialised ({reinit_to})"
+        if any(what for _, what in found):
+            for piece, what in found:
+                put(parameter, initial, before, giver.get(name), graft, piece.blocks(what), (seed, "graft", name))
+            action, factor = said(graft, found, action), None if everything else factor
         log.append(
             {
                 "tensor": name,
@@ -70,16 +91,18 @@ def swap(
     return model, log
 
 
-def _weights(parent: Any) -> dict[str, torch.Tensor]:
-    """Its parameters by name; the unembedding also where it is the embedding."""
-    return {**dict(parent.named_parameters()), "lm_head.weight": parent.get_output_embeddings().weight}
+def _of_modules(keep: tuple[Module, ...], reinit_to: Literal["initial", "fresh"], policy: SwapPolicy) -> Graft:
+    """What `keep` and `reinit_to` say, as a graft; of embeddings they say nothing."""
+    if set(keep) == set(MODULES):
+        return NOTHING
+    embeddings: tuple[Part, ...] = ("embed",)
+    return Graft(mode="keep", parts=(*embeddings, *keep), instead=reinit_to)
 
 
 def _carried(policy: SwapPolicy, kind: str, parameter: torch.Tensor, before: torch.Tensor) -> tuple[str, float | None]:
     """Put the parent's tensor, at the scale of the policy, in place of its initial value; what was done, and the factor."""
     if policy.body_scale == "reset_norms" and kind == "norm":
-        parameter.fill_(1.0)
-        return "gains reset to 1", None
+        return "gains reset to 1", None  # and biases to 0: their initial values, which no draw changes
     if policy.body_scale == "shrink_to_initial":
         now, then = float(before.double().norm()), float(parameter.double().norm())
         factor = then / now if now > 0 else 1.0
@@ -98,7 +121,7 @@ def _embedding(
     tensor holds already.
     """
     key = (seed, "init", "pt", name)
-    if draw == "normal":
+    if draw == "normal" or (draw != "keep" and parameter.ndim < 2):  # a bias of the unembedding
         return "re-initialised (new)"
     if draw == "keep":
         if before.shape != parameter.shape:

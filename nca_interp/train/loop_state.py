@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from nca_interp.data.tokens import TokenFile
+from nca_interp.model.roles import kinds_of
 from nca_interp.store import RunDir, StudyDir
 from nca_interp.train.batches import Loader
 from nca_interp.train.health import Health
@@ -36,6 +38,11 @@ class Loop:
     trackers: list[Any]
     step: int = 0
     val: dict[str, float | None] = field(default_factory=dict)
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """By parameter: embed, attn, mlp or norm."""
+        return kinds_of(self.raw_model)
 
     @property
     def main(self) -> bool:

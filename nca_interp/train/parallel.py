@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nca_interp.base import UserError
 from nca_interp.machine import refuse_lost_processes, torchrun
+from nca_interp.model.roles import layers_of
 
 SHARD = "ACCELERATE_USE_FSDP"
 """What `accelerate launch --use_fsdp` sets."""
@@ -29,6 +30,8 @@ class Execution(NamedTuple):
     compiled: bool
     micro_batch: int
     """Sequences a forward pass on one process."""
+    forward: str = "fast"
+    """The project's own pass through a Llama, or "transformers": the family's."""
 
 
 def start() -> tuple[Accelerator, bool]:
@@ -57,7 +60,7 @@ def start() -> tuple[Accelerator, bool]:
 def shard(model: Any, device: torch.device) -> None:
     """Shard a Hugging Face model in place, block by block, the rest (embeddings, last norm) with the root."""
     model.to(device)
-    for layer in model.model.layers:
+    for layer in layers_of(model):
         fully_shard(layer)
     fully_shard(model)
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,14 +15,17 @@ from accelerate import Accelerator
 from nca_interp.base import RunFailed, UserError, stream_seed
 from nca_interp.data.tokens import TokenFile
 from nca_interp.model.checkpoint import load_model, read_provenance
-from nca_interp.model.fast import fast_forward
+from nca_interp.model.fast import is_fast
 from nca_interp.model.llama import build
+from nca_interp.model.own_forward import training_forward
 from nca_interp.model.swap import swap
 from nca_interp.store import RunDir, StudyDir, sha256_file, write_text
 from nca_interp.train import parallel
 from nca_interp.train.allocator import keep_freed_memory
 from nca_interp.train.batches import Loader
 from nca_interp.train.compiling import should_compile
+from nca_interp.train.elsewhere import from_checkpoint
+from nca_interp.train.grafted import grafted_heads
 from nca_interp.train.guard import claim_inputs
 from nca_interp.train.health import Health
 from nca_interp.train.loop_state import Loop
@@ -57,7 +61,7 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
                 one.to(accelerator.device)
         record_swap(study, run, config, tokens, raw_model, initial.parent, initial.log)
     del initial
-    execution = _execution(config, tokens, accelerator, sharded)
+    execution = _execution(config, tokens, accelerator, sharded, is_fast(raw_model.config))
     if sharded:
         parallel.shard(raw_model, accelerator.device)
     model = raw_model if sharded else accelerator.prepare_model(raw_model)
@@ -72,10 +76,10 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
         accelerator.device,
     )
     optimizer, health = _optimizer(raw_model, config, accelerator.device), Health(stage)
-    fast = fast_forward(
+    forward = training_forward(
         raw_model, config.precision, compiled=execution.compiled, checkpointing=stage.gradient_checkpointing
     )
-    with fast, loader, trackers(study, config, accelerator.is_main_process) as following:
+    with forward, loader, trackers(study, config, accelerator.is_main_process) as following:
         loop = Loop(
             study, run, config, accelerator, execution, tokens, loader, model, raw_model, optimizer, health, following
         )
@@ -100,16 +104,12 @@ class Initial(NamedTuple):
 def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initial:
     """The model before the first step of a run, and what it comes from. UserError where a policy keeps rows of a vocabulary
     that is another one."""
+    if config.checkpoint is not None:
+        child, model, log = from_checkpoint(study, config, vocab_size, _donor(study, config))
+        return Initial(child, model, tuple(log))
     if config.parent is None:
         return Initial(build(config.model, vocab_size, config.seeds.init, config.embedding_stream))
-    parent = study.run(config.parent)
-    status = parent.status()
-    if status["state"] != "done":
-        raise RunFailed(f"{config.id}: its parent run {config.parent} is not finished")
-    try:
-        model = load_model(parent.checkpoint(status["step"]))
-    except UserError as error:
-        raise UserError(f"{error}; delete this folder, and {config.parent} is trained again") from None
+    model, checkpoint = _finished(study, config.id, config.parent, "parent")
     if config.stage == "ft":
         # its configuration names a padding token, whose row an embedding would not train
         embedding: Any = model.get_input_embeddings()
@@ -117,12 +117,30 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initia
         return Initial(model.train())
     if "keep" in (config.swap.embed, config.swap.unembed_draw):
         _same_vocabulary(study, config)
-    checkpoint = parent.checkpoint(status["step"])
     rows = read_provenance(checkpoint).get("vocab_size")
     child, log = swap(
-        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows
-    )
+        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows,
+        config.graft, grafted_heads(study, config).heads, _donor(study, config),
+    )  # fmt: skip
     return Initial(child.train(), model, tuple(log))
+
+
+def _donor(study: StudyDir, config: RunConfig) -> Any:
+    """The model that gives weights to a graft, if one does."""
+    return None if config.donor is None else _finished(study, config.id, config.donor, "donor")[0]
+
+
+def _finished(study: StudyDir, run_id: str, before: str, what: str) -> tuple[Any, Path]:
+    """The model at the end of a run that another one builds on, and its checkpoint."""
+    run = study.run(before)
+    status = run.status()
+    if status["state"] != "done":
+        raise RunFailed(f"{run_id}: its {what} run {before} is not finished")
+    checkpoint = run.checkpoint(status["step"])
+    try:
+        return load_model(checkpoint), checkpoint
+    except UserError as error:
+        raise UserError(f"{error}; delete this folder, and {before} is trained again") from None
 
 
 def _same_vocabulary(study: StudyDir, config: RunConfig) -> None:
@@ -159,15 +177,18 @@ def _check(config: RunConfig, tokens: TokenFile, accelerator: Accelerator, shard
         )
 
 
-def _execution(config: RunConfig, tokens: TokenFile, accelerator: Accelerator, sharded: bool) -> parallel.Execution:
+def _execution(
+    config: RunConfig, tokens: TokenFile, accelerator: Accelerator, sharded: bool, fast: bool
+) -> parallel.Execution:
     stage, device = config.config, accelerator.device.type
     flops = stage.steps * stage.batch_size * config.model.n_ctx * config.model.flops_per_token(tokens.meta.vocab_size)
     return parallel.Execution(
         device=device,
         processes=accelerator.num_processes,
         sharded=sharded,
-        compiled=should_compile(config.compile, flops, device, config.id),
+        compiled=fast and should_compile(config.compile, flops, device, config.id),
         micro_batch=min(stage.rows_at_once, stage.batch_size // accelerator.num_processes),
+        forward="fast" if fast else "transformers",
     )
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-from nca_interp.model.llama import kind_of
 from nca_interp.train.batches import Batch, learning_rate
 from nca_interp.train.health import Verdict
 from nca_interp.train.loop_state import Loop
@@ -83,7 +82,7 @@ def _grad_norms(loop: Loop) -> dict[str, torch.Tensor]:
     gradients: dict[str, list[torch.Tensor]] = defaultdict(list)
     for name, parameter in loop.raw_model.named_parameters():
         if parameter.grad is not None:
-            gradients[kind_of(name)].append(parameter.grad)
+            gradients[loop.kinds[name]].append(parameter.grad)
     norms = {group: whole(torch.nn.utils.get_total_norm(gradients[group])) for group in GROUPS}
     return norms | {"total": torch.linalg.vector_norm(torch.stack(list(norms.values())))}
 
@@ -92,7 +91,7 @@ def _forget_body(loop: Loop) -> None:
     """AdamW passes over what has no gradient: no update, no decay, no moments. The backward pass stays whole, so that neither a
     compiled block nor the exchange between processes depends on the step."""
     for name, parameter in loop.raw_model.named_parameters():
-        if kind_of(name) != "embed":
+        if loop.kinds[name] != "embed":
             parameter.grad = None
 
 

@@ -43,7 +43,9 @@ def test_help_answers_at_once(tmp_path):
     assert heavy <= 1
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "analyze", "report", "view", "match", "list", "doctor", "data"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "analyze", "report", "view", "match", "transfer", "list", "doctor", "data"]
+)
 def test_every_command_has_help(command):
     result = call(command, "--help")
     assert result.returncode == 0

@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from nca_interp.analysis.similarity.roles import RoleOf, named_role
 from nca_interp.analysis.similarity.weights import Tensors
+from nca_interp.model.roles import RoleOf, named_role
 
 COLUMNS = ["tensor", "kind", "layer", "distance", "cosine"]
 

@@ -21,7 +21,6 @@ from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.similarity.apart import COLUMNS as DISTANCES
 from nca_interp.analysis.similarity.apart import distances
 from nca_interp.analysis.similarity.cka import Moments, cka, cka_matrix, open_streams
-from nca_interp.analysis.similarity.roles import roles_of
 from nca_interp.analysis.similarity.rows import Rows
 from nca_interp.analysis.similarity.seeds import alike
 from nca_interp.analysis.similarity.weights import (
@@ -40,6 +39,7 @@ from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
 from nca_interp.measurement import Asked
 from nca_interp.model.checkpoint import check_directory, load_config
+from nca_interp.model.roles import roles_of
 
 TABLES = {
     "similarity": [
@@ -61,7 +61,7 @@ INTEGERS = {
 }  # fmt: skip
 CODE = (
     "causes/folded.py", "similarity/study.py", "similarity/cka.py", "similarity/weights.py", "similarity/apart.py",
-    "similarity/roles.py",
+    "../model/roles.py",
 )  # fmt: skip
 """Files that decide a number."""
 

@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 
 from nca_interp.analysis.causes.folded import Heads, folding
-from nca_interp.analysis.similarity.roles import RoleOf, named_role
 from nca_interp.analysis.spectra import eigvalsh
 from nca_interp.analysis.stimuli.base import NotApplicable
+from nca_interp.model.roles import RoleOf, named_role
 
 COLUMNS = ["tensor", "kind", "layer", "norm", "std", "displacement", "effective_rank", "participation", "rank"]
 UPDATES = ["tensor", "kind", "layer", "cosine", "norm_a", "norm_b"]

@@ -1,65 +1,16 @@
-"""Where a checkpoint comes from: a directory, or a name on the Hugging Face hub; and whether it stayed the same."""
+"""Whether a checkpoint stays the same while it is read; where it comes from: model/source.py."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from nca_interp.base import UserError, digest
-from nca_interp.data.text.tokenizer import FILES as TOKENIZER_FILES
-from nca_interp.model.folder import ADAPTER
-from nca_interp.store import MANIFEST, checkpoint_hash, sha256_file
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
-"""org/name, or org/name@revision."""
-FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint directory on this machine."""
-
-    directory: Path
-
-    @classmethod
-    def find(cls, checkpoint: Path | str) -> Source:
-        """The directory of that name, or the hub's files of that name (downloaded once into its cache)."""
-        if Path(checkpoint).is_dir() or not HUB_NAME.fullmatch(str(checkpoint)):
-            return cls(Path(checkpoint))
-        return cls(_download(str(checkpoint)))
-
-    def sha256(self) -> str:
-        """Identity of the weights: that of our own manifest, else of the configuration and weight files."""
-        if (self.directory / MANIFEST).is_file():
-            return checkpoint_hash(self.directory)
-        return digest({path.name: sha256_file(path) for path in _files(self.directory)})
-
-
-def weights_sha256(directory: Path) -> str:
-    """Identity of the weights in a checkpoint directory."""
-    return Source(directory).sha256()
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = name.partition("@")
-    try:
-        return Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=[*FILES, *TOKENIZER_FILES, ADAPTER])
-        )
-    except Exception as error:  # connection errors of several libraries; what the hub answers for unknown names
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise UserError(
-            f"{name}: no such checkpoint directory, and the Hugging Face hub does not give it ({reason})"
-        ) from None
-
-
-def _files(directory: Path) -> list[Path]:
-    return sorted(path for pattern in FILES for path in directory.glob(pattern))
+from nca_interp.base import UserError
+from nca_interp.model.source import HUB_NAME as HUB_NAME
+from nca_interp.model.source import Source as Source
+from nca_interp.model.source import checkpoint_files
+from nca_interp.model.source import weights_sha256 as weights_sha256
 
 
 @contextmanager
@@ -75,7 +26,7 @@ def unchanged(directory: Path) -> Iterator[None]:
 
 def _state(directory: Path) -> list[tuple[str, int, int, int]]:
     state = []
-    for path in _files(directory):
+    for path in checkpoint_files(directory):
         stat = path.stat()
         state.append((path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
     return state

@@ -14,6 +14,7 @@ from nca_interp.analysis.stimuli.vocabulary import read_vocabulary
 from nca_interp.base import UserError
 from nca_interp.data.specs import SYNTHETIC_KINDS
 from nca_interp.data.text.tokenizer import has_tokenizer
+from nca_interp.model.roles import context_length as context_length
 
 LONGEST = 512
 """Natural text for models of others is cut to this many tokens (and to their context)."""
@@ -87,15 +88,6 @@ def _tokenizer(directory: Path, found: Rows | None, given: Path | None) -> Path 
         return None
     places = [directory] if found is None or found.directory is None else [directory, found.directory]
     return given or next((place for place in places if has_tokenizer(place)), None)
-
-
-def context_length(config: Any) -> int:
-    """Longest sequence a Hugging Face text configuration allows; 2048 where it names none."""
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return 2048
 
 
 def _token_rows(directory: Path, provenance: dict[str, Any], tokens_dir: Path | None) -> Rows | None:

@@ -14,7 +14,9 @@ import pandas as pd
 
 from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError, digest
-from nca_interp.config import Regime, Study
+from nca_interp.checkpoint_spec import CheckpointSpec
+from nca_interp.config import MODULES, Regime, Study
+from nca_interp.graft import NOTHING, Graft
 from nca_interp.store import StudyDir, read_json, write_json
 
 PLAN = ["item", "declared", "now", "changed"]
@@ -98,7 +100,8 @@ def contrasts_of(study: Study) -> list[Contrast]:
     found = []
     for domain in study.domains:
         scratches = scratch_arms_of(study, domain.name)
-        for item in [*planned({r.name: r.role for r in study.regimes}), *_swaps(study, scratches)]:
+        roles = {r.name: r.role for r in study.regimes if r.graft == NOTHING}
+        for item in [*planned(roles), *_swaps(study, scratches), *_grafts(study, scratches)]:
             pair = [r for name in item[1:] for r in (scratches if name == BEST else [regimes[name]])]
             seeds = tuple(range(min(_seeds(r, domain.name, study) for r in pair)))
             where = (domain.name, "val_loss", item.treated, item.control, seeds)
@@ -118,8 +121,8 @@ def contrasts_of(study: Study) -> list[Contrast]:
 
 
 def scratch_arms_of(study: Study, domain: str) -> list[Regime]:
-    """Regimes that are trained on a domain from scratch, in the recipe's order."""
-    return [r for r in study.regimes if r.source is None and _seeds(r, domain, study)]
+    """Regimes that are trained on a domain from scratch, in the recipe's order; none with a larger language budget."""
+    return [r for r in study.regimes if r.source is None and r.adds is None and _seeds(r, domain, study)]
 
 
 def _swaps(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
@@ -129,12 +132,64 @@ def _swaps(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
     if len(scratches) > 1 and first is not None and study.regime(first).source is not None:
         yield Planned("regime", first, BEST)
     for arm in (r for r in study.regimes if r.role == "swap"):
-        drawn = arm.swap.drawn(study.model)
-        alike = [r for r in scratches if drawn is not None and r.swap.drawn(study.model) == drawn]
+        alike = _alike(arm, scratches, study)
         if alike or len(scratches) == 1:
             yield Planned("swap", arm.name, (alike or scratches)[0].name)
         if len(scratches) > 1:
             yield Planned("swap", arm.name, BEST)
+
+
+def _alike(arm: Regime, scratches: list[Regime], study: Study) -> list[Regime]:
+    """The scratch arms whose embeddings are drawn as those of an arm, at its learning rate."""
+    drawn = arm.swap.drawn(study.model)
+    return [
+        r
+        for r in scratches
+        if drawn is not None and r.swap.drawn(study.model) == drawn and r.lr_factor == arm.lr_factor
+    ]
+
+
+def full_of(study: Study, arm: Regime) -> Regime | None:
+    """The regime that carries over everything of which a graft carries over a part: same source and budgets, same swap policy."""
+    wanted = (arm.source, study.ppt_of(arm), arm.swap, arm.lr_factor)
+    for r in study.regimes:
+        whole = r.graft == NOTHING and set(r.keep) == set(MODULES)
+        if whole and (r.source, study.ppt_of(r), r.swap, r.lr_factor) == wanted:
+            return r
+    return None
+
+
+def scratch_of(study: Study, arm: Regime, domain: str) -> Regime | None:
+    """Scratch that an arm is compared with on a domain: with the same embeddings, else the only one."""
+    scratches = scratch_arms_of(study, domain)
+    alike = _alike(arm, scratches, study)
+    return alike[0] if alike else (scratches[0] if len(scratches) == 1 else None)
+
+
+def questions_of(graft: Graft) -> tuple[str, ...]:
+    """What an arm answers: necessity (against full transfer) of what is re-initialised, sufficiency (against scratch) of what alone is
+    carried over; both where something else than initial weights stands in a part's place."""
+    if graft.instead in ("initial", "fresh"):
+        return ("necessity",) if graft.mode == "reinit" else ("sufficiency",)
+    return ("necessity", "sufficiency")
+
+
+def _grafts(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
+    """Comparisons that follow from grafts (docs/transfer.md). UserError for an arm without its full transfer."""
+    for arm in (r for r in study.regimes if r.graft != NOTHING):
+        full = full_of(study, arm)
+        if full is None:
+            raise UserError(
+                f"regimes.{arm.name}.graft: {arm.graft.words()}: no regime carries over everything of the same source, budget and swap "
+                "policy, so there is nothing to compare it with; add one (it shares the pre-pre-training)"
+            )
+        asked = questions_of(arm.graft)
+        if "necessity" in asked:
+            yield Planned("transfer", arm.name, full.name)
+        names = [r.name for r in scratches]
+        alike = [r.name for r in _alike(arm, scratches, study)] or (names if len(names) == 1 else [])
+        if "sufficiency" in asked and alike:
+            yield Planned("transfer", arm.name, alike[0])
 
 
 def _seeds(regime: Regime, domain: str, study: Study) -> int:
@@ -151,14 +206,25 @@ def declare(directory: StudyDir, study: Study) -> None:
 
 
 def plan_of(study: Study) -> dict[str, Any]:
-    """The plan as JSON; claims only where the recipe names its own."""
+    """The plan as JSON; claims only where the recipe names its own, and what seeds replicate where it is not everything."""
     named = {} if study.claims is None else {"claims": [claim.model_dump(mode="json") for claim in study.claims]}
-    return {
+    found = {
         "level": ALPHA,
         "seeds": [seed.model_dump(mode="json") for seed in study.seeds],
         "contrasts": [{**c._asdict(), "seeds": list(c.seeds)} for c in contrasts_of(study)],
         **named,
     }
+    limited = {regime.name: said for regime in study.regimes if (said := replicates(regime))}
+    return {**found, "replicates": limited} if limited else found
+
+
+def replicates(regime: Regime) -> str:
+    """What differs between the seeds of a regime that starts from checkpoints, which were trained elsewhere; empty for others, whose
+    seeds differ in everything that is drawn."""
+    if not isinstance(regime.source, CheckpointSpec):
+        return ""
+    one = len(regime.source.paths) == 1
+    return f"data order and fresh embeddings{' of one checkpoint' if one else ', and the checkpoint'}"
 
 
 def declared(directory: StudyDir, study: Study) -> Declaration:
@@ -206,4 +272,5 @@ def _items(plan: dict[str, Any]) -> dict[str, str]:
         "primary comparison": first[0] if first else "none", "comparisons": str(len(contrasts)),
     }  # fmt: skip
     found |= {f"claim {c['name']}": c["says"] for c in plan.get("claims", ())}
+    found |= {f"seeds of {name} replicate": said for name, said in plan.get("replicates", {}).items()}
     return found | {c.name: f"{len(c.seeds)} seed(s), margin {c.margin:g}" for c in contrasts}

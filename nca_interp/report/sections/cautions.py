@@ -19,6 +19,7 @@ def cautions(tables: Tables) -> tuple[str, ...]:
     """Sentences for the head of the report, most severe first."""
     return (
         *_seeds(tables),
+        *_parents(tables),
         *_plan(tables),
         *_failures(tables),
         *_health(tables),
@@ -42,6 +43,28 @@ def _seeds(tables: Tables) -> Iterator[str]:
             f"less than p = {row.p_exact_floor:.3g}, whatever the data, so it cannot confirm a verdict at 5 %; verdicts assume normal "
             "differences."
         )
+
+
+def _parents(tables: Tables) -> Iterator[str]:
+    """Of regimes that start from checkpoints: what their seeds replicate, and what is not counted."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for regime in tables.study["regimes"]:
+        source = regime.get("source") or {}
+        if source.get("kind") == "checkpoint":
+            groups.setdefault(tuple(source["paths"]), []).append(regime["label"])
+    for paths, labels in groups.items():
+        if len(paths) > 1:
+            yield (
+                f"Each seed of {listing(labels)} starts from a checkpoint of its own ({listing(paths)}): seeds differ by that, by data order and "
+                "by fresh embeddings. They are replications of one training only as far as their authors made them so."
+            )
+        elif tables.n_seeds > 1:
+            yield (
+                f"One parent: all seeds of {listing(labels)} start from {paths[0]}. They replicate the order of the data and the embeddings drawn "
+                "at the swap, not the training of the parent (seeds of scratch also have a body of their own): intervals and verdicts speak of this checkpoint, not of others that were trained alike."
+            )
+    if groups:
+        yield "What the parents were trained on, and what that cost, is not known here and counted nowhere: no budget of tokens or FLOPs includes it."
 
 
 def _plan(tables: Tables) -> Iterator[str]:

@@ -53,7 +53,7 @@ def _facts(tables: Tables) -> tuple[tuple[str, str], ...]:
     precision = listing(sorted(set(runs.precision) - {""}))
     return (
         ("Model", f"{short(pt.params.max())} parameters: {shape}"),
-        ("Pre-pre-training", f"{short(ppt.tokens.max())} tokens" if len(ppt) else "none"),
+        ("Pre-pre-training", f"{short(ppt.tokens.max())} tokens" if len(ppt) else _parents(tables)),
         ("Pre-training", f"{short(pt.tokens.max())} tokens on each of {plural(len(tables.domains), 'domain')}"),
         (
             "Compared",
@@ -61,6 +61,13 @@ def _facts(tables: Tables) -> tuple[tuple[str, str], ...]:
         ),
         ("Device", ", ".join(str(x) for x in (prov.get("device"), prov.get("cpu"), precision) if x) or DASH),
     )
+
+
+def _parents(tables: Tables) -> str:
+    """Of a study without a synthetic stage of its own."""
+    sources = [regime.get("source") or {} for regime in tables.study["regimes"]]
+    paths = dict.fromkeys(path for source in sources for path in source.get("paths", ()))
+    return f"elsewhere: {plural(len(paths), 'checkpoint')}" if paths else "none"
 
 
 def _record(tables: Tables) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from benchmarks.tiny import VOCAB, families, tiny_model
 from nca_interp.analysis.attention.access import access
 from nca_interp.analysis.attention.anatomy import Block, watch
-from nca_interp.analysis.similarity.roles import model_roles, named_role, roles_of
 from nca_interp.analysis.similarity.study import run_head_norms
 from nca_interp.analysis.similarity.weights import head_norms, model_head_norms
 from nca_interp.analysis.stimuli.base import NotApplicable
+from nca_interp.model.roles import model_roles, named_role, roles_of
 from tests.analysis.models import tiny
 
 ATTEND = (

@@ -15,12 +15,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from nca_interp.base import UserError
+from nca_interp.config import MODULES
 from nca_interp.model.checkpoint import load_config
 from nca_interp.model.llama import kind_of
 
-MIXERS = re.compile("mamba|recurrent|rwkv|ssm|deltanet|mixer2|shortconv|lightning", re.IGNORECASE)
+MIXERS = re.compile("mamba|recurrent|rwkv|(?<!o)ssm|deltanet|mixer2|shortconv|lightning", re.IGNORECASE)
 """In the class of a part of a layer that mixes positions without attention."""
 OTHER = "other"
+OFFSET = 8
+"""Rows that an embedding of positions may have beyond the context (OPT's: 2)."""
 
 
 class Role(NamedTuple):
@@ -96,3 +100,65 @@ def _kind(chain: list[torch.nn.Module], layer: int | None, head: Any) -> str:
             return "attn"
         return "mixer" if any(MIXERS.search(name) for name in names) else ("mlp" if chain else OTHER)
     return "embed" if any(isinstance(m, torch.nn.Embedding) or m is head or "embedding" in n for m, n in zip(chain, names, strict=True)) else OTHER  # fmt: skip
+
+
+def layers_of(model: Any) -> torch.nn.ModuleList:
+    """The list of a model's layers: the outermost that has as many entries as its configuration says."""
+    n_layers = model.config.get_text_config().num_hidden_layers
+    lists = {p: m for p, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n_layers}
+    if not lists:
+        raise UserError(f"{type(model).__name__}: it does not keep its {n_layers} layers in a list")
+    return lists[min(lists, key=lambda path: path.count("."))]
+
+
+def kinds_of(model: Any) -> dict[str, str]:
+    """By parameter of a model that is trained: attn, mlp, norm, or embed (the embedding and unembedding of tokens, which a swap
+    draws anew). Learned positions count as attn, where other families have their rotary ones.
+
+    UserError names a tensor whose part in the network is not recognised: of a recurrent mixer, a router's bias outside any
+    layer, an adapter between embedding and layers.
+    """
+    from transformers import LlamaForCausalLM
+
+    if isinstance(model, LlamaForCausalLM):
+        return {name: kind_of(name) for name, _ in model.named_parameters()}
+    if model.get_output_embeddings() is None:
+        raise UserError(f"{type(model).__name__}: it has no unembedding that transformers names")
+    role, n_ctx = model_roles(model), context_length(model.config)
+    tokens = {id(p) for part in _token_parts(model) for p in part.parameters()}
+    found = {}
+    for name, parameter in model.named_parameters():
+        holder, kind = model.get_submodule(name.rpartition(".")[0]), role(name).kind
+        if id(parameter) in tokens:
+            kind = "embed"
+        elif kind == "embed" and isinstance(holder, torch.nn.Embedding) and 0 <= len(parameter) - n_ctx <= OFFSET:
+            kind = "attn"
+        elif kind not in MODULES:
+            why = (
+                "it mixes positions without attention (recurrent)" if kind == "mixer" else "its part is not recognised"
+            )
+            raise UserError(
+                f"{type(model).__name__}: tensor {name} of {type(holder).__name__}: {why}; legal: attention, MLP, norms, and "
+                "embeddings of tokens and positions"
+            )
+        found[name] = kind
+    return found
+
+
+def _token_parts(model: Any) -> tuple[Any, Any]:
+    return model.get_input_embeddings(), model.get_output_embeddings()
+
+
+def unembedding_of(model: Any) -> str | None:
+    """Name of the unembedding's matrix among the parameters; None where it is the embedding's."""
+    embedding, head = (part.weight for part in _token_parts(model))
+    return None if head is embedding else next(name for name, p in model.named_parameters() if p is head)
+
+
+def context_length(config: Any) -> int:
+    """Longest sequence a Hugging Face text configuration allows; 2048 where it names none."""
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 2048
