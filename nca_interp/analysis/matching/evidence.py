@@ -8,15 +8,22 @@ with that of distances dealt out anew to the arms.
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from nca_interp.analysis.verdicts.hypotheses import (
+    MIN_ARMS,
+    MIN_SEEDS,
+    PERMUTATIONS,
+    all_orders,
+    mean_ranks,
+    permutation,
+    ranks,
+)
 from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError
 from nca_interp.data.complexity.gzip_score import gzip_ratio
@@ -29,9 +36,7 @@ HYPOTHESIS = (
 )
 MEASURE = "gzip_ratio_normalised"
 """Of a study's `complexity` table: distance of an arm from a domain."""
-MIN_ARMS, MIN_SEEDS = 5, 2
-"""Fewest arms: of four there are 24 orders, so that no two-sided p lies below 0.083; and seeds, for one gives no verdict anywhere."""
-EXACT_ARMS, PERMUTATIONS = 8, 39_999
+EXACT_ARMS = 8
 """Arms up to which every order is tried; random orders of more."""
 PAPER_BANDS = ((0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 1.0))
 PIECE = 1440
@@ -181,19 +186,9 @@ def permuted(distance: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
     near = np.round(distance, 9)  # distances that are equal but for rounding are ties
     if np.ptp(near) == 0 or not len(losses):
         return math.nan, math.nan
-    x, y = _standard(stats.rankdata(near)), np.mean([_standard(stats.rankdata(row)) for row in losses], axis=0)
-    observed = float(x @ y)
-    if len(x) <= EXACT_ARMS:
-        orders, added = np.array(list(itertools.permutations(range(len(x))))), 0
-    else:
-        orders, added = np.random.default_rng(0).permuted(np.tile(np.arange(len(x)), (PERMUTATIONS, 1)), axis=1), 1
-    beaten = int((np.abs(x[orders] @ y) >= abs(observed) - 1e-9).sum())
-    return observed, (added + beaten) / (added + len(orders))
-
-
-def _standard(ranks: np.ndarray) -> np.ndarray:
-    centred = ranks - ranks.mean()
-    return np.asarray(centred / np.linalg.norm(centred), dtype=float)
+    n = len(near)
+    orders = all_orders(n, math.factorial(n) if n <= EXACT_ARMS else PERMUTATIONS)
+    return permutation([ranks(near)], [mean_ranks(losses)], orders)
 
 
 def _together(tests: list[Test]) -> str:
