@@ -37,18 +37,21 @@ def tables(collection: Collection, tables: Tables, asked: Asked) -> Tables:
     """Tables `sweep` and `sweep_tests`; empty for a study without arms, and for checkpoints from elsewhere."""
     study = collection.study
     arms = pd.DataFrame(columns=SWEEP) if study is None else sweep_table(study, tables)
-    rows = list(tests(arms, tables["pairs"])) if len(arms) else []
-    return {"sweep": arms, "sweep_tests": pd.DataFrame(rows, columns=TESTS)}
+    return {"sweep": arms, "sweep_tests": pd.DataFrame(weighed(arms, tables["pairs"]), columns=TESTS)}
 
 
-def tests(arms: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def weighed(arms: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Rows of `sweep_tests`: one declared family on the arms that count, over all domains together; exploration: each domain alone, the
     second axis, and all arms whether or not their models learned."""
+    if arms.empty:
+        return
     counted = arms[arms.counted]
     names, domains = _used(counted, arms)
     found = weigh(_gains(counted, pairs, names, domains))
     missing = left_out(arms[arms.domain.isin(domains)], names)
-    yield from _rows(found, DECLARED, "", lambda h, t: sentence(h, t, found, domains) + missing * (t.predictor == MATCHING))
+    yield from _rows(
+        found, DECLARED, "", lambda h, t: sentence(h, t, found, domains) + missing * (t.predictor == MATCHING)
+    )
     second = str(arms.second.iloc[0])
     for title, part, family in (
         *((domain, counted, [domain]) for domain in domains if len(domains) > 1),

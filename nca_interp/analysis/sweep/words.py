@@ -67,8 +67,8 @@ def sentence(hypothesis: Hypothesis, t: Tested, family: list[Tested], domains: l
         CANNOT_TELL: f"cannot be told: {t.why}",
     }
     tests = sum(not math.isnan(one.p) for one in family)
-    corrected = "" if math.isnan(t.p_holm) else f", {t.p_holm:.3g} given each rival and corrected for {tests} tests"
-    said = f"{claim}: {verb.get(word, word)}. {_numbers(t)}, p {t.p:.3g}{corrected}{_given(t)}."
+    corrected = "" if math.isnan(t.p_holm) else f", {_p(t.p_holm)} given each rival and corrected for {tests} tests"
+    said = f"{claim}: {verb.get(word, word)}. {_numbers(t)}, p {_p(t.p)}{corrected}{_given(t)}."
     if t.predictor == MATCHING and len(domains) == 1:
         said += (
             f" With {domains[0]} alone, a distance from its corpus is a preference for one complexity; that the best one moves with the domain "
@@ -95,7 +95,7 @@ def exploratory(hypothesis: Hypothesis | None, t: Tested, everyone: bool) -> str
     """The numbers without a verdict; `everyone`: of all arms, also of those whose models did not learn."""
     what = NAMES.get(t.predictor, t.predictor)
     who = "All arms, whether or not their models learned: " if everyone else ""
-    return f"{who}{what}: {_numbers(t)}, p {t.p:.3g}, uncorrected{_given(t)}. Exploration: no verdict."
+    return f"{who}{what}: {_numbers(t)}, p {_p(t.p)}, uncorrected{_given(t)}. Exploration: no verdict."
 
 
 def _numbers(t: Tested) -> str:
@@ -109,6 +109,10 @@ def _given(t: Tested) -> str:
     if not t.rival:
         return ""
     left = (
-        "nothing of it is left given that" if math.isnan(t.given) else f"given that, {t.given:+.2f} (p {t.p_given:.3g})"
+        "nothing of it is left given that" if math.isnan(t.given) else f"given that, {t.given:+.2f} (p {_p(t.p_given)})"
     )
     return f"; with {NAMES.get(t.rival, t.rival)} it correlates {t.rival_rho:+.2f}, {left}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
