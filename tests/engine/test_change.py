@@ -121,6 +121,7 @@ def test_a_dry_run_says_what_is_done_what_would_change_and_what_would_be_refused
 
 def test_a_band_that_no_rule_reaches_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nca_interp.data.nca.rows.TRIES", 500)
     source = NcaSpec(grid=6, n_states=2, band=(0.9, 1.0))
     study = STUDY.model_copy(update={"regimes": (SCRATCH, NCA.model_copy(update={"source": source}))})
     with pytest.raises(

@@ -127,7 +127,7 @@ def _word(t: Tested) -> tuple[str, str]:
         return CANNOT_TELL, t.why or "it is the same in all arms"
     if abs(t.rival_rho) >= SEPARABLE:
         return CANNOT_TELL, f"{t.predictor} and {t.rival} order the arms alike, rank correlation {t.rival_rho:.2f}"
-    if t.p_floor > ALPHA:
+    if t.p_floor > ALPHA - 1e-9:
         return CANNOT_TELL, f"with {t.arms} arms no order of them lies below {t.p_floor:.2f} once corrected"
     if not t.p_holm < ALPHA:
         return INCONCLUSIVE, ""
