@@ -11,7 +11,7 @@ import pandas as pd
 
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.sweep.arms import SWEEP, Tables, sweep_table
-from nca_interp.analysis.sweep.words import HYPOTHESES, exploratory, left_out, sentence
+from nca_interp.analysis.sweep.words import HYPOTHESES, exploratory, left_out, sentence, without_corpus
 from nca_interp.analysis.verdicts.hypotheses import (
     ENTROPY,
     LEARNABILITY,
@@ -45,10 +45,10 @@ def weighed(arms: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[dict[str, Any]]
     second axis, and all arms whether or not their models learned."""
     if arms.empty:
         return
-    counted = arms[arms.counted]
-    names, domains = _used(counted, arms)
+    counted, placed = arms[arms.counted], arms[arms.corpus.notna()]
+    names, domains = _used(counted, placed if len(placed) else arms)
     found = weigh(_gains(counted, pairs, names, domains))
-    missing = left_out(arms[arms.domain.isin(domains)], names)
+    missing = left_out(arms[arms.domain.isin(domains)], names) + without_corpus(arms)
     yield from _rows(
         found, DECLARED, "", lambda h, t: sentence(h, t, found, domains) + missing * (t.predictor == MATCHING)
     )

@@ -91,6 +91,14 @@ def left_out(arms: pd.DataFrame, names: list[str]) -> str:
     return f" Left out, {rest.regime.nunique()} of {arms.regime.nunique()} arms: {told}."
 
 
+def without_corpus(arms: pd.DataFrame) -> str:
+    """Which domains have no distance, as a sentence behind others; nothing where all have."""
+    names = list(dict.fromkeys(arms[arms.corpus.isna()].domain))
+    if not names:
+        return ""
+    return f" No distance from {', '.join(names)}: rows of the corpus are too short to be measured on the first axis."
+
+
 def exploratory(hypothesis: Hypothesis | None, t: Tested, everyone: bool) -> str:
     """The numbers without a verdict; `everyone`: of all arms, also of those whose models did not learn."""
     what = NAMES.get(t.predictor, t.predictor)
