@@ -180,12 +180,20 @@ def shared(runs: Sequence[RunConfig]) -> Iterator[str]:
         if run.parent in stage:
             domains = served[stage[run.parent]].setdefault(run.regime, [])
             domains += [run.domain] if run.domain and run.domain not in domains else []
-    for index, (name, arms) in enumerate(served.items()):
+    lines: list[str] = []
+    alone: dict[tuple[str, int], list[str]] = {}
+    for name, arms in served.items():
         by_place: dict[str, list[str]] = {}
         for arm, domains in arms.items():
             by_place.setdefault(", ".join(domains), []).append(arm)
         told = "; ".join(f"{', '.join(names)} on {place}" for place, names in by_place.items())
-        yield f"{'graph' if index == 0 else '':11} ppt.{name} ({len(seeds[name])} seed(s)) is trained once for {told}"
+        if set(arms) == {name}:
+            alone.setdefault((", ".join(arms[name]), len(seeds[name])), []).append(f"ppt.{name}")
+        else:
+            lines.append(f"ppt.{name} ({len(seeds[name])} seed(s)) is trained once for {told}")
+    for (place, n), names in alone.items():
+        lines.append(f"{', '.join(names)} ({n} seed(s)): {'each ' * (len(names) > 1)}for its own regime on {place}")
+    yield from (f"{'graph' if index == 0 else '':11} {line}" for index, line in enumerate(lines))
 
 
 def _stand(run: RunConfig, stands: Mapping[str, Stand]) -> str:

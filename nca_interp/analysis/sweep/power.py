@@ -23,9 +23,9 @@ def arms_plan(study: Study) -> Iterator[str]:
         return
     size = min(detectable(len(arms), TESTS), 1.0)
     yield (
-        f"matching    {len(arms)} sources of automata, the unit of the test: a rank correlation with gain of {size:.2f} or more is found in "
-        f"{POWER:.0%} of cases"
+        f"matching    {len(arms)} sources of automata, the unit of the test: a rank correlation of {size:.2f} with gain is found in "
+        f"{POWER:.0%} of cases,"
     )
-    yield "            if all models beat the mode and a copy on new rules; arms whose models do not are left out (docs/sweep.md)"
+    yield "            less what its rivals explain, if all models beat the mode and a copy on new rules; others are left out (docs/sweep.md)"
     if len(study.domains) == 1:
         yield "            one domain: that the best complexity moves with the domain cannot be told"
