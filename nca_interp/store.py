@@ -230,6 +230,13 @@ class StudyDir(AnalysisDir):
                 write_record(self.config, {"study": study, "provenance": kept})
             return bool(changes)
 
+    def changes(self, study: dict[str, Any], harmless: Harmless) -> tuple[list[str], str]:
+        """What `claim` would change of the study that is there, a line each, and why it would refuse to; nothing where it would not."""
+        if not self.config.exists():
+            return [], ""
+        found = self._changes(study)
+        return found, self._another(found) if found and not harmless(self.read_config(), study) else ""
+
     def _changes(self, study: dict[str, Any]) -> list[str]:
         return list(differences(completed(Study, self.read_config()), study))
 

@@ -24,6 +24,7 @@ data.nca data.complexity
 data.dyck
 data.control_rows
 data.text data.tokens data.sources data.sample
+sweep
 model
 train
 analysis.cache analysis.spectra
@@ -35,7 +36,7 @@ analysis.attention analysis.complexity
 analysis.probing analysis.matching
 analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
-analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
+analysis.sweep analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
 analysis.pairs analysis.survival
 analysis.elsewhere
 analysis.tables

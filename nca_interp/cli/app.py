@@ -24,6 +24,7 @@ from nca_interp.cli.plan import (
     print_about,
     resolve,
     run_plan,
+    stands,
     write_report,
     write_tables,
 )
@@ -148,12 +149,13 @@ def train(
         raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)
     if dry_run:
+        from nca_interp.analysis.sweep.power import arms_plan
         from nca_interp.analysis.verdicts.power import power_plan, spread_of
         from nca_interp.engine.cost import print_plan
 
-        power = list(power_plan(study, spread_of(spread)))
+        power = [*power_plan(study, spread_of(spread)), *arms_plan(study)]
         print_about(recipe.about)
-        print_plan(plan, folder, workers, threads)
+        print_plan(plan, folder, workers, threads, stands(folder, study, plan))
         print(*power, sep="\n")
         return
     code = run_plan(folder, study, plan, workers, threads)

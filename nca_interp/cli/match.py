@@ -46,7 +46,12 @@ def match(
     ] = "symbols",
     rows: Annotated[int, typer.Option(min=16, max=MAX_ROWS, help="Rows of the corpus that are measured.")] = 192,
     study: Annotated[
-        Path | None, typer.Option(help="Analysed study whose complexity arms say what the matching is worth.")
+        Path | None,
+        typer.Option(
+            "--study",
+            "--evidence",
+            help="Analysed study whose sweep says what matching is worth; default one in runs/out.",
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the table of cells here.")] = None,

@@ -14,6 +14,7 @@ from nca_interp.signals import this_command as this_command
 
 if TYPE_CHECKING:
     from nca_interp.config import Study
+    from nca_interp.engine.cost import Stand
     from nca_interp.engine.plan import Plan
     from nca_interp.engine.runner import Outcome
     from nca_interp.store import AnalysisDir, StudyDir
@@ -130,6 +131,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     directory = StudyDir(folder)
     refuse_unwritable("--out", folder)
     if not directory.config.exists():
+        check_bands(plan)
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers).peak
         if needed > free:
@@ -149,6 +151,41 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     outcome = follow(directory, plan, workers, threads, None)
     print_notes(directory, plan)
     return finish(outcome, this_command())
+
+
+def check_bands(plan: Plan) -> None:
+    """UserError naming the regime whose automata are chosen by a band or measure that no rule reaches."""
+    from nca_interp.data.nca.rows import check_reach
+    from nca_interp.data.specs import NcaSpec
+
+    sources = {str(run.source): run for run in plan.runs if run.stage == "ppt" and run.source.get("kind") == "nca"}
+    for run in sources.values():
+        try:
+            check_reach(NcaSpec.model_validate(run.source))
+        except UserError as error:
+            raise UserError(f"regimes.{run.regime}.source: {error}") from None
+
+
+def stands(folder: Path, study: Study, plan: Plan) -> dict[str, Stand]:
+    """How far each run of a plan is in a folder, and, printed, what of the study that is there would change; nothing where it is another
+    study, which `train` would refuse."""
+    from nca_interp import machine
+    from nca_interp.engine.change import alters_no_run
+    from nca_interp.engine.cost import Stand
+    from nca_interp.store import StudyDir
+
+    directory = StudyDir(folder)
+    precision = machine.resolve_precision(study.precision, study.model.d_model)
+    changed, refused = directory.changes(
+        study.model_dump(mode="json"), lambda there, asked: alters_no_run(there, asked, precision)
+    )
+    if refused:
+        print(f"refused     {refused}\n")
+        return {}
+    if changed:
+        print(f"changes     {len(changed)} that alter no run: only what is new is trained\n")
+    found = {run.id: directory.run(run.id).status() for run in plan.runs if directory.run(run.id).config.is_file()}
+    return {name: Stand(str(status["state"]), int(status["step"])) for name, status in found.items()}
 
 
 def check_folder(folder: Path, study: Study) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,9 +121,19 @@ def disk_cost(plan: Plan, workers: int) -> DiskCost:
     return DiskCost(tokens, sum(cost.disk for cost in costs), sum(at_once))
 
 
-def print_plan(plan: Plan, folder: Path, workers: int | None, threads: int) -> None:
-    """Print every run of the plan with its budget and needs, then the totals. Writes nothing."""
-    workers = workers or default_workers()
+class Stand(NamedTuple):
+    """How far a run is."""
+
+    state: str
+    step: int = 0
+
+
+def print_plan(
+    plan: Plan, folder: Path, workers: int | None, threads: int, stands: Mapping[str, Stand] | None = None
+) -> None:
+    """Print every run of the plan with its budget, needs, the run it starts from and how far it is (`stands`, by run; None: nothing has begun),
+    what is shared, then the totals. Writes nothing."""
+    workers, stands = workers or default_workers(), stands or {}
     from nca_interp.model.parent import forward_words
 
     assert plan.study is not None
@@ -135,26 +146,71 @@ def print_plan(plan: Plan, folder: Path, workers: int | None, threads: int) -> N
         print(f"forward     {slower}")
     flops = {job.payload.id: job.flops for job in plan.jobs if job.kind == "train"}  # type: ignore[union-attr]
     costs = {run.id: run_cost(run, machine.device_type()) for run in runs}
-    print(f"{'run':36} {'steps':>9} {'tokens':>14} {'parameters':>13} {'FLOPs':>9} {'memory':>8} {'checkpoints':>14}")
+    print(
+        f"{'run':36} {'steps':>9} {'tokens':>14} {'parameters':>13} {'FLOPs':>9} {'memory':>8} {'checkpoints':>14}  {'state':14} after"
+    )
     for run in runs:
         cost, tokens = costs[run.id], run.config.steps * run.config.batch_size * model.n_ctx
         kept = f"{cost.checkpoints} x {size(cost.checkpoint)}"
         print(
             f"{run.id:36} {run.config.steps:9,} {tokens:14,} {cost.parameters:13,} {flops[run.id]:9.2e} "
-            f"{size(cost.memory):>8} {kept:>14}"
+            f"{size(cost.memory):>8} {kept:>14}  {_stand(run, stands):14} {run.parent or '-'}"
         )
     stages = Counter(STAGE_LABELS[run.stage] for run in runs)
     print(f"runs        {len(runs)} ({', '.join(f'{n} {stage}' for stage, n in stages.items())})")
-    total = sum(flops.values())
-    print(f"FLOPs       {total:.3g}")
+    for line in shared(runs):
+        print(line)
+    total, left = sum(flops.values()), sum(flops[run.id] * _left(run, stands) for run in runs)
+    done = sum(stands[run.id].state == "done" for run in runs if run.id in stands)
+    print(f"to do       {len(runs) - done} of {len(runs)} runs; {done} are done and stay as they are")
+    print(f"FLOPs       {total:.3g}" + (f", of which {left:.3g} are to do" if left < total else ""))
     for name in unknown_tokenizers(plan):
         print(f"unknown     tokenizer {name!r} is not on this machine: {ASSUMED:,} tokens are assumed")
     _print_needs(plan, list(costs.values()), workers)
     rate = machine.matmul_flops(runs[0].precision, threads)
     print(
-        f"time        about {duration(total / (rate * UTILISATION * workers))}: {workers} worker(s) at {UTILISATION:.0%} of the "
+        f"time        about {duration(left / (rate * UTILISATION * workers))}: {workers} worker(s) at {UTILISATION:.0%} of the "
         f"{rate / 1e9:,.0f} GFLOP/s that a {runs[0].precision} matrix product reaches here now (training only)"
     )
+
+
+def shared(runs: Sequence[RunConfig]) -> Iterator[str]:
+    """The graph in words: which runs of language each synthetic stage serves, seeds together, a line each."""
+    seeds: dict[str, set[int]] = {}
+    served: dict[str, dict[str, list[str]]] = {}
+    for run in (run for run in runs if run.stage == "ppt"):
+        seeds.setdefault(run.regime, set()).add(run.seed)
+        served.setdefault(run.regime, {})
+    stage = {run.id: run.regime for run in runs if run.stage == "ppt"}
+    for run in runs:
+        if run.parent in stage:
+            domains = served[stage[run.parent]].setdefault(run.regime, [])
+            domains += [run.domain] if run.domain and run.domain not in domains else []
+    lines: list[str] = []
+    alone: dict[tuple[str, int], list[str]] = {}
+    for name, arms in served.items():
+        by_place: dict[str, list[str]] = {}
+        for arm, domains in arms.items():
+            by_place.setdefault(", ".join(domains), []).append(arm)
+        told = "; ".join(f"{', '.join(names)} on {place}" for place, names in by_place.items())
+        if set(arms) == {name}:
+            alone.setdefault((", ".join(arms[name]), len(seeds[name])), []).append(f"ppt.{name}")
+        else:
+            lines.append(f"ppt.{name} ({len(seeds[name])} seed(s)) is trained once for {told}")
+    for (place, n), names in alone.items():
+        lines.append(f"{', '.join(names)} ({n} seed(s)): {'each ' * (len(names) > 1)}for its own regime on {place}")
+    yield from (f"{'graph' if index == 0 else '':11} {line}" for index, line in enumerate(lines))
+
+
+def _stand(run: RunConfig, stands: Mapping[str, Stand]) -> str:
+    found = stands.get(run.id, Stand("not begun"))
+    return f"{found.step:,} of {run.config.steps:,}" if 0 < found.step < run.config.steps else found.state
+
+
+def _left(run: RunConfig, stands: Mapping[str, Stand]) -> float:
+    """Share of a run that is still to be trained."""
+    found = stands.get(run.id, Stand("not begun"))
+    return 0.0 if found.state == "done" else 1 - min(1.0, found.step / run.config.steps)
 
 
 def _print_needs(plan: Plan, costs: list[RunCost], workers: int) -> None:

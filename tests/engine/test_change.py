@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from nca_interp.base import UserError
-from nca_interp.cli.plan import run_plan
+from nca_interp.cli.plan import run_plan, stands
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.engine.change import alters_no_run
+from nca_interp.engine.cost import print_plan
 from nca_interp.engine.plan import make_plan
 from nca_interp.outputs import begins, check_output, holds
+from nca_interp.store import StudyDir, write_json
 
 STAGE = StageConfig(steps=2, batch_size=2, lr=1e-3, eval_every=2, checkpoint_every=2, checkpoints="ends")
 SCRATCH, NCA = (
@@ -88,6 +90,45 @@ def test_a_new_label_arm_and_seed_train_only_what_is_new(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"corpus\.jsonl: has changed since s/tokens/d-"):
         train(more)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == kept
+
+
+def test_a_dry_run_says_what_is_done_what_would_change_and_what_would_be_refused(tmp_path, capsys):
+    directory = StudyDir(tmp_path / "s")
+    assert stands(directory.path, STUDY, make_plan(STUDY, "fp32", analyze=False)) == {}
+    directory.claim(STUDY.model_dump(mode="json"), {"command": "nca-interp train tiny"})
+    done = make_plan(STUDY, "fp32", analyze=False).runs
+    for run, status in zip(done, ({"state": "done", "step": 2}, {"state": "stopped", "step": 1}), strict=False):
+        write_json(directory.run(run.id).config, run.model_dump(mode="json"))
+        write_json(directory.run(run.id).status_file, status)
+    more = STUDY.model_copy(update={"title": "More", "regimes": (*STUDY.regimes, SAME_DATA)})
+    plan = make_plan(more, "fp32", analyze=False)
+    found = stands(directory.path, more, plan)
+    print_plan(plan, directory.path, 1, 1, found)
+    out = capsys.readouterr().out
+    assert "changes     " in out
+    assert "alter no run: only what is new is trained" in out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith(("pt.", "ppt."))}
+    assert lines["pt.scratch.d.s0"].split()[-2:] == ["done", "-"]
+    assert lines["ppt.nca.s0"].split()[-4:] == ["1", "of", "2", "-"]
+    assert lines["pt.attn.d.s0"].split()[-3:] == ["not", "begun", "ppt.nca.s0"]
+    assert "graph       ppt.nca (1 seed(s)) is trained once for nca, attn on d" in out
+    assert "to do       3 of 4 runs; 1 are done and stay as they are" in out
+    assert ", of which " in out
+    other = STUDY.model_copy(update={"margin": 0.5})
+    assert stands(directory.path, other, plan) == {}
+    assert "refused     " in capsys.readouterr().out
+
+
+def test_a_band_that_no_rule_reaches_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nca_interp.data.nca.rows.TRIES", 500)
+    source = NcaSpec(grid=6, n_states=2, band=(0.9, 1.0))
+    study = STUDY.model_copy(update={"regimes": (SCRATCH, NCA.model_copy(update={"source": source}))})
+    with pytest.raises(
+        UserError, match=r"regimes.nca.source: band: \[0.9, 1\) is out of reach: 0 of .* choose a band inside"
+    ):
+        run_plan(Path("s"), study, make_plan(study, "fp32", analyze=False), workers=1, threads=1)
+    assert not Path("s").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,24 @@ with that of distances dealt out anew to the arms.
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from nca_interp.analysis.verdicts.hypotheses import (
+    CONTRADICTED,
+    MIN_ARMS,
+    MIN_SEEDS,
+    PERMUTATIONS,
+    SUPPORTED,
+    all_orders,
+    mean_ranks,
+    permutation,
+    ranks,
+)
 from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError
 from nca_interp.data.complexity.gzip_score import gzip_ratio
@@ -29,9 +38,11 @@ HYPOTHESIS = (
 )
 MEASURE = "gzip_ratio_normalised"
 """Of a study's `complexity` table: distance of an arm from a domain."""
-MIN_ARMS, MIN_SEEDS = 5, 2
-"""Fewest arms: of four there are 24 orders, so that no two-sided p lies below 0.083; and seeds, for one gives no verdict anywhere."""
-EXACT_ARMS, PERMUTATIONS = 8, 39_999
+SWEEP_TESTS = "sweep_tests"
+"""Table of the hypotheses of a sweep."""
+MATCHING_ROWS = "matching"
+"""How the names of its rows begin that are about matching."""
+EXACT_ARMS = 8
 """Arms up to which every order is tried; random orders of more."""
 PAPER_BANDS = ((0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 1.0))
 PIECE = 1440
@@ -77,7 +88,7 @@ class Evidence(NamedTuple):
     """yes, no, or inconclusive"""
     sentence: str
     comparisons: list[dict[str, Any]]
-    """The study's contrasts of arms with scratch, as they stand in its table."""
+    """The study's contrasts of arms with scratch, or the hypotheses of its sweep, as they stand in its table."""
 
 
 def own_evidence() -> Evidence | None:
@@ -94,10 +105,50 @@ def own_evidence() -> Evidence | None:
 
 
 def study_evidence(folder: Path) -> Evidence:
-    """Evidence of an analysed study. UserError without its tables or without arms of different complexity."""
+    """Evidence of an analysed study: of its sweep (docs/sweep.md) where it has arms enough to hold one, else of its arms' distances alone.
+    UserError without its tables or without arms of different complexity."""
     study = StudyDir.open(folder)
+    name = study.path.resolve().name
+    if study.table(SWEEP_TESTS).is_file() and (found := judge_sweep(name, _table(study, SWEEP_TESTS))) is not None:
+        return found
     tables = {name: _table(study, name) for name in ("contrasts", "pairs", "complexity")}
-    return judge(study.path.resolve().name, **tables)
+    return judge(name, **tables)
+
+
+def found_evidence(where: Path) -> Evidence | None:
+    """Evidence of the sweep with the most arms in its verdict among the studies of a folder; None where none has any."""
+    found: list[tuple[float, str, Path]] = []
+    for path in sorted(where.glob(f"*/tables/{SWEEP_TESTS}.csv")):
+        try:
+            rows = _declared(_table(StudyDir.open(path.parent.parent), SWEEP_TESTS))
+        except UserError:  # half written or damaged: not asked for, so left alone
+            continue
+        if len(rows) and rows.p.notna().any():
+            found.append((-float(rows.arms.max()), path.parent.parent.name, path.parent.parent))
+    return study_evidence(min(found)[2]) if found else None
+
+
+def judge_sweep(study: str, tests: pd.DataFrame) -> Evidence | None:
+    """Evidence in the table `sweep_tests`; None where it has no declared row. Matching is supported where gain falls with the distance beyond
+    what its rivals explain, or where the best complexity moves with the domain, and neither is contradicted."""
+    rows = _declared(tests)
+    if rows.empty:
+        return None
+    matching = rows.hypothesis.str.startswith(MATCHING_ROWS)
+    verdicts = set(rows[matching].verdict)
+    supports = "no" if CONTRADICTED in verdicts else "yes" if SUPPORTED in verdicts else "inconclusive"
+    rivals = "; ".join(f"{row.hypothesis}: {row.verdict}" for row in rows[~matching].itertuples())
+    said = f"Sweep {study!r}: {' '.join(rows[matching].sentence)}"
+    plain = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return Evidence(
+        study, supports, f"{said} Its rivals there: {rivals}.", [{str(k): v for k, v in row.items()} for row in plain]
+    )
+
+
+def _declared(tests: pd.DataFrame) -> pd.DataFrame:
+    if lack := {"family", "hypothesis", "arms", "p", "verdict", "sentence"} - set(tests.columns):
+        raise UserError(f"{SWEEP_TESTS}.csv: no column {min(lack)}; make the tables again with: nca-interp analyze")
+    return tests[tests.family == "declared"]
 
 
 def _table(study: StudyDir, name: str) -> pd.DataFrame:
@@ -181,19 +232,9 @@ def permuted(distance: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
     near = np.round(distance, 9)  # distances that are equal but for rounding are ties
     if np.ptp(near) == 0 or not len(losses):
         return math.nan, math.nan
-    x, y = _standard(stats.rankdata(near)), np.mean([_standard(stats.rankdata(row)) for row in losses], axis=0)
-    observed = float(x @ y)
-    if len(x) <= EXACT_ARMS:
-        orders, added = np.array(list(itertools.permutations(range(len(x))))), 0
-    else:
-        orders, added = np.random.default_rng(0).permuted(np.tile(np.arange(len(x)), (PERMUTATIONS, 1)), axis=1), 1
-    beaten = int((np.abs(x[orders] @ y) >= abs(observed) - 1e-9).sum())
-    return observed, (added + beaten) / (added + len(orders))
-
-
-def _standard(ranks: np.ndarray) -> np.ndarray:
-    centred = ranks - ranks.mean()
-    return np.asarray(centred / np.linalg.norm(centred), dtype=float)
+    n = len(near)
+    orders = all_orders(n, math.factorial(n) if n <= EXACT_ARMS else PERMUTATIONS)
+    return permutation([ranks(near)], [mean_ranks(losses)], orders)
 
 
 def _together(tests: list[Test]) -> str:

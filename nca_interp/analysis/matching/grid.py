@@ -18,13 +18,12 @@ import numpy as np
 from nca_interp.analysis.complexity.calibration import LENGTHS, NAMES, Floats, Footing, column_means, rows_of, vectors
 from nca_interp.base import UserError, digest
 from nca_interp.config import suggest
-from nca_interp.data.complexity.gzip_score import gzip_floor_ceiling
-from nca_interp.data.nca.rules import score_dtype
 from nca_interp.data.specs import NcaSpec
 from nca_interp.data.tokens import GENERATOR_VERSION
 from nca_interp.overrides import with_overrides
 from nca_interp.readers import read_object
 from nca_interp.store import read_json, write_record
+from nca_interp.sweep import band_of
 
 STATES, DTS = (2, 4, 6, 8, 10, 15), (1, 2, 4)
 LEVELS = 5
@@ -84,12 +83,9 @@ class Grid(NamedTuple):
 
 def default_bands(spec: NcaSpec) -> list[tuple[str, tuple[float, float]]]:
     """(level, band) pairs: the `LEVELS` equal parts of the reach of the gzip ratio of this alphabet and serialisation."""
-    length = spec.score_frames * spec.patches_per_frame
-    reach = gzip_floor_ceiling(length, spec.vocab_size - 2, score_dtype(spec))
-    edges = [round(reach.floor + i / LEVELS * (reach.ceiling - reach.floor), 2) for i in range(LEVELS + 1)]
-    edges[0], edges[-1] = 0.0, round(reach.ceiling + 0.1, 2)  # single rules lie a little beyond both ends
+    bands = [band_of(spec, (i / LEVELS, (i + 1) / LEVELS)) for i in range(LEVELS)]
     step = 100 // LEVELS
-    return [(f"{i * step}-{(i + 1) * step} %", (edges[i], edges[i + 1])) for i in range(LEVELS)]
+    return [(f"{i * step}-{(i + 1) * step} %", band) for i, band in enumerate(bands)]
 
 
 def make_cells(axes: Iterable[str] = ()) -> list[Cell]:

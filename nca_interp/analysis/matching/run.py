@@ -10,7 +10,7 @@ import pandas as pd
 
 from nca_interp.analysis.complexity.calibration import LENGTHS, Footing, rows_of, vectors
 from nca_interp.analysis.matching.distance import MIN_GROUPS, Source, check, need
-from nca_interp.analysis.matching.evidence import HYPOTHESIS, own_evidence, paper_rule, study_evidence
+from nca_interp.analysis.matching.evidence import HYPOTHESIS, found_evidence, own_evidence, paper_rule, study_evidence
 from nca_interp.analysis.matching.grid import Report, load_grid, make_cells
 from nca_interp.analysis.matching.matching import Match, Setting, match
 from nca_interp.analysis.matching.recipe import recipe, regimes, run_name
@@ -20,6 +20,8 @@ from nca_interp.data.specs import TextSpec
 from nca_interp.store import seal, write_record, write_text
 
 RECORD = "match.json"
+STUDIES = Path("runs/out")
+"""Where a sweep is looked for that nobody named."""
 UNITS = {"nca": "rule", "dyck": "string", "text": "document"}
 """What a group of rows is; of a control, the row."""
 SAMPLE_SPLIT = "match-corpus"
@@ -57,7 +59,7 @@ def run(
 ) -> Found:  # fmt: skip
     """Match a source with the grid of `axes` (match_grid.make_cells). Raises UserError for a mistake, before any cell is measured."""
     cells = make_cells(axes)
-    evidence = study_evidence(study) if study is not None else own_evidence()
+    evidence = study_evidence(study) if study is not None else found_evidence(STUDIES) or own_evidence()
     report("reading the source", 0.0)
     try:
         main_rows = rows_of(spec, footing, n, seed, SAMPLE_SPLIT, threads)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
 from nca_interp.base import UserError
 from nca_interp.report.charts.kinds import signal, sized
-from nca_interp.report.charts.numbers import fixed, interval, plural, signed, whole
+from nca_interp.report.charts.numbers import fixed, interval, p_value, plural, signed, whole
 from nca_interp.report.charts.theme import ramp_scale
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Page, Section, Table, Verdict, VerdictBox
 from nca_interp.report.pages.folder import Folder
@@ -232,17 +234,36 @@ def grounds(source: MatchFolder) -> list[Item]:
     record = source.record
     items: list[Item] = [Note(record["rests_on"])]
     if record["evidence"]:
+        items.append(_behind(record["evidence"]))
+    return items
+
+
+def _behind(evidence: dict[str, Any]) -> Table:
+    """The hypotheses of a sweep, or the comparisons of a study without one."""
+    found = evidence["comparisons"]
+    if all("hypothesis" in c for c in found):
+        head = ("hypothesis", "arms", "gain a sd of it, nats", "95 % interval over arms", "p, corrected", "verdict")
         rows = tuple(
             (
-                str(c["domain"]), f"{c['treated']} against {c['control']}", whole(c["n"]), signed(c["effect"]),
-                interval(c["low"], c["high"]), str(c["verdict"]),
+                str(c["hypothesis"]), whole(c["arms"]), signed(c["effect"], 4), interval(c["low"], c["high"], 4), p_value(c["p_holm"]),
+                str(c["verdict"]),
             )
-            for c in record["evidence"]["comparisons"]
+            for c in found
         )  # fmt: skip
-        head = ("domain", "comparison", "seeds", "effect, nats", "95 % interval", "verdict")
-        caption = f"Final loss of NCA settings minus scratch in study {record['evidence']['study']!r}."
-        items.append(Table(head, rows, caption, frozenset({2, 3, 4}), "tab-evidence"))
-    return items
+        caption = (
+            f"Hypotheses on what gain over scratch follows in the sweep {evidence['study']!r}; the arm is the unit."
+        )
+        return Table(head, rows, caption, frozenset({1, 2, 3, 4}), "tab-evidence")
+    rows = tuple(
+        (
+            str(c["domain"]), f"{c['treated']} against {c['control']}", whole(c["n"]), signed(c["effect"]),
+            interval(c["low"], c["high"]), str(c["verdict"]),
+        )
+        for c in found
+    )  # fmt: skip
+    head = ("domain", "comparison", "seeds", "effect, nats", "95 % interval", "verdict")
+    caption = f"Final loss of NCA settings minus scratch in study {evidence['study']!r}."
+    return Table(head, rows, caption, frozenset({2, 3, 4}), "tab-evidence")
 
 
 def provenance(source: MatchFolder) -> list[Item]:

@@ -14,6 +14,7 @@ from nca_interp.analysis.matching import evidence
 from nca_interp.analysis.matching.evidence import (
     MEASURE,
     PIECE,
+    found_evidence,
     judge,
     own_evidence,
     paper_rule,
@@ -120,6 +121,47 @@ def test_a_study_folder_is_read_from_its_tables(tmp_path):
     (tmp_path / "tables" / "pairs.csv").unlink()
     with pytest.raises(UserError, match=r"pairs\.csv: no such table; run: nca-interp analyze"):
         study_evidence(tmp_path)
+
+
+def sweep_study(folder, verdict, arms=12, p=0.001):
+    """A study whose sweep came to this verdict on matching."""
+    rows = [
+        {"family": family, "hypothesis": name, "arms": arms, "p": p, "verdict": said, "sentence": f"Said of {name} in {folder.name}."}
+        for family, name, said in (
+            ("declared", "matching", verdict),
+            ("declared", "more entropy is better", "inconclusive"),
+            ("exploration", "matching", ""),
+        )
+    ]  # fmt: skip
+    (folder / "tables").mkdir(parents=True)
+    write_json(folder / "study.json", {"study": {}, "provenance": {}})
+    pd.DataFrame(rows).to_csv(folder / "tables" / "sweep_tests.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "supports"),
+    [("supported", "yes"), ("contradicted", "no"), ("cannot tell", "inconclusive"), ("inconclusive", "inconclusive")],
+)
+def test_the_sweep_of_a_study_is_its_evidence(tmp_path, verdict, supports):
+    sweep_study(tmp_path / "sweep", verdict)
+    found = study_evidence(tmp_path / "sweep")
+    assert found.supports == supports
+    assert found.sentence == (
+        "Sweep 'sweep': Said of matching in sweep. Its rivals there: more entropy is better: inconclusive."
+    )
+    assert [c["hypothesis"] for c in found.comparisons] == ["matching", "more entropy is better"]
+
+
+def test_the_sweep_that_nobody_named_is_the_one_with_the_most_arms_that_could_be_tested(tmp_path):
+    assert found_evidence(tmp_path) is None
+    sweep_study(tmp_path / "untested", "cannot tell", arms=30, p=np.nan)
+    assert found_evidence(tmp_path) is None
+    sweep_study(tmp_path / "small", "supported", arms=6)
+    sweep_study(tmp_path / "large", "contradicted", arms=16)
+    (tmp_path / "half" / "tables").mkdir(parents=True)
+    (tmp_path / "half" / "tables" / "sweep_tests.csv").write_text("family\n")
+    found = found_evidence(tmp_path)
+    assert (found.study, found.supports) == ("large", "no")
 
 
 def test_a_study_without_arms_cannot_say_anything():
