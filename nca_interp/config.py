@@ -127,6 +127,9 @@ class StageConfig(Frozen):
     """Rows of embedding and unembedding where the vocabulary has fewer (the published code: 64,000); null: exact."""
     first_frame_targets: bool = False
     """Whether the first frame of an NCA row is predicted too, though its rule cannot be known yet."""
+    no_previous_token: bool = False
+    """Whether no head attends to the token before the query, in training and validation, so that no induction head can form as it
+    does elsewhere (docs/mediation.md). Checkpoints hold the weights alone, which any other program runs without this mask."""
     eval_every: int = Field(default=100, ge=1)
     """Steps between validations; step 0 and the last step are always validated."""
     checkpoints: Checkpoints = "log"
@@ -202,6 +205,8 @@ class Regime(Frozen):
     """How embeddings are drawn and in which state the body enters pre-training; all of it null: as the model says, the body as it is."""
     ppt: StageConfig | None = None
     """Pre-pre-training budget of this regime; null: the study's."""
+    no_previous_token: tuple[Literal["ppt", "pt"], ...] = ()
+    """Stages of this regime that are trained with `no_previous_token`, whatever the stage says: ppt, pt or both."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Checkpoints | None = None
@@ -291,6 +296,10 @@ class Study(Frozen):
                     f"regimes.{regime.name}.ppt: a budget for pre-pre-training, which a regime from scratch (source null) has not; "
                     "legal: null"
                 )
+            if "ppt" in regime.no_previous_token and regime.source is None:
+                raise ValueError(
+                    f"regimes.{regime.name}.no_previous_token: ppt, and this regime is trained from scratch (source null); legal: pt"
+                )
             for name, n in (regime.runs or {}).items():
                 if name not in domains:
                     raise ValueError(f"regimes.{regime.name}.runs: unknown domain {name!r}{suggest(name, domains)}")
@@ -337,7 +346,11 @@ class Study(Frozen):
 
     def ppt_of(self, regime: Regime) -> StageConfig:
         """Pre-pre-training as a regime of this study does it."""
-        return regime.ppt or self.ppt
+        return blinded(regime.ppt or self.ppt, "ppt" in regime.no_previous_token)
+
+    def pt_of(self, regime: Regime, domain: Domain) -> StageConfig:
+        """Pre-training of a regime on a domain."""
+        return blinded(domain.pt or self.pt, "pt" in regime.no_previous_token)
 
     def regime(self, name: str) -> Regime:
         """The regime called `name`; UserError with a suggestion if there is none."""
@@ -346,6 +359,11 @@ class Study(Frozen):
     def domain(self, name: str) -> Domain:
         """The domain called `name`; UserError with a suggestion if there is none."""
         return _named(self.domains, "domain", name)
+
+
+def blinded(stage: StageConfig, asked: bool) -> StageConfig:
+    """The stage, without attention to the previous token where that is `asked`."""
+    return stage.model_copy(update={"no_previous_token": True}) if asked else stage
 
 
 def paired_seeds(n: int) -> tuple[Seeds, ...]:

@@ -149,7 +149,7 @@ class _Builder:
     def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
         """Pre-training of one regime on one domain, with all that comes before and after it."""
         parent = self._ppt(regime, seed) if regime.source is not None else None
-        stage = domain.pt or self.study.pt
+        stage = self.study.pt_of(regime, domain)
         tokens = self._text_tokens(domain.name, domain.source, stage)
         pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, stage, tokens, parent)
         if domain.qa is not None and self.study.ft is not None and regime.ft:
