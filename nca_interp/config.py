@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from nca_interp.base import Frozen, UserError
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
+from nca_interp.graft import NOTHING, Graft, check_graft
 from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
 
 Module = Literal["attn", "mlp", "norm"]
@@ -203,6 +204,8 @@ class Regime(Frozen):
     """Where re-initialised modules go: back to this seed's initial weights (so nothing kept = scratch), or a fresh draw."""
     swap: SwapPolicy = TODAY
     """How embeddings are drawn and in which state the body enters pre-training; all of it null: as the model says, the body as it is."""
+    graft: Graft = NOTHING
+    """Parts, layers or heads that are re-initialised or alone carried over, and what stands in place of the others (docs/transfer.md)."""
     ppt: StageConfig | None = None
     """Pre-pre-training budget of this regime; null: the study's."""
     no_previous_token: tuple[Literal["ppt", "pt"], ...] = ()
@@ -327,7 +330,13 @@ class Study(Frozen):
         stages = [(domain, domain.pt or self.pt) for domain in domains]
         rows = self.ppt_of(regime).vocab_rows
         places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == rows) for d, pt in stages]
-        check_policy(f"regimes.{regime.name}.swap", regime.swap, regime.source, self.model.tied, places)
+        where, swap = f"regimes.{regime.name}", regime.swap
+        check_policy(f"{where}.swap", swap, regime.source, self.model.tied, places)
+        check_graft(
+            f"{where}.graft", regime.graft, self.model, source=regime.source, own=regime.name,
+            keeps_embeddings="keep" in (swap.embed, swap.unembed_draw), keep=regime.keep,
+            all_kept=set(regime.keep) == set(MODULES), sources={r.name: r.source for r in self.regimes},
+        )  # fmt: skip
 
     def _frames(self) -> None:
         for regime in self.regimes:

@@ -15,7 +15,7 @@ data.rng data.compiled
 data.controls
 files data.specs
 outputs safe_path
-swap_policy
+swap_policy graft
 config
 differences phase
 overrides discover store run_dir machine signals arms

@@ -13,6 +13,7 @@ from nca_interp.base import UserError, digest
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import CONTROLS, QaSpec, TextSpec
 from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
+from nca_interp.graft import NOTHING, Graft, HeadFile
 from nca_interp.measurement import Measurement, measurements, resolve
 from nca_interp.swap_policy import TODAY
 from nca_interp.train.run import RunConfig
@@ -169,6 +170,14 @@ class _Builder:
             tokens = self._tokens(first.name, first.source, stage.steps * stage.batch_size, rules)
         return self._train(f"ppt.{first.name}.s{seed}", "ppt", first, None, seed, stage, tokens, None)
 
+    def _graft(self, regime: Regime, parent: str | None, seed: int) -> tuple[Graft, str | None]:
+        """The graft with the file of heads of this parent, and the run that gives weights to it."""
+        graft = regime.graft
+        if isinstance(graft.heads, HeadFile):
+            file = graft.heads.file.replace("{parent}", parent or "")
+            graft = graft.model_copy(update={"heads": HeadFile(file=file)})
+        return graft, None if graft.donor is None else self._ppt(self.study.regime(graft.donor), seed)
+
     def _text_tokens(self, name: str, spec: TextSpec, stage: StageConfig) -> str:
         return self._tokens(name, spec, stage.steps * stage.batch_size, 0)
 
@@ -198,6 +207,7 @@ class _Builder:
         # before language all arms of a source are one run
         policy = regime.swap if stage != "ppt" else TODAY
         model = policy.applied(self.study.model)
+        graft, donor = self._graft(regime, parent, seed) if stage == "pt" else (NOTHING, None)
         if regime.checkpoints is not None:
             config = config.model_copy(update={"checkpoints": regime.checkpoints})
         run = RunConfig(
@@ -217,10 +227,12 @@ class _Builder:
             keep=regime.keep if stage == "pt" else MODULES,
             reinit_to=regime.reinit_to,
             swap=policy if stage == "pt" else TODAY,
+            graft=graft,
+            donor=donor,
             precision=self.precision,
             compile=self.study.compile,
         )
-        needs = [f"tokens:{tokens}"] + ([f"train:{parent}"] if parent else [])
+        needs = [f"tokens:{tokens}"] + [f"train:{before}" for before in (parent, donor) if before]
         flops = config.steps * config.batch_size * model.n_ctx * model.flops_per_token(vocab(run))
         self.jobs[job_id] = Job(job_id, "train", run, tuple(needs), flops)
         return run_id

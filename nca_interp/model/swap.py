@@ -12,11 +12,17 @@ import torch
 
 from nca_interp.base import UserError, stream_seed
 from nca_interp.config import MODULES, ModelConfig, Module
+from nca_interp.graft import NOTHING, Graft, Head, Part
+from nca_interp.model.graft import Geometry, put, replaced, role_of, said, slices, weights_by_name
 from nca_interp.model.llama import build, fill, kind_of, standard_normal
 from nca_interp.swap_policy import TODAY, Draw, SwapPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+ANEW = ("initial", "fresh", "donor")
+"""What a graft puts in place of embeddings that is a new draw: a donor's are of another vocabulary."""
 
 
 @torch.no_grad()
@@ -29,33 +35,46 @@ def swap(
     reinit_to: Literal["initial", "fresh"] = "initial",
     policy: SwapPolicy = TODAY,
     parent_vocab: int | None = None,
+    graft: Graft = NOTHING,
+    heads: tuple[Head, ...] = (),
+    donor: PreTrainedModel | None = None,
 ) -> tuple[PreTrainedModel, list[dict[str, Any]]]:
-    """A new model for `vocab_size` tokens that carries over the `keep` module types of `parent`, as `policy` says.
+    """A new model for `vocab_size` tokens that carries over what `keep` and `graft` say of `parent`, as `policy` says.
 
     `config` is the new model's, the policy already applied to it. Everything else holds this seed's own initial values
-    ("initial": keeping nothing gives scratch bit for bit) or a draw from another stream ("fresh"). Embeddings that are
-    matched to the parent's see its first `parent_vocab` rows (null: all), those that a token has. Returns the model and a
-    log: tensor, kind, what was done, shape, the factor that a carried tensor was multiplied by, and the standard deviation
-    before and after. UserError where rows are to be kept and their number differs.
+    ("initial": keeping nothing gives scratch bit for bit), a draw from another stream ("fresh"), or what the graft puts there:
+    `heads` are those that it names, `donor` the model whose weights it takes. Embeddings that are matched to the parent's see
+    its first `parent_vocab` rows (null: all), those that a token has. Returns the model and a log: tensor, kind, what was done,
+    shape, the factor that a carried tensor was multiplied by, and the standard deviation before and after. UserError where
+    rows are to be kept and their number differs.
     """
     model = build(config, vocab_size, seed, stream="pt")
-    if reinit_to == "fresh":
+    if graft == NOTHING:
+        graft = _of_modules(keep, reinit_to, policy)
+    if graft.instead == "fresh":
         body = {name for name, _ in model.named_parameters() if kind_of(name) != "embed"}
         fill(model, config, seed, "pt", body, draw="fresh")
-    old = _weights(parent)
+    at, old = Geometry.of(model.config), weights_by_name(parent)
+    giver = {} if donor is None else weights_by_name(donor)
     log = []
     for name, parameter in model.named_parameters():
-        kind, before = kind_of(name), old.get(name)
+        role, before, factor = role_of(name), old.get(name), None
         assert before is not None, name
-        factor = None
+        kind, what, initial = str(kind_of(name)), replaced(role, graft, heads, at), parameter.clone()
         if kind == "embed":
             draw = policy.unembed_draw if "lm_head" in name else policy.embed
+            if what is True and draw == "keep" and graft.instead in ANEW:
+                draw = "normal"
+            what = what and draw == "keep"
             action = _embedding(draw, name, parameter, before, before[:parent_vocab], seed)
-        elif kind in keep:
+        else:
             assert before.shape == parameter.shape, name
             action, factor = _carried(policy, kind, parameter, before)
-        else:
-            action = f"re-initialised ({reinit_to})"
+        if what:
+            whole = [("all", (slice(None),))]
+            blocks = whole if what is True else slices(role, what, parameter.shape, at)
+            put(parameter, initial, before, giver.get(name), graft, blocks, (seed, "graft", name))
+            action, factor = said(graft, what, action), None if what is True else factor
         log.append(
             {
                 "tensor": name,
@@ -70,9 +89,12 @@ def swap(
     return model, log
 
 
-def _weights(parent: Any) -> dict[str, torch.Tensor]:
-    """Its parameters by name; the unembedding also where it is the embedding."""
-    return {**dict(parent.named_parameters()), "lm_head.weight": parent.get_output_embeddings().weight}
+def _of_modules(keep: tuple[Module, ...], reinit_to: Literal["initial", "fresh"], policy: SwapPolicy) -> Graft:
+    """What `keep` and `reinit_to` say, as a graft; of embeddings they say nothing."""
+    if set(keep) == set(MODULES):
+        return NOTHING
+    embeddings: tuple[Part, ...] = ("embed",)
+    return Graft(mode="keep", parts=(*embeddings, *keep), instead=reinit_to)
 
 
 def _carried(policy: SwapPolicy, kind: str, parameter: torch.Tensor, before: torch.Tensor) -> tuple[str, float | None]:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from nca_interp.base import UserError
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.files import held, weight_hashes
-from nca_interp.store import RunDir, StudyDir, completed, differences, write_record
+from nca_interp.graft import HeadFile
+from nca_interp.store import RunDir, StudyDir, completed, differences, sha256_file, write_record
 from nca_interp.train.run import RunConfig
 
 
@@ -47,10 +48,12 @@ def claim(run: RunDir, config: RunConfig) -> None:
 def claim_inputs(study: StudyDir, run: RunDir, config: RunConfig, meta: TokenMeta) -> None:
     """Record the hashes of what the run trains on and starts from, or raise UserError where they are no longer those."""
     now = {f"{config.tokens}/{name}": sha256 for name, sha256 in sorted(meta.sha256.items())}
-    if config.parent is not None:
-        parent = study.run(config.parent)
-        last = parent.checkpoint(parent.status()["step"])
+    for before in filter(None, (config.parent, config.donor)):
+        run_before = study.run(before)
+        last = run_before.checkpoint(run_before.status()["step"])
         now |= {f"{last.relative_to(study.path)}/{name}": sha256 for name, sha256 in weight_hashes(last).items()}
+    if isinstance(config.graft.heads, HeadFile):
+        now[config.graft.heads.file] = sha256_file(study.path / config.graft.heads.file)
     if not run.inputs.exists():
         if is_first_process():
             write_record(run.inputs, now)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from nca_interp.base import Frozen, UserError
 from nca_interp.config import ModelConfig, Module, Seeds, Stage, StageConfig
+from nca_interp.graft import NOTHING, Graft
 from nca_interp.overrides import parse
 from nca_interp.store import RunDir
 from nca_interp.swap_policy import TODAY, SwapPolicy
@@ -46,6 +47,10 @@ class RunConfig(Frozen):
     """Where the others go."""
     swap: SwapPolicy = TODAY
     """How embeddings are drawn and in which state the body enters pre-training, already applied to `model`; of other stages empty."""
+    graft: Graft = NOTHING
+    """Parts, layers or heads that are re-initialised or alone carried over at the swap; a file of heads is that of the parent."""
+    donor: str | None = None
+    """Run whose last checkpoint stands where nothing is carried over; null: none."""
     precision: Literal["fp32", "bf16"]
     """Resolved precision of matrix products."""
     compile: Literal["auto", "on", "off"] = "auto"

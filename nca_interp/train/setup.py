@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from nca_interp.train import parallel
 from nca_interp.train.allocator import keep_freed_memory
 from nca_interp.train.batches import Loader
 from nca_interp.train.compiling import should_compile
+from nca_interp.train.grafted import grafted_heads
 from nca_interp.train.guard import claim_inputs
 from nca_interp.train.health import Health
 from nca_interp.train.loop_state import Loop
@@ -103,14 +105,7 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initia
     that is another one."""
     if config.parent is None:
         return Initial(build(config.model, vocab_size, config.seeds.init, config.embedding_stream))
-    parent = study.run(config.parent)
-    status = parent.status()
-    if status["state"] != "done":
-        raise RunFailed(f"{config.id}: its parent run {config.parent} is not finished")
-    try:
-        model = load_model(parent.checkpoint(status["step"]))
-    except UserError as error:
-        raise UserError(f"{error}; delete this folder, and {config.parent} is trained again") from None
+    model, checkpoint = _finished(study, config.id, config.parent, "parent")
     if config.stage == "ft":
         # its configuration names a padding token, whose row an embedding would not train
         embedding: Any = model.get_input_embeddings()
@@ -118,12 +113,26 @@ def initial_model(study: StudyDir, config: RunConfig, vocab_size: int) -> Initia
         return Initial(model.train())
     if "keep" in (config.swap.embed, config.swap.unembed_draw):
         _same_vocabulary(study, config)
-    checkpoint = parent.checkpoint(status["step"])
     rows = read_provenance(checkpoint).get("vocab_size")
+    donor = None if config.donor is None else _finished(study, config.id, config.donor, "donor")[0]
     child, log = swap(
-        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows
-    )
+        model, config.model, vocab_size, config.seeds.init, config.keep, config.reinit_to, config.swap, rows,
+        config.graft, grafted_heads(study, config).heads, donor,
+    )  # fmt: skip
     return Initial(child.train(), model, tuple(log))
+
+
+def _finished(study: StudyDir, run_id: str, before: str, what: str) -> tuple[Any, Path]:
+    """The model at the end of a run that another one builds on, and its checkpoint."""
+    run = study.run(before)
+    status = run.status()
+    if status["state"] != "done":
+        raise RunFailed(f"{run_id}: its {what} run {before} is not finished")
+    checkpoint = run.checkpoint(status["step"])
+    try:
+        return load_model(checkpoint), checkpoint
+    except UserError as error:
+        raise UserError(f"{error}; delete this folder, and {before} is trained again") from None
 
 
 def _same_vocabulary(study: StudyDir, config: RunConfig) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from nca_interp.data.tokens import TokenFile
+from nca_interp.graft import NOTHING
 from nca_interp.model.start import measure_start
 from nca_interp.store import RunDir, StudyDir, write_json
 from nca_interp.train.batches import to_tensors
+from nca_interp.train.grafted import grafted_heads
 from nca_interp.train.run import RunConfig, read_run_config
 
 TOKENS = 4096
@@ -32,11 +34,23 @@ def record_swap(
         "parent": config.parent,
         "policy": config.swap.model_dump(mode="json"),
         "words": config.swap.words(config.model),
+        **_grafted(study, config),
         "tensors": list(log),
         "before": _of_parent(study, config, parent),
         "after": {"tokens": config.tokens, "rows": _measured(model, tokens, _prefix(config, tokens))},
     }
     write_json(path, found)
+
+
+def _grafted(study: StudyDir, config: RunConfig) -> dict[str, Any]:
+    """What was re-initialised or kept, with the heads that were found or drawn; nothing where everything is carried over."""
+    if config.graft == NOTHING:
+        return {}
+    heads = grafted_heads(study, config)
+    return {
+        "graft": config.graft.model_dump(mode="json"), "graft_words": config.graft.words(), "donor": config.donor,
+        "heads": [list(head) for head in heads.heads], "heads_disjoint": heads.disjoint,
+    }  # fmt: skip
 
 
 def _of_parent(study: StudyDir, config: RunConfig, parent: Any) -> dict[str, Any] | None:
