@@ -214,7 +214,7 @@ class Regime(Frozen):
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Checkpoints | None = None
     """Which checkpoints its runs keep; null: what the stage says."""
-    role: Literal["regime", "transfer", "complexity", "control", "swap"] = "regime"
+    role: Literal["regime", "transfer", "complexity", "control", "swap", "mediation"] = "regime"
     """Which comparison of the report it belongs to."""
     runs: dict[str, int] | None = None
     """Domain -> number of seeds (the first ones); null: every domain with every seed."""
@@ -327,7 +327,7 @@ class Study(Frozen):
         return self
 
     def _swap(self, regime: Regime, domains: list[Domain]) -> None:
-        stages = [(domain, domain.pt or self.pt) for domain in domains]
+        stages = [(domain, self.pt_of(regime, domain)) for domain in domains]
         rows = self.ppt_of(regime).vocab_rows
         places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == rows) for d, pt in stages]
         where, swap = f"regimes.{regime.name}", regime.swap

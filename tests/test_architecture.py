@@ -14,7 +14,7 @@ metrics
 data.rng data.compiled
 data.controls
 files data.specs
-outputs safe_path
+outputs safe_path head_rule
 swap_policy graft
 config
 differences phase
@@ -36,7 +36,7 @@ analysis.probing analysis.matching
 analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
 analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
-analysis.pairs analysis.survival
+analysis.pairs analysis.survival analysis.mediation
 analysis.elsewhere
 analysis.tables
 engine
