@@ -54,13 +54,15 @@ def published(d_model: int) -> SwapPolicy:
 
 def mediation_arms(
     regime: Regime, rule: HeadRule, n_random: int = 4, runs: dict[str, int] | None = None,
-    ways: Iterable[Literal["without", "only"]] = ("without", "only"),
+    ways: Iterable[Literal["without", "only"]] = ("without", "only"), name: str | None = None,
 ) -> tuple[Regime, ...]:  # fmt: skip
     """Arms that tell what the heads of a rule mediate of what `regime` gains (docs/mediation.md), all of one pre-pre-training.
 
     `without`: those heads are re-initialised at the swap, the rest is carried over; `only`: they alone are carried over. Each way
     also with `n_random` random sets of the same layers. `runs`: domain -> number of seeds; null: those of `regime`.
+    `name`: of the heads in the arms' names; null: that of the probe.
     """
+    kind = name or rule.probe.replace("_", "-").replace("+", "-")
     rule = rule.model_copy(update={"sets": n_random})
     modes = {"without": "reinit", "only": "keep"}
     arms = []
@@ -68,11 +70,10 @@ def mediation_arms(
         for number in (None, *range(1, n_random + 1)):
             one = HeadRule.model_validate({**rule.model_dump(), "random": number})
             of = "" if number is None else f"-r{number}"
-            name = f"{regime.name}-{way}-{rule.probe.replace('_', '-')}{of}"
             arms.append(
                 regime.model_copy(
                     update={
-                        "name": name,
+                        "name": f"{regime.name}-{way}-{kind}{of}",
                         "label": f"{regime.label}, {way} the {one.words()}",
                         "graft": Graft.model_validate({"mode": modes[way], "heads": HeadFile.of(one).model_dump()}),
                         "role": "mediation",

@@ -20,18 +20,19 @@ TOP_SHARE = 0.02
 
 
 class HeadRule(Frozen):
-    """The top heads of one probe at the end of pre-pre-training, or a random set of the same layers that they are held against."""
+    """The top heads of a probe at the end of pre-pre-training, or a random set of the same layers that they are held against."""
 
-    probe: str = Field(min_length=1)
-    """Probe that names a kind of head: induction, previous_token, nca_stencil, nca_induction, dyck_opener, or one of your own."""
+    probe: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-]+(\+[A-Za-z0-9_-]+)*$")
+    """Probe that names a kind of head: induction, previous_token, nca_stencil, nca_induction, dyck_opener, or one of your own; several
+    with + between them, such as induction+previous_token, of each of which the top heads are taken together."""
     k: int | None = Field(default=None, ge=1)
-    """Heads, at most; null: `share` of all."""
+    """Heads of each probe, at most; null: `share` of all."""
     share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of all heads, rounded up; null: 2 % where `k` is null too."""
+    """Share of all heads for each probe, rounded up; null: 2 % where `k` is null too."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Layers that they may be in; null: all."""
     otherwise: Literal["leave_out", "top"] = "leave_out"
-    """Where no head is above the level of random models: leave_out: the arm is not trained, and the report says why; top: the top
+    """Where a probe has no head above the level of random models: leave_out: the arm is not trained, and the report says why; top: the top
     heads are taken all the same, and marked."""
     sets: int = Field(default=4, ge=1, le=64)
     """Matched random sets that are drawn for trainings."""
@@ -48,8 +49,13 @@ class HeadRule(Frozen):
             raise ValueError(f"random: {self.random} of {self.sets} sets; legal: 1 to {self.sets}")
         return self
 
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Its probes, each once."""
+        return tuple(dict.fromkeys(self.probe.split("+")))
+
     def size(self, n_heads: int) -> int:
-        """How many heads of `n_heads` in all it takes at most."""
+        """How many heads of `n_heads` in all it takes at most of each probe."""
         return self.k if self.k is not None else max(1, math.ceil((self.share or TOP_SHARE) * n_heads))
 
     @property
@@ -70,9 +76,10 @@ class HeadRule(Frozen):
 
     def words(self) -> str:
         """It in words."""
+        probes = " and ".join(self.probes)
         own = f"top {self.k}" if self.k is not None else f"top {100 * (self.share or TOP_SHARE):g} % of heads"
         where = "" if self.layers is None else f" of layers {', '.join(map(str, self.layers))}"
-        of = f"{own} by {self.probe}{where}"
+        of = f"{own} by {probes}{where}"
         return of if self.random is None else f"random set {self.random} matched to the {of}"
 
 
@@ -81,9 +88,6 @@ def check_rule(where: str, rule: HeadRule, model: Any) -> None:
     layers = rule.layers if rule.layers is not None else range(model.n_layers)
     if beyond := [layer for layer in layers if layer >= model.n_layers]:
         raise ValueError(f"{where}.layers: {beyond[0]}; legal: 0 to {model.n_layers - 1}")
-    there = len(layers) * model.n_heads
-    if rule.size(model.n_layers * model.n_heads) >= there:
-        raise ValueError(
-            f"{where}.k: {rule.size(model.n_layers * model.n_heads)} of {there} heads leave none to compare with; "
-            f"legal: 1 to {there - 1}"
-        )
+    there, size = len(layers) * model.n_heads, rule.size(model.n_layers * model.n_heads)
+    if size >= there:
+        raise ValueError(f"{where}.k: {size} of {there} heads leave none to compare with; legal: 1 to {there - 1}")

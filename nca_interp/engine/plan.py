@@ -150,11 +150,13 @@ def _check_rules(study: Study) -> None:
     from nca_interp.discover import find
 
     for regime in study.regimes:
-        if (rule := rule_of(regime.graft)) is not None and find("probes", rule.probe).value.hit is None:
-            raise UserError(
-                f"regimes.{regime.name}.graft.heads.rule.probe: {rule.probe!r} names no kind of head (it has no `hit`); "
-                "legal: induction, previous_token, and the other probes with a threshold (nca-interp list)"
-            )
+        rule = rule_of(regime.graft)
+        for name in rule.probes if rule is not None else ():
+            if find("probes", name).value.hit is None:
+                raise UserError(
+                    f"regimes.{regime.name}.graft.heads.rule.probe: {name!r} names no kind of head (it has no `hit`); "
+                    "legal: induction, previous_token, and the other probes with a threshold (nca-interp list)"
+                )
 
 
 class _Builder:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nca_interp.analysis.collection.collection import Collection
-from nca_interp.analysis.mediation.rule import chosen, rules_of
+from nca_interp.analysis.mediation.rule import Scores, chosen, rules_of
 from nca_interp.arms import mediation_arms
 from nca_interp.base import UserError
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
@@ -65,13 +65,14 @@ def test_every_arm_waits_for_the_rule_and_all_share_one_pre_pre_training(trained
 def test_the_record_says_heads_scores_level_and_weights(trained):
     folder, asked = trained
     said = record(folder, FOUND.model_copy(update={"sets": 2}))
-    scores = {(layer, head): v for layer, head, v in said["scores"]}
+    kind = said["kinds"]["previous_token"]
+    scores = {(layer, head): v for layer, head, v in kind["scores"]}
     best = sorted(scores, key=lambda h: -scores[h])[:2]
     assert [tuple(h) for h in said["heads"]] == best
     assert len(scores) == 8
-    assert said["level"] >= said["threshold"] == 0.3
-    assert len(said["maxima"]) == 5
-    assert said["below"] == said["heads"]
+    assert kind["level"] >= kind["threshold"] == 0.3
+    assert len(kind["maxima"]) == 5
+    assert kind["below"] == kind["heads"] == said["heads"]
     assert "2 of 2 head(s) taken though not above the level" in said["sentence"]
     assert (said["checkpoint"] == Collection.open(folder.path).run("ppt.repeat.s0").trained and False) or said[
         "checkpoint"
@@ -156,15 +157,10 @@ def test_a_rule_that_the_network_cannot_follow_is_refused(fields, message):
 
 
 def test_rules_choose_by_level_layers_and_size():
-    from types import SimpleNamespace
-
-    from nca_interp.analysis.mediation.rule import Scores
-
     scores = Scores({(0, 0): 0.9, (0, 1): 0.5, (1, 0): 0.7, (1, 1): 0.1}, 0.05, 0.4, 0.3, [0.2])
-    run = SimpleNamespace(id="ppt.x.s0")
 
     def heads(**fields):
-        return chosen(HeadRule(probe="induction", **fields), scores, run)[0]
+        return chosen(HeadRule(probe="induction", **fields), "induction", scores, "ppt.x.s0").heads
 
     assert heads(k=2) == [(0, 0), (1, 0)]
     assert heads(k=4) == [(0, 0), (1, 0), (0, 1)]
@@ -172,6 +168,5 @@ def test_rules_choose_by_level_layers_and_size():
     assert heads(k=2, layers=(1,)) == [(1, 0)]
     assert heads(share=0.5) == [(0, 0), (1, 0)]
     assert heads() == [(0, 0)]
-    assert chosen(HeadRule(probe="dyck_opener"), scores._replace(skipped="no brackets"), run) == (
-        [], "the probe dyck_opener does not apply to ppt.x.s0: no brackets",
-    )  # fmt: skip
+    none = chosen(HeadRule(probe="dyck_opener"), "dyck_opener", scores._replace(skipped="no brackets"), "ppt.x.s0")
+    assert none == ([], "the probe dyck_opener does not apply to ppt.x.s0: no brackets")

@@ -28,22 +28,25 @@ def heads_of(collection: Collection, run: Run, rule: HeadRule) -> list[Head]:
 def record_of(collection: Collection, parent: Run, rule: HeadRule) -> dict[str, Any] | None:
     """The record of a rule beside a pre-pre-training; None where it is not decided. UserError where it is damaged."""
     path = collection.folder / rule.itself.file.replace("{parent}", parent.id)
-    return read_object(path, MEND, heads=list, scores=list, sentence=str) if path.is_file() else None
+    return read_object(path, MEND, heads=list, kinds=dict, sentence=str) if path.is_file() else None
 
 
 def head_rules(collection: Collection) -> pd.DataFrame:
-    """Table `head_rules` (HEAD_RULES), a row a rule and pre-pre-training."""
+    """Table `head_rules` (HEAD_RULES), a row a rule, pre-pre-training and probe."""
     rows: list[dict[str, Any]] = []
     for run in collection.runs:
         if collection.study is None or not applies(run):
             continue
         for rule in rules_of(collection.study, run):
-            if (said := record_of(collection, run, rule)) is not None:
+            said = record_of(collection, run, rule)
+            for probe, kind in said["kinds"].items() if said is not None else ():
+                assert said is not None
+                own = kind["heads"] if said["heads"] else []  # of a rule of several kinds all are needed
                 rows.append({
-                    "run": run.id, "regime": run.regime, "seed": run.seed, "rule": rule.key, "probe": rule.probe, "words": rule.words(),
-                    "heads": " ".join(f"{layer}.{head}" for layer, head in said["heads"]),
-                    "best": max((value for *_, value in said["scores"]), default=None), "level": said["level"],
-                    "chance": said["chance"], "above": said["above"], "below": len(said["below"]), "sets": len(said["random"]),
-                    "sentence": said["sentence"],
+                    "run": run.id, "regime": run.regime, "seed": run.seed, "rule": rule.key, "probe": probe, "words": rule.words(),
+                    "heads": " ".join(f"{layer}.{head}" for layer, head in own),
+                    "best": max((value for *_, value in kind["scores"]), default=None), "level": kind["level"],
+                    "chance": kind["chance"], "above": kind["above"], "below": len(kind["below"]), "sets": len(said["random"]),
+                    "sentence": kind["sentence"],
                 })  # fmt: skip
     return pd.DataFrame(rows, columns=HEAD_RULES)

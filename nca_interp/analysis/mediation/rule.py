@@ -81,79 +81,105 @@ def decided(path: Path, run: Run) -> bool:
 
 
 def decide(folder: Path, run: Run, rule: HeadRule, probes_folder: Path | None = None) -> dict[str, Any]:
-    """Measure the probe on the last checkpoint and on random models, choose, draw the matched sets, and write all of it, the record
-    of the rule itself last. Returns that record. RunFailed where the probe fails."""
+    """Measure the probes on the last checkpoint and on random models, choose, draw the matched sets, and write all of it, the record
+    of the rule itself last. Returns that record. RunFailed where a probe fails."""
+    assert run.config is not None
     scores, made_by = score(run, rule, probes_folder)
-    n_heads = run.config.model.n_heads if run.config is not None else 0
-    heads, sentence = chosen(rule, scores, run)
-    sets = matched_sets(heads, n_heads, rule.sets)
+    found = {name: chosen(rule, name, one, run.id) for name, one in scores.items()}
+    lacking = [one.sentence for one in found.values() if not one.heads]
+    heads = [] if lacking else list(dict.fromkeys(head for one in found.values() for head in one.heads))
+    sentence = "; ".join(lacking or [one.sentence for one in found.values()])
+    sets = matched_sets(heads, run.config.model.n_heads, rule.sets)
+    few = f"the layers of the {len(heads)} head(s) of {run.id} hold {len(sets)} other set(s)" if heads else sentence
     for number in range(1, rule.sets + 1):
         one = rule.model_copy(update={"random": number})
         own = sorted(sets[number - 1]) if number <= len(sets) else []
-        few = f"the layers of the {len(heads)} head(s) of {run.id} hold {len(sets)} other set(s)"
-        said = {"heads": own, "of": rule.key, "sentence": "" if own else (few if heads else sentence)}
+        said = {"heads": own, "of": rule.key, "sentence": "" if own else few}
         write_record(folder / one.file.replace("{parent}", run.id), said)
     record = {
         "heads": heads, "sentence": sentence, "rule": rule.model_dump(mode="json"), "words": rule.words(), "run": run.id,
-        "step": run.steps[-1], "checkpoint": weights_sha256(run.last), "level": _known(scores.level), "threshold": _known(scores.threshold),
-        "chance": scores.chance, "maxima": scores.maxima, "above": sum(v > scores.level for v in scores.of_head.values()),
-        "below": [head for head in heads if not scores.of_head[head] > scores.level],
-        "scores": [[*head, value] for head, value in sorted(scores.of_head.items())], "random": [sorted(s) for s in sets],
-        "made_by": made_by,
+        "step": run.steps[-1], "checkpoint": weights_sha256(run.last), "random": [sorted(s) for s in sets], "made_by": made_by,
+        "kinds": {name: _kind(scores[name], one) for name, one in found.items()},
     }  # fmt: skip
     write_record(folder / rule.file.replace("{parent}", run.id), record)
     return record
 
 
-def chosen(rule: HeadRule, scores: Scores, run: Run) -> tuple[list[Head], str]:
-    """The heads of a rule, best first, and the sentence about them; none where none is above the level, or the probe does not
-    apply, unless the rule says otherwise."""
+def _kind(scores: Scores, found: Chosen) -> dict[str, Any]:
+    """What a record says of one probe."""
+    return {
+        "heads": found.heads, "sentence": found.sentence, "level": _known(scores.level), "threshold": _known(scores.threshold),
+        "chance": scores.chance, "maxima": scores.maxima, "above": sum(v > scores.level for v in scores.of_head.values()),
+        "below": [head for head in found.heads if not scores.of_head[head] > scores.level],
+        "scores": [[*head, value] for head, value in sorted(scores.of_head.items())],
+    }  # fmt: skip
+
+
+class Chosen(NamedTuple):
+    """The heads of one probe, best first, and the sentence about them."""
+
+    heads: list[Head]
+    sentence: str
+
+
+def chosen(rule: HeadRule, probe: str, scores: Scores, run: str) -> Chosen:
+    """The heads of a rule by one of its probes; none where none is above the level, or the probe does not apply, unless the rule
+    says otherwise."""
     if scores.skipped:
-        return [], f"the probe {rule.probe} does not apply to {run.id}: {scores.skipped}"
+        return Chosen([], f"the probe {probe} does not apply to {run}: {scores.skipped}")
     able = {head: v for head, v in scores.of_head.items() if rule.layers is None or head[0] in rule.layers}
     size = rule.size(len(scores.of_head))
     above = {head: v for head, v in able.items() if v > scores.level}
     best = max(able.values(), default=math.nan)
-    told = f"the highest score by {rule.probe} in {run.id} is {best:.3f}, the level that random models do not reach {scores.level:.3f}"
+    told = f"the highest score by {probe} in {run} is {best:.3f}, the level that random models do not reach {scores.level:.3f}"
     if rule.otherwise == "top":
         heads = top_heads(able, size)
         marked = sum(head not in above for head in heads)
-        return heads, f"{marked} of {len(heads)} head(s) taken though not above the level: {told}" if marked else told
+        return Chosen(
+            heads, f"{marked} of {len(heads)} head(s) taken though not above the level: {told}" if marked else told
+        )
     if not above:
-        return [], f"no head is of the kind: {told}"
-    return top_heads(above, min(size, len(above))), told
+        return Chosen([], f"no head is of the kind: {told}")
+    return Chosen(top_heads(above, min(size, len(above))), told)
 
 
-def score(run: Run, rule: HeadRule, probes_folder: Path | None = None) -> tuple[Scores, dict[str, Any]]:
-    """Scores of every head at the last checkpoint of a run, and of random models of its configuration."""
+def score(run: Run, rule: HeadRule, probes_folder: Path | None = None) -> tuple[dict[str, Scores], dict[str, Any]]:
+    """By probe, scores of every head at the last checkpoint of a run and the highest of random models of its configuration; and what
+    decided them."""
     from nca_interp.analysis.stimuli.subject import describe
     from nca_interp.model.checkpoint import read_provenance
 
-    definitions, _ = choose([rule.probe], probes_folder)
+    definitions, _ = choose(list(rule.probes), probes_folder)
     measurer, directory = Measurer(definitions), run.last
     model = open_scored(directory, device_type())
     subject = describe(directory, model.config, read_provenance(directory))
-    measured = _of_probe(measurer.measure(model, subject), rule.probe)
-    made_by = {"probe": definitions[rule.probe].sha256, "engine": engine_hash(), "models": MODELS}
-    if why := measured.skipped.get(rule.probe):
-        return Scores({}, None, math.nan, math.nan, [], why), made_by
-    null = [
-        [row["value"] for row in _of_probe(measurer.measure(drawn, subject), rule.probe).rows]
-        for drawn in random_models(model.config, MODELS, model.dtype, model.device)
-    ]
-    maxima, threshold = [max(values) for values in null], measurer.probes[rule.probe].hit
+    measured = _sound(measurer.measure(model, subject))
+    drawn = random_models(model.config, MODELS, model.dtype, model.device)
+    null = [_sound(measurer.only(set(rule.probes) - set(measured.skipped)).measure(one, subject)) for one in drawn]
+    made_by = {
+        "probes": {name: one.sha256 for name, one in definitions.items()}, "engine": engine_hash(), "models": MODELS,
+    }  # fmt: skip
+    return {name: _scores(measurer, name, measured, null) for name in rule.probes}, made_by
+
+
+def _scores(measurer: Measurer, probe: str, measured: Measured, null: list[Measured]) -> Scores:
+    if why := measured.skipped.get(probe):
+        return Scores({}, None, math.nan, math.nan, [], why)
+    own, threshold = [row for row in measured.rows if row["probe"] == probe], measurer.probes[probe].hit
+    drawn = [[row["value"] for row in one.rows if row["probe"] == probe] for one in null]
+    maxima = [max(values) for values in drawn]
     assert threshold is not None
-    rows = pd.DataFrame({"null_95": [float(np.percentile(np.concatenate(null), PERCENTILE))]})
-    chances = [row["chance"] for row in measured.rows if row["chance"] is not None]
+    rows = pd.DataFrame({"null_95": [float(np.percentile(np.concatenate(drawn), PERCENTILE))]})
+    chances = [row["chance"] for row in own if row["chance"] is not None]
     return Scores(
-        {(row["layer"], row["head"]): row["value"] for row in measured.rows},
-        float(np.mean(chances)) if chances else None,
+        {(row["layer"], row["head"]): row["value"] for row in own}, float(np.mean(chances)) if chances else None,
         level_of(rows, threshold, np.array(maxima)), float(threshold), maxima,
-    ), made_by  # fmt: skip
+    )  # fmt: skip
 
 
-def _of_probe(measured: Measured, probe: str) -> Measured:
-    if problem := measured.problems.get(probe):
+def _sound(measured: Measured) -> Measured:
+    """RunFailed where a probe went wrong."""
+    for problem in measured.problems.values():
         raise RunFailed(problem)
     return measured
 

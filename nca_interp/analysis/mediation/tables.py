@@ -84,8 +84,9 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
     blinded: list[dict[str, Any]] = []
     if study is not None:
         values = {name: _values(name, sign, tables) for name, sign in MEASURES.items()}
+        ended = _ended(collection, study, tables["runs"])
         for arm in grafted_arms(study):
-            found += _trained(study, arm, values)
+            found += _trained(study, arm, values, ended)
         found += _ablated(collection, study, asked)
         blinded = _blinded(study, values["val_loss"])
     margin = study.margin if study is not None else math.nan
@@ -119,7 +120,24 @@ def _values(name: str, sign: int, tables: dict[str, pd.DataFrame]) -> Values:
     return {(str(r), str(d), int(s)): sign * float(v) for (r, d, s), v in means.items() if math.isfinite(v)}
 
 
-def _trained(study: Study, arm: Grafted, values: dict[str, Values]) -> Iterator[Sought]:
+def _ended(collection: Collection, study: Study, runs: pd.DataFrame) -> set[tuple[str, str, int]]:
+    """(regime, domain, seed) of arms that will not come: left out, or diverged."""
+    lost = runs[(runs.stage == "pt") & (runs.state == "diverged")]
+    found = {(str(r.regime), str(r.domain), int(r.seed)) for r in lost.itertuples()}
+    rules = head_rules(collection)
+    for arm in grafted_arms(study):
+        full = study.regime(arm.full)
+        first = next(r.name for r in study.regimes if r.source == full.source and study.ppt_of(r) == study.ppt_of(full))
+        own = rules[(rules.rule == arm.rule.key) & (rules.regime == first)]
+        for row in own.itertuples():
+            out = [name for number, name in enumerate([arm.arm, *arm.random]) if not row.heads or number > row.sets]
+            found |= {(name, domain.name, int(row.seed)) for name in out for domain in study.domains}
+    return found
+
+
+def _trained(
+    study: Study, arm: Grafted, values: dict[str, Values], ended: set[tuple[str, str, int]]
+) -> Iterator[Sought]:
     """Questions of a rule and a way to take its heads, on every domain and measure that has a value."""
     for domain in study.domains:
         planned = min(_seeds(study, name, domain.name) for name in (arm.arm, arm.full, arm.scratch))
@@ -133,14 +151,16 @@ def _trained(study: Study, arm: Grafted, values: dict[str, Values]) -> Iterator[
                 move = _lost if arm.way == "without" else _kept
                 rows += [_seed(seed, number, scratch, full, value, move) for number, value in own if value is not None]
             if planned and (rows or measure == "val_loss"):
+                pending = _pending(values["val_loss"], arm, domain.name, planned, ended)
                 head = _head(arm, domain.name, arm.way, measure, "declared" if measure == "val_loss" else "exploration")
-                yield Sought(head, [{**head, **row} for row in rows], planned, _pending(rows, arm, planned))
+                yield Sought(head, [{**head, **row} for row in rows], planned, pending)
 
 
-def _pending(rows: list[dict[str, Any]], arm: Grafted, planned: int) -> bool:
-    """Whether random sets that one seed has are still to come in another; arms whose rule found no head never come."""
-    counts = {seed: sum(row["seed"] == seed for row in rows) for seed in {row["seed"] for row in rows}}
-    return len(set(counts.values())) > 1
+def _pending(known: Values, arm: Grafted, domain: str, planned: int, ended: set[tuple[str, str, int]]) -> bool:
+    """Whether a run that the question needs is still to come."""
+    names = (arm.scratch, arm.full, arm.arm, *arm.random)
+    keys = ((name, domain, seed) for name in names for seed in range(planned))
+    return any(key not in known and key not in ended for key in keys)
 
 
 def _lost(scratch: float, full: float, value: float) -> float:
@@ -205,7 +225,7 @@ def _of_seed(seed: int, metric: str, rule: str, full: pd.DataFrame, scratch: pd.
 
 
 def _row(one: Sought, judged: Mediation, margin: float) -> dict[str, Any]:
-    verdict = INTERIM if one.pending and judged.n > 1 else judged.verdict
+    verdict = INTERIM if one.pending else judged.verdict
     row = {
         **one.head, "n": judged.n, "planned": one.planned, "margin": margin, "random": judged.random,
         "random_share": judged.random_share, "sets": judged.sets, "p": judged.p, "p_floor": judged.p_floor,

@@ -21,7 +21,9 @@ STAGES = {"ppt": "the synthetic stage", "pt": "language", "ppt pt": "both stages
 def mediation(row: dict[str, Any]) -> str:
     """What a row of `mediation` says."""
     if row["n"] == 0:
-        return f"{row['domain']}: no seed has all runs that the question about the {row['words']} needs."
+        return (
+            f"{row['domain']}: no seed has all runs that the question about the {row['words']} needs: {row['verdict']}."
+        )
     what = WAYS[row["way"]].format(words=row["words"])
     kind = "harm" if row["gain"] < 0 else "gain"
     head = f"{row['domain']}, {MEASURES[row['measure']]}: {what} {_span(row, 'moved')} nats"
