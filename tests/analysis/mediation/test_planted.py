@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import nca_interp
 from nca_interp.analysis.tables import build_tables
-from nca_interp.arms import mediation_arms
+from nca_interp.arms import blinded_arms, mediation_arms
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.specs import TextSpec, TokenizerSpec
@@ -47,11 +48,14 @@ def studied(tmp_path_factory):
 
 def planted_study(text) -> Study:
     source = TextSpec(source=f"files:{text}", tokenizer=TokenizerSpec(vocab_size=280))
+    scratch = Regime(name="scratch", label="scratch", ft=False)
     repeat = Regime(name="repeat", label="repeated tokens", source=RepeatSpec(n_symbols=16, period=(4, 12)), ft=False)
     return Study(
         name="planted", title="Planted",
         model=ModelConfig(n_layers=2, d_model=64, n_heads=4, d_mlp=64, n_ctx=48, embed_std=0.2),
-        regimes=(Regime(name="scratch", label="scratch", ft=False), repeat, *mediation_arms(repeat, RULE, 2, name="circuit")),
+        regimes=(
+            scratch, repeat, *mediation_arms(repeat, RULE, 2, name="circuit"), *blinded_arms(repeat, scratch, ("ppt",)),
+        ),
         domains=(Domain(name="copied", label="words read twice", source=source),), seeds=paired_seeds(1), val_rows=32,
         ppt=StageConfig(steps=300, batch_size=32, lr=1e-2, weight_decay=0.0, eval_every=100, checkpoints="ends"),
         pt=StageConfig(steps=40, batch_size=16, lr=3e-3, eval_every=40, checkpoints="ends"),
@@ -98,3 +102,16 @@ def test_the_table_gives_them_all_of_the_gain_and_random_heads_none(studied):
     ablated = rows[(rows.way == "ablated") & (rows.measure == "retrieval")].iloc[0]
     assert ablated.sets >= 9
     assert ablated.moved > 3 * max(abs(ablated.random), 0.05)
+
+
+def test_without_the_previous_token_the_same_heads_do_not_become_an_induction_circuit(studied):
+    directory, _ = studied
+    scores = {}
+    for name in ("repeat", "repeat-blind-ppt"):
+        found = nca_interp.analyze(directory.run(f"ppt.{name}.s0").checkpoint(300), probes=["induction"])
+        scores[name] = found.value.max()
+    assert scores["repeat"] > 0.3
+    assert scores["repeat-blind-ppt"] < scores["repeat"] / 3
+    blinded = build_tables(directory.path)["blinded"]
+    assert list(blinded.stages) == ["ppt"]
+    assert blinded.removed.iloc[0] == pytest.approx(losses(directory)["repeat-blind-ppt"] - losses(directory)["repeat"])
