@@ -26,7 +26,7 @@ from nca_interp.analysis.mediation.judge import (
 )
 from nca_interp.analysis.mediation.sets import matched_sets
 from nca_interp.analysis.mediation.simulate import Studied
-from nca_interp.analysis.verdicts.shares import fieller
+from nca_interp.analysis.verdicts.fieller import fieller
 
 GAIN = (0.20, 0.24, 0.18, 0.22, 0.21)
 NONE = ((0.001, -0.002, 0.0, 0.003),) * 5
