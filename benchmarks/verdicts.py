@@ -21,8 +21,11 @@ from scipy import stats
 from nca_interp.analysis.verdicts.contrasts import Values, contrast_tables
 from nca_interp.analysis.verdicts.judge import Case, Judgement, judge
 from nca_interp.analysis.verdicts.plan import Contrast
+from nca_interp.analysis.verdicts.shares import fieller, shapley_weights
 from nca_interp.analysis.verdicts.simulate import Accuracies, Losses, curves, lose
+from nca_interp.analysis.verdicts.simulate_carriers import GAP, Mediation, sum_of
 from nca_interp.analysis.verdicts.speedup import speedup_tables
+from nca_interp.config import MODULES
 
 SEEDS = (2, 3, 5, 8)
 MANY = 18
@@ -142,6 +145,30 @@ def speed(factor: float, what: Callable[[pd.Series], float]) -> Rate:
     return rate
 
 
+def mediation(truth: Mediation, what: str) -> Rate:
+    """A property of what is said of attention's Shapley share: whether its interval holds the truth (nats), whether a share of the gap
+    is given (given), and, where it is (else NaN), whether that interval holds the truth (share), or how large the share is (size)."""
+    attention = sum_of(shapley_weights("attn", MODULES))
+    gap = truth.gain(frozenset(MODULES))
+
+    def rate(n: int, rng: Rng) -> float:
+        losses = truth.draw(n, rng)
+        seeds = losses.seeds(attention)
+        if what == "nats":
+            found = losses.estimate(attention, seeds)
+            return float(found.low <= truth.shares["attn"] <= found.high)
+        whole = losses.estimate(GAP, seeds)
+        given = whole.low > 0 or whole.high < 0
+        if what == "given":
+            return float(given)
+        ratio = fieller(losses.by_seed(attention, seeds), losses.by_seed(GAP, seeds))
+        if not given:
+            return math.nan
+        return ratio.value if what == "size" else float(ratio.low <= truth.shares["attn"] / gap <= ratio.high)
+
+    return rate
+
+
 def rows() -> list[tuple[str, str, Rate, int]]:
     """(what is measured, what it should be, how, one study in so many of --studies)."""
     null, many = Losses(3), Losses(3, arms=MANY)
@@ -150,6 +177,7 @@ def rows() -> list[tuple[str, str, Rate, int]]:
     rows_ = Losses(3, sd=0.0007, shared=0.024, own=0.024)
     mixed = replace(rows_, sd=0.004)
     answers = Accuracies(3, problems=300, rate=0.4)
+    strong, weak = (Mediation(attn=0.6 * gap, mlp=0.2 * gap, both=0.2 * gap, effects=0.1) for gap in (0.0566, 0.0113))
     return [
         ("better or worse said, no effect, 1 comparison", "0.05", of(null, differs), 1),
         (f"better or worse said anywhere, no effect, {MANY} comparisons", "<= 0.05", of(many, differs), 2),
@@ -181,7 +209,19 @@ def rows() -> list[tuple[str, str, Rate, int]]:
         ("speed-up: mean logarithm, no effect", "0", speed(1.0, lambda r: r.log_mean), 5),
         ("speed-up: 95 % interval holds 1, no effect", "0.95", speed(1.0, lambda r: float(r.low <= 1 <= r.high)), 5),
         ("speed-up: mean logarithm, a true factor of 0.7 (-0.357)", "-0.357", speed(0.7, lambda r: r.log_mean), 5),
+        ("carriers: a share of the gap given, no transfer", "0.05", mediation(Mediation(), "given"), 1),
+        ("carriers: interval of a Shapley share (nats) holds the truth", "0.95", mediation(strong, "nats"), 1),
+        ("carriers: interval of the share of the gap, where given; a gap of 10 standard deviations", "0.95", mediation(strong, "share"), 1),
+        ("carriers: the same, a gap of 2 standard deviations", "", mediation(weak, "share"), 1),
+        ("carriers: that share given, a gap of 2 standard deviations", "", mediation(weak, "given"), 1),
+        ("carriers: mean of that share, where given (0.7)", "", mediation(weak, "size"), 1),
     ]  # fmt: skip
+
+
+def mean(found: list[float]) -> float:
+    """Over the studies in which there is something to count; NaN where in none."""
+    known = [value for value in found if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def main() -> None:
@@ -203,7 +243,7 @@ def main() -> None:
     for what, should, rate, every in (row for row in rows() if options.only in row[0]):
         count = max(1, studies // every)
         streams = {n: np.random.default_rng([zlib.crc32(what.encode()), n]) for n in SEEDS}
-        means = [float(np.mean([rate(n, streams[n]) for _ in range(count)])) for n in SEEDS]
+        means = [mean([rate(n, streams[n]) for _ in range(count)]) for n in SEEDS]
         print(f"| {what} | {should} | {' | '.join(f'{m:.3f}' for m in means)} | {count:,} |", flush=True)
 
 

@@ -210,6 +210,12 @@ class Regime(Frozen):
     """Pre-pre-training budget of this regime; null: the study's."""
     no_previous_token: tuple[Literal["ppt", "pt"], ...] = ()
     """Stages of this regime that are trained with `no_previous_token`, whatever the stage says: ppt, pt or both."""
+    lr_factor: float = Field(default=1.0, gt=0, le=100)
+    """Times the peak learning rate of pre-training, in every domain."""
+    adds: str | None = None
+    """Of a regime from scratch: the regime whose pre-pre-training is added to its language budget, as further steps; null: none."""
+    adds_by: Literal["tokens", "flops"] = "tokens"
+    """What of it is added: as many tokens (token-matched over both stages), or as many FLOPs (compute-matched)."""
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Checkpoints | None = None
@@ -308,6 +314,7 @@ class Study(Frozen):
                     raise ValueError(f"regimes.{regime.name}.runs: unknown domain {name!r}{suggest(name, domains)}")
                 if not 0 <= n <= len(self.seeds):
                     raise ValueError(f"regimes.{regime.name}.runs.{name}: {n} seeds of {len(self.seeds)}")
+            self._adds(regime)
             places = [d for d in self.domains if regime.runs is None or regime.runs.get(d.name)]
             self._swap(regime, places)
         for domain in self.domains:
@@ -325,6 +332,20 @@ class Study(Frozen):
         self._frames()
         self._controls()
         return self
+
+    def _adds(self, regime: Regime) -> None:
+        if regime.adds is None:
+            return
+        where, sources = f"regimes.{regime.name}.adds", {r.name: r.source for r in self.regimes}
+        if regime.source is not None:
+            raise ValueError(
+                f"{where}: {regime.adds!r}: this regime has a pre-pre-training of its own; legal: null, or source null"
+            )
+        if sources.get(regime.adds) is None:
+            legal = [name for name, source in sources.items() if source is not None]
+            raise ValueError(
+                f"{where}: {regime.adds!r} is no regime with a pre-pre-training{suggest(regime.adds, legal)}"
+            )
 
     def _swap(self, regime: Regime, domains: list[Domain]) -> None:
         stages = [(domain, self.pt_of(regime, domain)) for domain in domains]

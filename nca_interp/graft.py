@@ -169,14 +169,24 @@ class Graft(Frozen):
             said.append(heads)
         return _and(said) or "nothing"
 
+    def short(self) -> str:
+        """The graft as the label of an arm has it."""
+        if self.mode == "keep":
+            return f"only {self.subject()} kept" + ("" if self.instead == "initial" else f", else {self._filling()}")
+        if self.instead in ("initial", "fresh"):
+            return f"{self.subject()} re-initialised" + (" (fresh draw)" if self.instead == "fresh" else "")
+        return f"{self.subject()} replaced by {self._filling()}"
+
+    def _filling(self) -> str:
+        return IN_WORDS[self.instead] + (f" {self.donor}" if self.donor else "")
+
     def words(self) -> str:
         """The graft in words; empty where everything is carried over."""
         if self == NOTHING:
             return ""
-        to = IN_WORDS[self.instead] + (f" {self.donor}" if self.donor else "")
         if self.mode == "reinit":
-            return f"{self.subject()} replaced by {to}"
-        return f"only {self.subject()} carried over, the rest {to}"
+            return f"{self.subject()} replaced by {self._filling()}"
+        return f"only {self.subject()} carried over, the rest {self._filling()}"
 
 
 NOTHING = Graft()

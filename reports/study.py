@@ -3,7 +3,7 @@
 from nca_interp.discover import report
 from nca_interp.report.measured import measured
 from nca_interp.report.page import Page, Section
-from nca_interp.report.sections import circuit, method, outcome, policy, sources, start, transfer
+from nca_interp.report.sections import carriers, circuit, method, outcome, policy, sources, start, transfer
 from nca_interp.report.tables import Tables
 
 
@@ -13,7 +13,7 @@ def study(tables: Tables) -> Page:
     return method.study_page(
         tables,
         (
-            Section("verdict", "Does it help?", (*outcome.verdict_box(tables),)),
+            Section("verdict", "Does it help?", (*outcome.verdict_box(tables), *carriers.all_contrasts(tables))),
             Section(
                 "circuit",
                 "What forms in the synthetic stage",
@@ -27,7 +27,11 @@ def study(tables: Tables) -> Page:
             Section("speed", "Tokens to the same loss", (*outcome.speedup(tables),)),
             Section("start", "The swap, and the network at step 0", (*start.start(tables),)),
             *measured(tables),
-            Section("transfer", "Which part of the network carries it", (*transfer.reinit(tables),)),
+            Section(
+                "transfer",
+                "Which part of the network carries it",
+                (*transfer.reinit(tables), *carriers.carriers(tables)),
+            ),
             Section("complexity", "Does the complexity of the data matter?", (*sources.complexity(tables),)),
             Section("reasoning", "Reasoning after fine-tuning", (*transfer.reasoning(tables),)),
             Section(

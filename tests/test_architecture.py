@@ -17,9 +17,9 @@ files data.specs
 outputs safe_path head_rule
 swap_policy graft
 config
-differences phase
-overrides discover store run_dir machine signals arms
-measurement
+differences phase mediation_arms
+overrides discover store run_dir machine signals
+measurement arms
 data.nca data.complexity
 data.dyck
 data.control_rows

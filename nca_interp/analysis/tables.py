@@ -18,6 +18,7 @@ from nca_interp.analysis.elsewhere import described
 from nca_interp.analysis.probing.patterns import export_trajectory
 from nca_interp.analysis.start import policy_of, start_table
 from nca_interp.analysis.verdicts.best_scratch import scratches, with_best
+from nca_interp.analysis.verdicts.carriers import transfer_tables
 from nca_interp.analysis.verdicts.contrasts import contrast_tables
 from nca_interp.analysis.verdicts.evidence import accuracies, final_losses
 from nca_interp.analysis.verdicts.plan import declared, primary
@@ -132,6 +133,7 @@ def _of_study(collection: Collection, study: Study) -> dict[str, pd.DataFrame]:
     }
     reasoning = accuracies(runs, study, tables["reasoning"])
     tables |= contrast_tables(roles, collection.domains, with_best(losses, best), reasoning, plan.contrasts, plan.added)
+    tables |= transfer_tables(study, losses, tables["contrasts"])
     compared = {name for name, role in roles.items() if role in ("regime", "control")}
     tables |= {"plan": plan.table, **speedup_tables(_curves(runs, by_id, compared), collection.domains)}
     tables["complexity"] = _complexity(collection, study)

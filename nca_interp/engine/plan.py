@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -168,12 +169,33 @@ class _Builder:
     def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
         """Pre-training of one regime on one domain, with all that comes before and after it."""
         parent = self._ppt(regime, seed) if regime.source is not None else None
-        stage = self.study.pt_of(regime, domain)
+        stage = self._language(regime, domain)
         tokens = self._text_tokens(domain.name, domain.source, stage)
         pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, stage, tokens, parent)
         if domain.qa is not None and self.study.ft is not None and regime.ft:
             qa = self._qa_tokens(domain, domain.qa, tokens)
             self._train(f"ft.{regime.name}.{domain.name}.s{seed}", "ft", regime, domain, seed, self.study.ft, qa, pt)
+
+    def _language(self, regime: Regime, domain: Domain) -> StageConfig:
+        """Pre-training on a domain as a regime does it: with what it adds, at its learning rate."""
+        stage, changes = self.study.pt_of(regime, domain), {}
+        if regime.adds is not None:
+            other = self.study.regime(regime.adds)
+            before, model = self.study.ppt_of(other), self.study.model
+            assert other.source is not None
+            added = before.steps * before.batch_size / stage.batch_size
+            if regime.adds_by == "flops":
+                synthetic, language = (
+                    model.flops_per_token(max(spec_vocab(source.model_dump(mode="json")), config.vocab_rows or 0))
+                    for source, config in ((other.source, before), (domain.source, stage))
+                )
+                added *= synthetic / language
+            changes["steps"] = stage.steps + math.ceil(added)
+            if stage.horizon is not None:
+                changes["horizon"] = math.ceil(stage.horizon * changes["steps"] / stage.steps)
+        if regime.lr_factor != 1:
+            changes["lr"] = stage.lr * regime.lr_factor
+        return stage.model_copy(update=changes)
 
     def _ppt(self, regime: Regime, seed: int) -> str:
         # regimes that differ only in what they keep share one pre-pre-training

@@ -39,6 +39,11 @@ COLUMNS: dict[str, str] = {
     "reasoning": "run regime domain seed n_train n_test correct accuracy low high",
     "start": "run regime domain seed stage policy:text side:text layer quantity value unit n",
     "scratches": "domain regime n loss chosen",
+    "transfer": "domain regime question:text mode:text parts:text layers:text heads:text instead:text against:text full:text n effect low high gap "
+    "gap_low gap_high share share_low share_high verdict sentence",
+    "transfer_seeds": "domain regime question:text seed effect gap",
+    "shapley": "domain regime instead:text quantity term:text n effect low high gap gap_low gap_high share share_low share_high sentence",
+    "shapley_seeds": "domain regime instead:text quantity term:text seed effect gap",
     "notes": "source description note",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }

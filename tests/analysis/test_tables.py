@@ -144,6 +144,7 @@ def tables(study) -> dict[str, pd.DataFrame]:
 
 EMPTY = {
     "pooled", "scratches",  # one domain, one scratch arm
+    "shapley", "shapley_seeds",  # one arm, not all sets of modules
     "retrieval", "retrieval_seeds", "profiles", "profile_seeds",  # not measured of this study
 }  # fmt: skip
 

@@ -24,7 +24,6 @@ from nca_interp.analysis.probing.engine import engine_hash
 from nca_interp.analysis.probing.table import read_table
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
-from nca_interp.config import MODULES
 from nca_interp.discover import find
 from nca_interp.machine import device_type
 from nca_interp.measurement import Asked
@@ -174,7 +173,7 @@ def _all_kept(runs: Iterable[Run], probes_folder: Path | None, settings: Setting
 
 def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
     parent = run.parent
-    if run.stage != "pt" or set(run.keep) != set(MODULES) or parent not in found or run.id not in found:
+    if run.stage != "pt" or not run.carries_all or parent not in found or run.id not in found:
         return
     assert parent is not None
     before, after = found[parent], found[run.id]

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nca_interp.config import MODULES
 from nca_interp.data.tokens import TokenMeta
 from nca_interp.files import weight_hashes
+from nca_interp.graft import NOTHING
 from nca_interp.store import MANIFEST, RunDir, kept_table
 from nca_interp.train.run import RunConfig
 
@@ -68,6 +70,11 @@ class Run:
     def at(self, step: int) -> dict[str, Any]:
         """The columns CHECKPOINT of one of its checkpoints."""
         return {**self.identity, "step": step, "tokens": self.tokens_at.get(step)}
+
+    @property
+    def carries_all(self) -> bool:
+        """Whether it got the whole body of the run that it started from."""
+        return set(self.keep) == set(MODULES) and (self.config is None or self.config.graft == NOTHING)
 
     @property
     def steps(self) -> list[int]:

@@ -73,7 +73,8 @@ def blinded_arms(study: Study) -> Iterator[Blinded]:
 def _full(study: Study, arm: Regime, any_ppt: bool = False) -> Regime | None:
     """The regime that differs from an arm in carrying everything over, and in nothing else."""
     for one in study.regimes:
-        alike = one.source == arm.source and one.swap == arm.swap and one.no_previous_token == arm.no_previous_token
+        same = ("source", "swap", "no_previous_token", "lr_factor")
+        alike = all(getattr(one, name) == getattr(arm, name) for name in same)
         whole = one.graft == NOTHING and set(one.keep) == set(MODULES) and one.role != "mediation"
         if alike and whole and (one.ppt == arm.ppt if any_ppt else study.ppt_of(one) == study.ppt_of(arm)):
             return one
@@ -85,6 +86,7 @@ def _scratch(study: Study, arm: Regime) -> Regime | None:
     drawn = arm.swap.drawn(study.model)
     for one in study.regimes:
         masked = ("pt" in one.no_previous_token) == ("pt" in arm.no_previous_token)
-        if one.source is None and masked and drawn is not None and one.swap.drawn(study.model) == drawn:
+        plain = one.source is None and one.adds is None and one.lr_factor == arm.lr_factor
+        if plain and masked and drawn is not None and one.swap.drawn(study.model) == drawn:
             return one
     return None

@@ -17,7 +17,7 @@ from scipy import stats
 
 from nca_interp.analysis.causes.random_sets import ranked
 from nca_interp.analysis.causes.top_sets import p_below
-from nca_interp.analysis.verdicts.fieller import fieller
+from nca_interp.analysis.verdicts.shares import fieller
 from nca_interp.analysis.verdicts.statistics import ALPHA, Interval, benjamini_hochberg, holm, t_interval
 
 MEDIATES, NEGLIGIBLE = "mediates", "mediates, negligibly"

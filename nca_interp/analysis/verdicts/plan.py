@@ -14,7 +14,8 @@ import pandas as pd
 
 from nca_interp.analysis.verdicts.statistics import ALPHA
 from nca_interp.base import UserError, digest
-from nca_interp.config import Regime, Study
+from nca_interp.config import MODULES, Regime, Study
+from nca_interp.graft import NOTHING, Graft
 from nca_interp.store import StudyDir, read_json, write_json
 
 PLAN = ["item", "declared", "now", "changed"]
@@ -98,7 +99,8 @@ def contrasts_of(study: Study) -> list[Contrast]:
     found = []
     for domain in study.domains:
         scratches = scratch_arms_of(study, domain.name)
-        for item in [*planned({r.name: r.role for r in study.regimes}), *_swaps(study, scratches)]:
+        roles = {r.name: r.role for r in study.regimes if r.graft == NOTHING}
+        for item in [*planned(roles), *_swaps(study, scratches), *_grafts(study, scratches)]:
             pair = [r for name in item[1:] for r in (scratches if name == BEST else [regimes[name]])]
             seeds = tuple(range(min(_seeds(r, domain.name, study) for r in pair)))
             where = (domain.name, "val_loss", item.treated, item.control, seeds)
@@ -118,8 +120,10 @@ def contrasts_of(study: Study) -> list[Contrast]:
 
 
 def scratch_arms_of(study: Study, domain: str) -> list[Regime]:
-    """Regimes that are trained on a domain from scratch, in the recipe's order."""
-    return [r for r in study.regimes if r.source is None and _seeds(r, domain, study)]
+    """Regimes that are trained on a domain from scratch, in the recipe's order; none with a larger language budget, none that does not
+    see the previous token."""
+    arms = (r for r in study.regimes if r.source is None and r.adds is None and not r.no_previous_token)
+    return [r for r in arms if _seeds(r, domain, study)]
 
 
 def _swaps(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
@@ -129,12 +133,65 @@ def _swaps(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
     if len(scratches) > 1 and first is not None and study.regime(first).source is not None:
         yield Planned("regime", first, BEST)
     for arm in (r for r in study.regimes if r.role == "swap"):
-        drawn = arm.swap.drawn(study.model)
-        alike = [r for r in scratches if drawn is not None and r.swap.drawn(study.model) == drawn]
+        alike = _alike(arm, scratches, study)
         if alike or len(scratches) == 1:
             yield Planned("swap", arm.name, (alike or scratches)[0].name)
         if len(scratches) > 1:
             yield Planned("swap", arm.name, BEST)
+
+
+def _alike(arm: Regime, scratches: list[Regime], study: Study) -> list[Regime]:
+    """The scratch arms whose embeddings are drawn as those of an arm, at its learning rate."""
+    drawn = arm.swap.drawn(study.model)
+    return [
+        r
+        for r in scratches
+        if drawn is not None and r.swap.drawn(study.model) == drawn and r.lr_factor == arm.lr_factor
+    ]
+
+
+def full_of(study: Study, arm: Regime) -> Regime | None:
+    """The regime that carries over everything of which a graft carries over a part: same source and budgets, same swap policy."""
+    wanted = (arm.source, study.ppt_of(arm), arm.swap, arm.lr_factor, arm.no_previous_token)
+    for r in study.regimes:
+        whole = r.graft == NOTHING and set(r.keep) == set(MODULES)
+        if whole and (r.source, study.ppt_of(r), r.swap, r.lr_factor, r.no_previous_token) == wanted:
+            return r
+    return None
+
+
+def scratch_of(study: Study, arm: Regime, domain: str) -> Regime | None:
+    """Scratch that an arm is compared with on a domain: with the same embeddings, else the only one."""
+    scratches = scratch_arms_of(study, domain)
+    alike = _alike(arm, scratches, study)
+    return alike[0] if alike else (scratches[0] if len(scratches) == 1 else None)
+
+
+def questions_of(graft: Graft) -> tuple[str, ...]:
+    """What an arm answers: necessity (against full transfer) of what is re-initialised, sufficiency (against scratch) of what alone is
+    carried over; both where something else than initial weights stands in a part's place."""
+    if graft.instead in ("initial", "fresh"):
+        return ("necessity",) if graft.mode == "reinit" else ("sufficiency",)
+    return ("necessity", "sufficiency")
+
+
+def _grafts(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
+    """Comparisons that follow from grafts (docs/transfer.md); arms that ask what heads mediate are judged against random sets instead
+    (docs/mediation.md). UserError for an arm without its full transfer."""
+    for arm in (r for r in study.regimes if r.graft != NOTHING and r.role != "mediation"):
+        full = full_of(study, arm)
+        if full is None:
+            raise UserError(
+                f"regimes.{arm.name}.graft: {arm.graft.words()}: no regime carries over everything of the same source, budget and swap "
+                "policy, so there is nothing to compare it with; add one (it shares the pre-pre-training)"
+            )
+        asked = questions_of(arm.graft)
+        if "necessity" in asked:
+            yield Planned("transfer", arm.name, full.name)
+        names = [r.name for r in scratches]
+        alike = [r.name for r in _alike(arm, scratches, study)] or (names if len(names) == 1 else [])
+        if "sufficiency" in asked and alike:
+            yield Planned("transfer", arm.name, alike[0])
 
 
 def _seeds(regime: Regime, domain: str, study: Study) -> int:

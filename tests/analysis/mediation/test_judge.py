@@ -26,7 +26,7 @@ from nca_interp.analysis.mediation.judge import (
 )
 from nca_interp.analysis.mediation.sets import matched_sets
 from nca_interp.analysis.mediation.simulate import Studied
-from nca_interp.analysis.verdicts.fieller import fieller
+from nca_interp.analysis.verdicts.shares import fieller
 
 GAIN = (0.20, 0.24, 0.18, 0.22, 0.21)
 NONE = ((0.001, -0.002, 0.0, 0.003),) * 5
@@ -49,11 +49,10 @@ def test_fieller_holds_exactly_the_ratios_that_a_paired_t_test_does_not_reject()
 
 def test_fieller_is_an_interval_only_where_the_whole_is_not_zero():
     for whole in ((0.1, -0.1, 0.2), (0.1, -0.1, 0.0), (0.3,)):
-        assert math.isnan(fieller([0.1] * len(whole), whole).low)
-    assert fieller(GAIN, GAIN)[:] == pytest.approx((1, 1, 1))
-    assert fieller(np.zeros(5), GAIN)[:] == pytest.approx((0, 0, 0))
-    with pytest.raises(ValueError, match="one of each a seed"):
-        fieller([1.0], [1.0, 2.0])
+        assert math.isnan(fieller(np.full(len(whole), 0.1), np.array(whole)).low)
+    whole = np.array(GAIN)
+    assert fieller(whole, whole)[:] == pytest.approx((1, 1, 1))
+    assert fieller(0 * whole, whole)[:] == pytest.approx((0, 0, 0))
 
 
 def test_two_heads_that_carry_all_are_recognised_and_heads_that_carry_nothing_are_not():
