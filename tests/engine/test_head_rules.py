@@ -11,6 +11,7 @@ from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.mediation.rule import Scores, chosen, rules_of
 from nca_interp.arms import mediation_arms
 from nca_interp.base import UserError
+from nca_interp.cli.status import BoardReader
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.specs import TextSpec, TokenizerSpec
@@ -112,6 +113,11 @@ def test_a_rule_that_finds_no_head_leaves_its_arms_out_and_says_why(trained):
         assert is_done(folder, plan[f"train:pt.{name}.web.s0"])
         execute(folder.path, plan[f"probes:pt.{name}.web.s0"], None)  # nothing to measure, and no error
     assert is_done(folder, plan["train:pt.repeat-without-previous-token.web.s0"])
+    board = BoardReader(folder, plan.values()).read()
+    out = {row.run: row.message for row in board.rows if row.state == "left out"}
+    assert set(out) == {"pt.repeat-without-induction.web.s0", "pt.repeat-without-induction-r1.web.s0"}
+    assert set(out.values()) == {said["sentence"]}
+    assert board.finished
 
 
 def test_a_rule_is_decided_once(trained):

@@ -44,7 +44,7 @@ class MediationOptions(Frozen):
 
 def applies(run: Run) -> bool:
     """Whether a run of ours may be full transfer or scratch in language."""
-    return run.config is not None and run.stage == "pt" and run.role != "mediation"
+    return run.config is not None and run.stage == "pt" and run.role in ("regime", "control", "swap")
 
 
 def measure(run: Run, asked: Asked) -> list[str]:
