@@ -320,6 +320,8 @@ class Study(Frozen):
         for domain in self.domains:
             if domain.qa is not None and self.ft is None:
                 raise ValueError(f"domains.{domain.name}.qa: fine-tuning data given but the study has no ft stage")
+        if self.ft is not None and self.ft.no_previous_token:
+            raise ValueError("ft.no_previous_token: true, and answers are generated without that mask; legal: false")
         if self.primary is not None:
             regimes = [r.name for r in self.regimes]
             for name, legal in (
