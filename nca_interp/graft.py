@@ -97,7 +97,8 @@ class Graft(Frozen):
         found: list[int] = []
         for part in value.split(","):
             low, dash, high = part.strip().partition("-")
-            if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
+            numbers = (low, high) if dash else (low,)
+            if not all(n.isdecimal() and len(n) <= 4 for n in numbers) or (dash and int(high) < int(low)):
                 raise ValueError(f"{value!r}; legal: all, lower, upper, or layers such as 0-2,5")
             found += range(int(low), int(high or low) + 1)
         return tuple(found)

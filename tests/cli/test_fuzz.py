@@ -31,6 +31,8 @@ fields = st.sampled_from([
     "title", "name", "model", "model.n_layers", "model.n_heads", "model.d_model", "model.d_head", "model.n_ctx", "model.tied",
     "model.rope_base", "model.init_std", "regimes", "regimes.nca", "regimes.nca.name", "regimes.nca.source", "regimes.nca.keep",
     "regimes.nca.source.band", "regimes.nca.source.where", "regimes.nca.source.where.activity", "regimes.nca.source.n_states",
+    "regimes.nca.graft", "regimes.nca.graft.parts", "regimes.nca.graft.layers", "regimes.nca.graft.heads", "regimes.nca.graft.matched",
+    "regimes.nca.graft.instead", "regimes.nca.graft.donor", "regimes.nca.graft.mode", "regimes.nca.lr_factor", "regimes.scratch.adds",
     "regimes.nca.source.patch", "regimes.nca.source.grid", "regimes.nca.runs", "regimes.nca.runs.web", "regimes.0.label",
     "regimes.²", "domains", "domains.web.source.source", "domains.web.source.tokenizer", "domains.web.source.tokenizer.vocab_size",
     "domains.web.qa", "domains.web.pt", "seeds", "seeds.0", "seeds.0.init", "seeds.0.rules", "ppt", "pt", "ft", "pt.lr", "pt.steps",

@@ -57,12 +57,19 @@ def matrix(rows: pd.DataFrame, largest: float) -> alt.LayerChart:
     """A cell for each part and range of layers, coloured from minus to plus `largest` and written in. `rows`: part, part_order, layers,
     layers_order, effect, share, low, high, verdict, text."""
 
-    def order(field: str) -> Any:
-        return alt.EncodingSortField(field=field, op="min", order="ascending")
+    def order(field: str) -> list[str]:
+        return list(rows.sort_values(f"{field}_order")[field].drop_duplicates())
 
     axis: dict[str, Any] = {"ticks": False, "domain": False, "labelLimit": 200}
-    x = alt.X("layers:N", title="layers", sort=order("layers_order"), axis=alt.Axis(labelAngle=0, orient="top", **axis))
-    y = alt.Y("part:N", title=None, sort=order("part_order"), axis=alt.Axis(**axis))
+    columns, lines = order("layers"), order("part")
+    x = alt.X(
+        "layers:N",
+        title="layers",
+        sort=columns,
+        scale=alt.Scale(domain=columns),
+        axis=alt.Axis(labelAngle=0, orient="top", **axis),
+    )
+    y = alt.Y("part:N", title=None, sort=lines, scale=alt.Scale(domain=lines), axis=alt.Axis(**axis))
     tip = [
         "part:N", "layers:N", "verdict:N", *(alt.Tooltip(f"{c}:Q", format="+.4f") for c in ("effect", "low", "high")),
         alt.Tooltip("share:Q", format=".0%"),

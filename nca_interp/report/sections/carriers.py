@@ -74,7 +74,7 @@ def _matrix(tables: Tables, rows: pd.DataFrame) -> list[Item]:
         title = f"{QUESTIONS[str(question)]}, {tables.label(str(full))} on {tables.domain_label(str(domain))}"
         views.append(Chart(families.matrix(own.drop_duplicates(["part", "layers"]), largest), title, title))
     encoding = (
-        f"A cell is one arm, mean over seeds in {NATS}; in brackets the share of the gap between full transfer and scratch, where that gap is "
+        f"A cell is one arm, mean over seeds in {NATS} (blue positive, red negative); in brackets the share of the gap between full transfer and scratch, where that gap is "
         "certainly other than zero. Necessity: final loss with the part re-initialised minus that of full transfer. Sufficiency: loss of scratch minus that "
         "with the part alone carried over. The final norm counts as of the last layer."
     )
