@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
         for arm in grafted_arms(study):
             found += _trained(study, arm, values, ended)
         found += _ablated(collection, study, asked)
-        blinded = _blinded(study, values["val_loss"])
+        blinded = _blinded(study, values["val_loss"], ended)
     margin = study.margin if study is not None else math.nan
     judged = judge_mediation([one.question(margin) for one in found])
     rows = [_row(one, verdict, margin) for one, verdict in zip(found, judged, strict=True)]
@@ -151,14 +151,14 @@ def _trained(
                 move = _lost if arm.way == "without" else _kept
                 rows += [_seed(seed, number, scratch, full, value, move) for number, value in own if value is not None]
             if planned and (rows or measure == "val_loss"):
-                pending = _pending(values["val_loss"], arm, domain.name, planned, ended)
+                names = (arm.scratch, arm.full, arm.arm, *arm.random)
+                pending = _pending(values["val_loss"], names, domain.name, planned, ended)
                 head = _head(arm, domain.name, arm.way, measure, "declared" if measure == "val_loss" else "exploration")
                 yield Sought(head, [{**head, **row} for row in rows], planned, pending)
 
 
-def _pending(known: Values, arm: Grafted, domain: str, planned: int, ended: set[tuple[str, str, int]]) -> bool:
-    """Whether a run that the question needs is still to come."""
-    names = (arm.scratch, arm.full, arm.arm, *arm.random)
+def _pending(known: Values, names: Iterable[str], domain: str, planned: int, ended: set[tuple[str, str, int]]) -> bool:
+    """Whether a run of these regimes is still to come."""
     keys = ((name, domain, seed) for name in names for seed in range(planned))
     return any(key not in known and key not in ended for key in keys)
 
@@ -237,9 +237,9 @@ def _row(one: Sought, judged: Mediation, margin: float) -> dict[str, Any]:
     return row | {"sentence": words.mediation(row)}
 
 
-def _blinded(study: Study, losses: Values) -> list[dict[str, Any]]:
+def _blinded(study: Study, losses: Values, ended: set[tuple[str, str, int]]) -> list[dict[str, Any]]:
     """Table `blinded`: final losses, those of hindered runs with the mask that they were trained with."""
-    cases, heads = [], []
+    cases, heads, waits = [], [], list[bool]()
     for arm in blinded_arms(study):
         for domain in study.domains:
             names = (arm.scratch, arm.full, arm.blind_scratch, arm.blind)
@@ -249,14 +249,15 @@ def _blinded(study: Study, losses: Values) -> list[dict[str, Any]]:
             whole = [row for row in whole if len(row) == len(names)]
             if planned:
                 cases.append(([a - b for a, b, *_ in whole], [c - d for *_, c, d in whole], study.margin))
+                waits.append(_pending(losses, names, domain.name, planned, ended))
                 heads.append({
                     "domain": domain.name, "regime": arm.full, "scratch": arm.scratch, "stages": " ".join(arm.stages), "planned": planned,
                 })  # fmt: skip
     rows = []
-    for head, judged in zip(heads, judge_removal(cases), strict=True):
+    for head, wait, judged in zip(heads, waits, judge_removal(cases), strict=True):
         row = {
             **head, "n": judged.n, "margin": study.margin, "p": judged.p, "p_adjusted": judged.p_adjusted,
-            "p_none_adjusted": judged.p_none_adjusted, "verdict": judged.verdict,
+            "p_none_adjusted": judged.p_none_adjusted, "verdict": INTERIM if wait else judged.verdict,
         }  # fmt: skip
         for name in ("gain", "hindered", "removed", "share"):
             value = getattr(judged, name)
