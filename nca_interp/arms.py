@@ -9,6 +9,8 @@ from typing import Literal
 from nca_interp.base import UserError
 from nca_interp.config import MODULES, Regime, StageConfig
 from nca_interp.graft import COVERS, Graft, Head, HeadFile
+from nca_interp.mediation_arms import blinded_arms as blinded_arms
+from nca_interp.mediation_arms import mediation_arms as mediation_arms
 from nca_interp.overrides import parse
 from nca_interp.swap_policy import TODAY, SwapPolicy
 

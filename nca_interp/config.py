@@ -138,6 +138,9 @@ class StageConfig(Frozen):
     """Rows of embedding and unembedding where the vocabulary has fewer (the published code: 64,000); null: exact."""
     first_frame_targets: bool = False
     """Whether the first frame of an NCA row is predicted too, though its rule cannot be known yet."""
+    no_previous_token: bool = False
+    """Whether no head attends to the token before the query, in training and validation, so that no induction head can form as it
+    does elsewhere (docs/mediation.md). Checkpoints hold the weights alone, which any other program runs without this mask."""
     eval_every: int = Field(default=100, ge=1)
     """Steps between validations; step 0 and the last step are always validated."""
     checkpoints: Checkpoints = "log"
@@ -215,6 +218,8 @@ class Regime(Frozen):
     """Parts, layers or heads that are re-initialised or alone carried over, and what stands in place of the others (docs/transfer.md)."""
     ppt: StageConfig | None = None
     """Pre-pre-training budget of this regime; null: the study's."""
+    no_previous_token: tuple[Literal["ppt", "pt"], ...] = ()
+    """Stages of this regime that are trained with `no_previous_token`, whatever the stage says: ppt, pt or both."""
     lr_factor: float = Field(default=1.0, gt=0, le=100)
     """Times the peak learning rate of pre-training, in every domain."""
     adds: str | None = None
@@ -225,7 +230,7 @@ class Regime(Frozen):
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Checkpoints | None = None
     """Which checkpoints its runs keep; null: what the stage says."""
-    role: Literal["regime", "transfer", "complexity", "control", "swap"] = "regime"
+    role: Literal["regime", "transfer", "complexity", "control", "swap", "mediation"] = "regime"
     """Which comparison of the report it belongs to."""
     runs: dict[str, int] | None = None
     """Domain -> number of seeds (the first ones); null: every domain with every seed."""
@@ -317,6 +322,10 @@ class Study(Frozen):
                     f"regimes.{regime.name}.source.paths: {len(regime.source.paths)} checkpoints for {len(self.seeds)} seeds; "
                     f"legal: 1 (every seed starts from it) or {len(self.seeds)} (one a seed)"
                 )
+            if "ppt" in regime.no_previous_token and regime.source is None:
+                raise ValueError(
+                    f"regimes.{regime.name}.no_previous_token: ppt, and this regime is trained from scratch (source null); legal: pt"
+                )
             for name, n in (regime.runs or {}).items():
                 if name not in domains:
                     raise ValueError(f"regimes.{regime.name}.runs: unknown domain {name!r}{suggest(name, domains)}")
@@ -328,6 +337,8 @@ class Study(Frozen):
         for domain in self.domains:
             if domain.qa is not None and self.ft is None:
                 raise ValueError(f"domains.{domain.name}.qa: fine-tuning data given but the study has no ft stage")
+        if self.ft is not None and self.ft.no_previous_token:
+            raise ValueError("ft.no_previous_token: true, and answers are generated without that mask; legal: false")
         if self.primary is not None:
             regimes = [r.name for r in self.regimes]
             for name, legal in (
@@ -357,7 +368,7 @@ class Study(Frozen):
             )
 
     def _swap(self, regime: Regime, domains: list[Domain]) -> None:
-        stages = [(domain, domain.pt or self.pt) for domain in domains]
+        stages = [(domain, self.pt_of(regime, domain)) for domain in domains]
         rows = self.ppt_of(regime).vocab_rows
         places = [Place(d.name, d.source, pt.steps, pt.vocab_rows == rows) for d, pt in stages]
         where, swap = f"regimes.{regime.name}", regime.swap
@@ -385,7 +396,11 @@ class Study(Frozen):
 
     def ppt_of(self, regime: Regime) -> StageConfig:
         """Pre-pre-training as a regime of this study does it."""
-        return regime.ppt or self.ppt
+        return blinded(regime.ppt or self.ppt, "ppt" in regime.no_previous_token)
+
+    def pt_of(self, regime: Regime, domain: Domain) -> StageConfig:
+        """Pre-training of a regime on a domain."""
+        return blinded(domain.pt or self.pt, "pt" in regime.no_previous_token)
 
     def regime(self, name: str) -> Regime:
         """The regime called `name`; UserError with a suggestion if there is none."""
@@ -394,6 +409,11 @@ class Study(Frozen):
     def domain(self, name: str) -> Domain:
         """The domain called `name`; UserError with a suggestion if there is none."""
         return _named(self.domains, "domain", name)
+
+
+def blinded(stage: StageConfig, asked: bool) -> StageConfig:
+    """The stage, without attention to the previous token where that is `asked`."""
+    return stage.model_copy(update={"no_previous_token": True}) if asked else stage
 
 
 def paired_seeds(n: int) -> tuple[Seeds, ...]:

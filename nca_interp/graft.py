@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from nca_interp.base import Frozen, stream_seed
+from nca_interp.head_rule import HeadRule, check_rule
 
 Part = Literal["embed", "attn", "mlp", "norm", "qk", "vo", "q", "k", "v", "o"]
 Instead = Literal["initial", "fresh", "permuted", "scaled", "directions", "spectrum", "donor"]
@@ -45,6 +46,19 @@ class HeadFile(Frozen):
     file: str = Field(min_length=1)
     """Path, relative to the study's folder; `{parent}` in it is the id of the run that the arm starts from (of a checkpoint
     from elsewhere checkpoint-SEED), so that every seed has its own heads."""
+    rule: HeadRule | None = None
+    """Rule by which a job of the plan writes it at the end of pre-pre-training (docs/mediation.md); null: somebody else does."""
+
+    @classmethod
+    def of(cls, rule: HeadRule) -> HeadFile:
+        """The heads of a rule."""
+        return cls(file=rule.file, rule=rule)
+
+    @model_validator(mode="after")
+    def _written(self) -> HeadFile:
+        if self.rule is not None and self.file.split("/")[2:] != self.rule.file.split("/")[2:]:
+            raise ValueError(f"file: {self.file!r} is not where its rule stands; legal: {self.rule.file}")
+        return self
 
 
 class Graft(Frozen):
@@ -149,6 +163,8 @@ class Graft(Frozen):
             one = isinstance(self.heads, tuple)
             heads = ", ".join(f"{a}.{b}" for a, b in self.heads) if isinstance(self.heads, tuple) else self.heads.file
             heads = f"head{'s' * (not one or len(self.heads) > 1)} {heads}"  # type: ignore[arg-type]
+            if isinstance(self.heads, HeadFile) and self.heads.rule is not None:
+                heads = self.heads.rule.words()
             if self.matched is not None:
                 heads = f"random set {self.matched} of the layers of {heads}"
             said.append(heads)
@@ -176,6 +192,11 @@ class Graft(Frozen):
 
 NOTHING = Graft()
 """Everything is carried over; what a regime without a graft does."""
+
+
+def rule_of(graft: Graft) -> HeadRule | None:
+    """The rule by which its heads are chosen, if any."""
+    return graft.heads.rule if isinstance(graft.heads, HeadFile) else None
 
 
 class Matched(NamedTuple):
@@ -261,6 +282,8 @@ def check_graft(
 
 def _check_named(where: str, graft: Graft, model: Any) -> None:
     if not isinstance(graft.heads, tuple):
+        if graft.heads.rule is not None:
+            check_rule(f"{where}.heads.rule", graft.heads.rule, model)
         return
     try:
         check_heads(graft.heads, model.n_layers, model.n_heads)

@@ -14,12 +14,12 @@ metrics
 data.rng data.compiled
 data.controls
 files data.specs
-outputs safe_path
+outputs safe_path head_rule
 swap_policy claims checkpoint_spec graft
 config
-differences phase
-overrides discover store run_dir machine signals arms
-measurement
+differences phase mediation_arms
+overrides discover store run_dir machine signals
+measurement arms
 data.nca data.complexity
 data.dyck
 data.control_rows
@@ -37,7 +37,7 @@ analysis.probing analysis.matching
 analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
 analysis.sweep analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
-analysis.pairs analysis.survival
+analysis.pairs analysis.survival analysis.mediation
 analysis.elsewhere
 analysis.tables
 engine

@@ -19,9 +19,10 @@ from nca_interp.base import UserError, duration
 from nca_interp.config import STAGE_LABELS
 from nca_interp.engine.plan import Job
 from nca_interp.store import RunDir, StudyDir
+from nca_interp.train.grafted import left_out
 from nca_interp.train.run import RunConfig
 
-State = Literal["not begun", "running", "done", "stopped", "failed", "diverged", "blocked", "damaged"]
+State = Literal["not begun", "running", "done", "stopped", "failed", "diverged", "blocked", "damaged", "left out"]
 RATE_ROWS = 20
 """Steps over which a run's rate is the median."""
 STAGE_ORDER = {stage: index for index, stage in enumerate(STAGE_LABELS)}
@@ -69,7 +70,7 @@ class Board(NamedTuple):
     @property
     def finished(self) -> bool:
         """Whether no run is running or still to come."""
-        return all(row.state in ("done", "failed", "diverged", "blocked", "damaged") for row in self.rows)
+        return all(row.state in ("done", "left out", "failed", "diverged", "blocked", "damaged") for row in self.rows)
 
     def count(self, state: State) -> int:
         """Number of runs in a state."""
@@ -110,6 +111,8 @@ class BoardReader:
         try:
             status = run.status()
             state, message = _state(run, status)
+            if state == "not begun" and (why := left_out(self.study, config)):
+                state, message = "left out", why
             rows = run.last_metrics(stage.eval_every + 1)
             if state == "done":
                 run.check_metrics(status)
@@ -144,7 +147,7 @@ def _state(run: RunDir, status: dict[str, Any]) -> tuple[State, str]:
 def headline(board: Board) -> str:
     """One line on the whole: runs by state, tokens a second, time left."""
     parts = [f"{board.count('done')} of {len(board.rows)} runs done"]
-    states: tuple[State, ...] = ("running", "stopped", "failed", "diverged", "blocked", "damaged")
+    states: tuple[State, ...] = ("left out", "running", "stopped", "failed", "diverged", "blocked", "damaged")
     parts += [f"{board.count(state)} {state}" for state in states if board.count(state)]
     if rate := sum(row.tokens_per_second or 0 for row in board.rows):
         parts.append(f"{rate:,.0f} tokens/s")

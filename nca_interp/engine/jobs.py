@@ -28,9 +28,13 @@ def execute(study_path: Path, job: Job, probes: Path | None, say: Say = lambda w
         if problems := _measure(study_path, job.payload, probes, say):  # all else is measured and written
             raise RunFailed("\n".join(problems))
     else:
+        from nca_interp.train.grafted import left_out
         from nca_interp.train.loop import train
 
-        train(study, job.payload)
+        if why := left_out(study, job.payload):
+            logging.getLogger("nca_interp").warning("%s is left out: %s", job.payload.id, why)
+        else:
+            train(study, job.payload)
 
 
 def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> list[str]:
@@ -39,9 +43,9 @@ def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> li
 
     collection, one = Collection.open(folder), measurements()[job.what]
     assert one.measure is not None
-    problems: list[str] = resolve(one.measure)(
-        collection.run(job.subject), Asked(collection, one.read(job.options), probes, say)
-    )
+    if (run := collection.by_id.get(job.subject)) is None:
+        return []  # its training is done, so it was left out
+    problems: list[str] = resolve(one.measure)(run, Asked(collection, one.read(job.options), probes, say))
     return problems
 
 
@@ -72,7 +76,11 @@ def is_done(folder: AnalysisDir, job: Job) -> bool:
     if isinstance(job.payload, TokensJob):
         return _tokens_stand(study.path / job.payload.path / "meta.json")
     if isinstance(job.payload, RunConfig):
+        from nca_interp.train.grafted import left_out
+
         run = study.run(job.payload.id)
+        if not run.config.is_file():
+            return bool(left_out(study, job.payload))
         same = run.config.is_file() and RunConfig.model_validate(run.read(run.config)) == job.payload
         final = run.checkpoint(job.payload.config.steps)
         return same and run.status()["state"] == "done" and damage(final, quick=True) is None

@@ -15,10 +15,13 @@ from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.config import MODULES, Domain, Regime, StageConfig, Study
 from nca_interp.data.specs import CONTROLS, QaSpec, TextSpec
 from nca_interp.data.text.named_tokenizer import ASSUMED, known_vocabulary
-from nca_interp.graft import NOTHING, Graft, HeadFile
+from nca_interp.graft import NOTHING, Graft, HeadFile, rule_of
 from nca_interp.measurement import Measurement, measurements, resolve
 from nca_interp.swap_policy import TODAY
 from nca_interp.train.run import RunConfig
+
+RULES = "head_rules"
+"""Measurement of a pre-pre-training that decides which heads the rules of its arms mean."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def make_plan(
     domains = [study.domain(domain)] if domain else list(study.domains)
     if seed is not None and not 0 <= seed < len(study.seeds):
         raise UserError(f"--seed: {seed}; legal: 0 to {len(study.seeds) - 1}")
+    _check_rules(study)
     builder = _Builder(study, precision)
     for index in range(len(study.seeds)):
         for r in regimes:
@@ -143,6 +147,20 @@ def headline(plan: Plan) -> list[RunConfig]:
     return [run for run in plan.runs if run in ends or run.id in {end.parent for end in ends}]
 
 
+def _check_rules(study: Study) -> None:
+    """UserError for a rule whose probe is unknown or names no kind of head, before anything is written."""
+    from nca_interp.discover import find
+
+    for regime in study.regimes:
+        rule = rule_of(regime.graft)
+        for name in rule.probes if rule is not None else ():
+            if find("probes", name).value.hit is None:
+                raise UserError(
+                    f"regimes.{regime.name}.graft.heads.rule.probe: {name!r} names no kind of head (it has no `hit`); "
+                    "legal: induction, previous_token, and the other probes with a threshold (nca-interp list)"
+                )
+
+
 class _Builder:
     def __init__(self, study: Study, precision: Literal["fp32", "bf16"]) -> None:
         self.study = study
@@ -162,7 +180,7 @@ class _Builder:
 
     def _language(self, regime: Regime, domain: Domain) -> StageConfig:
         """Pre-training on a domain as a regime does it: with what it adds, at its learning rate."""
-        stage, changes = domain.pt or self.study.pt, {}
+        stage, changes = self.study.pt_of(regime, domain), {}
         if regime.adds is not None:
             other = self.study.regime(regime.adds)
             before, model = self.study.ppt_of(other), self.study.model
@@ -200,8 +218,18 @@ class _Builder:
         graft = regime.graft
         if isinstance(graft.heads, HeadFile):
             file = graft.heads.file.replace("{parent}", parent or f"checkpoint-{seed}")
-            graft = graft.model_copy(update={"heads": HeadFile(file=file)})
+            graft = graft.model_copy(update={"heads": graft.heads.model_copy(update={"file": file})})
         return graft, None if graft.donor is None else self._ppt(self.study.regime(graft.donor), seed)
+
+    def _rule(self, run: RunConfig) -> list[str]:
+        """The job that decides which heads a rule means, where the run's graft names one."""
+        if rule_of(run.graft) is None:
+            return []
+        job_id = f"{RULES}:{run.parent}"
+        if job_id not in self.jobs:
+            assert run.parent is not None
+            self.jobs[job_id] = Job(job_id, "measure", MeasureJob(RULES, run.parent), (f"train:{run.parent}",), 0.0)
+        return [job_id]
 
     def _text_tokens(self, name: str, spec: TextSpec, stage: StageConfig) -> str:
         return self._tokens(name, spec, stage.steps * stage.batch_size, 0)
@@ -259,7 +287,7 @@ class _Builder:
             precision=self.precision,
             compile=self.study.compile,
         )
-        needs = [f"tokens:{tokens}"] + [f"train:{before}" for before in (parent, donor) if before]
+        needs = [f"tokens:{tokens}"] + [f"train:{before}" for before in (parent, donor) if before] + self._rule(run)
         flops = config.steps * config.batch_size * model.n_ctx * model.flops_per_token(vocab(run))
         self.jobs[job_id] = Job(job_id, "train", run, tuple(needs), flops)
         return run_id

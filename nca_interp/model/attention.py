@@ -18,9 +18,27 @@ def block_rows(d_head: int) -> int:
     return min(128, max(32, 2 * d_head))
 
 
-def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """softmax(q k^T / sqrt(d_head), causal) v; all [batch, position, head, d_head], the result too."""
+def without_previous_token(n: int, device: torch.device | None = None) -> torch.Tensor:
+    """Which keys each query may attend to [query, key] where the token before its own is hidden: all up to it but that one.
+
+    What a token says is then never known at the position after it, so that no key can be matched by its predecessor, which an
+    induction head needs (Olsson et al. 2022, arXiv 2209.11895). The mask is the same for all sequences: one that depended on the
+    tokens, as "hide what followed the same token earlier" does, would tell by the gap what it hides (docs/mediation.md).
+    """
+    keys = torch.arange(n, device=device)
+    back = keys[:, None] - keys
+    return (back >= 0) & (back != 1)
+
+
+def causal_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor | None = None
+) -> torch.Tensor:
+    """softmax(q k^T / sqrt(d_head), causal) v; all [batch, position, head, d_head], the result too. `allowed`: keys of each query
+    [query, key], none of the future among them; None: all up to it."""
     scale = q.shape[-1] ** -0.5
+    if allowed is not None:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale).transpose(1, 2)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         # scaled and ordered out here, where a compiler can do it together with what comes before
         Q, K, V = (x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3]) for x in (q * scale, k, v))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nca_interp.model.attention import causal_attention
+from nca_interp.model.attention import causal_attention, without_previous_token
 from nca_interp.model.loss import linear_nll_sum
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def fast_forward(
-    model: LlamaForCausalLM, precision: str, *, compiled: bool = False, checkpointing: bool = False
-) -> Iterator[None]:
+    model: LlamaForCausalLM, precision: str, *, compiled: bool = False, checkpointing: bool = False,
+    no_previous_token: bool = False,
+) -> Iterator[None]:  # fmt: skip
     """While the context lasts, `model(inputs, targets)` is the summed loss of the targets in nats (fp32 scalar).
 
     `precision` "bf16" computes matrix products in bf16, with weights, residual stream, norms and loss in fp32.
     `compiled`: blocks through torch.compile (one compilation for all). `checkpointing`: activations inside a block are
-    computed again in backward. Works inside DDP and after `fully_shard`, whose hooks see the modules they know.
+    computed again in backward. `no_previous_token`: without the key before the query (`attention.without_previous_token`). Works inside DDP and after `fully_shard`, whose hooks see the modules they know.
     """
     assert is_fast(model.config), model.config
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -40,7 +41,7 @@ def fast_forward(
     try:
         for layer in layers:
             layer.forward = partial(_run_block, layer, block, checkpointing, dtype)
-        model.forward = partial(_forward, model, dtype)
+        model.forward = partial(_forward, model, dtype, no_previous_token)
         yield
     finally:
         for module in (model, *layers):
@@ -59,14 +60,17 @@ def is_fast(config: Any) -> bool:
     return rotary["rope_type"] == "default" and rotary.get("partial_rotary_factor", 1.0) == 1.0
 
 
-def _forward(model: LlamaForCausalLM, dtype: torch.dtype, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _forward(
+    model: LlamaForCausalLM, dtype: torch.dtype, no_previous_token: bool, inputs: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     """Summed loss of `targets` [batch, position] after `inputs` [batch, position]."""
     x = model.model.embed_tokens(inputs)
     position = torch.arange(inputs.shape[1], device=inputs.device, dtype=torch.float32)
     angle = torch.outer(position, model.model.rotary_emb.inv_freq.float())[:, None, :]
     cos, sin = angle.cos(), angle.sin()
+    given = (cos, sin, without_previous_token(inputs.shape[1], inputs.device)) if no_previous_token else (cos, sin)
     for layer in model.model.layers:
-        x = layer(x, cos, sin)
+        x = layer(x, *given)
     x = _norm(x, model.model.norm, dtype)
     return linear_nll_sum(x.flatten(0, 1), model.lm_head.weight, targets.flatten())
 
@@ -81,12 +85,20 @@ def _run_block(
     return block(layer, dtype, *arguments)
 
 
-def _block(layer: Any, dtype: torch.dtype, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """One decoder layer on the residual stream x [batch, position, d_model]; cos, sin [position, 1, d_head / 2]."""
+def _block(
+    layer: Any,
+    dtype: torch.dtype,
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    allowed: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One decoder layer on the residual stream x [batch, position, d_model]; cos, sin [position, 1, d_head / 2]; `allowed`: keys of
+    each query, as `causal_attention` takes them."""
     attn, mlp = layer.self_attn, layer.mlp
     h = _norm(x, layer.input_layernorm, dtype)
     q, k, v = (_linear(h, proj).unflatten(-1, (-1, attn.head_dim)) for proj in (attn.q_proj, attn.k_proj, attn.v_proj))
-    z = causal_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+    z = causal_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v, allowed)
     x = x + _linear(z.flatten(2), attn.o_proj)
     h = _norm(x, layer.post_attention_layernorm, dtype)
     return x + _linear(F.silu(_linear(h, mlp.gate_proj)) * _linear(h, mlp.up_proj), mlp.down_proj)

@@ -18,12 +18,19 @@ from nca_interp.model.loss import IGNORE
 
 
 def training_forward(
-    model: Any, precision: str, *, compiled: bool = False, checkpointing: bool = False
+    model: Any, precision: str, *, compiled: bool = False, checkpointing: bool = False, no_previous_token: bool = False
 ) -> AbstractContextManager[None]:
     """While the context lasts, `model(inputs, targets)` is the summed loss of the targets in nats (fp32 scalar): by the fast
-    pass where it computes the same, else by the model's own, which is never compiled."""
+    pass where it computes the same, else by the model's own, which is never compiled. UserError where `no_previous_token` is asked
+    of the latter."""
     if is_fast(model.config):
-        return fast_forward(model, precision, compiled=compiled, checkpointing=checkpointing)
+        return fast_forward(
+            model, precision, compiled=compiled, checkpointing=checkpointing, no_previous_token=no_previous_token
+        )
+    if no_previous_token:
+        raise UserError(
+            f"no_previous_token: true, which {type(model).__name__} cannot be trained with; legal: false (Llama models can)"
+        )
     return own_forward(model, precision, checkpointing=checkpointing)
 
 

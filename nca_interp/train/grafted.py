@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nca_interp.base import UserError
-from nca_interp.graft import HeadFile, Matched, check_heads, matched_heads
+from nca_interp.graft import HeadFile, Matched, check_heads, matched_heads, rule_of
 from nca_interp.readers import read_object
 from nca_interp.store import StudyDir
 from nca_interp.train.run import RunConfig
@@ -41,3 +41,15 @@ def read_heads(study: StudyDir, named: HeadFile) -> tuple[tuple[int, int], ...]:
     if len(set(heads)) < len(heads):
         raise UserError(f"{path}: heads: one stands there twice; legal: each once")
     return heads
+
+
+def left_out(study: StudyDir, config: RunConfig) -> str:
+    """Why a run is not trained: the rule of its heads has found none, or there is no further random set; else nothing, also
+    where the rule has not been decided yet."""
+    heads = config.graft.heads
+    if rule_of(config.graft) is None or not isinstance(heads, HeadFile):
+        return ""
+    path = study.path / heads.file
+    if not path.is_file() or read_heads(study, heads):
+        return ""
+    return str(read_object(path, "delete it, and it is decided anew", sentence=str)["sentence"])

@@ -77,8 +77,9 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
     )
     optimizer, health = _optimizer(raw_model, config, accelerator.device), Health(stage)
     forward = training_forward(
-        raw_model, config.precision, compiled=execution.compiled, checkpointing=stage.gradient_checkpointing
-    )
+        raw_model, config.precision, compiled=execution.compiled, checkpointing=stage.gradient_checkpointing,
+        no_previous_token=stage.no_previous_token,
+    )  # fmt: skip
     with forward, loader, trackers(study, config, accelerator.is_main_process) as following:
         loop = Loop(
             study, run, config, accelerator, execution, tokens, loader, model, raw_model, optimizer, health, following

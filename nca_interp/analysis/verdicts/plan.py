@@ -121,8 +121,10 @@ def contrasts_of(study: Study) -> list[Contrast]:
 
 
 def scratch_arms_of(study: Study, domain: str) -> list[Regime]:
-    """Regimes that are trained on a domain from scratch, in the recipe's order; none with a larger language budget."""
-    return [r for r in study.regimes if r.source is None and r.adds is None and _seeds(r, domain, study)]
+    """Regimes that are trained on a domain from scratch, in the recipe's order; none with a larger language budget, none that does not
+    see the previous token."""
+    arms = (r for r in study.regimes if r.source is None and r.adds is None and not r.no_previous_token)
+    return [r for r in arms if _seeds(r, domain, study)]
 
 
 def _swaps(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
@@ -151,10 +153,10 @@ def _alike(arm: Regime, scratches: list[Regime], study: Study) -> list[Regime]:
 
 def full_of(study: Study, arm: Regime) -> Regime | None:
     """The regime that carries over everything of which a graft carries over a part: same source and budgets, same swap policy."""
-    wanted = (arm.source, study.ppt_of(arm), arm.swap, arm.lr_factor)
+    wanted = (arm.source, study.ppt_of(arm), arm.swap, arm.lr_factor, arm.no_previous_token)
     for r in study.regimes:
         whole = r.graft == NOTHING and set(r.keep) == set(MODULES)
-        if whole and (r.source, study.ppt_of(r), r.swap, r.lr_factor) == wanted:
+        if whole and (r.source, study.ppt_of(r), r.swap, r.lr_factor, r.no_previous_token) == wanted:
             return r
     return None
 
@@ -175,8 +177,9 @@ def questions_of(graft: Graft) -> tuple[str, ...]:
 
 
 def _grafts(study: Study, scratches: list[Regime]) -> Iterator[Planned]:
-    """Comparisons that follow from grafts (docs/transfer.md). UserError for an arm without its full transfer."""
-    for arm in (r for r in study.regimes if r.graft != NOTHING):
+    """Comparisons that follow from grafts (docs/transfer.md); arms that ask what heads mediate are judged against random sets instead
+    (docs/mediation.md). UserError for an arm without its full transfer."""
+    for arm in (r for r in study.regimes if r.graft != NOTHING and r.role != "mediation"):
         full = full_of(study, arm)
         if full is None:
             raise UserError(

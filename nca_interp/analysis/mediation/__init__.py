@@ -1,0 +1,1 @@
+"""What the heads that pre-pre-training grew mediate of what it gains (docs/mediation.md)."""
