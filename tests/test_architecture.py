@@ -25,6 +25,7 @@ data.dyck
 data.control_rows
 data.text data.tokens data.sources data.sample
 model
+evaluate
 train
 analysis.cache analysis.spectra
 analysis.stimuli
@@ -37,6 +38,7 @@ analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
 analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
 analysis.pairs analysis.survival
+analysis.reasoning
 analysis.elsewhere
 analysis.tables
 engine

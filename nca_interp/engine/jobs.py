@@ -40,7 +40,7 @@ def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> li
     collection, one = Collection.open(folder), measurements()[job.what]
     assert one.measure is not None
     problems: list[str] = resolve(one.measure)(
-        collection.run(job.subject), Asked(collection, one.read(job.options), probes, say)
+        collection.run(job.subject), Asked(collection, one.read(job.options), probes, say, job.part)
     )
     return problems
 

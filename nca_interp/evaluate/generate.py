@@ -155,7 +155,7 @@ def choose(logits: torch.Tensor, sampling: Sampling, uniform: torch.Tensor | Non
         return logits.argmax(-1)
     assert uniform is not None
     probabilities = torch.softmax(logits.double() / sampling.temperature, -1)
-    ordered, token = probabilities.sort(-1, descending=True, stable=True)
+    ordered, token = torch.sort(probabilities, dim=-1, descending=True, stable=True)
     total = ordered.cumsum(-1)
     if sampling.top_p < 1:
         total = total.masked_fill(total - ordered >= sampling.top_p, 0).cummax(-1).values

@@ -292,13 +292,9 @@ def _merge(into: dict[str, Any], found: dict[str, Any]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the harness's log and progress bars."""
-    import os
-
+    """Without the harness's log."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
     before = [logger.level for logger in loggers]
-    bars = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -306,9 +302,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-        if bars is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = bars
-
-
