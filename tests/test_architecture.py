@@ -12,7 +12,7 @@ borders
 readers console
 metrics
 data.rng data.compiled
-data.controls
+data.controls data.puzzles
 files data.specs
 outputs safe_path
 swap_policy

@@ -55,7 +55,11 @@ def evaluate(
 
     parse(Options, given)
     context: Any = get_current_context()
-    context.args = [f"--{name.replace('_', '-')}={given[name]}" for name in ("tasks", "examples", "shots", "sampling", "samples", "k", "limit") if given.get(name) not in ("", None)]
+    context.args = [
+        f"--{name.replace('_', '-')}={given[name]}"
+        for name in ("tasks", "examples", "shots", "sampling", "samples", "k", "limit")
+        if given.get(name) not in ("", None)
+    ]
     context.args += ["--run-generated-code"] if run_generated_code else []
     changed = [f"{NAME}.{name}={given[name]}" for name in ("batch", "steps", "parts")]
     analyze(

@@ -119,11 +119,21 @@ def measure_jobs(
             needs = (f"train:{run.id}",) if to_train else ()
             of = resolve(one.parts)(one.read(given)) if one.parts is not None else 1
             shared = [
-                Job(f"{one.name}:{run.id}:{part}", "measure", MeasureJob(one.name, run.id, given, (part, of)), needs, 0.0, cost / of)
+                Job(
+                    f"{one.name}:{run.id}:{part}",
+                    "measure",
+                    MeasureJob(one.name, run.id, given, (part, of)),
+                    needs,
+                    0.0,
+                    cost / of,
+                )
                 for part in range(of if of > 1 else 0)
             ]
             needs = (*needs, *(job.id for job in shared))
-            jobs += [*shared, Job(f"{one.name}:{run.id}", "measure", MeasureJob(one.name, run.id, given), needs, 0.0, cost)]
+            jobs += [
+                *shared,
+                Job(f"{one.name}:{run.id}", "measure", MeasureJob(one.name, run.id, given), needs, 0.0, cost),
+            ]
     return jobs
 
 

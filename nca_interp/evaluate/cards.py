@@ -23,28 +23,49 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     body = {key: value for key, value in results.items() if key != "samples"}
     for task in samples:
         _standard_errors(body["results"][task], samples[task])
-    text = json.dumps(_finite(json.loads(json.dumps(body, default=handle_non_serializable))), indent=2, ensure_ascii=False)
+    text = json.dumps(
+        _finite(json.loads(json.dumps(body, default=handle_non_serializable))), indent=2, ensure_ascii=False
+    )
     write_text(folder / "results.json", text + "\n")
     for task, rows in samples.items():
-        lines = [json.dumps(_finite(json.loads(json.dumps(_sample(row), default=handle_non_serializable))), ensure_ascii=False) for row in rows]
+        lines = [
+            json.dumps(
+                _finite(json.loads(json.dumps(_sample(row), default=handle_non_serializable))), ensure_ascii=False
+            )
+            for row in rows
+        ]
         write_text(folder / f"samples_{task.replace('/', '_')}.jsonl", "".join(line + "\n" for line in lines))
 
 
 def _sample(row: dict[str, Any]) -> dict[str, Any]:
     """One problem as the harness saves it: arguments by name, answers as text."""
-    arguments = {f"gen_args_{i}": {f"arg_{j}": a for j, a in enumerate(args)} for i, args in enumerate(row["arguments"])}
+    arguments = {
+        f"gen_args_{i}": {f"arg_{j}": a for j, a in enumerate(args)} for i, args in enumerate(row["arguments"])
+    }
+
     def plain(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
         return "" if value == SKIPPED else str(value)
-    return {**row, "arguments": arguments, "resps": plain(row["resps"]), "filtered_resps": plain(row["filtered_resps"]), "target": str(row["target"])}
+
+    return {
+        **row,
+        "arguments": arguments,
+        "resps": plain(row["resps"]),
+        "filtered_resps": plain(row["filtered_resps"]),
+        "target": str(row["target"]),
+    }
 
 
 def _standard_errors(metrics: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The standard error of every mean over problems, which the harness leaves out for means of its own kind."""
     for key in [k for k in metrics if "," in k and "_stderr" not in k]:
         name, _, chosen = key.partition(",")
-        values = [float(r[name]) for r in rows if r["filter"] == chosen and isinstance(r.get(name), int | float) and not math.isnan(r[name])]
+        values = [
+            float(r[name])
+            for r in rows
+            if r["filter"] == chosen and isinstance(r.get(name), int | float) and not math.isnan(r[name])
+        ]
         if len(values) > 1 and name not in ("correct", "answered"):
             mean = sum(values) / len(values)
             spread = sum((v - mean) ** 2 for v in values) / (len(values) - 1)

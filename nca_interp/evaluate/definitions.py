@@ -28,7 +28,14 @@ def parts_of(loaded: Loaded) -> dict[str, list[Item]]:
 
 
 def definition(
-    name: str, loaded: Loaded, items: list[Item], shots: int, sampling: Sampling, samples: int, ks: Sequence[int], judge: Judge
+    name: str,
+    loaded: Loaded,
+    items: list[Item],
+    shots: int,
+    sampling: Sampling,
+    samples: int,
+    ks: Sequence[int],
+    judge: Judge,
 ) -> dict[str, Any]:
     """The inline task of one part: a dictionary for `lm_eval.tasks.TaskManager.load`."""
     own = loaded.wanted.benchmark

@@ -124,7 +124,11 @@ def _draw(
         positions = mask.sum(1, keepdim=True)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         result = model(
-            input_ids=chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=chosen[:, None],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
         )
         logits, cache = result.logits[:, -1], result.past_key_values
 

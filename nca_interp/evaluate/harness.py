@@ -65,7 +65,13 @@ class Ours(TemplateLM):
         ours: frozenset[str] = frozenset(), say: Say = lambda what, share: None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.coder, self.identity, self.n_ctx, self.answers = model, opened.tokenizer, identity, n_ctx, answers
+        self.model, self.coder, self.identity, self.n_ctx, self.answers = (
+            model,
+            opened.tokenizer,
+            identity,
+            n_ctx,
+            answers,
+        )
         self.end, self.begin = opened.end_id, opened.bos_id
         self.sampling, self.seed, self.batch, self.ours, self.say = sampling, seed, batch, ours, say
         self.cut: Counter[str] = Counter()
@@ -106,7 +112,9 @@ class Ours(TemplateLM):
         keys: list[str] = []
         wanted: dict[str, tuple[Any, list[int]]] = {}
         for request in requests:
-            base = digest([self.identity, "generate", list(self.sampling), self.seed, request.task_name, self._asked(request)])
+            base = digest(
+                [self.identity, "generate", list(self.sampling), self.seed, request.task_name, self._asked(request)]
+            )
             keys.append(key := f"{base}-{drawn[base]}")
             if key not in self.answers.known:
                 wanted.setdefault(base, (request, []))[1].append(drawn[base])
@@ -118,7 +126,11 @@ class Ours(TemplateLM):
     def _asked(request: Any) -> list[Any]:
         prompt, settings = request.args[:2]
         until = settings.get("until") or []
-        return [prompt, [until] if isinstance(until, str) else list(until), int(settings.get("max_gen_toks", DEFAULT_TOKENS))]
+        return [
+            prompt,
+            [until] if isinstance(until, str) else list(until),
+            int(settings.get("max_gen_toks", DEFAULT_TOKENS)),
+        ]
 
     def _generate(self, wanted: dict[str, tuple[Any, list[int]]]) -> None:
         requests, names = [], []
@@ -135,12 +147,12 @@ class Ours(TemplateLM):
             seeds = draw_seeds(self.seed, str(request.task_name), prompt, range(max(draws) + 1))
             requests.append(Request(tuple(ids), tuple(seeds[d] for d in draws), room, tuple(until), len(names)))
             names.append((base, draws))
-        done = 0
+        answered = 0
         for index, texts in generate(self.model, self.tok_decode, requests, self.sampling, self.end, self.batch):
             base, draws = names[index]
             self.answers.keep((f"{base}-{d}", text) for d, text in zip(draws, texts, strict=True))
-            done += 1
-            self.say(f"answers to {done} of {len(requests)} problems", done / len(requests))
+            answered += 1  # noqa: SIM113
+            self.say(f"answers to {answered} of {len(requests)} problems", answered / len(requests))
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, whether greedy decoding writes it) of each (context, continuation)."""
@@ -198,7 +210,8 @@ class Ours(TemplateLM):
             ids = self.tok_encode(request.args[0])
             windows = map(make_disjoint_window, get_rolling_token_windows(ids, self.prefix_token_id, self.n_ctx, 1))
             encoded = [
-                (digest([self.identity, "rolling", number, i, b, a]), list(b), list(a)) for i, (b, a) in enumerate(windows)
+                (digest([self.identity, "rolling", number, i, b, a]), list(b), list(a))
+                for i, (b, a) in enumerate(windows)
             ]
             self._score([e for e in encoded if e[0] not in self.answers.known])
             found.append(sum(float(self.answers.known[key][0]) for key, _, _ in encoded))

@@ -75,7 +75,11 @@ def check(settings: Settings) -> None:
     """UserError for settings that cannot be had: before anything is opened, generated or written."""
     require_harness()
     check_k(settings.ks, settings.samples)
-    drawn = {sampling_of(settings, w.benchmark).temperature > 0 for w in settings.wanted if w.benchmark and w.benchmark.kind != "choose"}
+    drawn = {
+        sampling_of(settings, w.benchmark).temperature > 0
+        for w in settings.wanted
+        if w.benchmark and w.benchmark.kind != "choose"
+    }
     if settings.samples > 1 and False in drawn:
         raise UserError(
             f"samples: {settings.samples} greedy answers are all the same; legal: 1, or --sampling {', '.join(n for n in SAMPLINGS if n != 'greedy')}, published"
@@ -107,13 +111,15 @@ def load_all(settings: Settings) -> list[Loaded]:
     ]  # fmt: skip
 
 
-def evaluate(checkpoint: Path, identity: str, folder: Path, settings: Settings, part: Part | None = None, say: Any = None) -> Evaluation | None:
+def evaluate(
+    checkpoint: Path, identity: str, folder: Path, settings: Settings, part: Part | None = None, say: Any = None
+) -> Evaluation | None:
     """Ask a checkpoint everything and score it; answers are kept in `folder` as they are given, and not asked for again.
 
     `part` (number, of): only answer every so many-th problem, and score nothing (None comes back). Raises UserError for a model
     without a tokenizer, and where no problem of a task fits its context.
     """
-    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.evaluator import evaluate as harness
 
     from nca_interp.evaluate.harness import Answers
 
@@ -130,26 +136,28 @@ def evaluate(checkpoint: Path, identity: str, folder: Path, settings: Settings, 
                 _answer_part(lm, definitions, settings, part)
                 continue
             with _foreign(definitions):
-                found: Any = simple_evaluate(
-                    model=lm, tasks=definitions, limit=settings.limit, bootstrap_iters=0, fewshot_random_seed=settings.seed,
-                    random_seed=settings.seed, numpy_random_seed=settings.seed, torch_random_seed=settings.seed, log_samples=True,
-                    task_manager=_tasks(definitions),
-                )  # fmt: skip
+                tasks = _loaded(definitions, settings)
+                found: Any = harness(lm, tasks, limit=settings.limit, bootstrap_iters=0, log_samples=True)
             scored += _scored(found, described, settings)
             notes += _notes(lm, found, described)
             _merge(results, found)
+            results["config"] = _config(checkpoint, settings)
     if part is not None:
         return None
     for one in loaded:
         if one.also_asked:
-            notes.append(f"{one.wanted.name}: {one.also_asked:,} training problems are asked as well and were no context examples")
+            notes.append(
+                f"{one.wanted.name}: {one.also_asked:,} training problems are asked as well and were no context examples"
+            )
     return Evaluation(scored, results, notes)
 
 
 Described = dict[str, tuple[Loaded, list[Item]]]
 
 
-def _by_sampling(settings: Settings, loaded: list[Loaded], answers: Any) -> Iterator[tuple[Sampling, list[Any], Described]]:
+def _by_sampling(
+    settings: Settings, loaded: list[Loaded], answers: Any
+) -> Iterator[tuple[Sampling, list[Any], Described]]:
     """Tasks that are drawn alike, together: definitions for the harness, and what each of ours is."""
     from nca_interp.evaluate.definitions import definition, parts_of
 
@@ -165,7 +173,16 @@ def _by_sampling(settings: Settings, loaded: list[Loaded], answers: Any) -> Iter
             for name, items in parts_of(by_name[w.name]).items():
                 described[name] = by_name[w.name], items
                 definitions.append(
-                    definition(name, by_name[w.name], items, settings.shots, sampling, settings.samples, settings.ks, _judge(answers))
+                    definition(
+                        name,
+                        by_name[w.name],
+                        items,
+                        settings.shots,
+                        sampling,
+                        settings.samples,
+                        settings.ks,
+                        _judge(answers),
+                    )
                 )
         yield sampling, definitions, described
 
@@ -200,14 +217,25 @@ def _open(checkpoint: Path, settings: Settings) -> tuple[Any, Any, int]:
 
     where = settings.tokenizer or checkpoint
     if settings.tokenizer is None and not has_tokenizer(checkpoint):
-        raise UserError(f"{checkpoint}: no tokenizer there, so it cannot read problems; give --tokenizer, or a model of text")
+        raise UserError(
+            f"{checkpoint}: no tokenizer there, so it cannot read problems; give --tokenizer, or a model of text"
+        )
     opened = open_tokenizer(where)
     check_device(settings.device)
     model: Any = load_model(checkpoint, dtype=getattr(torch, settings.dtype))
     rows = model.get_input_embeddings().weight.shape[0]
     if (size := opened.tokenizer.get_vocab_size()) > rows:
-        raise UserError(f"{where}: a tokenizer of {size:,} tokens; the model in {checkpoint} has {rows:,}; give its own")
-    n_ctx = next((n for name in ("max_position_embeddings", "n_positions", "n_ctx") if isinstance(n := getattr(model.config, name, None), int) and n > 0), 2048)
+        raise UserError(
+            f"{where}: a tokenizer of {size:,} tokens; the model in {checkpoint} has {rows:,}; give its own"
+        )
+    n_ctx = next(
+        (
+            n
+            for name in ("max_position_embeddings", "n_positions", "n_ctx")
+            if isinstance(n := getattr(model.config, name, None), int) and n > 0
+        ),
+        2048,
+    )
     return model.to(settings.device), opened, n_ctx
 
 
@@ -223,11 +251,16 @@ def _model(
     )  # fmt: skip
 
 
-def _tasks(definitions: list[Any]) -> Any:
-    """What knows the harness's own tasks, where some are asked for (to list them takes seconds)."""
+def _loaded(definitions: list[Any], settings: Settings) -> Any:
+    """The harness's tasks, as its own command prepares them; its index is read where some of its own are asked for (seconds)."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_defaults=any(isinstance(d, str) for d in definitions))
+    found: Any = TaskManager(include_defaults=any(isinstance(d, str) for d in definitions)).load(definitions)
+    for task in found["tasks"].values():
+        if task.get_config("num_fewshot") is None or (settings.shots and task.get_config("num_fewshot") != 0):
+            task.set_config(key="num_fewshot", value=settings.shots)
+        task.set_fewshot_seed(seed=settings.seed)
+    return found
 
 
 def _foreign(definitions: list[Any]) -> Any:
@@ -241,9 +274,8 @@ def _answer_part(lm: Any, definitions: list[Any], settings: Settings, part: Part
     """Answer every `part[1]`-th problem; the requests are built as the whole evaluation builds them."""
     number, of = part
     with _foreign(definitions):
-        tasks = _tasks(definitions).load(definitions)["tasks"]
+        tasks = _loaded(definitions, settings)["tasks"]
     for task in tasks.values():
-        task.set_fewshot_seed(seed=settings.seed)
         task.build_all_requests(limit=settings.limit)
         mine = [i for i in task.instances if i.doc_id % of == number]
         for kind in dict.fromkeys(i.request_type for i in mine):
@@ -257,7 +289,13 @@ def _scored(found: Any, described: Described, settings: Settings) -> list[Scored
         assert own is not None
         for sample in found["samples"][name]:
             item = items[sample["doc_id"]]
-            told = "likelihood" if own.kind == "choose" else own.sampling if settings.sampling == "published" else settings.sampling
+            told = (
+                "likelihood"
+                if own.kind == "choose"
+                else own.sampling
+                if settings.sampling == "published"
+                else settings.sampling
+            )
             rows.append(Scored(
                 loaded.wanted.name, item.part, own.kind, sample["doc_id"], int(sample["answered"]), int(sample["correct"]), item.chance, told,
             ))  # fmt: skip
@@ -276,10 +314,25 @@ def _notes(lm: Any, found: Any, described: Described) -> list[str]:
                     "shots, or a model with a longer context"
                 )
             if skipped:
-                told.append(f"{task}: {skipped:,} of {len(samples):,} problems do not fit the context of {lm.n_ctx:,} tokens and were skipped")
+                told.append(
+                    f"{task}: {skipped:,} of {len(samples):,} problems do not fit the context of {lm.n_ctx:,} tokens and were skipped"
+                )
         elif lm.cut[task]:
-            told.append(f"{task}: {lm.cut[task]:,} requests were cut on the left to the context of {lm.n_ctx:,} tokens, as the harness does")
+            told.append(
+                f"{task}: {lm.cut[task]:,} requests were cut on the left to the context of {lm.n_ctx:,} tokens, as the harness does"
+            )
     return told
+
+
+def _config(checkpoint: Path, settings: Settings) -> dict[str, Any]:
+    """What the harness's own command says of a run, under its names."""
+    from importlib.metadata import version
+
+    return {
+        "model": "nca-interp", "model_args": {"pretrained": str(checkpoint), "dtype": settings.dtype}, "batch_size": settings.batch,
+        "device": settings.device, "limit": settings.limit, "bootstrap_iters": 0, "fewshot_seed": settings.seed, "torch_seed": settings.seed,
+        "gen_kwargs": {"sampling": settings.sampling, "repeats": settings.samples}, "lm_eval_version": version("lm_eval"),
+    }  # fmt: skip
 
 
 def _merge(into: dict[str, Any], found: dict[str, Any]) -> None:

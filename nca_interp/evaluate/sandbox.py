@@ -42,6 +42,9 @@ class Limits(NamedTuple):
     processes: int = 16
 
 
+LIMITS = Limits()
+
+
 class Verdict(NamedTuple):
     """How a program ended."""
 
@@ -137,7 +140,9 @@ def candidates() -> dict[str, Sandbox | str]:
         return {"bubblewrap": "programs are run on Linux only"}
     found: dict[str, Sandbox | str] = {}
     python = _interpreter()
-    tools = [tool for tool in ("bwrap", "prlimit", *(["setpriv"] if os.geteuid() == 0 else [])) if not shutil.which(tool)]
+    tools = [
+        tool for tool in ("bwrap", "prlimit", *(["setpriv"] if os.geteuid() == 0 else [])) if not shutil.which(tool)
+    ]
     found["bubblewrap"] = (
         f"not installed: {', '.join(tools)}" if tools
         else "no Python that every user may read" if python is None
@@ -158,7 +163,7 @@ def candidates() -> dict[str, Sandbox | str]:
     return found
 
 
-def run_all(programs: Sequence[str], limits: Limits = Limits(), workers: int | None = None) -> list[Verdict]:
+def run_all(programs: Sequence[str], limits: Limits = LIMITS, workers: int | None = None) -> list[Verdict]:
     """Run programs, several at a time, each in a sandbox of its own. UserError where no sandbox works."""
     box = sandbox()
     with ThreadPoolExecutor(workers or max(1, len(os.sched_getaffinity(0)))) as pool:
@@ -197,7 +202,10 @@ def _complaint(box: Sandbox) -> str:
 def _interpreter() -> Path | None:
     """A Python that every user may read: the one that runs, or the system's."""
     base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-    found = [base, *(Path(p).resolve() for name in ("python3",) if (p := shutil.which(name, path="/usr/bin:/usr/local/bin")))]
+    found = [
+        base,
+        *(Path(p).resolve() for name in ("python3",) if (p := shutil.which(name, path="/usr/bin:/usr/local/bin"))),
+    ]
     return next((path for path in found if _open_to_all(path)), None)
 
 
@@ -327,5 +335,3 @@ def _sandlock(python: Path, program: str, limits: Limits) -> Verdict:
             process.wait(timeout=5.0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-

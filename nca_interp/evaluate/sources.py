@@ -58,7 +58,9 @@ def parse(tasks: str, ready: bool = False) -> list[Wanted]:
         if own.made is None and colon:
             raise UserError(f"tasks: {named}: {name} has no levels")
         if own.made is not None and equals:
-            raise UserError(f"tasks: {entry}: {name} is generated, it takes no file; legal: {name}:1 to {name}:{own.levels}")
+            raise UserError(
+                f"tasks: {entry}: {name} is generated, it takes no file; legal: {name}:1 to {name}:{own.levels}"
+            )
         if own.made is None and not equals and own.hub is None:
             raise UserError(f"tasks: {name}: needs a file: {name}=FILE")
         number = int(level) if level.isdecimal() else 0 if colon else 1
@@ -175,7 +177,9 @@ def _of_hub(own: Benchmark, split: str) -> Iterator[tuple[str, int, Record]]:
     import datasets
 
     name, config = own.hub[:2]
-    with border(f"cannot be read (check the network, or give {own.name}=FILE)", f"tasks: {own.name}: {name} of the hub"):
+    with border(
+        f"cannot be read (check the network, or give {own.name}=FILE)", f"tasks: {own.name}: {name} of the hub"
+    ):
         data = datasets.load_dataset(name, config, split=split)
     yield from ((name, i, dict(record)) for i, record in enumerate(data, 1))
 

@@ -37,7 +37,9 @@ class Keyed(torch.nn.Module):
     Of several answers to a prompt (a tuple) it writes each with the same probability. With `loud` = 0 all logits are equal.
     """
 
-    def __init__(self, key: Mapping[str, str | tuple[str, ...]], tokenizer: Tokenizer, n_ctx: int = 4096, loud: float = 60.0) -> None:
+    def __init__(
+        self, key: Mapping[str, str | tuple[str, ...]], tokenizer: Tokenizer, n_ctx: int = 4096, loud: float = 60.0
+    ) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(loud))
         self.tokenizer, self.vocab = tokenizer, tokenizer.get_vocab_size()
@@ -59,7 +61,10 @@ class Keyed(torch.nn.Module):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         self.rows_seen.append(len(input_ids))
         if past_key_values is None:
-            rows = [[int(t) for t, m in zip(row, keep) if m] for row, keep in zip(input_ids.tolist(), mask.tolist())]
+            rows = [
+                [int(t) for t, m in zip(row, keep, strict=True) if m]
+                for row, keep in zip(input_ids.tolist(), mask.tolist(), strict=True)
+            ]
         else:
             rows = [[*old, *new] for old, new in zip(past_key_values.ids, input_ids.tolist(), strict=True)]
         logits = torch.zeros(*input_ids.shape, self.vocab)

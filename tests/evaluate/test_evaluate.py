@@ -31,7 +31,9 @@ def asked(monkeypatch, tmp_path):
 
     def ask(model, settings, folder="answers", part=None):
         opened = Opened(model.tokenizer, model.tokenizer.token_to_id(END))
-        monkeypatch.setattr(running, "_open", lambda checkpoint, given: (model, opened, model.config.max_position_embeddings))
+        monkeypatch.setattr(
+            running, "_open", lambda checkpoint, given: (model, opened, model.config.max_position_embeddings)
+        )
         return evaluate(tmp_path, "planted", tmp_path / folder, settings, part)
 
     return ask
@@ -145,8 +147,13 @@ def test_an_interrupted_evaluation_continues_and_parts_give_the_same(asked, tmp_
 def test_a_problem_that_does_not_fit_is_skipped_and_never_right(asked, tmp_path):
     long = {"question": "x" * 300, "answer": "#### 1"}
     file = write(tmp_path / "t.jsonl", *sums(3), long)
-    key = {f"Question: {a} + 1?\nAnswer:": f" #### {a + 1}" for a in range(2)} | {f"Question: {'x' * 300}\nAnswer:": " #### 1"}
-    found = asked(Keyed(key, byte_tokenizer(), n_ctx=100), Settings(parse(f"gsm8k={file}"), sampling="paper", samples=2, ks=(1, 2)))
+    key = {f"Question: {a} + 1?\nAnswer:": f" #### {a + 1}" for a in range(2)} | {
+        f"Question: {'x' * 300}\nAnswer:": " #### 1"
+    }
+    found = asked(
+        Keyed(key, byte_tokenizer(), n_ctx=100),
+        Settings(parse(f"gsm8k={file}"), sampling="paper", samples=2, ks=(1, 2)),
+    )
     assert [(s.answered, s.correct) for s in found.scored] == [(2, 2), (2, 2), (2, 0), (0, 0)]
     assert found.results["results"]["gsm8k"]["acc,none"] == pytest.approx(2 / 3)
     assert math.isnan(found.results["samples"]["gsm8k"][3]["pass@2"])
@@ -183,7 +190,9 @@ def test_context_examples_come_from_the_training_split_and_never_from_what_is_as
         shown = prompt.split("\n\n")
         assert len(shown) == 3
         assert shown[-1] == sample["doc"]["prompt"]
-        assert all("think\n#### " in s and f"Question: {s.split()[1]} +" in s and int(s.split()[1]) >= 4 for s in shown[:2])
+        assert all(
+            "think\n#### " in s and f"Question: {s.split()[1]} +" in s and int(s.split()[1]) >= 4 for s in shown[:2]
+        )
     assert any("2 training problems are asked as well" in note for note in found.notes)
     with pytest.raises(UserError, match="shots: 2 context examples come from the training split only"):
         load_all(Settings(parse(f"gsm8k={test}"), shots=2))
@@ -218,7 +227,10 @@ def test_bad_inputs_are_one_message_each(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             parse(text)
-    with pytest.raises(UserError, match=r"tasks: gsm8k: openai/gsm8k of the hub: cannot be read \(check the network, or give gsm8k=FILE\)"):
+    with pytest.raises(
+        UserError,
+        match=r"tasks: gsm8k: openai/gsm8k of the hub: cannot be read \(check the network, or give gsm8k=FILE\)",
+    ):
         load_all(Settings(parse("gsm8k")))
 
 
@@ -236,6 +248,14 @@ def test_code_without_a_sandbox_is_refused_before_anything(monkeypatch):
 
 def test_a_big_bench_file_of_one_object_is_read(tmp_path):
     file = tmp_path / "boolean.json"
-    file.write_text(json.dumps({"examples": [{"input": "not True is", "target": "False"}, {"input": "True is", "target": "True"}]}, indent=1))
+    file.write_text(
+        json.dumps(
+            {"examples": [{"input": "not True is", "target": "False"}, {"input": "True is", "target": "True"}]},
+            indent=1,
+        )
+    )
     items = load(parse(f"bbh={file}")[0], "", 0, 0, 0).items
-    assert [(i.prompt, i.answer, i.part) for i in items] == [("Q: not True is\nA:", "False", "boolean"), ("Q: True is\nA:", "True", "boolean")]
+    assert [(i.prompt, i.answer, i.part) for i in items] == [
+        ("Q: not True is\nA:", "False", "boolean"),
+        ("Q: True is\nA:", "True", "boolean"),
+    ]

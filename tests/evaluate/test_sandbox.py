@@ -92,7 +92,9 @@ def test_a_hostile_program_fails_within_its_limits_and_leaves_nothing_behind(box
 
 
 def test_a_right_program_passes_and_a_wrong_one_does_not(box):
-    assert box.run("import math, typing, collections\nassert math.comb(4, 2) == 6\nopen('a', 'w').write('b')\n", LIMITS).passed
+    assert box.run(
+        "import math, typing, collections\nassert math.comb(4, 2) == 6\nopen('a', 'w').write('b')\n", LIMITS
+    ).passed
     assert box.run("assert 1 == 2\n", LIMITS) == (False, "failed")
     assert box.run("print('x' * 10_000)\n" + "# " + "long " * 40_000, LIMITS).passed, "longer than a pipe holds"
 
@@ -112,7 +114,11 @@ def test_where_no_sandbox_works_nothing_runs(monkeypatch, tmp_path):
             mark.touch()
         return sandbox.Verdict("x = 1" in program, "passed")
 
-    monkeypatch.setattr(sandbox, "candidates", lambda: {"bubblewrap": "not installed: bwrap", "sandlock": sandbox.Sandbox("sandlock", bare)})
+    monkeypatch.setattr(
+        sandbox,
+        "candidates",
+        lambda: {"bubblewrap": "not installed: bwrap", "sandlock": sandbox.Sandbox("sandlock", bare)},
+    )
     found, why = sandbox.working()
     assert found is None
     assert "bwrap" in why

@@ -23,7 +23,7 @@ MEASUREMENT = Measurement(
     section="nca_interp.report.sections.reasoning:section",
     columns={
         "evaluations": "run regime domain seed stage step tokens task:text part:text sampling:text k samples value low high normalised chance "
-        "problems skipped",
+        "problems skipped final",
         "evaluation_regimes": "task:text regime domain stage k value low high seeds problems",
         "evaluation_contrasts": "family domain metric treated control primary n planned effect low high low_all high_all p p_holm p_exact "
         "p_exact_floor comparisons margin detectable ppl_change_pct verdict lost pending hangs_on later_n sentence task:text k",

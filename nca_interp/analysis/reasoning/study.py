@@ -18,6 +18,7 @@ from nca_interp.evaluate.run import Scored, evaluate
 from nca_interp.evaluate.sources import content
 from nca_interp.files import held
 from nca_interp.measurement import Asked
+from nca_interp.readers import read_object
 from nca_interp.store import STEP, damage
 
 NAME = "reasoning"
@@ -35,7 +36,16 @@ def applies(run: Run) -> bool:
 
 def steps_of(run: Run, options: Any) -> list[int]:
     """Steps that are asked."""
-    return run.steps if options.steps == "all" else run.steps[-1:]
+    return run.steps if options.steps == "all" else [end_of(run)]
+
+
+def end_of(run: Run) -> int:
+    """The checkpoint that stands for a run: the last, or of a fine-tuned one that which its validation problems chose."""
+    if run.stage == "ft" and run.trained is not None and run.trained.dir.result.is_file():
+        step: Any = read_object(run.trained.dir.result).get("step")
+        if step in run.steps:
+            return int(step)
+    return run.steps[-1]
 
 
 def answers_folder(run: Run, step: int) -> Path:
@@ -54,13 +64,20 @@ def measure(run: Run, asked: Asked) -> list[str]:
             continue
         folder = answers_folder(run, step)
         lock = folder / f".{'all' if asked.part is None else asked.part[0]}.lock"
-        with held(lock, lambda: f"{folder}: another process answers this part"):
+        with held(lock, lambda folder=folder: f"{folder}: another process answers this part"):
             given = settings(asked.options, asked.collection, ready=True)
-            found = evaluate(run.checkpoint(step), weights_sha256(run.checkpoint(step)), folder, given, asked.part, asked.say)
+            found = evaluate(
+                run.checkpoint(step), weights_sha256(run.checkpoint(step)), folder, given, asked.part, asked.say
+            )
         if found is None:
             continue
         frame = pd.DataFrame(found.scored, columns=Scored._fields)
-        frame.attrs = {"notes": found.notes, "foreign": _foreign(found.results, set(frame.task)), "k": list(asked.options.k), "samples": asked.options.samples}
+        frame.attrs = {
+            "notes": found.notes,
+            "foreign": _foreign(found.results, set(frame.task)),
+            "k": list(asked.options.k),
+            "samples": asked.options.samples,
+        }
         write_results(folder, found.results)
         write_card(folder, run.label or run.id, frame, list(asked.options.k))
         keep(run.kept(NAME, step), frame, made_from(run, step, asked))
@@ -108,8 +125,6 @@ def read(run: Run, step: int, made: dict[str, Any]) -> pd.DataFrame | None:
 
 def last_kept(run: Run, step: int) -> pd.DataFrame | None:
     """Kept rows of one checkpoint, whatever was asked, as long as it is of these weights."""
-    from nca_interp.readers import read_object
-
     path = run.kept(NAME, step)
     if not path.is_file():
         return None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
-from nca_interp.analysis.reasoning.study import applies, last_kept
+from nca_interp.analysis.reasoning.study import applies, end_of, last_kept
 from nca_interp.analysis.reasoning.verdicts import contrasts, over_seeds
 from nca_interp.analysis.verdicts.statistics import Interval, t_interval, wilson
 from nca_interp.evaluate.cards import of_problems
@@ -23,7 +22,7 @@ from nca_interp.measurement import Asked, Shown
 
 PUBLISHED = Path(__file__).with_name("published.json")
 EVALUATIONS = [
-    *CHECKPOINT, "task", "part", "sampling", "k", "samples", "value", "low", "high", "normalised", "chance", "problems", "skipped",
+    *CHECKPOINT, "task", "part", "sampling", "k", "samples", "value", "low", "high", "normalised", "chance", "problems", "skipped", "final",
 ]  # fmt: skip
 BESIDE = ["task", "k", "metric", "regime", "published", "ours", "ours_low", "ours_high", "why", "source"]
 NOTES = ["run", "step", "note"]
@@ -41,9 +40,9 @@ def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked
         for step in run.steps:
             if (frame := last_kept(run, step)) is None:
                 continue
-            rows += of_checkpoint(run, step, frame)
+            rows += [{**row, "final": int(step == end_of(run))} for row in of_checkpoint(run, step, frame)]
             notes += [(run.id, step, note) for note in frame.attrs["notes"]]
-            if step == run.steps[-1]:
+            if step == end_of(run):
                 ends[run.id] = frame
     if not rows:
         return {}
@@ -72,7 +71,17 @@ def of_checkpoint(run: Run, step: int, frame: pd.DataFrame) -> Iterator[dict[str
             if len(parts) > 1:
                 yield from ({**head, "part": name, "k": k, **one} for name, one in single.items())
     for task, metric, value, n in frame.attrs.get("foreign", []):
-        yield {**run.at(step), "task": task, "part": metric, "sampling": "harness", "k": 1, "samples": 1, "value": value, "problems": n, "skipped": 0}
+        yield {
+            **run.at(step),
+            "task": task,
+            "part": metric,
+            "sampling": "harness",
+            "k": 1,
+            "samples": 1,
+            "value": value,
+            "problems": n,
+            "skipped": 0,
+        }
 
 
 def _single(rows: pd.DataFrame, k: int) -> dict[str, Any]:
@@ -125,7 +134,7 @@ def beside_published(table: pd.DataFrame, regimes: pd.DataFrame) -> pd.DataFrame
 
 def _ours(entry: dict[str, Any], here: pd.DataFrame, regimes: pd.DataFrame) -> Interval:
     if entry["metric"] == "normalised":
-        last = here[here.step == here.groupby("run").step.transform("max")]
+        last = here[here.final == 1]
         values = last[(last.regime == entry["regime"]) & (last.k == entry["k"])].normalised
         found = t_interval(values.to_numpy(dtype=float)) if len(values) else Interval(math.nan, math.nan, math.nan)
         return Interval(*(100 * v for v in found))
@@ -146,12 +155,15 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         [str(r.run), str(r.step), str(r.task), str(r.k), _percent(r.value), f"{_percent(r.low)} to {_percent(r.high)}", _percent(r.chance), f"{r.problems:.0f}", f"{r.skipped:.0f}"]
         for r in whole.itertuples()
     ]  # fmt: skip
-    yield Shown("Reasoning tasks, % right", ["run", "step", "task", "k", "pass@k", "95 % interval", "chance", "problems", "skipped"], lines, ("run", "task"))
+    yield Shown(
+        "Reasoning tasks, % right",
+        ["run", "step", "task", "k", "pass@k", "95 % interval", "chance", "problems", "skipped"],
+        lines,
+        ("run", "task"),
+    )
     for note in tables["evaluation_notes"].note.drop_duplicates() if "evaluation_notes" in tables else ():
         yield f"note: {note}"
 
 
 def _percent(value: Any) -> str:
     return "-" if pd.isna(value) else f"{100 * value:.1f}"
-
-

@@ -33,20 +33,30 @@ def over_seeds(collection: Collection, table: pd.DataFrame, ends: dict[str, pd.D
     """Mean over seeds of each regime at its last checkpoints, the interval with the error of seeds and of problems; with one seed
     that of the problems alone."""
     whole = table[(table.part == "") & table.run.isin(ends) & (table.sampling != "harness")]
-    whole = whole[whole.step == whole.groupby("run").step.transform("max")]
+    whole = whole[whole.final == 1]
     rows: list[dict[str, Any]] = []
     for key, group in whole.groupby(["task", "regime", "domain", "stage", "k"], sort=False, dropna=False):
         task, k = str(key[0]), int(key[4])
         known = group.dropna(subset=["value"])
         right = [problem_values(ends[run], task, k) for run in known.run]
-        head = dict(zip(REGIMES[:5], key, strict=True)) | {"seeds": len(known), "problems": len(right[0]) if right else 0}
+        head = dict(zip(REGIMES[:5], key, strict=True)) | {
+            "seeds": len(known),
+            "problems": len(right[0]) if right else 0,
+        }
         if len(known) > 1:
             estimate = paired(known.value.to_numpy(dtype=float) - 0.5)
             if len({len(r) for r in right}) == 1:  # half of a problem is the middle of what it can give
                 half = np.full(len(right[0]), 0.5)
                 estimate = with_problems(estimate, [Items(r, half, np.ones(len(r))) for r in right])
             found = interval(estimate)
-            rows.append({**head, "value": found.value + 0.5, "low": max(0.0, found.low + 0.5), "high": min(1.0, found.high + 0.5)})
+            rows.append(
+                {
+                    **head,
+                    "value": found.value + 0.5,
+                    "low": max(0.0, found.low + 0.5),
+                    "high": min(1.0, found.high + 0.5),
+                }
+            )
         elif len(known):
             rows.append({**head, **known.iloc[0][["value", "low", "high"]].to_dict()})
     return pd.DataFrame(rows, columns=REGIMES)
@@ -59,11 +69,13 @@ def contrasts(collection: Collection, table: pd.DataFrame, ends: dict[str, pd.Da
     where: dict[str, tuple[str, int]] = {}
     runs = {run.id: run for run in collection.runs if run.id in ends and run.seed is not None}
     whole = table[(table.part == "") & table.run.isin(runs) & (table.sampling != "harness")].dropna(subset=["value"])
-    whole = whole[(whole.step == whole.groupby("run").step.transform("max")) & (whole.k == whole.groupby(["run", "task"]).k.transform("min"))]
+    whole = whole[(whole.final == 1) & (whole.k == whole.groupby(["run", "task"]).k.transform("min"))]
     for r in whole.to_dict("records"):
         run, task, k = runs[r["run"]], str(r["task"]), int(r["k"])
         place = f"{task}|{run.domain}|{run.stage}"
-        told = ", ".join(w for w in (collection.domains.get(run.domain, run.domain), "fine-tuned" if run.stage == "ft" else "") if w)
+        told = ", ".join(
+            w for w in (collection.domains.get(run.domain, run.domain), "fine-tuned" if run.stage == "ft" else "") if w
+        )
         labels[place] = f"{task}{f' ({told})' if told else ''}"
         where[place] = task, k
         rows.append({"regime": run.regime, "domain": place, "seed": run.seed, "value": r["value"]})

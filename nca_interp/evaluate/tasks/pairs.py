@@ -15,5 +15,9 @@ def items(record: Record, file: str) -> Iterator[Item]:
 
 
 TASK = Benchmark(
-    "pairs", "Two sentences that differ in one thing: is the grammatical one likelier (BLiMP, arXiv 1912.00582)?", items, kind="choose", delimiter=""
+    "pairs",
+    "Two sentences that differ in one thing: is the grammatical one likelier (BLiMP, arXiv 1912.00582)?",
+    items,
+    kind="choose",
+    delimiter="",
 )

@@ -1,4 +1,4 @@
-"""Generated tasks that small models can do (data/text/puzzles), each twice: `recall:2` writes its answer, `recall-choice:2` takes
+"""Generated tasks that small models can do (data/puzzles), each twice: `recall:2` writes its answer, `recall-choice:2` takes
 the likeliest of four.
 
 Chance of a written answer: what the best constant answer gets right; of a choice 1/4.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
-from nca_interp.data.text.puzzles import CHOICES, Puzzle, chance, puzzles, questions
+from nca_interp.data.puzzles import CHOICES, Puzzle, chance, puzzles, questions
 from nca_interp.data.text.qa import qa_prompt
 from nca_interp.evaluate.task import Benchmark, Item, Record
 
@@ -27,13 +27,24 @@ def records(name: str, level: int, count: int, seed: int) -> list[Record]:
 
 def written(name: str, record: Record, file: str) -> Iterator[Item]:
     """The answer is written as in fine-tuning."""
-    yield Item(qa_prompt(record["question"]), record["answer"], chance=chance(name, record["level"]), shown=f"#### {record['answer']}")
+    yield Item(
+        qa_prompt(record["question"]),
+        record["answer"],
+        chance=chance(name, record["level"]),
+        shown=f"#### {record['answer']}",
+    )
 
 
 def chosen(name: str, record: Record, file: str) -> Iterator[Item]:
     """The right answer and three of its kind, in alphabetical order."""
     choices = tuple(sorted(f"#### {a}" for a in (record["answer"], *record["others"])))
-    yield Item(qa_prompt(record["question"]), f"#### {record['answer']}", choices, 1 / CHOICES, shown=f"#### {record['answer']}")
+    yield Item(
+        qa_prompt(record["question"]),
+        f"#### {record['answer']}",
+        choices,
+        1 / CHOICES,
+        shown=f"#### {record['answer']}",
+    )
 
 
 def read(text: str) -> str | None:

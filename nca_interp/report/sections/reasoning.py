@@ -28,7 +28,7 @@ def section(tables: Tables) -> tuple[Section, ...]:
 def _whole(tables: Tables) -> pd.DataFrame:
     """Rows of whole tasks at the last checkpoint of each run."""
     rows = tables.evaluations[(tables.evaluations.part == "") & tables.evaluations.value.notna()]
-    return rows[rows.step == rows.groupby("run").step.transform("max")]
+    return rows[rows.final == 1]
 
 
 def _forest(tables: Tables) -> list[Item]:
@@ -69,13 +69,25 @@ def _curves(tables: Tables) -> list[Item]:
     """pass@k against k, a view a task."""
     regimes = tables.evaluation_regimes
     views, kept = [], []
-    for (task, domain, stage), rows in regimes.groupby(["task", "domain", "stage"], sort=False):
+    for (task, _, _), rows in regimes.groupby(["task", "domain", "stage"], sort=False):
         if rows.k.nunique() < 2:
             continue
         drawn = rows.assign(x=rows.k, n=rows.seeds)
         kept.append(rows)
         name = f"{task}{_place(next(each(rows)))}"
-        views.append(Chart(bands(drawn[["regime", "stage", "x", "value", "low", "high", "n"]], _regimes(tables, rows), "k", "pass@k", log=True), f"pass@k of {name}", name))
+        views.append(
+            Chart(
+                bands(
+                    drawn[["regime", "stage", "x", "value", "low", "high", "n"]],
+                    _regimes(tables, rows),
+                    "k",
+                    "pass@k",
+                    log=True,
+                ),
+                f"pass@k of {name}",
+                name,
+            )
+        )
     if not views:
         return []
     samples = whole(tables.evaluations.samples.max())
@@ -91,15 +103,25 @@ def _curves(tables: Tables) -> list[Item]:
 
 def _learning(tables: Tables) -> list[Item]:
     """Accuracy over training, where more than the last checkpoint was asked."""
-    rows = tables.evaluations[(tables.evaluations.part == "") & tables.evaluations.value.notna() & (tables.evaluations.sampling != "harness")]
+    rows = tables.evaluations[
+        (tables.evaluations.part == "") & tables.evaluations.value.notna() & (tables.evaluations.sampling != "harness")
+    ]
     rows = _first_k(rows)
     views = []
     for task, part in rows.groupby("task", sort=False):
         if part.groupby("run").step.nunique().max() < 2:
             continue
-        mean = part.groupby(["regime", "stage", "step"], as_index=False).agg(value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), n=("run", "nunique"))
+        mean = part.groupby(["regime", "stage", "step"], as_index=False).agg(
+            value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), n=("run", "nunique")
+        )
         mean.loc[mean.n > 1, ["low", "high"]] = float("nan")
-        views.append(Chart(bands(mean.rename(columns={"step": "x"}), _regimes(tables, part), "training step", ACCURACY), f"Accuracy on {task} over training", str(task)))
+        views.append(
+            Chart(
+                bands(mean.rename(columns={"step": "x"}), _regimes(tables, part), "training step", ACCURACY),
+                f"Accuracy on {task} over training",
+                str(task),
+            )
+        )
     if not views:
         return []
     encoding = "Mean over seeds at each checkpoint; band, of single runs: 95 % interval over problems."
@@ -128,16 +150,40 @@ def _contrasts(tables: Tables) -> list[Item]:
     if rows.empty:
         return []
     views = []
-    drawn = rows.assign(name=[f"{r.task}: against {r.control}{f' ({r.domain})' if r.domain else ''}" for r in each(rows)], regime=rows.control)
+    drawn = rows.assign(
+        name=[f"{r.task}: against {r.control}{f' ({r.domain})' if r.domain else ''}" for r in each(rows)],
+        regime=rows.control,
+    )
     known = drawn.drop_duplicates("name")
-    views.append(Chart(effects.forest(known, known.iloc[:0].assign(difference=[], seed=[]), _regimes(tables, known), "difference of accuracies"), "Differences by task", "tasks"))
+    views.append(
+        Chart(
+            effects.forest(
+                known,
+                known.iloc[:0].assign(difference=[], seed=[]),
+                _regimes(tables, known),
+                "difference of accuracies",
+            ),
+            "Differences by task",
+            "tasks",
+        )
+    )
     told = " ".join(s if s.endswith(".") else f"{s}." for s in rows.sentence.head(4) if s)
     encoding = "Mark: mean difference over paired seeds; line: its 95 % interval alone, with the errors of seeds and of problems. Right of zero favours the studied regime."
     body = tuple(
         (r.task, r.domain or DASH, f"{r.treated} against {r.control}", whole(r.k), whole(r.n), fixed(100 * r.effect, 1), interval(100 * r.low, 100 * r.high), p_value(r.p_holm), r.verdict or DASH)
         for r in each(rows)
     )  # fmt: skip
-    head = ("task", "domain", "comparison", "k", "seeds", "difference, points", "95 % interval, alone", "p (Holm)", "verdict")
+    head = (
+        "task",
+        "domain",
+        "comparison",
+        "k",
+        "seeds",
+        "difference, points",
+        "95 % interval, alone",
+        "p (Holm)",
+        "verdict",
+    )
     caption = "Paired over seeds and problems. p is corrected over all comparisons of this table; no plan was fixed before these results."
     return [
         Figure("fig-task-contrasts", told, encoding, rows, tuple(views)),
@@ -154,7 +200,15 @@ def _published(tables: Tables) -> list[Item]:
         for r in each(rows)
     )  # fmt: skip
     head = ("task", "metric", "k", "regime", "published, %", "here, %", "95 % interval", "settings")
-    return [Table(head, body, "Published (arXiv 2603.10055) and here; the settings differ as the last column says.", frozenset({2, 4, 5, 6}), "tab-task-published")]
+    return [
+        Table(
+            head,
+            body,
+            "Published (arXiv 2603.10055) and here; the settings differ as the last column says.",
+            frozenset({2, 4, 5, 6}),
+            "tab-task-published",
+        )
+    ]
 
 
 def _notes(tables: Tables) -> list[Item]:

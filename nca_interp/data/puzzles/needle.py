@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from nca_interp.data.text.puzzles import Made, Puzzle, other_numbers
+from nca_interp.data.puzzles import Made, Puzzle, other_numbers
 
 WORDS = (
     "the", "a", "of", "to", "and", "in", "is", "it", "for", "on", "with", "as", "at", "by", "from", "or", "not", "an", "be", "this",

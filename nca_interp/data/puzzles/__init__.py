@@ -15,7 +15,6 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from nca_interp.base import stream_seed
-from nca_interp.data.text.arithmetic import Problem
 
 CHOICES = 4
 """Answers of which the likeliest is taken where answers are compared; one of them is right."""
@@ -60,12 +59,6 @@ def questions(name: str, level: int, seed: int) -> Iterator[Made]:
         assert made.answer not in made.others
         assert len(set(made.others)) == CHOICES - 1
         yield made
-
-
-def puzzle_problems(name: str, level: int, seed: int) -> Iterator[Problem]:
-    """The same as problems for fine-tuning: the answer stands behind "####", as in GSM8K."""
-    for made in questions(name, level, seed):
-        yield Problem(made.question, f"#### {made.answer}", made.answer)
 
 
 @cache

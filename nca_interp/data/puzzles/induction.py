@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from nca_interp.data.text.puzzles import Made, Puzzle, other_numbers
+from nca_interp.data.puzzles import Made, Puzzle, other_numbers
 
 
 def make(rng: random.Random, level: int) -> Made:
@@ -23,4 +23,6 @@ def make(rng: random.Random, level: int) -> Made:
     return Made(f"{examples} ; {asked} >", str(value(asked)), other_numbers(rng, value(asked), 0, 9))
 
 
-PUZZLE = Puzzle("induction", "A function of digits modulo 10 from some of its values; level = its degree and form.", 3, make)
+PUZZLE = Puzzle(
+    "induction", "A function of digits modulo 10 from some of its values; level = its degree and form.", 3, make
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from nca_interp.data.text.puzzles import Made, Puzzle, other_numbers
+from nca_interp.data.puzzles import Made, Puzzle, other_numbers
 
 
 def make(rng: random.Random, level: int) -> Made:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from nca_interp.data.text.puzzles import CHOICES, Made, Puzzle
+from nca_interp.data.puzzles import CHOICES, Made, Puzzle
 
 PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from nca_interp.data.text.puzzles import CHOICES, chance, puzzles, questions
+from nca_interp.data.puzzles import CHOICES, chance, puzzles, questions
 
 EVERY = [(name, level) for name, one in puzzles().items() for level in (1, one.levels)]
 CLOSES = {"(": ")", "[": "]", "{": "}", "<": ">"}
@@ -54,7 +54,9 @@ def test_answers_follow_from_the_questions(name, level):
     assert all(len({m.answer, *m.others}) == CHOICES for m in found)
 
 
-@pytest.mark.parametrize(("name", "closed_form"), [("recall", 0.1), ("needle", 0.1), ("brackets", 0.25), ("sort", 2 / 90)])
+@pytest.mark.parametrize(
+    ("name", "closed_form"), [("recall", 0.1), ("needle", 0.1), ("brackets", 0.25), ("sort", 2 / 90)]
+)
 def test_chance_is_that_of_the_best_constant_answer(name, closed_form):
     assert chance(name, 1) == pytest.approx(closed_form, abs=0.025)
 
