@@ -98,7 +98,7 @@ def test_draws_follow_the_nucleus_of_the_tempered_distribution(sampling):
     wanted[kept] = p[kept] / p[kept].sum()
     uniform = (torch.arange(20_000, dtype=torch.double) + 0.5) / 20_000
     drawn = choose(logits.expand(20_000, 5), sampling, uniform)
-    assert torch.allclose(torch.bincount(drawn, minlength=5) / 20_000, wanted, atol=1e-3)
+    assert torch.allclose(torch.bincount(drawn, minlength=5).double() / 20_000, wanted, atol=1e-3)
 
 
 def test_groups_fill_a_batch_and_lose_nobody():
