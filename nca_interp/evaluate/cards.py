@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from nca_interp.evaluate.harness import SKIPPED
 from nca_interp.evaluate.scores import mean_known, pass_at_k
+from nca_interp.evaluate.task import SKIPPED
 from nca_interp.store import write_text
 
 

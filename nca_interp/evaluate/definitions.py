@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nca_interp.evaluate.harness import SKIPPED
 from nca_interp.evaluate.sampling import Sampling
 from nca_interp.evaluate.scores import mean_known, pass_at_k
 from nca_interp.evaluate.sources import Loaded
-from nca_interp.evaluate.task import Benchmark, Item
+from nca_interp.evaluate.task import SKIPPED, Benchmark, Item
 
 SEPARATOR = "@"
 """Between a benchmark and one of its parts in the harness's names."""

@@ -20,9 +20,9 @@ from lm_eval.api.model import TemplateLM
 from nca_interp.base import digest
 from nca_interp.evaluate.generate import Request, draw_seeds, generate
 from nca_interp.evaluate.sampling import Sampling
+from nca_interp.evaluate.task import SKIPPED
 from nca_interp.files import sync
 
-SKIPPED = "\x00skipped: longer than the context"
 DEFAULT_TOKENS = 256
 """Longest answer where a task of the harness names none (as its own models)."""
 Say = Callable[[str, float | None], None]

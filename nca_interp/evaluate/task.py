@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from nca_interp.base import UserError
 
-BLANK = "answer"
+SKIPPED = "\x00skipped: longer than the context"
+"""In place of an answer to a problem that does not fit; no model writes it."""
 Record = Mapping[str, Any]
 
 

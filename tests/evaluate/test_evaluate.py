@@ -14,7 +14,8 @@ from nca_interp.base import UserError
 from nca_interp.data.text.tokenizer import Opened
 from nca_interp.evaluate import run as running
 from nca_interp.evaluate import sandbox
-from nca_interp.evaluate.run import Settings, check, evaluate, load_all
+from nca_interp.evaluate.run import evaluate
+from nca_interp.evaluate.settings import Settings, check, load_all
 from nca_interp.evaluate.sources import load, parse, read_examples
 from tests.conftest import ROOT
 from tests.evaluate.planted import END, Keyed, byte_tokenizer

@@ -82,3 +82,21 @@ def test_numbers_are_read_and_compared(text, key, right):
 def test_no_number_is_no_answer():
     assert number_of("none at all") is None
     assert number_of("") is None
+
+
+def test_without_the_extra_all_else_works_and_the_command_says_what_to_install(monkeypatch):
+    """Tables, options and sandbox import nothing of lm-evaluation-harness."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; sys.modules['lm_eval'] = None\n"
+        "import nca_interp.analysis.reasoning.tables, nca_interp.analysis.reasoning.study, nca_interp.evaluate.sandbox\n"
+        "from nca_interp.analysis.reasoning.options import Options, settings\n"
+        "from nca_interp.evaluate.settings import check\n"
+        "from nca_interp.base import UserError\n"
+        "try: check(settings(Options(tasks='recall:1')))\n"
+        "except UserError as error: assert 'nca-interp[eval]' in str(error); print('said')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "said\n", done.stderr

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.base import Frozen, UserError
-from nca_interp.evaluate.run import Settings, check, load_all
+from nca_interp.evaluate.settings import Settings, check, load_all
 from nca_interp.evaluate.sources import parse, read_examples
 
 

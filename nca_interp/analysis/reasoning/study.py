@@ -25,7 +25,18 @@ NAME = "reasoning"
 INTEGERS = ("index", "answered", "correct")
 CODE = tuple(
     f"../evaluate/{name}.py"
-    for name in ("answers", "definitions", "generate", "harness", "run", "sampling", "scores", "sources", "task")
+    for name in (
+        "answers",
+        "definitions",
+        "generate",
+        "harness",
+        "run",
+        "sampling",
+        "scores",
+        "settings",
+        "sources",
+        "task",
+    )
 )
 
 

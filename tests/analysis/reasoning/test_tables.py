@@ -119,7 +119,7 @@ def test_other_tools_read_results_samples_and_card(tmp_path):
     from huggingface_hub import ModelCard
 
     from nca_interp.evaluate.cards import write_card, write_results
-    from nca_interp.evaluate.harness import SKIPPED
+    from nca_interp.evaluate.task import SKIPPED
 
     rows = frame(
         [
