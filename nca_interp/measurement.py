@@ -58,6 +58,13 @@ class Measurement:
     has, asked for by name or not. UserError says what is wrong with what was given, or is lacking where it was `named`."""
     flags: Mapping[str, str] = field(default_factory=dict)
     """Options that the command line takes as `--FLAG VALUE` (flag -> option); one of them asks for the measurement, too."""
+    switches: Mapping[str, str] = field(default_factory=dict)
+    """Options that are true where the command line has `--FLAG` (flag -> option); they do not ask for the measurement."""
+    fine_tuned: bool = False
+    """Whether runs after fine-tuning are measured as well."""
+    parts: Reference | None = None
+    """function(options) -> jobs that share the work on one run: `measure` is called for each with `asked.part` (number, of), then once
+    more without, when all have ended. None: one job a run."""
     share: Reference | None = None
     """function(run) -> hashable: runs with the same value share one measurement, of the first of them."""
     cost: Reference | None = None
@@ -86,7 +93,7 @@ class Measurement:
 
     def of(self, run: Any) -> bool:
         """Whether it is measured of a run."""
-        if self.measure is None or run.stage == "ft":
+        if self.measure is None or (run.stage == "ft" and not self.fine_tuned):
             return False
         return True if self.applies is None else bool(resolve(self.applies)(run))
 
@@ -113,6 +120,8 @@ class Asked:
     """Folder with further probe files."""
     say: Callable[[str, float | None], None] = lambda what, share: None
     """say(what is being done, share of the job that is done): called now and then."""
+    part: tuple[int, int] | None = None
+    """Number of this job among those that share the work, and how many these are; None: the only one, or the last."""
 
 
 def resolve(reference: Reference) -> Callable[..., Any]:

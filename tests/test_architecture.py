@@ -12,7 +12,7 @@ borders
 readers console
 metrics
 data.rng data.compiled
-data.controls
+data.controls data.puzzles
 files data.specs
 outputs safe_path head_rule
 swap_policy claims checkpoint_spec graft
@@ -26,6 +26,7 @@ data.control_rows
 data.text data.tokens data.sources data.sample
 sweep
 model
+evaluate
 train
 analysis.cache analysis.spectra
 analysis.stimuli
@@ -38,6 +39,7 @@ analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
 analysis.sweep analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
 analysis.pairs analysis.survival analysis.mediation
+analysis.reasoning
 analysis.elsewhere
 analysis.tables
 engine

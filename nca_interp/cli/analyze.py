@@ -191,7 +191,7 @@ def _options(
     probe: list[str] | None,
     folder: Path | None,
     random: int | None,
-    flags: dict[str, dict[str, str]],
+    flags: dict[str, dict[str, str | bool]],
 ) -> dict[str, dict[str, Any]]:
     """By measurement, the options that were given, checked."""
     from nca_interp.config import suggest

@@ -11,6 +11,7 @@ import typer
 
 from nca_interp.cli.analyze import analyze
 from nca_interp.cli.data import data
+from nca_interp.cli.evaluate import evaluate
 from nca_interp.cli.help import WithMeasurements
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.command()(match)
 app.command()(transfer)
+app.command()(evaluate)
 app.command(cls=WithMeasurements, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
 OUT = Path("runs/out")
 
@@ -251,7 +253,16 @@ def doctor() -> None:
     print(f"bf16        {native}")
     print(f"matmul      {machine.matmul_flops(precision) / 1e9:,.0f} GFLOP/s ({precision}, one thread or GPU)")
     print(f"disk free   {shutil.disk_usage('.').free / 1e9:,.0f} GB")
+    print(f"sandbox     {_sandbox()}")
     for name, version in machine.package_versions().items():
         print(f"{name:24} {version}")
     if "missing" in machine.package_versions().values():
         raise RunFailed("packages are missing; install with: pip install -c constraints.txt -e .")
+
+
+def _sandbox() -> str:
+    """What runs programs that a model wrote (`evaluate --run-generated-code`), tried now."""
+    from nca_interp.evaluate.sandbox import working
+
+    found, why = working()
+    return f"{found.name} works" if found is not None else f"none: programs of a model are not run ({why})"

@@ -14,7 +14,7 @@ class Given(NamedTuple):
     """Folders, at most one."""
     asked: list[str]
     """Measurements."""
-    options: dict[str, dict[str, str]]
+    options: dict[str, dict[str, str | bool]]
     """By measurement, what was given to its flags."""
 
 
@@ -38,12 +38,16 @@ def split(arguments: list[str]) -> Given:
 
     known = {one.name: one for one in measurements().values() if one.measure is not None}
     flags = {flag: (one.name, option) for one in known.values() for flag, option in one.flags.items()}
+    switches = {flag: (one.name, option) for one in known.values() for flag, option in one.switches.items()}
     given, rest = Given([], [], {}), list(arguments)
     while rest:
         argument = rest.pop(0)
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("-"):
             given.places.append(argument)
+        elif argument.startswith("--") and not equals and name in switches:
+            owner, option = switches[name]
+            given.options.setdefault(owner, {})[option] = True
         elif argument.startswith("--") and name in flags:
             if not equals and not rest:
                 raise UserError(f"--{name}: a value is missing")
@@ -54,8 +58,9 @@ def split(arguments: list[str]) -> Given:
         elif argument.startswith("--") and not equals and name in known:
             given.asked.append(name)
         else:
-            close = suggest(argument.lstrip("-").partition("=")[0], [*known, *flags])
+            close = suggest(argument.lstrip("-").partition("=")[0], [*known, *flags, *switches])
             raise UserError(f"no such option or measurement: {argument}{close}")
     if len(given.places) > 1:
         raise UserError(f"unexpected argument {given.places[1]!r}; several checkpoints: --checkpoint A --checkpoint B")
-    return given._replace(asked=list(dict.fromkeys([*given.asked, *given.options])))
+    told = [name for name, options in given.options.items() if set(options) - set(known[name].switches.values())]
+    return given._replace(asked=list(dict.fromkeys([*given.asked, *told])))

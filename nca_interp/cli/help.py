@@ -58,10 +58,12 @@ def _about(one: Measurement) -> str:
 
 def _rows(one: Measurement) -> list[tuple[str, str]]:
     named = {option: flag for flag, option in one.flags.items()}
+    switched = {option: flag for flag, option in one.switches.items()}
     found = []
     for option in options_of(one.options):
         flag = named.get(option.name)
         given = f"--{flag} TEXT" if flag else f"--set {one.name}.{option.name}=..."
+        given = f"--{switch}" if (switch := switched.get(option.name)) else given
         default = f"[default: {option.default}]" if option.default not in ("", "''", "()", "None") else ""
         found.append((given, f"{option.about} {default}".strip()))
     return found

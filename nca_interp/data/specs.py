@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nca_interp.base import Frozen, canonical_json
 from nca_interp.data.controls.base import Control, discover
+from nca_interp.data.puzzles import puzzles
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 """Special tokens of a trained BPE: behind every document, and where a row has none left."""
@@ -211,14 +212,19 @@ class TextSpec(Frozen):
         return self
 
 
+ADDED = ("question_column", "answer_column", "mark", "split", "test_split", "shots", "choose")
+"""Fields of QaSpec that came after the first studies."""
+
+
 class QaSpec(Frozen):
     """Question-answer pairs for fine-tuning and exact-match accuracy."""
 
     source: str = "arithmetic"
-    """`arithmetic`: generated word problems. `files:<glob>[,<glob>...]`: .jsonl, or records of another kind, with `question` and `answer`, the final
-    answer after "####" (GSM8K)."""
+    """`arithmetic`: generated word problems. `puzzle:<name>[:<level>]`: generated questions that small models can answer
+    (docs/reasoning.md). `files:<glob>[,<glob>...]`: .jsonl, or records of another kind, with a question and an answer, the final answer
+    after "####" (GSM8K). `hf:<dataset>[:<config>]`: the same from the Hugging Face hub."""
     test_source: str | None = None
-    """Held-out problems of a `files:` source, e.g. GSM8K's own test file; null: `n_test` are taken out of `source`."""
+    """Held-out problems of a `files:` or `hf:` source, e.g. GSM8K's own test file; null: `n_test` are taken out of `source`."""
     n_train: int = Field(default=2000, ge=1)
     """Training problems wanted; a smaller source gives what it has."""
     n_val: int = Field(default=64, ge=1)
@@ -227,18 +233,57 @@ class QaSpec(Frozen):
     """Held-out problems for accuracy."""
     arithmetic: ArithmeticSpec = ArithmeticSpec(max_steps=2)
     """Size of the generated word problems; not used for files."""
+    question_column: str = "question"
+    """Column of records that holds the question."""
+    answer_column: str = "answer"
+    """Column that holds the answer."""
+    mark: str | None = "####"
+    """The final answer stands behind the last of these in an answer; null: the whole answer is the final one."""
+    split: str = "train"
+    """Split of an `hf:` source."""
+    test_split: str = "test"
+    """Split of an `hf:` test source."""
+    shots: int = Field(default=0, ge=0, le=32)
+    """Context examples before each problem, drawn from the training problems, never the problem itself."""
+    choose: Literal["last", "best"] = "last"
+    """Which checkpoint is asked the held-out problems: the last, or that with the lowest loss on the validation problems (`n_val`), which
+    are not the reported ones."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what was added later where it is as it was: names and hashes of earlier runs stay."""
+        found: dict[str, Any] = write(self)
+        return {k: v for k, v in found.items() if k not in ADDED or v != type(self).model_fields[k].default}
 
     @model_validator(mode="after")
     def _known(self) -> QaSpec:
         for field, source in (("source", self.source), ("test_source", self.test_source)):
-            if source is None or (field == "source" and source == "arithmetic"):
+            if source is None or (field == "source" and (source == "arithmetic" or self.puzzle is not None)):
                 continue
-            if not source.startswith("files:") or source == "files:":
-                legal = "files:<glob>" if field == "test_source" else "arithmetic, files:<glob>"
+            if not source.startswith(("files:", "hf:")) or source in ("files:", "hf:"):
+                held_out = "files:<glob>, hf:<dataset>"
+                legal = held_out if field == "test_source" else f"arithmetic, {held_out}, puzzle:<name>:<level>"
                 raise ValueError(f"{field}: {source!r} is unknown; legal: {legal}")
-        if self.source == "arithmetic" and self.test_source is not None:
-            raise ValueError(f"test_source: {self.test_source!r} goes with a files: source only; legal here: null")
+        if (self.source == "arithmetic" or self.puzzle is not None) and self.test_source is not None:
+            raise ValueError(
+                f"test_source: {self.test_source!r} goes with a files: or hf: source only; legal here: null"
+            )
         return self
+
+    @property
+    def puzzle(self) -> tuple[str, int] | None:
+        """Name and level of a `puzzle:` source; ValueError for one that there is not."""
+        scheme, _, rest = self.source.partition(":")
+        if scheme != "puzzle":
+            return None
+        name, _, level = rest.partition(":")
+        known = puzzles()
+        if name not in known:
+            raise ValueError(f"source: {self.source!r}: unknown puzzle; legal: {', '.join(known)}")
+        number = int(level or "1") if (level or "1").isdecimal() else 0
+        if not 1 <= number <= known[name].levels:
+            raise ValueError(f"source: {self.source!r}: legal levels of {name}: 1 to {known[name].levels}")
+        return name, number
 
 
 CONTROLS: dict[str, type[Control]] = discover()

@@ -45,7 +45,7 @@ def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> li
     assert one.measure is not None
     if (run := collection.by_id.get(job.subject)) is None:
         return []  # its training is done, so it was left out
-    problems: list[str] = resolve(one.measure)(run, Asked(collection, one.read(job.options), probes, say))
+    problems: list[str] = resolve(one.measure)(run, Asked(collection, one.read(job.options), probes, say, job.part))
     return problems
 
 

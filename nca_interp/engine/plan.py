@@ -49,6 +49,8 @@ class MeasureJob:
     """Id of a run; of what several runs share, of the first of them."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options that differ from their defaults."""
+    part: tuple[int, int] | None = None
+    """Which of several jobs that share the work, from 0, and how many; None: the only one, or the last."""
 
 
 class Job(NamedTuple):
@@ -122,7 +124,23 @@ def measure_jobs(
         for run in _sharing(one, [run for run in runs if one.of(run)]):
             cost = resolve(one.cost)(run, one.read(given)) if one.cost is not None else max(1, len(run.steps))
             needs = (f"train:{run.id}",) if to_train else ()
-            jobs.append(Job(f"{one.name}:{run.id}", "measure", MeasureJob(one.name, run.id, given), needs, 0.0, cost))
+            of = resolve(one.parts)(one.read(given)) if one.parts is not None else 1
+            shared = [
+                Job(
+                    f"{one.name}:{run.id}:{part}",
+                    "measure",
+                    MeasureJob(one.name, run.id, given, (part, of)),
+                    needs,
+                    0.0,
+                    cost / of,
+                )
+                for part in range(of if of > 1 else 0)
+            ]
+            needs = (*needs, *(job.id for job in shared))
+            jobs += [
+                *shared,
+                Job(f"{one.name}:{run.id}", "measure", MeasureJob(one.name, run.id, given), needs, 0.0, cost),
+            ]
     return jobs
 
 

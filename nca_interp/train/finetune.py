@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
-from nca_interp.store import read_json
+from nca_interp.evaluate.answers import plain as normalise
+from nca_interp.store import RunDir, read_json
 
 
 @torch.no_grad()
@@ -71,6 +73,11 @@ def extract_answer(text: str) -> str | None:
     return normalise(tail.strip().split("\n")[0]) if mark and tail.strip() else None
 
 
-def normalise(answer: str) -> str:
-    """An answer without spaces, thousands separators, currency sign and a final full stop."""
-    return answer.strip().replace(",", "").replace("$", "").replace(" ", "").rstrip(".")
+def chosen_step(run: RunDir, steps: list[int], how: str) -> int:
+    """The checkpoint that is asked the held-out problems: the last, or (`best`) that with the lowest validation loss, the earlier
+    of two that are equal. Validation problems are other ones than those that are reported."""
+    if how != "best":
+        return steps[-1]
+    losses = {row["step"]: row["val_loss"] for row in run.read_metrics() if row.get("val_loss") is not None}
+    known = [step for step in steps if step in losses and math.isfinite(losses[step])]
+    return min(known, key=lambda step: (losses[step], step)) if known else steps[-1]

@@ -129,10 +129,13 @@ def _agreed_signal(loop: Loop, received: list[int]) -> int:
 def _finish(loop: Loop) -> None:
     run, config = loop.run, loop.config
     if config.stage == "ft":
-        from nca_interp.train.finetune import exact_match
+        from nca_interp.train.finetune import chosen_step, exact_match
 
+        how = loop.tokens.meta.spec.get("choose", "last")
+        step = chosen_step(run, config.config.checkpoint_steps(), how)
         # the checkpoint, since the model at hand may be sharded
-        model: Any = load_model(run.checkpoint(config.config.steps))
-        write_record(run.result, exact_match(model.to(loop.accelerator.device), loop.study.path / config.tokens))
+        model: Any = load_model(run.checkpoint(step))
+        found = exact_match(model.to(loop.accelerator.device), loop.study.path / config.tokens)
+        write_record(run.result, found if how == "last" else {**found, "step": step, "chosen": how})
     run.set_done(loop.step)
     run.prune_states(loop.step, 0, config.config.state_steps)  # a finished run is never resumed

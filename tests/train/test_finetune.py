@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 from nca_interp.model.checkpoint import load_model, save_model
 from nca_interp.model.llama import build
 from nca_interp.store import write_json
-from nca_interp.train.finetune import exact_match, extract_answer, normalise
+from nca_interp.train.finetune import chosen_step, exact_match, extract_answer, normalise
 from nca_interp.train.setup import initial_model
 from tests.train.conftest import make_run, study  # noqa: F401
 
@@ -83,3 +83,13 @@ def test_what_an_exported_configuration_names_does_not_change_training(study):  
     model = initial_model(study, run, 16).model
     model.get_input_embeddings()(torch.tensor([[3]])).sum().backward()
     assert (model.get_input_embeddings().weight.grad[3] == 1).all()
+
+
+def test_the_checkpoint_is_chosen_by_the_validation_loss(study):  # noqa: F811
+    run = study.run("ft.x")
+    run.path.mkdir(parents=True)
+    for step, loss in ((0, 3.0), (2, 1.0), (3, 0.5), (4, 1.0), (6, None), (8, 2.0)):
+        run.append_metrics({"step": step, "val_loss": loss})
+    assert chosen_step(run, [0, 2, 4, 8], "best") == 2, "step 3 has no checkpoint, 4 is no better"
+    assert chosen_step(run, [0, 2, 4, 8], "last") == 8
+    assert chosen_step(run, [5, 6], "best") == 6, "nothing was validated"

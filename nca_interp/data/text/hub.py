@@ -94,6 +94,10 @@ class HubDataset:
                 )  # fmt: skip
         return self._loaded
 
+    def rows(self) -> Any:
+        """The rows, all columns, as a streaming dataset."""
+        return self._load()
+
     def texts(self, file: int, skip: int) -> Iterator[str | None]:
         """Texts of one file after the first `skip`, None where a text is null.
 

@@ -32,5 +32,11 @@ def _left_out(meta: TokenMeta) -> list[str]:
             f"{meta.seq_len:,} tokens and count as wrong"
         )
     if found.get("no_answer"):
-        told.append(f'{found["no_answer"]:,} problems with nothing after the last "####" were left out')
+        told.append(f"{found['no_answer']:,} problems {_lacking(meta)} were left out")
     return told
+
+
+def _lacking(meta: TokenMeta) -> str:
+    from nca_interp.data.text.qa import MARK, lacking
+
+    return lacking(meta.spec.get("mark", MARK))

@@ -168,3 +168,79 @@ def test_what_was_left_out_is_said(tmp_path, tokenizer, capsys):
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[::4]))
     with pytest.raises(UserError, match='30 with nothing after the last "####" were left out'):
         write_qa(tmp_path / "none", spec, tokenizer, seq_len=64, seed=0)
+
+
+def test_what_was_added_later_changes_nothing_where_it_is_not_used():
+    """Folder names and hashes of earlier studies are made of this."""
+    assert set(QaSpec().model_dump(mode="json")) == {
+        "source",
+        "test_source",
+        "n_train",
+        "n_val",
+        "n_test",
+        "arithmetic",
+    }
+    changed = QaSpec(shots=2, choose="best", mark=None)
+    assert QaSpec.model_validate(changed.model_dump(mode="json")) == changed
+
+
+def test_context_examples_are_training_problems_and_never_the_problem_itself(tmp_path, tokenizer):
+    spec = QaSpec(source="puzzle:chain:1", n_train=30, n_val=5, n_test=10, shots=3)
+    write_qa(tmp_path / "qa", spec, tokenizer, seq_len=200, seed=0)
+    file, qa = TokenFile.open(tmp_path / "qa"), generate_qa(spec, 0)
+    coder = Tokenizer.from_file(str(tmp_path / "qa" / "tokenizer.json"))
+    training = {p.question: p.answer for p in qa.train}
+    asked = [json.loads(line)["prompt"] for line in (tmp_path / "qa" / "test.jsonl").read_text().splitlines()]
+    rows = [coder.decode(row[: mask.argmax()].tolist()) for row, mask in zip(file.train, file.train_mask, strict=True)]
+    for prompt in [*asked, *rows]:
+        *shown, question = prompt.split("\n\n")
+        assert len(shown) == 3
+        pairs = [s.removeprefix("Question: ").split("\nAnswer: ") for s in shown]
+        assert all(training[q] == a for q, a in pairs)
+        own = question.removeprefix("Question: ").removesuffix("\nAnswer:")
+        assert own not in [q for q, _ in pairs]
+    for row, mask in zip(file.train, file.train_mask, strict=True):
+        supervised = coder.decode(
+            [t for t, m in zip(row.tolist(), mask.tolist(), strict=True) if m and t != file.meta.end_id]
+        )
+        assert supervised.startswith(" #### "), "the loss is on the last answer alone"
+    with pytest.raises(UserError, match="shots: 8 context examples, but there are 6 training problems"):
+        write_qa(tmp_path / "few", spec.model_copy(update={"n_train": 6, "shots": 8}), tokenizer, seq_len=200, seed=0)
+
+
+def test_other_columns_and_marks(tmp_path, tokenizer):
+    file = tmp_path / "f.jsonl"
+    file.write_text("".join(json.dumps({"q": f"{i}+1?", "a": i + 1}) + "\n" for i in range(20)))
+    spec = QaSpec(
+        source=f"files:{file}", question_column="q", answer_column="a", mark=None, n_train=10, n_val=2, n_test=3
+    )
+    qa = generate_qa(spec, 0)
+    assert {p.answer for p in qa.train} <= {f"#### {i + 1}" for i in range(20)}
+    assert write_qa(tmp_path / "qa", spec, tokenizer, seq_len=64, seed=0).n_train == 10
+    with pytest.raises(UserError, match=r'record 1 needs "question" and "a"'):
+        generate_qa(spec.model_copy(update={"question_column": "question"}), 0)
+    marked = tmp_path / "m.jsonl"
+    marked.write_text("".join(json.dumps({"question": f"{i}?", "answer": f"so => {i}"}) + "\n" for i in range(8)))
+    found = generate_qa(QaSpec(source=f"files:{marked}", mark="=>", n_train=4, n_val=1, n_test=2), 0)
+    assert {p.answer for p in found.train} <= {f"so #### {i}" for i in range(8)}
+
+
+def test_a_set_of_the_hub_is_read_like_a_file(tmp_path):
+    import datasets
+
+    rows = [{"question": f"{i} + 2?", "answer": f"#### {i + 2}"} for i in range(12)]
+    datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(rows[:9]), "test": datasets.Dataset.from_list(rows[9:])}
+    ).save_to_disk(str(tmp_path / "set"))
+    source = f"hf:{tmp_path / 'set'}"
+    qa = generate_qa(QaSpec(source=source, test_source=source, n_train=6, n_val=2, n_test=3), 0)
+    assert {p.question for p in qa.test} == {f"{i} + 2?" for i in (9, 10, 11)}
+    assert len(qa.train) == 6
+    with pytest.raises(UserError, match=r"source: 'hf:no/such' .*check the name and the network"):
+        generate_qa(QaSpec(source="hf:no/such"), 0)
+
+
+@pytest.mark.parametrize("source", ["puzzle:nothing", "puzzle:recall:99", "puzzle:recall:x"])
+def test_puzzles_that_there_are_not_are_refused(source):
+    with pytest.raises(ValueError, match="legal"):
+        QaSpec(source=source)

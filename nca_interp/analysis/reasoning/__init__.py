@@ -1,0 +1,1 @@
+"""Reasoning tasks asked of checkpoints, and what that says of their regimes."""

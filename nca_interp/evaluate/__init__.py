@@ -1,0 +1,1 @@
+"""Reasoning tasks: what models are asked, how they answer, how answers are scored."""
