@@ -4,6 +4,7 @@ checkpoints that it fits, kept, and joined to their probes."""
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,13 +167,24 @@ def _stimuli(frame: pd.DataFrame, header: dict[str, Any] | None) -> list[dict[st
 
 def read_null(path: Path) -> Null | None:
     """A kept null; None where none was measured."""
+    if not path.is_file():
+        return None
+    state = path.stat()
+    return _null_at(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _null_at(path: Path, changed: int, size: int) -> Null | None:
     header = read_header(path)
     if header is None:
         return None
-    values, highest = {}, {}
-    for name, part in read_table(path).groupby("probe"):
-        values[str(name)] = np.sort(part["value"].to_numpy(float))
-        highest[str(name)] = part.groupby("seed")["value"].max().to_numpy(float)
+    rows, values, highest = read_table(path), {}, {}
+    names, scores, models = rows["probe"].to_numpy(), rows["value"].to_numpy(float), rows["seed"].to_numpy(np.int64)
+    for name in np.unique(names.astype(str)):
+        own = np.flatnonzero(names == name)
+        own = own[np.argsort(models[own], kind="stable")]
+        starts = np.flatnonzero(np.diff(models[own], prepend=-1))
+        values[str(name)], highest[str(name)] = np.sort(scores[own]), np.fmax.reduceat(scores[own], starts)
     levels = {name: float(np.percentile(drawn, PERCENTILE)) for name, drawn in values.items()}
     return Null(values, highest, levels, header)
 

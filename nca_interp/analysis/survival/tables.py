@@ -73,7 +73,7 @@ def grown(scores: pd.DataFrame, hits: dict[str, float], maxima: dict[str, Any]) 
         rows = last[last.probe == probe]
         if rows.empty:
             continue
-        above = rows[rows.value >= level_of(rows, threshold, maxima.get(probe))]
+        above = rows[rows.value >= level_of(rows.null_95.to_numpy(float), threshold, maxima.get(probe))]
         for row in above.sort_values("value", ascending=False, kind="stable").head(TOP).to_dict("records"):
             found.append(Grown(probe, int(row["layer"]), int(row["head"]), float(row["value"])))
     return found
@@ -97,7 +97,7 @@ def _followed(
         own = None if scores is None else scores[scores.probe == one.probe]
         level = math.nan
         if own is not None and len(own):
-            level = level_of(own, hits[one.probe], maxima.get(run.id, {}).get(one.probe))
+            level = level_of(own.null_95.to_numpy(float), hits[one.probe], maxima.get(run.id, {}).get(one.probe))
             course = pd.concat([_scores(run, parent, one, own, level), course], ignore_index=True)
         numbers = ["value", "low", "high", "start", "bound"]
         course[numbers] = course[numbers].astype(float)  # a missing one is NaN to arithmetic
