@@ -127,6 +127,10 @@ class Scored(NamedTuple):
     chance: Floats
     null_95: Floats
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Scored:
+        """Some of the rows."""
+        return Scored(*(column[chosen] for column in self))
+
     def by_step(self, most: bool) -> tuple[list[int], list[float], list[float]]:
         """Steps, ascending, their tokens, and the highest (`most`) or lowest value of each."""
         order = np.argsort(self.step, kind="stable")
