@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nca_interp.base import UserError
@@ -61,13 +62,12 @@ def kept(
 def read_typed(source: Path | io.BytesIO, numbers: Collection[str]) -> pd.DataFrame:
     """A CSV table whose columns `numbers` are floats, bit by bit as they were written (an empty cell: NaN), all others text: a
     regime may be called "nan". KeyError for one that is missing, ValueError for what is no number."""
-    names = dict.fromkeys(numbers, float)
-    frame = pd.read_csv(
-        source, dtype=defaultdict(lambda: str, names), keep_default_na=False, na_values={name: [""] for name in numbers},
-        float_precision="round_trip",
-    )  # fmt: skip
-    if missing := [name for name in names if name not in frame.columns]:
-        raise KeyError(", ".join(missing))
+    names = dict.fromkeys(numbers, object)
+    frame = pd.read_csv(source, dtype=defaultdict(lambda: str, names), keep_default_na=False)  # type: ignore[arg-type]
+    for name in names:
+        cells = frame[name].to_numpy(dtype=object)
+        # Python's own float(), as NumPy calls it, reads back what was written
+        frame[name] = np.where(cells == "", "nan", cells).astype(float)
     return frame
 
 
