@@ -19,7 +19,7 @@ swap_policy
 config
 differences phase
 overrides discover store run_dir machine signals arms
-measurement
+measurement beside
 data.nca data.complexity
 data.dyck
 data.control_rows
