@@ -139,7 +139,7 @@ def reached(maximum: bool, heavy: bool = False) -> Rate:
         drawn = rng.lognormal(-3, 1, size=(6, 12)) if heavy else rng.beta(2, 20, size=(6, 12))
         null, highest = drawn[:5], drawn[5].max()
         rows = pd.DataFrame({"null_95": [np.percentile(null, 95)]})
-        return float(highest >= level_of(rows, 0.0, null.max(1) if maximum else None))
+        return float(highest >= level_of(rows.null_95.to_numpy(float), 0.0, null.max(1) if maximum else None))
 
     return rate
 

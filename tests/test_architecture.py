@@ -19,7 +19,7 @@ swap_policy claims checkpoint_spec graft
 config
 differences phase mediation_arms
 overrides discover store run_dir machine signals
-measurement arms
+measurement arms beside
 data.nca data.complexity
 data.dyck
 data.control_rows

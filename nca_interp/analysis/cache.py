@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections import defaultdict
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nca_interp.base import UserError
 from nca_interp.files import write_bytes
-from nca_interp.readers import read_object, to_numbers
+from nca_interp.readers import read_object
 from nca_interp.store import sha256_file, write_record
 
 
@@ -46,16 +49,25 @@ def kept(
         said = read_object(path.with_suffix(".json"), made_from=dict, attrs=dict)
         if said["made_from"] != made_from:
             return None
-        # every cell as text first: a regime may be called "nan", and Python's own float() reads back what was written
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        for column in (*numbers, *integers):
-            values: pd.Series[Any] = pd.Series(to_numbers(path, column, frame[column]), dtype=float)
-            if column in integers:
-                values = values.astype("Int64") if values.isna().any() else values.astype("int64")
-            frame[column] = values
+        frame = read_typed(path, (*numbers, *integers))
+        for column in integers:
+            values = frame[column]
+            frame[column] = values.astype("Int64") if values.isna().any() else values.astype("int64")
         frame.attrs = said["attrs"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return frame
+
+
+def read_typed(source: Path | io.BytesIO, numbers: Collection[str]) -> pd.DataFrame:
+    """A CSV table whose columns `numbers` are floats, bit by bit as they were written (an empty cell: NaN), all others text: a
+    regime may be called "nan". KeyError for one that is missing, ValueError for what is no number."""
+    names = dict.fromkeys(numbers, object)
+    frame = pd.read_csv(source, dtype=defaultdict(lambda: str, names), keep_default_na=False)  # type: ignore[arg-type]
+    for name in names:
+        cells = frame[name].to_numpy(dtype=object)
+        # Python's own float(), as NumPy calls it, reads back what was written
+        frame[name] = np.where(cells == "", "nan", cells).astype(float)
     return frame
 
 

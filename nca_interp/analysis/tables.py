@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from nca_interp.analysis.verdicts.published import published_table
 from nca_interp.analysis.verdicts.speedup import Curve, speedup_tables
 from nca_interp.analysis.verdicts.statistics import wilson
 from nca_interp.base import UserError
+from nca_interp.beside import beside
 from nca_interp.config import Study
 from nca_interp.data.sample import of_tokens
 from nca_interp.data.text.notes import notes
@@ -53,27 +56,52 @@ NOTES = ["source", "description", "note"]
 REASONING = ["run", "regime", "domain", "seed", "n_train", "n_test", "correct", "accuracy", "low", "high"]
 
 
+COMPLEXITY_TABLE = "complexity"
+
+
+class _Awaiting(dict[str, pd.DataFrame]):
+    """Tables by name; that of complexity, which another process makes, is waited for when it is first asked for."""
+
+    def __init__(self, complexity: Callable[[], pd.DataFrame]) -> None:
+        super().__init__()
+        self._complexity = complexity
+
+    def __missing__(self, name: str) -> pd.DataFrame:
+        if name != COMPLEXITY_TABLE:
+            raise KeyError(name)
+        self[name] = self._complexity()
+        return self[name]
+
+
 def build_tables(
-    folder: Path, probes_folder: Path | None = None, say: Callable[[str], None] = lambda what: None
+    folder: Path,
+    probes_folder: Path | None = None,
+    say: Callable[[str], None] = lambda what: None,
+    *,
+    alone: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Write every table of a study, or of a collection of checkpoints, into its tables/ folder and return them; one that is half
-    done gives what it has. `say(what is being done)` is called at each step.
+    done gives what it has. `say(what is being done)` is called at each step. `alone` False: a second process takes part.
 
     Raises UserError where the folder holds neither or a file in it is damaged.
     """
     collection = Collection.open(folder)
     _check_kept(collection)
-    say("tables of training")
-    tables = _of_study(collection, collection.study) if collection.study is not None else _of_elsewhere(collection)
     known = _in_order(measurements())
     asked = Asked(collection, None, probes_folder)
-    for one in known:
-        if one.tables is not None:
-            say(f"tables of {one.name}")
-            tables |= resolve(one.tables)(collection, tables, asked)
-    if collection.study is not None:
-        tables["published"] = _published(collection, collection.study, tables)
-        tables["claims"] = claims_table(collection.study, tables)
+    with nullcontext() if alone or collection.study is None else beside(complexity_table, folder) as complexity:
+        say("tables of training")
+        tables = _Awaiting(complexity or partial(complexity_table, folder))
+        tables |= _of_study(collection, collection.study) if collection.study is not None else _of_elsewhere(collection)
+        for one in known:
+            if one.tables is not None:
+                say(f"tables of {one.name}")
+                tables |= resolve(one.tables)(collection, tables, asked)
+        if collection.study is not None:
+            tables["published"] = _published(collection, collection.study, tables)
+            say("complexity of the sources")
+            assert tables[COMPLEXITY_TABLE] is not None
+            tables["claims"] = claims_table(collection.study, tables)
     for name in {name for one in known for name in one.columns} - set(tables):
         collection.dir.table(name).unlink(missing_ok=True)
     if not (collection.dir.tables / MANIFEST).is_file():  # until the end, whatever is there is not whole
@@ -138,7 +166,6 @@ def _of_study(collection: Collection, study: Study) -> dict[str, pd.DataFrame]:
     tables |= transfer_tables(study, losses, tables["contrasts"])
     compared = {name for name, role in roles.items() if role in ("regime", "control")}
     tables |= {"plan": plan.table, **speedup_tables(_curves(runs, by_id, compared), collection.domains)}
-    tables["complexity"] = _complexity(collection, study)
     return tables
 
 
@@ -231,8 +258,11 @@ def _curves(runs: list[Run], by_id: dict[str, Run], regimes: set[str]) -> dict[t
     return curves
 
 
-def _complexity(collection: Collection, study: Study) -> pd.DataFrame:
+def complexity_table(folder: Path) -> pd.DataFrame:
     """Measures of every token directory that a stage before fine-tuning trains on, a row for each regime or domain that uses it."""
+    collection = Collection.open(folder)
+    assert collection.study is not None
+    study = collection.study
     uses: dict[str, dict[tuple[str, str], str]] = {}
     for run in collection.runs:
         c = run.config

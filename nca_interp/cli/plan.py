@@ -282,11 +282,12 @@ def finish(outcome: Outcome, resume: str) -> int:
 
 def write_tables(folder: Path, probes: Path | None) -> None:
     """Write the tables of a study from what its runs hold."""
+    from nca_interp import machine
     from nca_interp.analysis.tables import build_tables
     from nca_interp.cli.progress import steps
 
     with steps() as say:
-        build_tables(folder, probes_folder=probes, say=say)
+        build_tables(folder, probes_folder=probes, say=say, alone=machine.cores() < 2)
 
 
 def write_report(folder: Path, name: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Run a plan on this machine: one worker process per core (or GPU), each job in a fresh fork of a warm server.
+"""Run a plan on this machine: one worker process per core (or GPU), forks of a warm server (crew.py).
 
 The fork server has imported torch and transformers once, so a job starts in milliseconds and a crash takes nothing
 with it. Several such commands, on this machine or on others that see the same folder, share one study: every job is
@@ -7,33 +7,23 @@ guarded by a file lock, and what another process is doing is waited for.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
 
+from nca_interp.engine.crew import Crew, Worker, subject
 from nca_interp.engine.jobs import execute, is_done
 from nca_interp.engine.plan import Job, Plan
-from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE, work
-from nca_interp.signals import collected, shielded
+from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE
+from nca_interp.signals import collected
 from nca_interp.store import AnalysisDir, StudyDir
 
-PRELOAD = {
-    "tokens": ["nca_interp.data.tokens"],
-    "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
-    "measure": ["nca_interp.analysis.probing.study", "transformers.models.llama.modeling_llama"],
-}
-"""What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
 RETRY_SECONDS = 2.0
 """Until a job that another process was doing is tried again."""
 LONGEST_WAIT = timedelta(days=30)
@@ -58,14 +48,6 @@ class Outcome:
         return [job for job, state in self.states.items() if state == "failed"]
 
 
-class _Worker(NamedTuple):
-    process: BaseProcess
-    job: Job
-    slot: int
-    messages: Connection
-    errors: list[str]
-
-
 def default_workers() -> int:
     """One worker a GPU; without one, one a core that this process may use."""
     import torch
@@ -86,34 +68,27 @@ def run_plan(
     outcome = Outcome()
     todo = {job.id: job for job in plan.jobs}
     resting: dict[str, float] = {}  # jobs that another process does -> monotonic time of the next try
-    live: dict[str, _Worker] = {}
-    slots = list(range(workers))
-    context = _fork_server(plan, threads)
-    with collected(insisted=lambda: _kill(live)) as received:
-        while live or (todo and not received):
-            for worker in list(live.values()):
-                _listen(worker, on_event)
-                if worker.process.exitcode is None:
-                    continue
-                _listen(worker, on_event)
-                worker.messages.close()
-                del live[worker.job.id]
-                slots.append(worker.slot)
-                if worker.process.exitcode == EXIT_BUSY and not received:
+    crew = Crew(study, plan, workers, threads, probes)
+    with collected(insisted=crew.kill) as received:
+        while crew.jobs or (todo and not received):
+            for worker in crew.ended(on_event):
+                if worker.code == EXIT_BUSY and not received:
                     todo[worker.job.id] = worker.job
                     if worker.job.id not in resting:
                         on_event("waiting", worker.job, "\n".join(worker.errors))
                     resting[worker.job.id] = time.monotonic() + RETRY_SECONDS
                 else:
                     _record(outcome, worker, on_event)
-            if received:
-                _stop(outcome, live, received[0])
-            while slots and not received and (job := _next(todo, resting, outcome, study, on_event)):
-                live[job.id] = _start(context, study, job, probes, slots.pop(0))
+            if received and not outcome.stopped:
+                outcome.stopped = received[0]
+                crew.stop()
+            while crew.free and not received and (job := _next(todo, resting, outcome, study, crew.known, on_event)):
+                crew.give(job)
                 if job.id not in resting:
                     on_event("start", job, "")
-            on_tick([worker.job for worker in live.values()])
-            time.sleep(0.1 if live or todo else 0.0)
+            on_tick(crew.jobs)
+            time.sleep(0.1 if crew.jobs or todo else 0.0)
+    crew.close()
     return outcome
 
 
@@ -175,48 +150,16 @@ def _ticking(on_tick: Callable[[list[Job]], None], job: Job) -> Iterator[None]:
         thread.join()
 
 
-def _start(
-    context: multiprocessing.context.ForkServerContext, study: AnalysisDir, job: Job, probes: Path | None, slot: int
-) -> _Worker:
-    messages, sender = context.Pipe(duplex=False)
-    arguments = (study.path, job, probes, slot, os.getpid(), sender)
-    process = context.Process(target=work, args=arguments, daemon=True)
-    resource_tracker.ensure_running()  # here, since it takes the shield away
-    with shielded():  # a signal to all processes must leave the server, which alone knows how its workers ended
-        forkserver.ensure_running()
-    process.start()
-    sender.close()
-    return _Worker(process, job, slot, messages, [])
-
-
-def _listen(worker: _Worker, on_event: Event) -> None:
-    """Take what the worker said: notes are passed on, errors kept until it has ended."""
-    with suppress(EOFError, OSError):
-        while worker.messages.poll():
-            kind, _, text = worker.messages.recv_bytes().decode().partition(":")
-            if kind == "error":
-                worker.errors.append(text)
-            else:
-                on_event(kind, worker.job, text)
-
-
-def _stop(outcome: Outcome, live: dict[str, _Worker], number: int) -> None:
-    """Ask every worker once to stop."""
-    if not outcome.stopped:
-        outcome.stopped = number
-        for worker in live.values():
-            worker.process.terminate()
-
-
-def _kill(live: dict[str, _Worker]) -> None:
-    for worker in live.values():
-        worker.process.kill()
-
-
 def _next(
-    todo: dict[str, Job], resting: dict[str, float], outcome: Outcome, study: AnalysisDir, on_event: Event
+    todo: dict[str, Job],
+    resting: dict[str, float],
+    outcome: Outcome,
+    study: AnalysisDir,
+    known: set[str],
+    on_event: Event,
 ) -> Job | None:
-    """Take the next ready job: finished ones are skipped, those whose needs failed are blocked. Long jobs first."""
+    """Take the next ready job: finished ones are skipped, those whose needs failed are blocked. Long jobs first; of measurements
+    those of runs that are `known` to who waits."""
     now = time.monotonic()
     changed = True
     while changed:
@@ -240,12 +183,14 @@ def _next(
     if not ready:
         return None
     # what nobody else is doing comes first
-    best = max(ready, key=lambda j: (j.id not in resting, j.kind == "tokens", j.kind == "train", j.flops))
+    best = max(
+        ready, key=lambda j: (j.id not in resting, j.kind == "tokens", j.kind == "train", j.flops, subject(j) in known)
+    )
     return todo.pop(best.id)
 
 
-def _record(outcome: Outcome, worker: _Worker, on_event: Event) -> None:
-    code, job = worker.process.exitcode, worker.job
+def _record(outcome: Outcome, worker: Worker, on_event: Event) -> None:
+    code, job = worker.code, worker.job
     state = "done" if code == 0 else "stopped" if code in (EXIT_STOPPED, 143, -signal.SIGTERM) else "failed"
     if code == EXIT_BUSY:
         state = "stopped"
@@ -264,16 +209,3 @@ def _death(code: int | None) -> str:
         hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}; the same command continues from the last state"
     return f"its process died (exit code {code}); the same command continues from the last state"
-
-
-def _fork_server(plan: Plan, threads: int) -> multiprocessing.context.ForkServerContext:
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["PYTHONSAFEPATH"] = "1"  # the server imports what it preloads, and never from the working directory
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [module for kind in sorted({job.kind for job in plan.jobs}) for module in PRELOAD[kind]]
-    )
-    return context

@@ -1,4 +1,5 @@
-"""The body of a worker process: do one job, tell the parent through a pipe what happened, exit with its code.
+"""The body of a worker process: do one job, tell the parent through a pipe what happened, exit with its code. One that measured
+waits for the next measurement first.
 
 Nothing is written to tell it: on a full disk the message still arrives.
 """
@@ -23,7 +24,8 @@ EXIT_FAILED, EXIT_USAGE, EXIT_BUSY, EXIT_STOPPED = 1, 2, 75, 130
 
 
 def work(study: Path, job: Job, probes: Path | None, slot: int, parent: int, messages: Connection) -> None:
-    """Do `job` in this process and leave it. `messages` carries `note:...`, `share:...` and `error:...` to the parent."""
+    """Do `job` in this process and leave it. `messages` carries `note:...`, `share:...`, `error:...` and, where it `goes_on`,
+    `ended:CODE` to the parent, and further jobs from it."""
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks each worker once
     unshield()
     _die_with(parent)
@@ -35,7 +37,20 @@ def work(study: Path, job: Job, probes: Path | None, slot: int, parent: int, mes
     logger = logging.getLogger("nca_interp")
     logger.addHandler(_Notes(messages))
     logger.propagate = False
-    sys.exit(_guarded(study, job, probes, messages))
+    code = _guarded(study, job, probes, messages)
+    while goes_on(job, code):
+        messages.send_bytes(f"ended:{code}".encode())
+        try:
+            job = messages.recv()
+        except EOFError:  # there is no more to measure
+            break
+        code = _guarded(study, job, probes, messages)
+    sys.exit(code)
+
+
+def goes_on(job: Job, code: int) -> bool:
+    """Whether a worker whose job ended so takes another one."""
+    return job.kind == "measure" and code in (0, EXIT_FAILED, EXIT_USAGE, EXIT_BUSY)
 
 
 class _Notes(logging.Handler):

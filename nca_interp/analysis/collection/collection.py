@@ -169,7 +169,7 @@ def read_runs(study: StudyDir) -> list[Run]:
             metas[config.tokens] = read_meta(study.path / config.tokens)
         if status["state"] == "done":
             _check_done(run_dir, config, status)
-        runs.append(run_of(config, Trained(run_dir, status, metas[config.tokens], run_dir.read_metrics())))
+        runs.append(run_of(config, Trained(run_dir, status, metas[config.tokens])))
     return sorted(runs, key=lambda r: (STAGES[r.stage], r.regime, r.domain, r.seed))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,12 @@ class Trained:
     dir: RunDir
     status: dict[str, Any]
     meta: TokenMeta
-    rows: list[dict[str, Any]]
-    """Its metrics."""
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Its metrics, read when they are first asked for: a measurement of one run needs those of no other. UserError names a bad
+        line."""
+        return self.dir.read_metrics()
 
 
 @dataclass(frozen=True)

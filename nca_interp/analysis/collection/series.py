@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from nca_interp.machine import check_device, device_type
 class Series:
     """Opens the checkpoints of a run as causal language models; a model is valid until the next one is opened."""
 
-    def __init__(self, run: Run, settings: Settings | None = None) -> None:
+    def __init__(self, run: Run, settings: Settings | None = None, load: Callable[[Path], Any] | None = None) -> None:
+        """`load`: how a checkpoint of another configuration than the one before is opened."""
         self.run, self._settings = run, settings or Settings()
+        self._load = load or self._plain
         self._model: Any = None
         self._layout: tuple[Any, ...] = ()
 
@@ -32,7 +35,7 @@ class Series:
             self._fill(directory)
         return self._model
 
-    def _load(self, directory: Path) -> Any:
+    def _plain(self, directory: Path) -> Any:
         import torch
 
         from nca_interp.model.checkpoint import load_model

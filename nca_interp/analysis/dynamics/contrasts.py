@@ -127,6 +127,7 @@ def sign_p(earlier: int, later: int) -> float:
 def _regimes(roles: dict[str, str], runs: pd.DataFrame, emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Tokens to the emergence in language: each planned comparison of regimes, domain, probe and budget."""
     known = emergence[emergence.resolution.notna()]
+    by_chance = _passed_by_chance(emergence)
     language, before = (_records(known[known.stage == stage]) for stage in ("pt", "ppt"))
     rows = {(r["domain"], r["probe"], r["regime"], r["seed"]): r for r in language}
     parents = {(r["probe"], r["regime"], r["seed"]): r for r in before}
@@ -150,7 +151,7 @@ def _regimes(roles: dict[str, str], runs: pd.DataFrame, emergence: pd.DataFrame)
                     "family": "regime", "domain": domain, "stage": "pt", "probe": probe, "treated": item.treated,
                     "control": item.control, "budget": budget,
                 }  # fmt: skip
-                yield compare_spans(head, spans, _passed_by_chance(emergence, "pt", domain, probe))
+                yield compare_spans(head, spans, ("pt", domain, probe) in by_chance)
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -171,7 +172,7 @@ def _spent(row: dict[str, Any], paid: float, parents: dict[Any, dict[str, Any]],
 
 def _loss(emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Emergence against the bend of the loss of the same run, for each regime, stage, domain and probe."""
-    known = emergence[emergence.bend.notna() & emergence.resolution.notna()]
+    known, by_chance = emergence[emergence.bend.notna() & emergence.resolution.notna()], _passed_by_chance(emergence)
     for keys, rows in known.groupby(["domain", "stage", "regime", "probe"], sort=False):
         domain, stage, regime, probe = map(str, keys)
         records = _records(rows)
@@ -180,14 +181,14 @@ def _loss(emergence: pd.DataFrame) -> Iterator[dict[str, Any]]:
             "family": "loss", "domain": domain, "stage": stage, "probe": probe, "treated": regime, "control": BEND,
             "budget": stage,
         }  # fmt: skip
-        yield compare_spans(head, spans, _passed_by_chance(emergence, stage, domain, probe))
+        yield compare_spans(head, spans, (stage, domain, probe) in by_chance)
 
 
-def _passed_by_chance(emergence: pd.DataFrame, stage: str, domain: str, probe: str) -> bool:
-    """Whether a run that began with random weights is at the level before its first step."""
-    rows = emergence[(emergence.stage == stage) & (emergence.domain == domain) & (emergence.probe == probe)]
-    random = rows if stage == "ppt" else rows[rows.regime == SCRATCH]
-    return bool((random.state == "from start").any())
+def _passed_by_chance(emergence: pd.DataFrame) -> set[tuple[str, str, str]]:
+    """Stage, domain and probe where a run that began with random weights is at the level before its first step."""
+    at_once = emergence[emergence.state == "from start"]
+    random = at_once[(at_once.stage == "ppt") | (at_once.regime == SCRATCH)]
+    return set(zip(random.stage, random.domain, random.probe, strict=True))
 
 
 def compare_spans(head: dict[str, Any], pairs: list[tuple[Span, Span]], by_chance: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from nca_interp.analysis.collection.run import Run
@@ -74,13 +75,14 @@ def emergence_table(
     `maxima`: what random models reach.
     """
     rows = []
-    scored, courses = dict(list(probes.groupby("run"))), dict(list(learning.groupby("run")))
+    scored, courses = scored_probes(probes), dict(list(learning.groupby("run")))
+    measured = set(probes.run)
     for run in runs:
         name = run.id
-        if not run.done or (name not in scored and name not in courses):
+        if not run.done or (name not in measured and name not in courses):
             continue
         turn = loss_bend(run)
-        for series in _series(scored.get(name), courses.get(name), hits, (maxima or {}).get(name, {})):
+        for series in _series(scored.get(name, {}), courses.get(name), hits, (maxima or {}).get(name, {})):
             rows.append({**run.identity, "probe": series.probe, **_emergence(series, turn)})
     return pd.DataFrame(rows, columns=EMERGENCE)
 
@@ -91,14 +93,15 @@ def loss_bend(run: Run) -> Bend:
     return bend(*zip(*known, strict=True)) if known else NO_BEND
 
 
-def level_of(rows: pd.DataFrame, threshold: float, maxima: Floats | None = None) -> float:
+def level_of(null_95: Floats, threshold: float, maxima: Floats | None = None) -> float:
     """The level of a probe: its threshold, or what the highest head of a random model reaches, where that is higher.
 
-    `maxima` [model]: highest score of each random model. The bound is above the maximum of one more such model with a
-    probability of 95 % (`beyond`); a single head passes `null_95`, the 95th percentile of heads, in nearly every random model,
-    so it alone is no level.
+    `null_95` of its rows (NaN where none is known), `maxima` [model]: highest score of each random model. The bound is above the
+    maximum of one more such model with a probability of 95 % (`beyond`); a single head passes `null_95`, the 95th percentile of
+    heads, in nearly every random model, so it alone is no level.
     """
-    known = [threshold, float(rows.null_95.astype(float).max())]
+    drawn = null_95[~np.isnan(null_95)]
+    known = [threshold, float(drawn.max()) if len(drawn) else math.nan]
     if maxima is not None and len(maxima):
         spread = beyond(len(maxima)) * maxima.std(ddof=1) if len(maxima) > 1 else 0.0
         known.append(float(maxima.mean() + spread))
@@ -114,34 +117,73 @@ def beyond(n: int) -> float:
     return float(np.quantile((drawn[:, n] - seen.mean(1)) / seen.std(1, ddof=1), 0.95))
 
 
+class Scored(NamedTuple):
+    """Rows of one probe of a run in the order of the table, as arrays."""
+
+    step: npt.NDArray[np.int64]
+    tokens: Floats
+    """NaN where nothing says how many."""
+    layer: Floats
+    head: Floats
+    """NaN in a row of the whole model."""
+    value: Floats
+    chance: Floats
+    null_95: Floats
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Scored:
+        """Some of the rows."""
+        return Scored(*(column[chosen] for column in self))
+
+    def by_step(self, most: bool) -> tuple[list[int], list[float], list[float]]:
+        """Steps, ascending, their tokens, and the highest (`most`) or lowest value of each."""
+        order = np.argsort(self.step, kind="stable")
+        steps, starts = np.unique(self.step[order], return_index=True)
+        best = (np.maximum if most else np.minimum).reduceat(self.value[order], starts)
+        return steps.tolist(), self.tokens_at(steps), best.tolist()
+
+    def tokens_at(self, steps: npt.NDArray[np.int64]) -> list[float]:
+        """Tokens of each step."""
+        known = ~np.isnan(self.tokens)
+        found = dict(zip(self.step[known][::-1].tolist(), self.tokens[known][::-1].tolist(), strict=True))
+        return [found.get(step, math.nan) for step in steps.tolist()]
+
+
+def scored_probes(probes: pd.DataFrame) -> dict[str, dict[str, Scored]]:
+    """By run and probe (both in the order of the table), the rows of a probes table that have a value."""
+    probes = probes[probes.value.notna()]
+    numbers = [probes[name].to_numpy(float, na_value=np.nan) for name in Scored._fields[1:]]
+    columns = [probes["step"].to_numpy(np.int64), *numbers]
+    (runs, run_names), (names, probe_names) = (probes[name].factorize() for name in ("run", "probe"))
+    codes = runs * len(probe_names) + names
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
+    found: dict[str, dict[str, Scored]] = {str(name): {} for name in run_names}
+    for start, stop in zip([0, *ends[:-1]], ends, strict=False):
+        part = order[start:stop]
+        of_run = found[str(run_names[runs[part[0]]])]
+        of_run[str(probe_names[names[part[0]]])] = Scored(*(column[part] for column in columns))
+    return found
+
+
 def _series(
-    scored: pd.DataFrame | None, course: pd.DataFrame | None, hits: dict[str, float], maxima: dict[str, Floats]
+    scored: dict[str, Scored], course: pd.DataFrame | None, hits: dict[str, float], maxima: dict[str, Floats]
 ) -> Iterator[Series]:
-    for probe, rows in [] if scored is None else scored[scored.value.notna()].groupby("probe", sort=True):
-        heads, name = rows["head"].notna().any(), str(probe)
+    for name in sorted(scored):
+        rows = scored[name]
+        heads = not np.isnan(rows.head).all()
         if heads and name in hits:
-            level, sign = level_of(rows, hits[name], maxima.get(name)), 1
+            level, sign = level_of(rows.null_95, hits[name], maxima.get(name)), 1
         elif not heads and name in BEHAVIOUR:
             threshold, sign = BEHAVIOUR[name]
-            level = level_of(rows, threshold, maxima.get(name)) if sign > 0 else threshold
+            level = level_of(rows.null_95, threshold, maxima.get(name)) if sign > 0 else threshold
         else:
             continue
-        grouped = rows.groupby("step")
-        best = grouped.value.agg("max" if sign > 0 else "min").to_frame().assign(tokens=grouped.tokens.first())
-        best = best.reset_index()
-        yield _of(name, best, level, sign)
+        yield Series(name, *rows.by_step(sign > 0), level, sign)
     if course is not None:
-        gaps = course[(course.quantity == GAP) & course.low.notna()]
+        gaps = course[(course.quantity == GAP) & course.low.notna()].sort_values("step")
         if len(gaps):
-            yield _of(INFERENCE, gaps.assign(value=gaps.low), 0.0, 1)
-
-
-def _of(probe: str, rows: pd.DataFrame, level: float, sign: int) -> Series:
-    rows = rows.sort_values("step")
-    steps, tokens, values = (rows[c].tolist() for c in ("step", "tokens", "value"))
-    return Series(
-        probe, steps, [math.nan if pd.isna(t) else float(t) for t in tokens], [float(v) for v in values], level, sign
-    )
+            tokens = [math.nan if pd.isna(t) else float(t) for t in gaps.tokens]
+            yield Series(INFERENCE, gaps.step.tolist(), tokens, [float(v) for v in gaps.low], 0.0, 1)
 
 
 def _emergence(series: Series, turn: Bend) -> dict[str, Any]:

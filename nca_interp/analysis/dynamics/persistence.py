@@ -8,14 +8,16 @@ what initialisation and layer give alone.
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from nca_interp.analysis.collection.run import Run, ppt_of
-from nca_interp.analysis.dynamics.emergence import Maxima, level_of
+from nca_interp.analysis.dynamics.emergence import Maxima, Scored, level_of, scored_probes
 from nca_interp.analysis.dynamics.threshold_crossing import Floats, crossing
 from nca_interp.analysis.verdicts.plan import SCRATCH
 
@@ -34,9 +36,7 @@ def persistence_table(
     random models reach."""
     drawn = maxima or {}
     by_id, rows = {run.id: run for run in runs}, []
-    scored = dict(
-        list(probes[probes["head"].notna() & probes.value.notna() & probes.probe.isin(list(hits))].groupby("run"))
-    )
+    scored = scored_probes(probes[probes["head"].notna() & probes.probe.isin(list(hits))])
     scratch = {
         (run.domain, run.seed): run.id for run in runs if run.stage == "pt" and run.regime == SCRATCH and run.done
     }
@@ -47,56 +47,76 @@ def persistence_table(
         own, before = scored.get(run.id), scored.get(parent.id)
         if own is None or before is None:
             continue
-        other = scored.get(scratch.get((run.domain, run.seed), ""))
-        for probe in sorted(set(own.probe) & set(before.probe)):
-            null = None if other is None else other[other.probe == probe]
-            parts = before[before.probe == probe], own[own.probe == probe]
+        other = scored.get(scratch.get((run.domain, run.seed), ""), {})
+        for probe in sorted(own.keys() & before.keys()):
+            parts = before[probe], own[probe]
             known = [drawn.get(name, {}).get(probe) for name in (parent.id, run.id)]
-            level = max(level_of(part, hits[probe], most) for part, most in zip(parts, known, strict=True))
-            found = _persistence(*parts, null, level)
+            level = max(level_of(part.null_95, hits[probe], most) for part, most in zip(parts, known, strict=True))
+            found = _persistence(*parts, other.get(probe), level)
             rows.append({**run.identity, "probe": probe, "ppt_run": parent.id, **found})
     return pd.DataFrame(rows, columns=PERSISTENCE)
 
 
-def _persistence(before: pd.DataFrame, own: pd.DataFrame, scratch: pd.DataFrame | None, level: float) -> dict[str, Any]:
-    ppt, course = _heads(before).iloc[-1], _heads(own)
-    course = course[ppt.index]
-    swap, end = course.iloc[0], course.iloc[-1]
-    is_best = (ppt >= level).to_numpy()
+def _persistence(before: Scored, own: Scored, scratch: Scored | None, level: float) -> dict[str, Any]:
+    first, all_of = _heads(before), _heads(own)
+    ppt, layers = first.scores[-1], first.places[:, 0]
+    course = all_of.at(first.places)
+    swap, end = course[0], course[-1]
+    is_best = ppt >= level
     best = int(is_best.sum())
     # where no head is of the kind, the highest one is followed
-    followed = is_best if best else (ppt == ppt.max()).to_numpy()
+    followed = is_best if best else ppt == np.nanmax(ppt)
     persisted = int((end[is_best] >= level).sum())
-    layers = np.array([layer for layer, _ in ppt.index])
-    rho, p = rank_correlation(ppt.to_numpy(), end.to_numpy(), layers)
-    last = None if scratch is None or scratch.empty else _heads(scratch).iloc[-1].reindex(ppt.index).to_numpy()
-    chance = float(own.chance.mean())
+    rho, p = rank_correlation(ppt, end, layers)
+    last = None if scratch is None else _heads(scratch).at(first.places)[-1]
+    chance = _mean(own.chance)
     return {
         "heads": len(ppt), "level": level, "chance": chance,
-        "ppt_highest": ppt.max(), "swap_highest": swap.max(), "end_highest": end.max(),
+        "ppt_highest": np.nanmax(ppt), "swap_highest": np.nanmax(swap), "end_highest": np.nanmax(end),
         "best": best, "persisted": persisted, "share": persisted / best if best else None,
-        "best_ppt": ppt[followed].mean(), "best_swap": swap[followed].mean(), "best_end": end[followed].mean(),
-        "rho": rho, "p": p, "scratch_rho": math.nan if last is None else rank_correlation(ppt.to_numpy(), last, layers)[0],
-        **(_half_life(course.loc[:, followed].mean(axis=1), float(ppt[followed].mean()), chance, own) if best else {}),
+        "best_ppt": _mean(ppt[followed]), "best_swap": _mean(swap[followed]), "best_end": _mean(end[followed]),
+        "rho": rho, "p": p, "scratch_rho": math.nan if last is None else rank_correlation(ppt, last, layers)[0],
+        **(_half_life(course[:, followed], _mean(ppt[followed]), chance, own) if best else {}),
     }  # fmt: skip
 
 
-def _heads(rows: pd.DataFrame) -> pd.DataFrame:
-    """Scores [step, (layer, head)], both ascending."""
-    return (
-        rows.pivot(index="step", columns=["layer", "head"], values="value")
-        .sort_index()
-        .sort_index(axis=1)
-        .astype(float)
-    )
+class _Heads(NamedTuple):
+    """Scores of the heads of a run over training."""
+
+    places: npt.NDArray[np.int64]
+    """[head, 2] layer and head, ascending."""
+    scores: Floats
+    """[step, head], steps ascending; NaN where one has no score."""
+
+    def at(self, places: npt.NDArray[np.int64]) -> Floats:
+        """Scores [step, place]."""
+        known = {tuple(place): index for index, place in enumerate(self.places.tolist())}
+        columns = [known.get(tuple(place), -1) for place in places.tolist()]
+        found = self.scores[:, columns]
+        found[:, np.array(columns) < 0] = np.nan
+        return found
 
 
-def _half_life(course: pd.Series, start: float, chance: float, own: pd.DataFrame) -> dict[str, Any]:
-    """Between which checkpoints the mean score of the followed heads has lost half of what it was above chance."""
+def _heads(rows: Scored) -> _Heads:
+    places, column = np.unique(np.stack([rows.layer, rows.head], 1).astype(np.int64), axis=0, return_inverse=True)
+    steps, row = np.unique(rows.step, return_inverse=True)
+    scores = np.full((len(steps), len(places)), np.nan)
+    scores[row, column.ravel()] = rows.value
+    return _Heads(places, scores)
+
+
+def _mean(values: Floats) -> float:
+    """Mean of those that are known; NaN where none is."""
+    known = values[~np.isnan(values)]
+    return float(known.sum() / len(known)) if len(known) else math.nan
+
+
+def _half_life(course: Floats, start: float, chance: float, own: Scored) -> dict[str, Any]:
+    """Between which checkpoints the mean score of the followed heads [step, head] has lost half of what it was above chance."""
     if not start > chance:
         return {}
-    found = crossing(-course.to_numpy(dtype=float), -(start + chance) / 2)
-    tokens = own.groupby("step").tokens.first().sort_index().astype(float).to_numpy()
+    found = crossing(-np.array([_mean(scores) for scores in course]), -(start + chance) / 2)
+    tokens = own.tokens_at(np.unique(own.step))
     after, by = (None if index is None else tokens[index] for index in (found.after, found.by))
     return {"half_state": found.state, "half_after": after, "half_by": by}
 
@@ -109,11 +129,18 @@ def rank_correlation(before: Floats, after: Floats, layers: np.ndarray) -> tuple
     """
     if not (np.isfinite(before).all() and np.isfinite(after).all()) or np.ptp(before) == 0 or np.ptp(after) == 0:
         return math.nan, math.nan
-    a, b = (stats.zscore(stats.rankdata(v)) for v in (before, after))
-    rho, rng = float((a * b).mean()), np.random.default_rng(0)
-    drawn = np.tile(a, (PERMUTATIONS, 1))
-    for layer in np.unique(layers):
-        inside = layers == layer
-        drawn[:, inside] = rng.permuted(drawn[:, inside], axis=1)
-    reached = int(((drawn * b).mean(1) >= rho - 1e-12).sum())
+    a, b = ((r - r.mean()) / r.std() for r in (stats.rankdata(v) for v in (before, after)))
+    rho = float((a * b).mean())
+    reached = int(((a[_permutations(tuple(layers.tolist()))] * b).mean(1) >= rho - 1e-12).sum())
     return rho, (1 + reached) / (1 + PERMUTATIONS)
+
+
+@lru_cache(maxsize=8)
+def _permutations(layers: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Heads [permutation, place] dealt out anew to the places, those of a layer within it."""
+    rng, of = np.random.default_rng(0), np.array(layers)
+    drawn = np.tile(np.arange(len(layers)), (PERMUTATIONS, 1))
+    for layer in np.unique(of):
+        inside = of == layer
+        drawn[:, inside] = rng.permuted(drawn[:, inside], axis=1)
+    return drawn

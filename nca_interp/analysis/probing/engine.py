@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 
+from nca_interp.analysis.attention.anatomy import _KNOWN as WATCHED
 from nca_interp.analysis.cache import code_hash
 from nca_interp.analysis.collection.collection import Settings
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
+from nca_interp.analysis.collection.series import Series
 from nca_interp.analysis.probing.cache import Refreshed, refresh
 from nca_interp.analysis.probing.measure import ENGINE_CODE, Measured, Measurer, open_scored
 from nca_interp.analysis.probing.memory import handing_out, is_model, name_of, on_disk, weights_of
@@ -34,6 +36,13 @@ from nca_interp.machine import package_versions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Opener = Callable[[int], Any]
+"""Opens a run's checkpoint of a step."""
+KEPT = 2
+"""Subjects whose stimuli a process keeps."""
+_SHARED: list[Measurer] = []
 
 
 class RunAnalysis(NamedTuple):
@@ -132,11 +141,12 @@ def analyze_run(
     total)` is called after each. A damaged checkpoint is a problem of the run, the others are measured.
     """
     definitions, problems = choose(None if probes is None else list(probes), probes_folder)
-    measurer = Measurer(definitions)
+    measurer, settings = shared(definitions), settings or Settings()
+    open_ = _opener(run, settings)
     computed, skipped = 0, []
     for index, step in enumerate(run.steps):
         try:
-            changed, header = _analyze_step(run, step, measurer, settings or Settings())
+            changed, header = _analyze_step(run, step, measurer, settings, open_)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -148,14 +158,47 @@ def analyze_run(
     return RunAnalysis(computed, len(run.steps) - computed, problems, skipped)
 
 
-def _analyze_step(run: Run, step: int, measurer: Measurer, settings: Settings) -> Refreshed:
+def shared(definitions: dict[str, Definition]) -> Measurer:
+    """The measurer of these probe files in this process, with what it has kept: a worker's next run is often shown the same."""
+    if {name: d.sha256 for name, d in definitions.items()} != (_SHARED[0].hashes if _SHARED else None):
+        _SHARED[:] = [Measurer(definitions)]
+    return _SHARED[0]
+
+
+def keep_recent(measurer: Measurer, subject: Subject) -> None:
+    """Of what a measurer keeps, leave what belongs to the KEPT subjects that were measured last, `subject` the last of them."""
+    batches, recent = measurer._batches, {key[1:]: None for key in measurer._batches}
+    recent.pop(subject.key, None)
+    order = [*recent, subject.key]
+    kept = sorted(
+        (item for item in batches.items() if item[0][1:] in order[-KEPT:]), key=lambda i: order.index(i[0][1:])
+    )
+    batches.clear()
+    batches.update(kept)
+
+
+def _opener(run: Run, settings: Settings) -> Opener:
+    """How the checkpoints of a run are opened for their scores: those of our own trainer into one model."""
+    if run.config is None:
+        return lambda step: open_scored(run.checkpoint(step), settings.device, settings.dtype)
+    series = Series(run, settings, lambda directory: open_scored(directory, settings.device, settings.dtype))
+
+    def opened(step: int) -> Any:
+        model = series.open(step)
+        WATCHED.pop(model, None)  # what was seen of it depends on its weights
+        return model
+
+    return opened
+
+
+def _analyze_step(run: Run, step: int, measurer: Measurer, settings: Settings, open_: Opener) -> Refreshed:
     directory = run.checkpoint(step)
     made_from = {"engine": engine_hash(), "checkpoint": weights_sha256(directory), **settings.decide()}
 
     def measure(missing: Measurer) -> Measured:
         found = _measure(
-            directory, missing, _path(settings.tokens), _path(settings.tokenizer), 0, settings.device, settings.dtype,
-            settings.fast,
+            directory, missing, _path(settings.tokens), _path(settings.tokenizer), fast=settings.fast,
+            open_=lambda: open_(step),
         )  # fmt: skip
         return found._replace(rows=[{**row, **run.at(step)} for row in found.rows])
 
@@ -171,15 +214,17 @@ def _measure(
     device: str = "cpu",
     dtype: str = "float32",
     fast: bool = False,
+    open_: Callable[[], PreTrainedModel] | None = None,
 ) -> Measured:
-    """Rows of one checkpoint, each with the checkpoint's identity."""
+    """Rows of one checkpoint, each with the checkpoint's identity; `open_`: how it is opened, if not by itself."""
     from nca_interp.model.checkpoint import read_provenance
 
     with unchanged(directory):
-        model = open_scored(directory, device, dtype)
+        model = open_scored(directory, device, dtype) if open_ is None else open_()
         provenance = read_provenance(directory)
         subject = replace(describe(directory, model.config, provenance, tokens, tokenizer), fast=fast)
         measured = measurer.measure(model, subject)
+        keep_recent(measurer, subject)
     if random:
         add_null(measured, measurer, like(model, random), subject)
     return _identified(measured, subject, provenance, directory.resolve().name)

@@ -4,6 +4,7 @@ checkpoints that it fits, kept, and joined to their probes."""
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ from nca_interp.analysis.cache import code_hash
 from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.probing.cache import read_header, refresh
-from nca_interp.analysis.probing.engine import COLUMNS, choose, engine_hash
+from nca_interp.analysis.probing.engine import COLUMNS, choose, engine_hash, keep_recent, shared
 from nca_interp.analysis.probing.measure import Measured, Measurer
 from nca_interp.analysis.probing.null import PERCENTILE, random_models
 from nca_interp.analysis.probing.probe import TOP_SHARE
-from nca_interp.analysis.probing.table import read_table
+from nca_interp.analysis.probing.table import read_table, read_tables
 from nca_interp.analysis.verdicts.statistics import benjamini_hochberg
 from nca_interp.base import digest
 from nca_interp.machine import device_type
@@ -41,7 +42,11 @@ class Null(NamedTuple):
     """What randomly initialised models score."""
 
     values: dict[str, np.ndarray]
-    """Of each probe, the values of all heads of all models; of a probe of the whole model, one a model."""
+    """Of each probe, the values of all heads of all models, ascending; of a probe of the whole model, one a model."""
+    highest: dict[str, np.ndarray]
+    """Of each probe, the highest value of each model."""
+    levels: dict[str, float]
+    """Of each probe, the PERCENTILE of the values."""
     header: dict[str, Any]
     """What it was measured by: engine, probes (hash of each file), thresholds, models."""
 
@@ -63,7 +68,7 @@ def null_of_run(collection: Collection, run: Run, models: int | None, probes_fol
     n = max(wanted, (read_header(path) or {}).get("models", 0))
     made_from = {"engine": engine_hash(), "drawn": code_hash(("probing/null.py",)), "models": n}
     done = refresh(
-        path, Measurer(definitions), made_from, lambda missing: _measure(run.last, missing, n, collection.settings)
+        path, shared(definitions), made_from, lambda missing: _measure(run.last, missing, n, collection.settings)
     )
     return [*problems, *done.header["problems"].values()]
 
@@ -102,33 +107,49 @@ def _measure(directory: Path, measurer: Measurer, models: int, settings: Setting
         result.rows.extend({"run": f"random.{seed}", "seed": seed, **row} for row in found.rows)
         result.problems.update(found.problems)
         result.skipped.update(found.skipped)
+    keep_recent(measurer, subject)
     return result
 
 
 def probe_tables(collection: Collection) -> dict[str, pd.DataFrame]:
     """Tables `probes` (all rows kept, with `null_95` and `hit` where the null was measured), `hits` (HITS) and `stimuli`
     (STIMULI), columns of one row a checkpoint."""
-    frames, hits, stimuli, nulls = [], [], [], {}
-    for run in collection.runs:
-        measured = [path for step in run.steps if (path := run.kept("probes", step)).is_file()]
-        if not measured:
-            continue
-        key = null_key(run, collection.settings)
-        if key not in nulls:
-            nulls[key] = read_null(collection.dir.null(key))
-        for path in measured:
-            frame, header = read_table(path), read_header(path)
-            stimuli += _stimuli(frame, header)
-            if (null := nulls[key]) is not None and header is not None:
-                frame = _joined(frame, header, null)
-                hits += _hits(frame, null)
-            if len(frame):
-                frames.append(frame)
+    measured = [
+        (run, path) for run in collection.runs for step in run.steps if (path := run.kept("probes", step)).is_file()
+    ]
+    frame, of = read_tables([path for _, path in measured])
+    headers, known = [read_header(path) for _, path in measured], _Nulls(collection)
+    nulls = [known.of(run) for run, _ in measured]
+    ends = np.append(0, np.bincount(of, minlength=len(measured)).cumsum())
+    stimuli = [
+        row for n, header in enumerate(headers) for row in _stimuli(frame.iloc[ends[n] : ends[n + 1]].head(1), header)
+    ]
+    joined = [null if header is not None else None for null, header in zip(nulls, headers, strict=True)]
+    names = frame["probe"].factorize()
+    _join(frame, of, names, headers, joined)
     return {
-        "probes": pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS),
-        "hits": pd.DataFrame(hits, columns=HITS),
+        "probes": frame if len(frame) else pd.DataFrame(columns=COLUMNS),
+        "hits": _hits(frame, of, names[0], joined),
         "stimuli": pd.DataFrame(stimuli, columns=STIMULI),
     }
+
+
+class _Nulls:
+    """The nulls of a collection, each read once."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._keys: dict[str, str] = {}
+        self._known: dict[str, Null | None] = {}
+
+    def of(self, run: Run) -> Null | None:
+        """That of a run; None where none was measured."""
+        if run.id not in self._keys:
+            self._keys[run.id] = null_key(run, self._collection.settings)
+        key = self._keys[run.id]
+        if key not in self._known:
+            self._known[key] = read_null(self._collection.dir.null(key))
+        return self._known[key]
 
 
 def _stimuli(frame: pd.DataFrame, header: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -146,55 +167,91 @@ def _stimuli(frame: pd.DataFrame, header: dict[str, Any] | None) -> list[dict[st
 
 def read_null(path: Path) -> Null | None:
     """A kept null; None where none was measured."""
+    if not path.is_file():
+        return None
+    state = path.stat()
+    return _null_at(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _null_at(path: Path, changed: int, size: int) -> Null | None:
     header = read_header(path)
     if header is None:
         return None
-    values = {str(name): np.sort(part["value"].to_numpy(float)) for name, part in read_table(path).groupby("probe")}
-    return Null(values, header)
+    rows, values, highest = read_table(path), {}, {}
+    names, scores, models = rows["probe"].to_numpy(), rows["value"].to_numpy(float), rows["seed"].to_numpy(np.int64)
+    for name in np.unique(names.astype(str)):
+        own = np.flatnonzero(names == name)
+        own = own[np.argsort(models[own], kind="stable")]
+        starts = np.flatnonzero(np.diff(models[own], prepend=-1))
+        values[str(name)], highest[str(name)] = np.sort(scores[own]), np.fmax.reduceat(scores[own], starts)
+    levels = {name: float(np.percentile(drawn, PERCENTILE)) for name, drawn in values.items()}
+    return Null(values, highest, levels, header)
 
 
 def null_maxima(collection: Collection) -> dict[str, dict[str, np.ndarray]]:
     """By run and probe, the highest score of each random model [model] of the null that the run's last probes fit."""
     found: dict[str, dict[str, np.ndarray]] = {}
+    known = _Nulls(collection)
     for run in collection.runs:
         header = read_header(run.kept("probes", run.steps[-1])) if run.steps else None
-        path = collection.dir.null(null_key(run, collection.settings)) if header is not None else None
-        null = read_null(path) if path is not None else None
-        if path is None or header is None or null is None:
-            continue
-        highest = read_table(path).groupby(["probe", "seed"])["value"].max()
-        found[run.id] = {
-            str(name): part.to_numpy(float) for name, part in highest.groupby("probe") if null.fits(header, str(name))
-        }
+        null = known.of(run) if header is not None else None
+        if header is not None and null is not None:
+            found[run.id] = {name: most for name, most in null.highest.items() if null.fits(header, name)}
     return found
 
 
-def _joined(frame: pd.DataFrame, header: dict[str, Any], null: Null) -> pd.DataFrame:
-    """The probes of a checkpoint with `null_95` and `hit` (as null.add_null) where probe and engine are those of the null."""
-    levels = {name: float(np.percentile(v, PERCENTILE)) for name, v in null.values.items() if null.fits(header, name)}
-    least = {
-        name: max(t, levels[name]) for name, t in null.header["thresholds"].items() if t is not None and name in levels
-    }
-    frame["null_95"] = frame["probe"].map(levels).astype(float)
-    bar = frame["probe"].map(least).astype(float)
-    frame["hit"] = (frame["value"] > bar).astype("Int64").where(bar.notna())
-    return frame
+def _join(
+    frame: pd.DataFrame,
+    of: np.ndarray,
+    names: tuple[np.ndarray, pd.Index],
+    headers: list[Any],
+    nulls: list[Null | None],
+) -> None:
+    """Give the rows of all checkpoints `null_95` and `hit` (as null.add_null) where probe and engine are those of the null; those
+    of a checkpoint without a null stay as they are. `of`: checkpoint of each row; `names`: number of its probe, and the probes."""
+    levels = np.full((len(nulls), len(names[1])), np.nan)
+    least = levels.copy()
+    for n, (null, header) in enumerate(zip(nulls, headers, strict=True)):
+        if null is None:
+            continue
+        for place, name in enumerate(names[1]):
+            if null.fits(header, name):
+                levels[n, place] = null.levels[name]
+                if (threshold := null.header["thresholds"].get(name)) is not None:
+                    least[n, place] = max(threshold, null.levels[name])
+    has = np.array([null is not None for null in nulls], dtype=bool)[of]
+    bar = pd.Series(least[of, names[0]], frame.index)
+    hit = (frame["value"] > bar).astype("Int64").where(bar.notna())
+    frame["null_95"] = np.where(has, levels[of, names[0]], frame["null_95"])
+    frame["hit"] = hit.where(has, frame["hit"])
 
 
-def _hits(frame: pd.DataFrame, null: Null) -> list[dict[str, Any]]:
-    """One row for each probe of a checkpoint that names a kind of head: how many there are."""
+def _hits(frame: pd.DataFrame, of: np.ndarray, probes: np.ndarray, nulls: list[Null | None]) -> pd.DataFrame:
+    """One row (HITS) for each checkpoint and each of its probes that names a kind of head: how many there are."""
+    has = np.array([null is not None for null in nulls], dtype=bool)[of]
+    chosen = np.flatnonzero(has & (frame["hit"].notna() & frame["head"].notna()).to_numpy(bool))
+    groups = pd.factorize(of[chosen] * (probes.max(initial=0) + 1) + probes[chosen])[0]  # in order of appearance
+    parts = (
+        np.split(chosen[np.argsort(groups, kind="stable")], np.bincount(groups).cumsum()[:-1]) if len(chosen) else []
+    )
+    scores, hit, names = frame["value"].to_numpy(float), frame["hit"].to_numpy(float, na_value=np.nan), frame["probe"]
     rows = []
-    for name, part in frame[frame["hit"].notna() & frame["head"].notna()].groupby("probe", sort=False):
-        values, drawn = part["value"].to_numpy(float), null.values[str(name)]
-        threshold, first = null.header["thresholds"][name], part.iloc[0]
+    for part in parts:
+        null, name, values = nulls[of[part[0]]], str(names.iat[part[0]]), scores[part]
+        assert null is not None
+        drawn, threshold = null.values[name], null.header["thresholds"][name]
         found = significant(values, drawn) & (values > threshold)
         top = np.sort(values)[-max(1, math.ceil(TOP_SHARE * len(values))) :]
         rows.append({
-            **{key: first[key] for key in CHECKPOINT}, "probe": name, "heads": len(values), "models": null.header["models"],
-            "threshold": threshold, "null_95": first["null_95"], "best": values.max(), "top_mean": top.mean(),
-            "hits": int(part["hit"].sum()), "hits_fdr": int(found.sum()), "fdr_least": fdr_least(len(values), len(drawn)),
+            "probe": name, "heads": len(values), "models": null.header["models"], "threshold": threshold,
+            "null_95": null.levels[name], "best": values.max(), "top_mean": top.mean(), "hits": int(hit[part].sum()),
+            "hits_fdr": int(found.sum()), "fdr_least": fdr_least(len(values), len(drawn)),
         })  # fmt: skip
-    return rows
+    if not rows:
+        return pd.DataFrame(columns=HITS)
+    where = frame.loc[[part[0] for part in parts], CHECKPOINT].reset_index(drop=True)
+    return pd.concat([where, pd.DataFrame(rows)], axis=1)[HITS]
 
 
 def significant(values: np.ndarray, null: np.ndarray) -> np.ndarray:

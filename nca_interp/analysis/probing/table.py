@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from nca_interp.analysis.cache import csv_bytes
+from nca_interp.analysis.cache import csv_bytes, read_typed
 from nca_interp.analysis.collection.run import CHECKPOINT
 from nca_interp.base import UserError
 from nca_interp.files import write_bytes
@@ -60,10 +64,29 @@ def save(frame: pd.DataFrame, path: Path) -> list[Path]:
 def read_table(path: Path) -> pd.DataFrame:
     """Read what `write_table` wrote of a probes table; UserError if it is damaged."""
     try:
-        # every cell as text first: a regime may be called "nan", and Python's own float() reads back what was written
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)[COLUMNS]
-        for column in _NUMBERS:
-            frame[column] = [float(cell) if cell else None for cell in frame[column]]
-        return _typed(frame)
+        return _typed(_parsed(path))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not readable as a table of probes ({error}); delete it and analyse again") from None
+
+
+def read_tables(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows of several tables one after the other, and for each row the place of its table in `paths`. UserError as `read_table`.
+
+    Parsed at once: a study has hundreds, and most of the time of a small one goes to its beginning.
+    """
+    texts = [path.read_bytes() for path in paths]
+    heads = {text.partition(b"\n")[0] for text in texts}
+    rows = np.array([text.count(b"\n") - 1 for text in texts])
+    if len(heads) == 1 and all(text.endswith(b"\n") for text in texts):
+        whole = b"".join([heads.pop() + b"\n", *(text.partition(b"\n")[2] for text in texts)])
+        with suppress(ValueError, KeyError):  # which of them is damaged shows below
+            frame = _parsed(io.BytesIO(whole))
+            if len(frame) == rows.sum():  # else a text has several lines
+                return _typed(frame), np.repeat(np.arange(len(paths)), rows)
+    frames = [read_table(path) for path in paths]
+    whole_frame = pd.concat(frames, ignore_index=True) if frames else table([])
+    return whole_frame, np.repeat(np.arange(len(paths)), [len(frame) for frame in frames])
+
+
+def _parsed(source: Path | io.BytesIO) -> pd.DataFrame:
+    return read_typed(source, _NUMBERS)[COLUMNS]

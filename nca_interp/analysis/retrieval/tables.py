@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,21 +24,28 @@ PROFILE_SEEDS = [*PLACE, "by", "bin", "low_edge", "high_edge", "value", "low", "
 GAIN, OVER = "gain", "gain over scratch"
 QUANTITIES = (GAIN, "first", "second", "control", "relative", "relative_control")
 SHOWN_RUNS = 8
+Measured = tuple[Run, int, pd.DataFrame]
+"""A checkpoint, by run and step, and what is kept of it."""
 
 
 def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:
     """Tables `retrieval`, `retrieval_seeds`, `profiles` and `profile_seeds`."""
-    lists, profiles = [], []
+    lists: list[Measured] = []
+    profiles: list[Measured] = []
     for run in collection.runs:
         if run.stage == "ft" or not run.done:
             continue
         for step in run.steps:
             rows, beside = kept_lists(run, step, asked), kept_profile(run, step, asked)
             if rows is not None and len(rows):
-                lists.append(_checkpoint(run, step, rows))
+                lists.append((run, step, rows))
             if beside is not None and len(beside):
-                profiles.append(_at(run, step, _summarised(beside, ["by", "bin", "low_edge", "high_edge"])))
-    retrieval, profile = _joined(lists, RETRIEVAL), _joined(profiles, PROFILES)
+                profiles.append((run, step, beside))
+    keys = [*CELL, "item"]
+    long = quantities(_together(lists)).melt(["checkpoint", *keys], list(QUANTITIES), "quantity") if lists else None
+    retrieval = _by_checkpoint(lists, long, [*keys, "quantity"], RETRIEVAL)
+    beside = _together(profiles) if profiles else None
+    profile = _by_checkpoint(profiles, beside, ["by", "bin", "low_edge", "high_edge"], PROFILES)
     return {
         "retrieval": retrieval,
         "retrieval_seeds": over_seeds(retrieval),
@@ -57,14 +64,21 @@ def quantities(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _checkpoint(run: Run, step: int, rows: pd.DataFrame) -> pd.DataFrame:
-    keys = [*CELL, "item"]
-    long = quantities(rows).melt(keys, list(QUANTITIES), "quantity")
-    return _at(run, step, _summarised(long, [*keys, "quantity"]))
+def _together(measured: Sequence[Measured]) -> pd.DataFrame:
+    """The rows of all checkpoints, whose places are the column `checkpoint`: a study has hundreds of them, of some dozen rows each."""
+    rows = pd.concat([frame for *_, frame in measured], ignore_index=True)
+    return rows.assign(checkpoint=np.repeat(np.arange(len(measured)), [len(frame) for *_, frame in measured]))
 
 
-def _at(run: Run, step: int, frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(**run.at(step))
+def _by_checkpoint(
+    measured: Sequence[Measured], rows: pd.DataFrame | None, keys: list[str], columns: list[str]
+) -> pd.DataFrame:
+    """`_summarised` rows of every checkpoint, one after the other."""
+    if rows is None:
+        return pd.DataFrame(columns=columns)
+    found = _summarised(rows.sort_values("checkpoint", kind="stable"), ["checkpoint", *keys])
+    who = pd.DataFrame([run.at(step) for run, step, _ in measured])
+    return found.join(who, on="checkpoint")[columns]
 
 
 def _summarised(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -93,10 +107,6 @@ def _by_seed(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     if known.empty:
         return pd.DataFrame(columns=[*PLACE, *keys, "value", "low", "high", "n"])
     return _summarised(known, [*PLACE, *keys])
-
-
-def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator[Shown | str]:

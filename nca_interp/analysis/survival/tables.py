@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, IDENTITY, Run, ppt_of
-from nca_interp.analysis.dynamics.emergence import Maxima, level_of
+from nca_interp.analysis.dynamics.emergence import Maxima, Scored, level_of, scored_probes
 from nca_interp.analysis.dynamics.threshold_crossing import Crossing
 from nca_interp.analysis.probing.engine import choose
 from nca_interp.analysis.probing.null_study import null_maxima
@@ -50,67 +51,82 @@ def survival_tables(
     runs: list[Run], probes: pd.DataFrame, hits: dict[str, float], maxima: Maxima
 ) -> dict[str, pd.DataFrame]:
     """A row (SURVIVAL) a checkpoint, head and quantity; a row (FATES) a head and run; a row (SEEDS) a regime and probe."""
-    by_id, courses, ends = {run.id: run for run in runs}, [], []
-    scored = dict(list(probes[probes["head"].notna() & probes.value.notna()].groupby("run")))
+    by_id, points, ends = {run.id: run for run in runs}, [], []
+    scored = scored_probes(probes[probes["head"].notna()])
     for run in runs:
         parent = ppt_of(run, by_id) if run.stage == "pt" and applies(run) and run.done else None
         if parent is None or not parent.done or parent.id not in scored:
             continue
         heads = grown(scored[parent.id], hits, maxima.get(parent.id, {}))
-        for row in _followed(run, parent, heads, scored.get(run.id), hits, maxima):
-            courses.append(row.course)
-            ends.append(row.end)
-    found = pd.concat(courses, ignore_index=True) if courses else pd.DataFrame(columns=SURVIVAL)
+        for one, course, end in _followed(run, parent, heads, scored.get(run.id, {}), hits, maxima):
+            named = _named(run, parent, one)
+            points += [{**named, **point._asdict()} for point in course]
+            ends.append(end)
     fates = pd.DataFrame(ends, columns=FATES)
-    return {"survival": found[SURVIVAL], "fates": fates, "fate_seeds": _seeds(fates, by_id)}
+    return {"survival": pd.DataFrame(points, columns=SURVIVAL), "fates": fates, "fate_seeds": _seeds(fates, by_id)}
 
 
-def grown(scores: pd.DataFrame, hits: dict[str, float], maxima: dict[str, Any]) -> list[Grown]:
+def grown(scores: dict[str, Scored], hits: dict[str, float], maxima: dict[str, Any]) -> list[Grown]:
     """The TOP heads of each probe at the last checkpoint of a pre-pre-training, of those above the level that decides about
     emergence (docs/emergence.md)."""
-    last, found = scores[scores.step == scores.step.max()], []
+    end, found = max((int(rows.step.max()) for rows in scores.values()), default=0), []
     for probe, threshold in sorted(hits.items()):
-        rows = last[last.probe == probe]
-        if rows.empty:
+        if probe not in scores or not (last := scores[probe].where(scores[probe].step == end)).step.size:
             continue
-        above = rows[rows.value >= level_of(rows, threshold, maxima.get(probe))]
-        for row in above.sort_values("value", ascending=False, kind="stable").head(TOP).to_dict("records"):
-            found.append(Grown(probe, int(row["layer"]), int(row["head"]), float(row["value"])))
+        above = last.where(last.value >= level_of(last.null_95, threshold, maxima.get(probe)))
+        for n in np.argsort(-above.value, kind="stable")[:TOP]:
+            found.append(Grown(probe, int(above.layer[n]), int(above.head[n]), float(above.value[n])))
     return found
 
 
-class _Row(NamedTuple):
-    course: pd.DataFrame
-    end: dict[str, Any]
+class Point(NamedTuple):
+    """One quantity of a head at one checkpoint; NaN where it is not known."""
+
+    step: int
+    tokens: int | None
+    quantity: str
+    value: float
+    low: float
+    high: float
+    start: float
+    """At the end of pre-pre-training."""
+    bound: float
+
+
+class _Kept:
+    """What is kept of the heads of a checkpoint."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.rows: dict[tuple[int, int], list[tuple[str, float, float, float]]] = {}
+        """By head: quantity, value, low, high."""
+        columns = [frame[name].tolist() for name in ("layer", "head", "quantity", "value", "low", "high")]
+        for layer, head, *row in zip(*columns, strict=True):
+            self.rows.setdefault((layer, head), []).append(tuple(row))  # type: ignore[arg-type]
+
+    def others(self, chosen: set[tuple[int, int]]) -> list[float]:
+        """Effects of the heads that were not chosen, in the order of the table."""
+        return [row[1] for head, rows in self.rows.items() if head not in chosen for row in rows if row[0] == "effect"]
 
 
 def _followed(
-    run: Run, parent: Run, heads: list[Grown], scores: pd.DataFrame | None, hits: dict[str, float], maxima: Maxima
-) -> Iterator[_Row]:
+    run: Run, parent: Run, heads: list[Grown], scores: dict[str, Scored], hits: dict[str, float], maxima: Maxima
+) -> Iterator[tuple[Grown, list[Point], dict[str, Any]]]:
+    """Each of the heads that was measured in language, its course and its row of FATES."""
     kept = {step: kept_heads(run, step, parent) for step in run.steps}
-    measured = {step: frame for step, frame in kept.items() if frame is not None and len(frame)}
+    measured = {step: _Kept(frame) for step, frame in kept.items() if frame is not None and len(frame)}
     before = kept_heads(parent, parent.steps[-1], parent)
+    starts = {} if before is None else _Kept(before).rows
     chosen = {(g.layer, g.head) for g in heads}
-    bounds = {step: _bound(frame, chosen) for step, frame in measured.items()}
+    others = {step: one.others(chosen) for step, one in measured.items()}
+    bounds = {step: rules.effect_bound(effects) for step, effects in others.items()}
     for one in heads:
-        course = _course(run, parent, one, measured, before)
-        own = None if scores is None else scores[scores.probe == one.probe]
-        level = math.nan
-        if own is not None and len(own):
-            level = level_of(own, hits[one.probe], maxima.get(run.id, {}).get(one.probe))
-            course = pd.concat([_scores(run, parent, one, own, level), course], ignore_index=True)
-        numbers = ["value", "low", "high", "start", "bound"]
-        course[numbers] = course[numbers].astype(float)  # a missing one is NaN to arithmetic
-        of_effects = [bounds.get(int(step), math.nan) for step in course.step]
-        course["bound"] = course.bound.where(course.quantity != "effect", of_effects)
-        if len(course):
-            yield _Row(course, _end(run, parent, one, course, level, run.steps, measured, chosen))
-
-
-def _bound(frame: pd.DataFrame, chosen: set[tuple[int, int]]) -> float:
-    effects = frame[frame.quantity == "effect"]
-    others = [v for n, h, v in zip(effects.layer, effects["head"], effects.value, strict=True) if (n, h) not in chosen]
-    return rules.effect_bound(others)
+        course, level = _course(run, one, measured, starts, bounds), math.nan
+        if (own := scores.get(one.probe)) is not None:
+            level = level_of(own.null_95, hits[one.probe], maxima.get(run.id, {}).get(one.probe))
+            course = [*_scores(one, own, level), *course]
+        if course:
+            end = _end(run, parent, one, course, level, len(next(iter(others.values()), ())))
+            yield one, course, end
 
 
 def _named(run: Run, parent: Run, one: Grown) -> dict[str, Any]:
@@ -118,66 +134,52 @@ def _named(run: Run, parent: Run, one: Grown) -> dict[str, Any]:
 
 
 def _course(
-    run: Run, parent: Run, one: Grown, measured: dict[int, pd.DataFrame], before: pd.DataFrame | None
-) -> pd.DataFrame:
-    starts = {} if before is None else dict(zip(*_of(before, one)[["quantity", "value"]].to_numpy().T, strict=True))
-    parts = []
-    for step, frame in measured.items():
-        own = _of(frame, one)[["quantity", "value", "low", "high"]]
-        own = own[own.quantity.isin(QUANTITIES) & own.value.notna()]
-        parts.append(own.assign(step=step, tokens=run.tokens_at.get(step), start=own.quantity.map(starts)))
-    if not parts:
-        return pd.DataFrame(columns=SURVIVAL)
-    return pd.concat(parts, ignore_index=True).assign(**_named(run, parent, one), bound=math.nan)[SURVIVAL]
+    run: Run, one: Grown, measured: dict[int, _Kept], starts: dict[tuple[int, int], Any], bounds: dict[int, float]
+) -> list[Point]:
+    place = one.layer, one.head
+    start = {quantity: value for quantity, value, *_ in starts.get(place, ())}
+    return [
+        Point(
+            step, run.tokens_at.get(step), quantity, value, low, high, start.get(quantity, math.nan),
+            bounds[step] if quantity == "effect" else math.nan,
+        )
+        for step, kept in measured.items()
+        for quantity, value, low, high in kept.rows.get(place, ())
+        if quantity in QUANTITIES and not math.isnan(value)
+    ]  # fmt: skip
 
 
-def _of(frame: pd.DataFrame, one: Grown) -> pd.DataFrame:
-    return frame[(frame.layer == one.layer) & (frame["head"] == one.head)]
+def _scores(one: Grown, scores: Scored, level: float) -> list[Point]:
+    own = scores.where((scores.layer == one.layer) & (scores.head == one.head))
+    points = [
+        Point(step, None if math.isnan(tokens) else int(tokens), "score", value, math.nan, math.nan, one.score, level)
+        for step, tokens, value in zip(own.step.tolist(), own.tokens.tolist(), own.value.tolist(), strict=True)
+    ]
+    return sorted(points, key=lambda point: point.step)
 
 
-def _scores(run: Run, parent: Run, one: Grown, scores: pd.DataFrame, level: float) -> pd.DataFrame:
-    own = _of(scores, one).sort_values("step")[["step", "tokens", "value"]]
-    more: dict[str, Any] = {"quantity": "score", "low": math.nan, "high": math.nan, "start": one.score, "bound": level}
-    return own.assign(**_named(run, parent, one), **more)[SURVIVAL]
-
-
-def _end(
-    run: Run, parent: Run, one: Grown, course: pd.DataFrame, level: float, steps: list[int],
-    measured: dict[int, pd.DataFrame], chosen: set[tuple[int, int]],
-) -> dict[str, Any]:  # fmt: skip
-    def of(quantity: str) -> pd.DataFrame:
-        return course[course.quantity == quantity].sort_values("step")
+def _end(run: Run, parent: Run, one: Grown, course: list[Point], level: float, others: int) -> dict[str, Any]:
+    def of(quantity: str) -> list[Point]:
+        return sorted((point for point in course if point.quantity == quantity), key=lambda point: point.step)
 
     score, effect = of("score"), of("effect")
-    at = [int(s) for s in (score if len(score) else effect).step]
-    lost = rules.losing(score.value.tolist(), level)
-    told = (effect.value.tolist(), effect.low.tolist(), effect.bound.tolist())
+    lost = rules.losing([p.value for p in score], level)
+    told = [p.value for p in effect], [p.low for p in effect], [p.bound for p in effect]
     used = rules.using(*told)
     uses = None if used is None else rules.used_at_end(*told)
     spans = {}
     for part in COMPONENTS if one.probe == INDUCTION else ():
-        rows = of(part)
-        if len(rows):
-            spans[part] = rules.half_lost(float(rows.start.iloc[0]), rows.value.tolist(), rules.LEAST[part])
+        if points := of(part):
+            spans[part] = rules.half_lost(points[0].start, [p.value for p in points], rules.LEAST[part])
     first, word = rules.first_lost(spans), rules.fate(lost, uses)
+    last = effect[-1] if effect else None
     row = {
-        **_named(run, parent, one), "start": one.score, "level": level, "end": _last(score.value), **_when("lost", lost, at),
-        **_when("used", used, [int(s) for s in effect.step]), "effect": _last(effect.value), "bound": _last(effect.bound),
-        "others": _others(measured, chosen), "fate": word, "first_part": first,
+        **_named(run, parent, one), "start": one.score, "level": level, "end": score[-1].value if score else math.nan,
+        **_when("lost", lost, [p.step for p in score or effect]), **_when("used", used, [p.step for p in effect]),
+        "effect": last.value if last else math.nan, "bound": last.bound if last else math.nan, "others": others, "fate": word,
+        "first_part": first,
     }  # fmt: skip
     return row | {"sentence": sentence(row)}
-
-
-def _last(values: pd.Series) -> float:
-    return float(values.iloc[-1]) if len(values) else math.nan
-
-
-def _others(measured: dict[int, pd.DataFrame], chosen: set[tuple[int, int]]) -> int:
-    if not measured:
-        return 0
-    rows = next(iter(measured.values()))
-    rows = rows[rows.quantity == "effect"]
-    return sum((n, h) not in chosen for n, h in zip(rows.layer, rows["head"], strict=True))
 
 
 def _when(what: str, found: Crossing | None, steps: list[int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from nca_interp.report.charts.kinds import sized, swap_rule
-from nca_interp.report.charts.theme import fade, regime_color, regime_shape
+from nca_interp.report.charts.theme import fade, regime_color, regime_dash, regime_shape
 
 
 def bands(
@@ -35,7 +35,7 @@ def bands(
         known.mark_area(aria=False).encode(
             x, alt.Y("low:Q", title=y_title), y2="high:Q", color=color, opacity=fade(0.16), **one
         ),
-        base.mark_line(strokeWidth=2.2).encode(x, y, color, opacity=fade(1), **one),
+        base.mark_line(strokeWidth=2.2).encode(x, y, color, strokeDash=regime_dash(regimes), opacity=fade(1), **one),
         base.mark_point(size=30, filled=True).encode(x, y, color, regime_shape(regimes), opacity=fade(1), tooltip=tip),
     ]
     if swap:

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts.theme import fade, ramp_scale, regime_color, regime_shape
+from nca_interp.report.charts.theme import fade, ramp_scale, regime_color, regime_dash, regime_shape
 
 LABEL_PIXELS = 14
 LAYER_PIXELS = 15
@@ -78,8 +78,11 @@ def curves(
         regime_color(regimes),
         [alt.Tooltip("regime:N"), alt.Tooltip("tokens:Q", format=",.0f"), alt.Tooltip("value:Q", format=".4f")],
     )
-    seeds = alt.Chart(raw).mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", opacity=fade(0.5))
-    means = alt.Chart(mean).mark_line(strokeWidth=2.4).encode(x, y, color, opacity=fade(1), **breaks)
+    dash = regime_dash(regimes)
+    seeds = (
+        alt.Chart(raw).mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", strokeDash=dash, opacity=fade(0.5))
+    )
+    means = alt.Chart(mean).mark_line(strokeWidth=2.4).encode(x, y, color, strokeDash=dash, opacity=fade(1), **breaks)
     points = (
         alt.Chart(marked)
         .mark_point(size=34, filled=True)

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from nca_interp.report.charts.kinds import signal, sized, whole_ticks
-from nca_interp.report.charts.theme import fade, ramp_scale, regime_color, regime_shape
+from nca_interp.report.charts.theme import fade, ramp_scale, regime_color, regime_dash, regime_shape
 
 
 def by_layer(
@@ -23,12 +23,12 @@ def by_layer(
         scale=alt.Scale(nice=False, padding=6),
     )
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=zero, nice=True), axis=alt.Axis(tickCount=5))
-    color = regime_color(regimes)
+    color, dash = regime_color(regimes), regime_dash(regimes)
     tip = ["regime:N", "layer:Q", alt.Tooltip("value:Q", format=".4f")]
     marks = alt.Chart(mean).mark_point(size=34, filled=True)
     layers: list[Any] = [
-        alt.Chart(raw).mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", opacity=fade(0.5)),
-        alt.Chart(mean).mark_line(strokeWidth=2.4).encode(x, y, color, opacity=fade(1)),
+        alt.Chart(raw).mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", strokeDash=dash, opacity=fade(0.5)),
+        alt.Chart(mean).mark_line(strokeWidth=2.4).encode(x, y, color, strokeDash=dash, opacity=fade(1)),
         marks.encode(x, y, color, regime_shape(regimes), opacity=fade(1), tooltip=tip),
     ]
     layers = [layer.transform_filter(where) for layer in layers]

@@ -12,6 +12,8 @@ DARK = ("#a4a8b0", "#6fa2ff", "#f8a637", "#d08cc6", "#ff6673", "#ab7bff")
 RAMP_LIGHT = ("#f4f6f9", "#bcd3ee", "#6fa0d8", "#2f65b0", "#12305f")
 RAMP_DARK = ("#1b2027", "#1f3f66", "#3570ad", "#7fb2e5", "#eaf4ff")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3])
+"""Of the lines of the first regimes, one for each colour, of the next as many, and so on: solid first."""
 THEMES: dict[str, dict[str, Any]] = {
     "light": {"fg": "#1d2126", "mut": "#565c64", "grid": "#e4e7eb", "pal": LIGHT, "ramp": RAMP_LIGHT, "bg": "#ffffff"},
     "dark": {"fg": "#e8eaed", "mut": "#a3a9b2", "grid": "#2c323a", "pal": DARK, "ramp": RAMP_DARK, "bg": "#14171a"},
@@ -66,6 +68,15 @@ def regime_shape(regimes: list[str]) -> alt.Shape:
     """Shape by `regime`, so that colour is never the only mark."""
     shapes = [SHAPES[slot(i + i // len(SHAPES))] for i in range(len(regimes))]
     return alt.Shape("regime:N", scale=alt.Scale(domain=regimes, range=shapes), legend=None)
+
+
+def regime_dash(regimes: list[str]) -> Any:
+    """Dashes by `regime` where there are more of them than colours: those that share a colour differ in their lines. Undefined where
+    colours are enough."""
+    if len(regimes) <= len(LIGHT):
+        return alt.Undefined
+    dashes = [DASHES[i // len(LIGHT) % len(DASHES)] for i in range(len(regimes))]
+    return alt.StrokeDash("regime:N", scale=alt.Scale(domain=regimes, range=dashes), legend=None)
 
 
 def fade(opacity: float, hidden: float = 0.03) -> Any:

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from nca_interp.report.charts.kinds import signal, sized
-from nca_interp.report.charts.theme import fade, regime_color, regime_shape
+from nca_interp.report.charts.theme import fade, regime_color, regime_dash, regime_shape
 
 SINCE_SWAP = "tokens since the embedding swap"
 """Title of the axis of training of a study."""
@@ -63,14 +63,14 @@ def moments(rows: pd.DataFrame, regimes: list[str], order: list[str], where: str
         "moment:N", title=None, sort=order, axis=alt.Axis(labelAngle=0, labelLimit=96), scale=alt.Scale(padding=0.35)
     )
     y = alt.Y("value:Q", title="score", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-    color = regime_color(regimes)
+    color, dash = regime_color(regimes), regime_dash(regimes)
     tip = ["run:N", "moment:N", alt.Tooltip("value:Q", format=".4f")]
     base = alt.Chart(rows).transform_filter(where)
     mean = base.transform_aggregate(value="mean(value)", groupby=["regime", "moment"])
     layers = [
-        base.mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", opacity=fade(0.5)),
+        base.mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", strokeDash=dash, opacity=fade(0.5)),
         base.mark_point(size=16, filled=True).encode(x, y, color, opacity=fade(0.5), tooltip=tip),
-        mean.mark_line(strokeWidth=2.4).encode(x, y, color, opacity=fade(1)),
+        mean.mark_line(strokeWidth=2.4).encode(x, y, color, strokeDash=dash, opacity=fade(1)),
         mean.mark_point(size=44, filled=True).encode(x, y, color, regime_shape(regimes), opacity=fade(1)),
     ]
     chance = base.transform_aggregate(chance="mean(chance)").mark_rule(

@@ -6,6 +6,7 @@ import pandas as pd
 
 from nca_interp.report.charts import layers
 from nca_interp.report.charts.numbers import DASH, fixed, listing, significant, whole
+from nca_interp.report.charts.theme import LIGHT
 from nca_interp.report.page import Chart, Figure, Item, Table
 from nca_interp.report.sections.outcome import NATS, mean_over_seeds, missing
 from nca_interp.report.sections.transfer import contrast_table
@@ -57,6 +58,9 @@ def _figure(tables: Tables, rows: pd.DataFrame, shown: list[str]) -> Figure:
         "those of the domain. Share of variance: how much of the stream's variance over positions the token's own embedding "
         "accounts for. A regime from scratch has nothing before."
     )
+    if len(shown) > len(LIGHT):
+        dashed = listing(tables.label(name) for name in shown[len(LIGHT) :])
+        encoding += f" There are more arms than colours; dashed: {dashed}."
     return Figure("fig-start", _finding(tables, known), encoding, rows.drop(columns="stage"), tuple(views))
 
 

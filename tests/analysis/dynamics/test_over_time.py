@@ -355,7 +355,7 @@ def test_random_models_rarely_reach_the_level_of_their_kind():
         null = np.stack([_random_scores(rng) for _ in range(5)])
         rows = pd.DataFrame({"null_95": [np.percentile(null, 95)]})
         highest = _random_scores(rng).max()
-        reached.append(highest >= level_of(rows, 0.0, null.max(1)))
+        reached.append(highest >= level_of(rows.null_95.to_numpy(float), 0.0, null.max(1)))
         above.append(highest >= rows.null_95[0])
     assert np.mean(reached) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
     assert np.mean(above) > 0.3  # the percentile of heads is passed by the highest of twelve

@@ -76,7 +76,11 @@ def study(tmp_path) -> tuple[StudyDir, Study, list[Run]]:
             reinit_to="initial", precision="fp32",
         )  # fmt: skip
         rows = [{"step": i, "tokens": i, "val_loss": v} for i, v in enumerate(losses)]
-        return run_of(own, Trained(directory.run(own.id), {"state": state, "step": 4}, meta, rows))
+        files = directory.run(own.id)
+        files.path.mkdir(parents=True)
+        for row in rows:
+            files.append_metrics(row)
+        return run_of(own, Trained(files, {"state": state, "step": 4}, meta))
 
     runs = [
         run("ppt", "nca", 2, "diverged"), run("pt", "scratch", 0, "done", (3.0, 2.0)), run("pt", "scratch", 1, "done", (3.0, float("nan"))),
