@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -16,6 +17,7 @@ from nca_interp.signals import shielded
 def beside(function: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
     """Call `function`, which another process can import, there while the block runs; yields what waits for its result and returns it,
     or raises what it raised. What the block does not wait for is given up at its end."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # a server that begins here imports nothing from the working directory
     context = multiprocessing.get_context("forkserver")
     pipe, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(theirs, function, arguments), daemon=True)

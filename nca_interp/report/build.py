@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from altair.utils.schemapi import debug_mode
+
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.outputs import check_output, records
@@ -33,7 +35,7 @@ def build_report(
     if not path.exists():  # beside a page of ours lies its record, whole or damaged
         check_output("report", record, "record of a page", records("study"))
     say("report: what it says")
-    with discover.running(definition.path):
+    with discover.running(definition.path), debug_mode(False):  # a test validates the charts; it is a tenth of the time
         page = definition.value(tables)
     if not isinstance(page, Page):
         raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")

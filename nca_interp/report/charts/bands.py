@@ -27,13 +27,13 @@ def bands(
     x = alt.X("x:Q", title=x_title, scale=scale, axis=alt.Axis(format="~s", tickCount=5))
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     color = regime_color(regimes)
-    tip = ["regime:N", *(alt.Tooltip(f"{c}:Q", format=f) for c, f in (("x", ",.0f"), ("value", ".4f"), ("low", ".4f"), ("high", ".4f"), ("n", "d")))]  # fmt: skip
+    tip = [alt.Tooltip("regime:N"), *(alt.Tooltip(f"{c}:Q", format=f) for c, f in (("x", ",.0f"), ("value", ".4f"), ("low", ".4f"), ("high", ".4f"), ("n", "d")))]  # fmt: skip
     base = alt.Chart(rows) if where is None else alt.Chart(rows).transform_filter(where)
     known = base.transform_filter("isValid(datum.low)")
-    one = {"detail": "stage:N"}
+    one = {"detail": alt.Detail("stage:N")}
     layers: list[Any] = [
         known.mark_area(aria=False).encode(
-            x, alt.Y("low:Q", title=y_title), y2="high:Q", color=color, opacity=fade(0.16), **one
+            x, alt.Y("low:Q", title=y_title), y2=alt.Y2("high:Q"), color=color, opacity=fade(0.16), **one
         ),
         base.mark_line(strokeWidth=2.2).encode(x, y, color, strokeDash=regime_dash(regimes), opacity=fade(1), **one),
         base.mark_point(size=30, filled=True).encode(x, y, color, regime_shape(regimes), opacity=fade(1), tooltip=tip),
@@ -44,7 +44,7 @@ def bands(
 
 
 def _at_zero() -> Any:
-    return swap_rule().transform_calculate(x="datum.tokens").encode(x="x:Q")
+    return swap_rule().transform_calculate(x="datum.tokens").encode(x=alt.X("x:Q"))
 
 
 def fates(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, where: str | None = None) -> alt.LayerChart:

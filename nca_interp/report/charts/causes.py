@@ -42,7 +42,7 @@ def score_against_harm(rows: pd.DataFrame, levels: pd.DataFrame, regimes: list[s
     )
     text = lines.mark_text(align="left", baseline="top", dx=3, dy=3, angle=90, fontSize=10.5, color=signal("mut"))
     return sized(
-        alt.layer(zero, lines.mark_rule(strokeDash=[4, 3], strokeWidth=1.2), text.encode(y=alt.value(0), text="text:N"), marks), 300
+        alt.layer(zero, lines.mark_rule(strokeDash=[4, 3], strokeWidth=1.2), text.encode(y=alt.value(0), text=alt.Text("text:N")), marks), 300
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def against_random(rows: pd.DataFrame, regimes: list[str]) -> alt.LayerChart:
     )
     spread = base.mark_rule(strokeWidth=5).encode(
         x=alt.X("random_low:Q", title=HARM, axis=x_axis),
-        x2="random_high:Q",
+        x2=alt.X2("random_high:Q"),
         y=y,
         yOffset=offset,
         color=color,
@@ -101,12 +101,15 @@ def by_layer(rows: pd.DataFrame, mean: pd.DataFrame, regimes: list[str], where: 
     with the columns that the filter `where` reads."""
     x = alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True))
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=5))
-    color, tip = regime_color(regimes), ["regime:N", "layer:O", alt.Tooltip("value:Q", format=".4f")]
+    color, tip = (
+        regime_color(regimes),
+        [alt.Tooltip("regime:N"), alt.Tooltip("layer:O"), alt.Tooltip("value:Q", format=".4f")],
+    )
     seeds = alt.Chart(rows).transform_filter(where).mark_line(strokeWidth=1)
     means: Any = alt.Chart(mean).transform_filter(where)
     return sized(
         alt.layer(
-            seeds.encode(x, y, color, detail="run:N", opacity=fade(0.5)),
+            seeds.encode(x, y, color, detail=alt.Detail("run:N"), opacity=fade(0.5)),
             means.mark_line(strokeWidth=2.4).encode(x, y, color, opacity=fade(1)),
             means.mark_point(size=44, filled=True).encode(
                 x, y, color, regime_shape(regimes), opacity=fade(1), tooltip=tip

@@ -57,9 +57,9 @@ def histogram(
     color = alt.Color(
         "part:N", legend=None, scale=alt.Scale(domain=list(colors), range=[{"expr": c} for c in colors.values()])
     )
-    tip = ["part:N", *(alt.Tooltip(f"{c}:Q", format=".4~g") for c in ("low", "high", "count", "share"))]
+    tip = [alt.Tooltip("part:N"), *(alt.Tooltip(f"{c}:Q", format=".4~g") for c in ("low", "high", "count", "share"))]
     bars = alt.Chart(rows[rows["count"] > 0]).mark_rect(opacity=0.6, aria=False)
-    layers: list[Any] = [bars.encode(x, vertical, x2="high:Q", y2=alt.Y2Datum(0), color=color, tooltip=tip)]
+    layers: list[Any] = [bars.encode(x, vertical, x2=alt.X2("high:Q"), y2=alt.Y2Datum(0), color=color, tooltip=tip)]
     if marks:
         frame = pd.DataFrame({"low": marks})
         layers.append(alt.Chart(frame).mark_rule(strokeDash=[3, 3]).encode(x=alt.X("low:Q", title=x_title)))
@@ -70,7 +70,7 @@ def columns(rows: pd.DataFrame, x_title: str, height: int = 200) -> alt.Chart:
     """A bar of `share` for each `label`, in the order of the rows. `rows`: label, count, share."""
     x = alt.X("label:O", title=x_title, sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
     y = alt.Y("share:Q", title="share", axis=alt.Axis(tickCount=4, format="%"))
-    tip = ["label:N", "count:Q", alt.Tooltip("share:Q", format=".3~g")]
+    tip = [alt.Tooltip("label:N"), alt.Tooltip("count:Q"), alt.Tooltip("share:Q", format=".3~g")]
     return sized(alt.Chart(rows).mark_bar(color=signal(CHOSEN), aria=False).encode(x, y, tooltip=tip), height)
 
 
@@ -84,7 +84,11 @@ def labelled(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, h
     low, high = min(bottom, 0.0), max(top * 1.02, 1e-3)
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(domain=[low, high], nice=False), axis=alt.Axis(tickCount=5))
     color = regime_color(names)
-    tip = ["name:N", "x:Q", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("value", "low", "high"))]
+    tip = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("x:Q"),
+        *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("value", "low", "high")),
+    ]
     band = alt.Chart(frame.dropna(subset=["low"])).mark_area(opacity=0.18, aria=False)
     line = alt.Chart(frame).mark_line(strokeWidth=2.2).encode(x, y, color)
     points = alt.Chart(frame).mark_point(size=26, filled=True).encode(x, y, color, regime_shape(names), tooltip=tip)
@@ -93,10 +97,10 @@ def labelled(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, h
     text = alt.Chart(last).mark_text(align="left", dx=7, fontSize=11.5, fontWeight=600)
     return sized(
         alt.layer(
-            band.encode(x, alt.Y("low:Q", title=y_title), color=color, y2="high:Q"),
+            band.encode(x, alt.Y("low:Q", title=y_title), color=color, y2=alt.Y2("high:Q")),
             line,
             points,
-            text.encode(x=x, y=alt.Y("label:Q", title=y_title), text="name:N", color=color),
+            text.encode(x=x, y=alt.Y("label:Q", title=y_title), text=alt.Text("name:N"), color=color),
         ),
         height,
     )
@@ -109,7 +113,11 @@ def against_lag(rows: pd.DataFrame, column: str, y_title: str, labels: pd.DataFr
         "lag:Q", title="lag, tokens", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(tickCount=6, format="~s")
     )
     y = alt.Y(f"{column}:Q", title=y_title, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=True))
-    tip = ["lag:Q", "name:N", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("value", "low", "high", "bias"))]
+    tip = [
+        alt.Tooltip("lag:Q"),
+        alt.Tooltip("name:N"),
+        *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("value", "low", "high", "bias")),
+    ]
     base = alt.Chart(rows)
     color = signal(CHOSEN if column == "value" else PLAIN)
     layers: list[Any] = []
@@ -118,13 +126,15 @@ def against_lag(rows: pd.DataFrame, column: str, y_title: str, labels: pd.DataFr
             alt.Chart(pd.DataFrame({"value": [0.0]})).mark_rule(strokeWidth=1).encode(y=alt.Y("value:Q", title=y_title))
         )
         layers.append(
-            base.mark_area(opacity=0.2, aria=False, color=color).encode(x, alt.Y("low:Q", title=y_title), y2="high:Q")
+            base.mark_area(opacity=0.2, aria=False, color=color).encode(
+                x, alt.Y("low:Q", title=y_title), y2=alt.Y2("high:Q")
+            )
         )
     layers.append(base.mark_line(strokeWidth=2, color=color).encode(x, y))
     layers.append(base.mark_point(size=24, filled=True, color=color).encode(x, y, tooltip=tip))
     if labels is not None and len(labels):
         text = alt.Chart(labels).mark_text(dy=-9, fontSize=11)
-        layers.append(text.encode(x, y, text="lag:Q"))
+        layers.append(text.encode(x, y, text=alt.Text("lag:Q")))
     return sized(alt.layer(*layers), 240)
 
 
@@ -144,7 +154,12 @@ def rank_plot(rows: pd.DataFrame) -> alt.LayerChart:
         alt.Y("share:Q", **_decades(rows.share, share, "~e")),
     )
     fitted = alt.Y("fitted:Q", **_decades(rows.share, share, "~e"))
-    tip = ["rank:Q", "count:Q", alt.Tooltip("share:Q", format=".3g"), alt.Tooltip("fitted:Q", format=".3g")]
+    tip = [
+        alt.Tooltip("rank:Q"),
+        alt.Tooltip("count:Q"),
+        alt.Tooltip("share:Q", format=".3g"),
+        alt.Tooltip("fitted:Q", format=".3g"),
+    ]
     line = alt.Chart(rows[rows.fitted.notna()]).mark_line(strokeDash=[5, 3], strokeWidth=1.6, color=signal("mut"))
     points = alt.Chart(rows).mark_point(size=30, filled=True, color=signal(CHOSEN)).encode(x, y, tooltip=tip)
     return sized(alt.layer(line.encode(x, fitted), points), 260)
@@ -162,11 +177,16 @@ def depths(rows: pd.DataFrame, k: int) -> alt.LayerChart:
             bars.encode(
                 x,
                 y,
-                x2="end:Q",
+                x2=alt.X2("end:Q"),
                 y2=alt.Y2Datum(0),
                 color=color,
                 opacity=opacity,
-                tooltip=["position:Q", "bracket:N", "type:Q", "depth:Q"],
+                tooltip=[
+                    alt.Tooltip("position:Q"),
+                    alt.Tooltip("bracket:N"),
+                    alt.Tooltip("type:Q"),
+                    alt.Tooltip("depth:Q"),
+                ],
             )
         ),
         110,

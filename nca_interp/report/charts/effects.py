@@ -42,7 +42,7 @@ def forest(
         layers.append(
             alt.Chart(band)
             .mark_rect(opacity=0.6, color=signal("grid"))
-            .encode(x=alt.X("low:Q", title=x_title), x2="high:Q")
+            .encode(x=alt.X("low:Q", title=x_title), x2=alt.X2("high:Q"))
         )
     layers.append(alt.Chart(pd.DataFrame({"effect": [0.0]})).mark_rule(strokeWidth=1).encode(x=x))
     known = rows.dropna(subset=["low", "high"])
@@ -50,7 +50,7 @@ def forest(
         layers.append(
             alt.Chart(known)
             .mark_rule(strokeWidth=2.4)
-            .encode(x=alt.X("low:Q", title=x_title), x2="high:Q", y=y, color=regime_color(regimes))
+            .encode(x=alt.X("low:Q", title=x_title), x2=alt.X2("high:Q"), y=y, color=regime_color(regimes))
         )
     if len(seeds):
         ticks = alt.Chart(seeds).mark_point(size=42, strokeWidth=1.4, filled=False, yOffset=11)
@@ -59,10 +59,10 @@ def forest(
                 x=alt.X("difference:Q", title=x_title),
                 y=y,
                 color=regime_color(regimes),
-                tooltip=["name:N", "seed:N", alt.Tooltip("difference:Q", format="+.4f")],
+                tooltip=[alt.Tooltip("name:N"), alt.Tooltip("seed:N"), alt.Tooltip("difference:Q", format="+.4f")],
             )
         )
-    tip = ["name:N", *(alt.Tooltip(f"{c}:Q", format="+.4f") for c in ("effect", "low", "high"))]
+    tip = [alt.Tooltip("name:N"), *(alt.Tooltip(f"{c}:Q", format="+.4f") for c in ("effect", "low", "high"))]
     layers.append(
         alt.Chart(rows)
         .mark_point(size=95, filled=True, opacity=1)
@@ -87,13 +87,17 @@ def bars(rows: pd.DataFrame, seeds: pd.DataFrame, x_title: str) -> alt.LayerChar
     drawn = (
         alt.Chart(rows)
         .mark_bar(opacity=0.85)
-        .encode(x=x, y=y, color=fill, tooltip=["name:N", alt.Tooltip("value:Q", format="+.4f")])
+        .encode(x=x, y=y, color=fill, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("value:Q", format="+.4f")])
     )
     rule = alt.Chart(pd.DataFrame({"value": [0.0]})).mark_rule(strokeWidth=1).encode(x=x)
     rings = alt.Chart(seeds).mark_point(size=38, filled=True, opacity=0.9, color=signal("fg"))
     return sized(
         alt.layer(
-            drawn, rule, rings.encode(x=x, y=y, tooltip=["name:N", "seed:N", alt.Tooltip("value:Q", format="+.4f")])
+            drawn,
+            rule,
+            rings.encode(
+                x=x, y=y, tooltip=[alt.Tooltip("name:N"), alt.Tooltip("seed:N"), alt.Tooltip("value:Q", format="+.4f")]
+            ),
         ),
         30 * len(order),
     )
@@ -117,7 +121,12 @@ def factors(rows: pd.DataFrame, regimes: list[str], where: str) -> alt.LayerChar
             x=x,
             y=y,
             color=regime_color(regimes),
-            tooltip=["name:N", "seed:N", "kind:N", alt.Tooltip("speedup:Q", format=".3f")],
+            tooltip=[
+                alt.Tooltip("name:N"),
+                alt.Tooltip("seed:N"),
+                alt.Tooltip("kind:N"),
+                alt.Tooltip("speedup:Q", format=".3f"),
+            ],
         )
     )
     reached = (
@@ -142,10 +151,18 @@ def estimates(rows: pd.DataFrame, regimes: list[str]) -> alt.LayerChart:
         alt.Chart(rows)
         .mark_rule(strokeWidth=2)
         .encode(
-            x=alt.X("low:Q", title=x_title, axis=axis), x2="high:Q", y=y, yOffset=offset, color=regime_color(regimes)
+            x=alt.X("low:Q", title=x_title, axis=axis),
+            x2=alt.X2("high:Q"),
+            y=y,
+            yOffset=offset,
+            color=regime_color(regimes),
         )
     )
-    tip = ["name:N", "seed:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("accuracy", "low", "high"))]
+    tip = [
+        alt.Tooltip("name:N"),
+        alt.Tooltip("seed:N"),
+        *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("accuracy", "low", "high")),
+    ]
     points = alt.Chart(rows).mark_point(size=60, filled=True, opacity=1)
     return sized(
         alt.layer(
@@ -177,7 +194,7 @@ def scatter(
         layers.append(mark.mark_rule(strokeDash=[4, 3]).encode())
         layers.append(
             mark.mark_text(align="right", dx=-5, dy=-7, fontSize=11, color=signal("mut")).encode(
-                y=alt.value("height"), text="text:N"
+                y=alt.value("height"), text=alt.Text("text:N")
             )
         )
     blue = signal("pal[1]")
@@ -186,18 +203,18 @@ def scatter(
         layers.append(
             alt.Chart(known)
             .mark_rule(strokeWidth=2, color=blue)
-            .encode(x=x, y=alt.Y("low:Q", title=y_title, axis=axis), y2="high:Q")
+            .encode(x=x, y=alt.Y("low:Q", title=y_title, axis=axis), y2=alt.Y2("high:Q"))
         )
     layers.append(
         alt.Chart(seeds)
         .mark_point(size=34, strokeWidth=1.3, xOffset=7, color=blue)
         .encode(x=x, y=alt.Y("difference:Q", title=y_title, axis=axis))
     )
-    tip = ["name:N", alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("effect:Q", format="+.4f")]
+    tip = [alt.Tooltip("name:N"), alt.Tooltip("x:Q", format=".3f"), alt.Tooltip("effect:Q", format="+.4f")]
     layers.append(alt.Chart(rows).mark_point(size=85, filled=True, opacity=1, color=blue).encode(x=x, y=y, tooltip=tip))
     layers.append(
         alt.Chart(rows)
         .mark_text(align="left", dx=-8, dy=-12, fontWeight=600)
-        .encode(x=x, y=alt.Y("top:Q", title=y_title), text="name:N")
+        .encode(x=x, y=alt.Y("top:Q", title=y_title), text=alt.Text("name:N"))
     )
     return sized(alt.layer(*layers), 280)

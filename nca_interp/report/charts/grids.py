@@ -20,15 +20,15 @@ def attended(cells: pd.DataFrame, patches: pd.DataFrame, frame: int, choice: str
     x = alt.X("left:Q", axis=None, scale=alt.Scale(domain=[0, side], nice=False))
     y = alt.Y("top:Q", axis=None, scale=alt.Scale(domain=[side, 0], nice=False))
     own = alt.Chart(patches).transform_filter(f"datum.frame == {frame} && '' + datum.query == {choice}")
-    where = own.encode(x, y, x2="right:Q", y2="bottom:Q")
+    where = own.encode(x, y, x2=alt.X2("right:Q"), y2=alt.Y2("bottom:Q"))
     ground = (
         alt.Chart(cells)
         .transform_filter(f"datum.frame == {frame}")
         .transform_calculate(left="datum.column", right="datum.column + 1", top="datum.row", bottom="datum.row + 1")
         .mark_rect(aria=False, fill=signal("mut"))
-        .encode(x, y, x2="right:Q", y2="bottom:Q", fillOpacity=alt.FillOpacity("state:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 0.75]), legend=None))
+        .encode(x, y, x2=alt.X2("right:Q"), y2=alt.Y2("bottom:Q"), fillOpacity=alt.FillOpacity("state:Q", scale=alt.Scale(domain=[0, 1], range=[0.06, 0.75]), legend=None))
     )  # fmt: skip
-    tip = [alt.Tooltip("attention:Q", format=".1%"), "frame:O", "part:N"]
+    tip = [alt.Tooltip("attention:Q", format=".1%"), alt.Tooltip("frame:O"), alt.Tooltip("part:N")]
     heat = where.mark_rect(aria=False, fill={"expr": "pal[2]"}).encode(
         opacity=alt.Opacity("attention:Q", scale=alt.Scale(type="sqrt", domain=[0, 0.4], range=[0, 0.9], clamp=True), legend=None),
         tooltip=tip,

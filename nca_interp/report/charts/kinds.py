@@ -73,14 +73,16 @@ def curves(
     x = alt.X("tokens:Q", title=x_title, axis=alt.Axis(format="~s", tickCount=5), scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title=y_title, scale=y_scale, axis=alt.Axis(tickCount=5))
     marked = mean if dots else thin(mean, ["regime"], "tokens", MARKERS)
-    breaks = {"detail": "stage:N"} if "stage" in mean else {}
+    breaks = {"detail": alt.Detail("stage:N")} if "stage" in mean else {}
     color, tip = (
         regime_color(regimes),
         [alt.Tooltip("regime:N"), alt.Tooltip("tokens:Q", format=",.0f"), alt.Tooltip("value:Q", format=".4f")],
     )
     dash = regime_dash(regimes)
     seeds = (
-        alt.Chart(raw).mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", strokeDash=dash, opacity=fade(0.5))
+        alt.Chart(raw)
+        .mark_line(strokeWidth=1)
+        .encode(x, y, color, detail=alt.Detail("run:N"), strokeDash=dash, opacity=fade(0.5))
     )
     means = alt.Chart(mean).mark_line(strokeWidth=2.4).encode(x, y, color, strokeDash=dash, opacity=fade(1), **breaks)
     points = (
@@ -103,14 +105,14 @@ def curves(
 def _reference_lines(references: list[tuple[float, str]], zero: bool) -> list[Any]:
     layers: list[Any] = []
     if zero:
-        layers.append(alt.Chart(pd.DataFrame({"value": [0.0]})).mark_rule(strokeWidth=1).encode(y="value:Q"))
+        layers.append(alt.Chart(pd.DataFrame({"value": [0.0]})).mark_rule(strokeWidth=1).encode(y=alt.Y("value:Q")))
     if references:
         frame = pd.DataFrame(references, columns=["value", "text"])
-        base = alt.Chart(frame).encode(y="value:Q")
+        base = alt.Chart(frame).encode(y=alt.Y("value:Q"))
         layers.append(base.mark_rule(strokeDash=[4, 3], strokeWidth=1.2).encode())
         layers.append(
             base.mark_text(align="right", dx=-2, dy=8, fontSize=11, color=signal("mut")).encode(
-                x=alt.value("width"), text="text:N"
+                x=alt.value("width"), text=alt.Text("text:N")
             )
         )
     return layers
@@ -119,10 +121,10 @@ def _reference_lines(references: list[tuple[float, str]], zero: bool) -> list[An
 def swap_rule() -> Any:
     """A dotted line at the embedding swap, x = 0 of `tokens`."""
     frame = pd.DataFrame({"tokens": [0.0], "text": ["embedding swap"]})
-    base = alt.Chart(frame).encode(x="tokens:Q")
+    base = alt.Chart(frame).encode(x=alt.X("tokens:Q"))
     rule = base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2)
     text = base.mark_text(align="right", dx=-5, dy=6, fontSize=11, color=signal("mut")).encode(
-        y=alt.value(0), text="text:N"
+        y=alt.value(0), text=alt.Text("text:N")
     )
     return rule + text
 
@@ -135,7 +137,13 @@ def _end_labels(mean: pd.DataFrame, regimes: list[str], low: float, high: float,
     return (
         alt.Chart(last)
         .mark_text(align="left", dx=8, fontSize=11.5, fontWeight=600)
-        .encode(x="tokens:Q", y="label:Q", text="text:N", color=regime_color(regimes), opacity=fade(1, 0.2))
+        .encode(
+            x=alt.X("tokens:Q"),
+            y=alt.Y("label:Q"),
+            text=alt.Text("text:N"),
+            color=regime_color(regimes),
+            opacity=fade(1, 0.2),
+        )
     )
 
 
@@ -180,7 +188,7 @@ def heat(
         legend=None,
         scale=ramp_scale(domainMin=alt.ExprRef("spans[probe][0]"), domainMax=alt.ExprRef("spans[probe][1]")),
     )
-    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", format=".4f")]
+    tip = [alt.Tooltip("layer:O"), alt.Tooltip("head:O"), alt.Tooltip("value:Q", format=".4f")]
     base = alt.Chart(rows) if where is None else alt.Chart(rows).transform_filter(where)
     base = base.transform_calculate(value="datum[probe]")
     base = base.transform_filter("isValid(datum.value)")
@@ -215,7 +223,7 @@ def changes(rows: pd.DataFrame, limits: dict[str, float]) -> alt.LayerChart:
         range=[{"expr": f"{color}"} for color in ("pal[1]", "ramp[0]", "pal[2]")],
     )
     legend = alt.Legend(title="difference", format="+.2~g", tickCount=5, gradientLength=120)
-    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", title="difference", format="+.4f")]
+    tip = [alt.Tooltip("layer:O"), alt.Tooltip("head:O"), alt.Tooltip("value:Q", title="difference", format="+.4f")]
     base = alt.Chart(rows).transform_calculate(value="datum[probe]").transform_filter("isValid(datum.value)")
     mark = base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=1)
     layers = [mark.encode(x, y, alt.Color("value:Q", scale=scale, legend=legend), tooltip=tip)]

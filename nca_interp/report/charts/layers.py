@@ -24,10 +24,12 @@ def by_layer(
     )
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=zero, nice=True), axis=alt.Axis(tickCount=5))
     color, dash = regime_color(regimes), regime_dash(regimes)
-    tip = ["regime:N", "layer:Q", alt.Tooltip("value:Q", format=".4f")]
+    tip = [alt.Tooltip("regime:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:Q", format=".4f")]
     marks = alt.Chart(mean).mark_point(size=34, filled=True)
     layers: list[Any] = [
-        alt.Chart(raw).mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", strokeDash=dash, opacity=fade(0.5)),
+        alt.Chart(raw)
+        .mark_line(strokeWidth=1)
+        .encode(x, y, color, detail=alt.Detail("run:N"), strokeDash=dash, opacity=fade(0.5)),
         alt.Chart(mean).mark_line(strokeWidth=2.4).encode(x, y, color, strokeDash=dash, opacity=fade(1)),
         marks.encode(x, y, color, regime_shape(regimes), opacity=fade(1), tooltip=tip),
     ]
@@ -45,7 +47,7 @@ def layer_map(rows: pd.DataFrame, x_title: str, y_title: str, where: str | None)
     x = alt.X("layer_b:O", title=x_title, axis=axis)
     y = alt.Y("layer_a:O", title=y_title, axis=axis, sort="descending")
     color = alt.Color("value:Q", legend=None, scale=ramp_scale(domain=[0, 1], clamp=True))
-    tip = ["layer_a:O", "layer_b:O", alt.Tooltip("value:Q", format=".4f")]
+    tip = [alt.Tooltip("layer_a:O"), alt.Tooltip("layer_b:O"), alt.Tooltip("value:Q", format=".4f")]
     base = alt.Chart(rows) if where is None else alt.Chart(rows).transform_filter(where)
     layers: list[Any] = [
         base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=1).encode(x, y, color, tooltip=tip)

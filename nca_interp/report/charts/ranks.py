@@ -18,17 +18,22 @@ def ranked(rows: pd.DataFrame, levels: pd.DataFrame) -> alt.LayerChart:
     base = alt.Chart(rows).transform_calculate(value="datum[probe]").transform_filter("isValid(datum.value)")
     order: list[Any] = [alt.SortField("value", order="descending")]
     base = base.transform_window(place="row_number()", sort=order)
-    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", format=".4f"), alt.Tooltip("place:Q", title="rank")]
+    tip = [
+        alt.Tooltip("layer:O"),
+        alt.Tooltip("head:O"),
+        alt.Tooltip("value:Q", format=".4f"),
+        alt.Tooltip("place:Q", title="rank"),
+    ]
     hit = "indexof(datum.hits, ' ' + probe + ' ') >= 0"
     marks = base.mark_point(size=38, filled=True, opacity=0.9).encode(
         x, y, color=alt.condition(hit, alt.value(signal("pal[2]")), alt.value(signal("mut"))), tooltip=tip
     )
-    lines = alt.Chart(levels).transform_filter("datum.probe == probe").encode(y="value:Q")
+    lines = alt.Chart(levels).transform_filter("datum.probe == probe").encode(y=alt.Y("value:Q"))
     text = lines.mark_text(align="right", dx=-2, dy=-6, fontSize=11, color=signal("mut"))
     chosen = base.transform_filter("datum.layer == at[0] && datum.head == at[1]")
     layers: list[Any] = [
         lines.mark_rule(strokeDash=[4, 3], strokeWidth=1.2),
-        text.encode(x=alt.value("width"), text="text:N"),
+        text.encode(x=alt.value("width"), text=alt.Text("text:N")),
         marks,
         chosen.mark_point(size=160, strokeWidth=2.5, color=signal("fg")).encode(x, y),
     ]

@@ -40,7 +40,7 @@ def appearances(
     ]  # fmt: skip
     base = alt.Chart(rows) if where is None else alt.Chart(rows).transform_filter(where)
     bars = base.transform_filter("datum.state == 'reached'").mark_rule(strokeWidth=3).encode(
-        alt.X("low:Q", title=title), y, x2="high:Q", color=color, opacity=fade(0.55)
+        alt.X("low:Q", title=title), y, x2=alt.X2("high:Q"), color=color, opacity=fade(0.55)
     )  # fmt: skip
     layers: list[Any] = [bars]
     for states, mark in (
@@ -53,7 +53,7 @@ def appearances(
         layers.append(points.encode(x, y, color=color, tooltip=tip, opacity=fade(1), **shape))
     if swap:
         origin = alt.Chart(pd.DataFrame({"x": [0.0]}))
-        layers.insert(0, origin.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(x="x:Q"))
+        layers.insert(0, origin.mark_rule(strokeDash=[2, 3], strokeWidth=1.2).encode(x=alt.X("x:Q")))
     return sized(alt.layer(*layers), max(90, ROW * len(names)))
 
 
@@ -64,11 +64,13 @@ def moments(rows: pd.DataFrame, regimes: list[str], order: list[str], where: str
     )
     y = alt.Y("value:Q", title="score", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     color, dash = regime_color(regimes), regime_dash(regimes)
-    tip = ["run:N", "moment:N", alt.Tooltip("value:Q", format=".4f")]
+    tip = [alt.Tooltip("run:N"), alt.Tooltip("moment:N"), alt.Tooltip("value:Q", format=".4f")]
     base = alt.Chart(rows).transform_filter(where)
     mean = base.transform_aggregate(value="mean(value)", groupby=["regime", "moment"])
     layers = [
-        base.mark_line(strokeWidth=1).encode(x, y, color, detail="run:N", strokeDash=dash, opacity=fade(0.5)),
+        base.mark_line(strokeWidth=1).encode(
+            x, y, color, detail=alt.Detail("run:N"), strokeDash=dash, opacity=fade(0.5)
+        ),
         base.mark_point(size=16, filled=True).encode(x, y, color, opacity=fade(0.5), tooltip=tip),
         mean.mark_line(strokeWidth=2.4).encode(x, y, color, strokeDash=dash, opacity=fade(1)),
         mean.mark_point(size=44, filled=True).encode(x, y, color, regime_shape(regimes), opacity=fade(1)),
@@ -76,4 +78,4 @@ def moments(rows: pd.DataFrame, regimes: list[str], order: list[str], where: str
     chance = base.transform_aggregate(chance="mean(chance)").mark_rule(
         strokeDash=[4, 3], strokeWidth=1.2, color=signal("mut")
     )
-    return sized(alt.layer(chance.encode(y="chance:Q"), *layers), 240)
+    return sized(alt.layer(chance.encode(y=alt.Y("chance:Q")), *layers), 240)

@@ -119,7 +119,7 @@ def grid_map(source: MatchFolder) -> list[Item]:
     tone = alt.ExprRef(f"datum.distance < {middle} ? bg : fg")
     layers = [
         base.mark_rect(aria=False, stroke=signal("bg"), strokeWidth=2).encode(x, y, color, tooltip=tip),
-        base.mark_text(fontSize=11, color=tone).encode(x, y, text="written:N"),
+        base.mark_text(fontSize=11, color=tone).encode(x, y, text=alt.Text("written:N")),
         base.transform_filter("datum.best")
         .mark_rect(aria=False, fillOpacity=0, stroke=signal("pal[2]"), strokeWidth=3)
         .encode(x, y),
@@ -160,11 +160,15 @@ def nearest_cells(source: MatchFolder) -> list[Item]:
         legend=None,
         scale=alt.Scale(domain=["cannot be told apart", "farther"], range=[{"expr": "pal[2]"}, {"expr": "pal[0]"}]),
     )
-    tip = ["cell:N", "kind:N", *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("distance", "low", "high", "share"))]
+    tip = [
+        alt.Tooltip("cell:N"),
+        alt.Tooltip("kind:N"),
+        *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("distance", "low", "high", "share")),
+    ]
     base = alt.Chart(shown)
     layers = [
         base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", title=title, scale=alt.Scale(zero=True)), x2="high:Q", y=y, color=color
+            x=alt.X("low:Q", title=title, scale=alt.Scale(zero=True)), x2=alt.X2("high:Q"), y=y, color=color
         ),
         base.mark_point(size=70, filled=True, opacity=1).encode(
             x=alt.X("distance:Q", title=title), y=y, color=color, tooltip=tip

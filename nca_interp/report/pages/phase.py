@@ -135,7 +135,7 @@ def _map(cells: pd.DataFrame, x_title: str, y_title: str, largest: float) -> Any
     x = alt.X("column:N", title=x_title, sort=columns, axis=alt.Axis(labelAngle=0, **axis))
     y = alt.Y("row:N", title=y_title or None, sort=rows, axis=alt.Axis(**axis))
     tip = [
-        "cell:N", "sign:N", "state:N", alt.Tooltip("n:Q", title="seeds"),
+        "cell:N", alt.Tooltip("sign:N"), alt.Tooltip("state:N"), alt.Tooltip("n:Q", title="seeds"),
         *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("effect", "low", "high")), alt.Tooltip("p:Q", format=".3g"),
     ]  # fmt: skip
     base = alt.Chart(cells)
@@ -150,8 +150,8 @@ def _map(cells: pd.DataFrame, x_title: str, y_title: str, largest: float) -> Any
             x, y
         ),
         unsure.mark_text(aria=False, text="\u2571", fontSize=34, opacity=0.28, color=signal("mut")).encode(x, y),
-        base.mark_text(fontSize=12, dy=-7, color=tone).encode(x, y, text="shown:N"),
-        base.mark_text(fontSize=10.5, dy=8, color=tone).encode(x, y, text="seeds:N"),
+        base.mark_text(fontSize=12, dy=-7, color=tone).encode(x, y, text=alt.Text("shown:N")),
+        base.mark_text(fontSize=10.5, dy=8, color=tone).encode(x, y, text=alt.Text("seeds:N")),
     ]
     return sized(alt.layer(*layers), ROW * len(rows))
 

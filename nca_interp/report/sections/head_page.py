@@ -141,16 +141,16 @@ def _history_chart(clock: str, swap: bool) -> dict[str, Any]:
     base = alt.Chart(data).transform_filter("datum.kind == 'score'")
     tone, grey = alt.ExprRef("pal[tone]"), alt.ExprRef("mut")
     tip = [alt.Tooltip("tokens:Q", title=clock, format=",.0f"), *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("value", "mean", "low", "high"))]  # fmt: skip
-    levels = alt.Chart(data).transform_filter("datum.kind == 'level'").encode(y="value:Q")
-    span = levels.encode(x="tokens:Q", x2="until:Q")
-    named = levels.transform_filter("datum.text").encode(x="until:Q", text="text:N")
+    levels = alt.Chart(data).transform_filter("datum.kind == 'level'").encode(y=alt.Y("value:Q"))
+    span = levels.encode(x=alt.X("tokens:Q"), x2=alt.X2("until:Q"))
+    named = levels.transform_filter("datum.text").encode(x=alt.X("until:Q"), text=alt.Text("text:N"))
     layers = [
-        base.mark_area(opacity=0.16, color=grey).encode(x, alt.Y("low:Q", title="score"), y2="high:Q", detail="stage:N"),
-        base.mark_line(strokeWidth=1.2, strokeDash=[1, 3], color=grey).encode(x, alt.Y("mean:Q", title="score"), detail="stage:N"),
+        base.mark_area(opacity=0.16, color=grey).encode(x, alt.Y("low:Q", title="score"), y2=alt.Y2("high:Q"), detail=alt.Detail("stage:N")),
+        base.mark_line(strokeWidth=1.2, strokeDash=[1, 3], color=grey).encode(x, alt.Y("mean:Q", title="score"), detail=alt.Detail("stage:N")),
         span.mark_rule(strokeDash=[4, 3], strokeWidth=1.2),
         named.mark_text(align="right", dx=-2, dy=8, fontSize=11, color=grey),
         *([swap_rule()] if swap else []),
-        base.mark_line(strokeWidth=2.4, color=tone).encode(x, y, detail="stage:N"),
+        base.mark_line(strokeWidth=2.4, color=tone).encode(x, y, detail=alt.Detail("stage:N")),
         base.mark_point(size=44, filled=True, opacity=1, color=tone).encode(x, y, tooltip=tip),
     ]  # fmt: skip
     with alt.data_transformers.enable("default", consolidate_datasets=True), alt.theme.enable("none"):

@@ -61,7 +61,7 @@ def _positions(tables: Tables, rows: pd.DataFrame) -> Figure:
         at=[names[r.run, r.position].replace(" ", "·").replace("·", " ", 1) for r in each(found)], value=found.recovery,
         x_order=found.position, y_order=found.layer,
     )  # fmt: skip
-    tip = ["at:N", "layer:O", alt.Tooltip("value:Q", title="recovery", format="+.3f")]
+    tip = [alt.Tooltip("at:N"), alt.Tooltip("layer:O"), alt.Tooltip("value:Q", title="recovery", format="+.3f")]
     views = []
     for site, word in SITES.items():
         part = found[found.site == site][["run", "at", "layer", "value", "x_order", "y_order"]]
@@ -81,7 +81,7 @@ def _positions(tables: Tables, rows: pd.DataFrame) -> Figure:
 def _heads(rows: pd.DataFrame) -> Figure:
     found = rows[rows.site.isin(HEADS)].astype({"layer": int, "head": int})
     found = found.assign(value=found.recovery, x_order=found["head"], y_order=found.layer)
-    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", title="recovery", format="+.3f")]
+    tip = [alt.Tooltip("layer:O"), alt.Tooltip("head:O"), alt.Tooltip("value:Q", title="recovery", format="+.3f")]
     views = []
     for site, word in HEADS.items():
         part = found[found.site == site][["run", "layer", "head", "value", "x_order", "y_order"]]

@@ -105,7 +105,7 @@ def _text(tables: Tables, key: Any, rows: pd.DataFrame) -> Figure:
 def _lens(tables: Tables, shown: pd.DataFrame) -> Figure:
     rows = _joined(tables.prompt_lens, shown, "at").assign(value=lambda f: f.probability, x_order=lambda f: f.position, y_order=lambda f: f.layer)  # fmt: skip
     rows["layer"] = rows.layer.astype(int)
-    tip = ["at:N", "layer:O", alt.Tooltip("text:N", title="likeliest next"), *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("probability", "nll", "kl"))]  # fmt: skip
+    tip = [alt.Tooltip("at:N"), alt.Tooltip("layer:O"), alt.Tooltip("text:N", title="likeliest next"), *(alt.Tooltip(f"{c}:Q", format=".3f") for c in ("probability", "nll", "kl"))]  # fmt: skip
     drawn = rows[["shown", "at", "layer", "text", "value", "probability", "nll", "kl", "x_order", "y_order"]]
     chart = cells.cells(drawn, ("at", "token"), ("layer", "layer"), cells.share_scale(), tip, WHERE)
     first = rows[rows.shown == rows.shown.iloc[0]]
@@ -132,7 +132,7 @@ def _last(tables: Tables, shown: pd.DataFrame) -> pd.DataFrame:
 def _layers(tables: Tables, shown: pd.DataFrame) -> Figure:
     rows = _last(tables, shown)
     rows = rows[rows.part.isin(["embedding", "bias", "attn", "mlp"])]
-    tip = ["layer:O", alt.Tooltip("value:Q", title="adds", format="+.3f")]
+    tip = [alt.Tooltip("layer:O"), alt.Tooltip("value:Q", title="adds", format="+.3f")]
     views = []
     for part, word in (("attn", "attention"), ("mlp", "MLP")):
         drawn = rows[rows.part == part].assign(value=lambda f: f.centred)[["shown", "layer", "value"]]
@@ -162,7 +162,7 @@ def _heads(tables: Tables, shown: pd.DataFrame) -> Figure:
         value=lambda f: f.centred, x_order=lambda f: f["head"], y_order=lambda f: f.layer
     )
     rows = rows.astype({"layer": int, "head": int})
-    tip = ["layer:O", "head:O", alt.Tooltip("value:Q", title="adds", format="+.3f")]
+    tip = [alt.Tooltip("layer:O"), alt.Tooltip("head:O"), alt.Tooltip("value:Q", title="adds", format="+.3f")]
     drawn = rows[["shown", "layer", "head", "value", "x_order", "y_order"]]
     scale = cells.signed_scale(float(rows.value.abs().max()) or 1.0)
     chart = cells.cells(drawn, ("head", "head"), ("layer", "layer"), scale, tip, WHERE)
@@ -212,7 +212,7 @@ def _patterns(tables: Tables, shown: pd.DataFrame) -> list[Item]:
     if not rows:
         return []
     data = pd.DataFrame(rows, columns=["shown", "query", "key", "value", "x_order", "y_order"])
-    tip = ["query:N", "key:N", alt.Tooltip("value:Q", title="attention", format=".3f")]
+    tip = [alt.Tooltip("query:N"), alt.Tooltip("key:N"), alt.Tooltip("value:Q", title="attention", format=".3f")]
     chart = cells.cells(data, ("key", "key"), ("query", "query"), cells.share_scale(), tip, WHERE, from_top=True)
     finding = f"Attention of the heads that add most to the logits: {next(iter(options))}."
     encoding = f"A row is a query token, a column a key token; attention below {FAINT} is left blank. Whole patterns: tables/prompt_patterns.npz."
