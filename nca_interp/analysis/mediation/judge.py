@@ -88,9 +88,9 @@ def judge_mediation(questions: Sequence[Question]) -> list[Mediation]:
     found = [_numbers(question) for question in questions]
     for family, correct in CORRECTIONS.items():
         mine = [i for i, question in enumerate(questions) if question.family == family and _asked(found[i])]
-        for name, adjusted in (("p", "p_adjusted"), ("p_none", "p_none_adjusted")):
-            for i, value in zip(mine, correct([getattr(found[i], name) for i in mine]), strict=True):
-                found[i] = found[i]._replace(**{adjusted: value})
+        more, none = (correct([getattr(found[i], name) for i in mine]) for name in ("p", "p_none"))
+        for i, p, p_none in zip(mine, more, none, strict=True):
+            found[i] = found[i]._replace(p_adjusted=p, p_none_adjusted=p_none)
         for i in mine:
             found[i] = found[i]._replace(verdict=_verdict(found[i], len(mine)))
     return found

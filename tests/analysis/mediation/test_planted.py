@@ -22,6 +22,9 @@ from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.engine.jobs import execute
 from nca_interp.engine.plan import make_plan
 from nca_interp.head_rule import HeadRule
+from nca_interp.report.page import Table
+from nca_interp.report.sections.mediation import sections
+from nca_interp.report.tables import Tables
 from nca_interp.store import StudyDir
 from nca_interp.train import setup
 from tests.analysis.mediation.planted import CARRIERS, copied_text, only_carriers
@@ -102,6 +105,9 @@ def test_the_table_gives_them_all_of_the_gain_and_random_heads_none(studied):
     ablated = rows[(rows.way == "ablated") & (rows.measure == "val_loss")].iloc[0]
     assert ablated.sets == 15  # all others of one head in each of two layers of four; some hold one of the carriers
     assert ablated.moved > 2 * ablated.random
+    (section,) = sections(Tables(directory.path))
+    ids = {item.id for item in section.items if isinstance(item, Table)}
+    assert ids == {"tab-mediation", "tab-head-rules", "tab-blinded"}  # one seed: no share to draw
 
 
 def test_without_the_previous_token_the_same_heads_do_not_become_an_induction_circuit(studied):
