@@ -19,6 +19,15 @@ Layers = str | int
 Stand = Literal["permuted", "scaled", "directions", "spectrum", "norms"]
 
 
+CHOSEN = SwapPolicy(embed="match_rms", body_scale="shrink_to_initial")
+"""What recipes do at the swap: of the policies measured in docs/swap.md (the default), the one under which what NCA taught costs language
+least."""
+CHOSEN_SCRATCH = SwapPolicy(embed_std=0.07)
+"""Embeddings of scratch in recipes: of the scales measured there, scratch's own best."""
+PLAIN = SwapPolicy()
+"""As the model says, the body as it is."""
+
+
 def swap_arms(
     regime: Regime, policies: Mapping[str, SwapPolicy], runs: dict[str, int] | None = None
 ) -> tuple[Regime, ...]:

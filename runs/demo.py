@@ -1,6 +1,6 @@
 """The demonstration: ten minutes on two CPU cores, spent where something can happen. See also laptop.py, gpu.py."""
 
-from nca_interp.arms import published, swap_arms
+from nca_interp.arms import CHOSEN, CHOSEN_SCRATCH, PLAIN, published, swap_arms
 from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
@@ -15,8 +15,8 @@ WEB = {"web": 3}
 
 @run
 def demo() -> Study:
-    """Four sources of 1.25M tokens each, a positive control among them, before 0.15M tokens of prose; embedding scale crossed with
-    scratch and NCA; re-initialisation arms; three seeds.
+    """Four sources of 1.25M tokens each, a positive control among them, before 0.15M tokens of prose; three ways of the embedding swap
+    crossed with scratch and NCA; re-initialisation arms; three seeds.
 
     Can conclude: whether the circuits that the sources teach form (0.2M parameters are enough), whether the instruments find a head that
     is known to be there, and which heads outlive the embedding swap.
@@ -30,9 +30,9 @@ def demo() -> Study:
         steps=608, batch_size=16, lr=3e-3, schedule="constant", eval_every=76, checkpoint_every=76, checkpoints="even"
     )
     pt = StageConfig(steps=148, batch_size=8, lr=2e-3, eval_every=37, checkpoint_every=37, checkpoints="even")
-    scratch = Regime(name="scratch", label="scratch", runs=WEB)
-    nca = Regime(name="nca", label="NCA", source=NCA, runs=WEB)
-    drawn = {"published": published(MODEL.d_model)}
+    scratch = Regime(name="scratch", label="scratch", swap=CHOSEN_SCRATCH, runs=WEB)
+    nca = Regime(name="nca", label="NCA", source=NCA, swap=CHOSEN, runs=WEB)
+    drawn = {"plain": PLAIN, "published": published(MODEL.d_model)}
     prose = TextSpec(source="site:prose-a", tokenizer=BPE, max_bytes=4_000_000)
     return Study(
         name="demo",
@@ -42,10 +42,19 @@ def demo() -> Study:
             scratch,
             nca,
             Regime(
-                name="repeat", label="repeated tokens (positive control)", source=RepeatSpec(), role="control", runs=WEB
+                name="repeat",
+                label="repeated tokens (positive control)",
+                source=RepeatSpec(),
+                role="control",
+                swap=CHOSEN,
+                runs=WEB,
             ),
-            Regime(name="dyck", label="Dyck", source=DyckSpec(k=16, max_depth=8), runs=WEB, checkpoints="ends"),
-            Regime(name="c4", label="prose A (stand-in for C4)", source=prose, runs=WEB, checkpoints="ends"),
+            Regime(
+                name="dyck", label="Dyck", source=DyckSpec(k=16, max_depth=8), swap=CHOSEN, runs=WEB, checkpoints="ends"
+            ),
+            Regime(
+                name="c4", label="prose A (stand-in for C4)", source=prose, swap=CHOSEN, runs=WEB, checkpoints="ends"
+            ),
             *swap_arms(scratch, drawn),
             *swap_arms(nca, drawn),
             *(arm for arm in reinit_arms(nca, WEB) if "norm" in arm.keep),

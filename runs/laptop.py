@@ -1,6 +1,6 @@
 """An evening on two CPU cores: every comparison of this project at the size of `tiny`, with five seeds."""
 
-from nca_interp.arms import published, swap_arms
+from nca_interp.arms import CHOSEN, CHOSEN_SCRATCH, PLAIN, published, swap_arms
 from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
@@ -27,9 +27,9 @@ BUDGETS = {"web": SEEDS, "web-short": SEEDS, "web-long": SEEDS}
 POLICIES = {
     "shrunk": SwapPolicy(body_scale="shrink_to_initial"),
     "match-rms": SwapPolicy(embed="match_rms"),
-    "frozen": SwapPolicy(freeze_body=150),
+    "frozen": CHOSEN.model_copy(update={"freeze_body": 150}),
 }
-"""Of NCA on web text, beside the two scales of the embedding."""
+"""Of NCA on web text, beside the three that every regime gets."""
 
 
 def text(corpus: str) -> TextSpec:
@@ -38,19 +38,25 @@ def text(corpus: str) -> TextSpec:
 
 
 def as_published(regime: Regime, runs: dict[str, int]) -> tuple[Regime, ...]:
-    """The same regime with fresh embeddings as the released code draws them: N(0, 1)."""
+    """The same regime with fresh embeddings as the released code draws them, N(0, 1)."""
     return swap_arms(regime, {"published": published(MODEL.d_model)}, runs)
+
+
+def plain(regime: Regime, runs: dict[str, int]) -> tuple[Regime, ...]:
+    """The same regime with fresh embeddings N(0, 0.02^2) and the body as it is."""
+    return swap_arms(regime, {"plain": PLAIN}, runs)
 
 
 def regimes() -> tuple[Regime, ...]:
     """All arms; those of one source share its synthetic stage."""
-    nca = Regime(name="nca", label="NCA", source=NCA, runs=EVERYWHERE)
-    scratch = Regime(name="scratch", label="scratch", runs=EVERYWHERE)
+    nca = Regime(name="nca", label="NCA", source=NCA, swap=CHOSEN, runs=EVERYWHERE)
+    scratch = Regime(name="scratch", label="scratch", swap=CHOSEN_SCRATCH, runs=EVERYWHERE)
     others = (
-        Regime(name="c4", label="prose A (stand-in for C4)", source=text("prose-a"), runs=WEB),
-        Regime(name="dyck", label="Dyck (16 types)", source=DyckSpec(k=16, max_depth=8), runs=WEB),
-        Regime(name="repeat", label="repeated tokens", source=RepeatSpec(), role="control", runs=WEB),
+        Regime(name="c4", label="prose A (stand-in for C4)", source=text("prose-a"), swap=CHOSEN, runs=WEB),
+        Regime(name="dyck", label="Dyck (16 types)", source=DyckSpec(k=16, max_depth=8), swap=CHOSEN, runs=WEB),
+        Regime(name="repeat", label="repeated tokens", source=RepeatSpec(), role="control", swap=CHOSEN, runs=WEB),
         Regime(
+            swap=CHOSEN,
             name="nca-shuffled",
             label="NCA, tokens shuffled",
             source=NCA.model_copy(update={"control": "shuffle_tokens"}),
@@ -60,7 +66,7 @@ def regimes() -> tuple[Regime, ...]:
     )
     cells = (
         Regime(
-            name=name, label=f"NCA, {spec.n_states} states, {'lower' if name.endswith('low') else 'upper'} band", source=spec,
+            name=name, label=f"NCA, {spec.n_states} states, {'lower' if name.endswith('low') else 'upper'} band", source=spec, swap=CHOSEN,
             role="complexity", checkpoints="ends", runs=BOTH,
         )
         for name, spec in CELLS.items()
@@ -77,6 +83,8 @@ def regimes() -> tuple[Regime, ...]:
         *others,
         *as_published(scratch, BUDGETS),
         *as_published(nca, BUDGETS),
+        *plain(scratch, WEB),
+        *plain(nca, WEB),
         *(arm for other in others for arm in as_published(other, WEB)),
         *swap_arms(nca, POLICIES, WEB),
         *reinit_arms(nca, WEB),
@@ -94,7 +102,7 @@ def laptop() -> Study:
     Every arm of one source shares its synthetic stage.
 
     Can conclude, with five paired seeds: whether NCA beats scratch on this prose at this size (the primary comparison, tested alone);
-    how much that depends on the scale of the fresh embedding (0.02, or N(0, 1) as published), which scratch gets too; whether NCA beats prose, Dyck, repeated
+    how much that depends on the embedding swap (matched and the body shrunk, 0.02, or N(0, 1) as published), which scratch gets too; whether NCA beats prose, Dyck, repeated
     tokens (known to grow induction heads) and its own shuffled tokens, which have no rule; what is lost when attention,
     MLP or norms are re-initialised; whether the sign is the same at a quarter and at twice the language budget.
 
@@ -134,6 +142,7 @@ def laptop() -> Study:
             "a 0.2M-parameter model with 3 layers, not 1.6B with 24; about 1.5M language tokens, not 9B",
             "corpora are docstrings and source code of installed packages, not C4, OpenWebText, OpenWebMath, CodeParrot",
             "NCA on an 8x8 grid with 2 states, not 12x12 with 10; learning rates 3e-3 and 2e-3 with a full cosine",
-            "fresh embeddings of standard deviation 0.02; N(0, 1), as in the released code, is an arm of each regime",
+            "the swap draws embeddings at the parent's root mean square and shrinks the body to its initial norms; N(0, 1), as in the released "
+            "code, is an arm of each regime",
         ),
     )
