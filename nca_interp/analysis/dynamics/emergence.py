@@ -150,6 +150,8 @@ class Scored(NamedTuple):
 
 def scored_probes(probes: pd.DataFrame) -> dict[str, dict[str, Scored]]:
     """By run and probe (both in the order of the table), the rows of a probes table that have a value."""
+    if probes.empty:  # it may lack columns
+        return {}
     probes = probes[probes.value.notna()]
     numbers = [probes[name].to_numpy(float, na_value=np.nan) for name in Scored._fields[1:]]
     columns = [probes["step"].to_numpy(np.int64), *numbers]

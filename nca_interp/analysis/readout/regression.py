@@ -87,13 +87,25 @@ def decode(features: npt.ArrayLike, attribute: npt.ArrayLike, folds: int = FOLDS
     return Decoded(float(found.spearman[0, 0]), float(found.r2[0, 0]), len(y))
 
 
-def predict(features: npt.ArrayLike, targets: npt.ArrayLike, folds: Folds) -> Matrix:
+class Fit(NamedTuple):
+    """What a ridge regression needs of the features [rule, width] that it is fitted on, whatever the target."""
+
+    centre: Matrix
+    scale: Matrix
+    u: Matrix
+    s: Matrix
+    vt: Matrix
+
+
+def predict(
+    features: npt.ArrayLike, targets: npt.ArrayLike, folds: Folds, known: dict[tuple[int, int], Fit] | None = None
+) -> Matrix:
     """Held-out predictions [replicate, rule, target] from features [rule, width]: each rule by the fit on the other parts, NaN where
-    the replicate leaves it out.
+    the replicate leaves it out. `known`: fits of the same features by replicate and part; those of the first replicate are added.
 
     Raises ValueError for features that are not finite.
     """
-    x, y = np.asarray(features, dtype=float), np.asarray(targets, dtype=float)
+    x, y, known = np.asarray(features, dtype=float), np.asarray(targets, dtype=float), {} if known is None else known
     if not np.isfinite(x).all():
         raise ValueError(
             f"features: {int((~np.isfinite(x)).sum())} of {x.size} are NaN or infinite; legal: finite numbers"
@@ -103,21 +115,34 @@ def predict(features: npt.ArrayLike, targets: npt.ArrayLike, folds: Folds) -> Ma
         for k in range(int(folds.of.max()) + 1):
             held = kept & (folds.of == k)
             fitted = kept & (folds.of != k)
-            predicted[replicate, held] = _ridge(x[fitted], y[fitted], x[held])
+            fit = known.get((replicate, k)) or _fit(x[fitted])
+            if replicate == 0:
+                known[replicate, k] = fit
+            predicted[replicate, held] = _ridge(fit, y[fitted], x[held])
     return predicted
 
 
-def judge(predicted: Matrix, truth: Matrix, folds: Folds) -> Judged:
-    """Scores of predictions [replicate, rule, target], of all rules and of every replicate of `folds`."""
+def ranks_of(truth: Matrix, folds: Folds) -> list[list[Matrix]]:
+    """Ranks of the truth [rule, target] in each part of each replicate that has a rule."""
+    return [[rankdata(truth[part], axis=0) for part in parts] for parts in _parts(folds)]
+
+
+def _parts(folds: Folds) -> list[list[npt.NDArray[np.bool_]]]:
     parts = [folds.of == k for k in range(int(folds.of.max()) + 1)]
+    return [[kept & part for part in parts if (kept & part).any()] for kept in folds.kept]
+
+
+def judge(predicted: Matrix, truth: Matrix, folds: Folds, ranks: list[list[Matrix]] | None = None) -> Judged:
+    """Scores of predictions [replicate, rule, target], of all rules and of every replicate of `folds`. `ranks`: those of the truth,
+    where there are many predictions of it."""
     scores = []
-    for guess, kept in zip(predicted, folds.kept, strict=True):
-        ranks = [
-            _correlation(_ranks(guess[kept & p]), rankdata(truth[kept & p], axis=0)) for p in parts if (kept & p).any()
-        ]
+    for guess, kept, parts, known in zip(
+        predicted, folds.kept, _parts(folds), ranks or ranks_of(truth, folds), strict=True
+    ):
+        found = [_correlation(_ranks(guess[part]), of_truth) for part, of_truth in zip(parts, known, strict=True)]
         error = ((guess - truth)[kept] ** 2).sum(0)
         spread = ((truth[kept] - truth[kept].mean(0)) ** 2).sum(0)
-        scores.append((np.mean(ranks, axis=0), 1 - error / np.maximum(spread, 1e-300)))
+        scores.append((np.mean(found, axis=0), 1 - error / np.maximum(spread, 1e-300)))
     return Judged(*(np.stack(values) for values in zip(*scores, strict=True)))
 
 
@@ -138,21 +163,26 @@ def _correlation(a: Matrix, b: Matrix) -> Matrix:
     return np.where(squares > 1e-12, (a * b).sum(0) / np.sqrt(np.where(squares > 1e-12, squares, 1.0)), 0.0)
 
 
-def _ridge(x: Matrix, y: Matrix, new: Matrix) -> Matrix:
-    """Predictions [new, target]; features standardised by the training part, penalty of each target by generalised
-    cross-validation."""
+def _fit(x: Matrix) -> Fit:
+    """Features standardised, and decomposed."""
     centre, scale = x.mean(0), x.std(0)
     # what varies by no more than the rounding of a forward pass is constant, and must not be scaled up
     scale[scale <= ROUNDING * np.abs(x).max()] = np.inf
-    u, s, vt = svd((x - centre) / scale)
+    return Fit(centre, scale, *svd((x - centre) / scale))
+
+
+def _ridge(fit: Fit, y: Matrix, new: Matrix) -> Matrix:
+    """Predictions [new, target]; penalty of each target by generalised cross-validation."""
+    s = fit.s
     centred = y - y.mean(0)
-    target = u.T @ centred
+    target = fit.u.T @ centred
+    total, squares = (centred**2).sum(0), target**2
     best, chosen = np.full(y.shape[1], np.inf), np.zeros_like(target)
     for penalty in PENALTIES:
         shrink = (s**2 / (s**2 + penalty))[:, None]
-        residual = (centred**2).sum(0) - ((2 * shrink - shrink**2) * target**2).sum(0)
+        residual = total - ((2 * shrink - shrink**2) * squares).sum(0)
         score = residual / (len(y) - 1 - shrink.sum()) ** 2
         better = score < best
         best = np.where(better, score, best)
         chosen = np.where(better, (s / (s**2 + penalty))[:, None] * target, chosen)
-    return np.asarray(((new - centre) / scale) @ (vt.T @ chosen) + y.mean(0))
+    return np.asarray(((new - fit.centre) / fit.scale) @ (fit.vt.T @ chosen) + y.mean(0))

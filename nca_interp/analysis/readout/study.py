@@ -20,7 +20,7 @@ from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.inference.study import NOT_MEASURED, applies
 from nca_interp.analysis.probing.null import like
-from nca_interp.analysis.readout.regression import Folds, Judged, jackknife, judge, make_folds, predict
+from nca_interp.analysis.readout.regression import Fit, Folds, Judged, jackknife, judge, make_folds, predict, ranks_of
 from nca_interp.analysis.readout.rules import Rules, contexts, count_statistics, draw_rules, frame_means, token_counts
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
@@ -77,8 +77,11 @@ def decode_rules(model: Any, rules: Rules, null: list[Source] | None = None) -> 
     dictionary of DECODED for each attribute, after as many frames as there are.
     """
     names, truth, folds = list(rules.attributes), _truth(rules), make_folds(len(rules.tokens))
-    found = [*_streams(MODEL, [model], rules, truth, folds), *(rivals_of(model, rules) if null is None else null)]
-    found += _permuted(model, rules, truth, folds)
+    frames, fits = contexts(_n_frames(rules)), _Fits()
+    features = frame_means(model, rules, frames)
+    found = list(_streams(MODEL, frames, [features], truth, folds, fits))
+    found += rivals_of(model, rules) if null is None else null
+    found += _permuted(frames, features, truth, folds, fits)
     frame = pd.DataFrame([row for source in found for row in _rows(source, names, len(truth))], columns=COLUMNS)
     frame = frame.astype({"layer": "Int64"})
     last = max(source.frames for source in found)
@@ -90,11 +93,12 @@ def decode_rules(model: Any, rules: Rules, null: list[Source] | None = None) -> 
 def rivals_of(model: Any, rules: Rules) -> list[Source]:
     """What needs no training: counts, their statistics, and models of the architecture with random weights."""
     truth, folds = _truth(rules), make_folds(len(rules.tokens))
-    found = []
-    for frames in contexts(_n_frames(rules)):
-        for name, features in ((COUNTS, token_counts(rules, frames)), (STATISTICS, count_statistics(rules, frames))):
-            found.append(Source(name, frames, None, judge(predict(features, truth, folds), truth, folds)))
-    return [*found, *_streams(RANDOM, list(like(model, RANDOM_MODELS)), rules, truth, folds)]
+    found, frames, ranks = [], contexts(_n_frames(rules)), ranks_of(truth, folds)
+    for g in frames:
+        for name, features in ((COUNTS, token_counts(rules, g)), (STATISTICS, count_statistics(rules, g))):
+            found.append(Source(name, g, None, judge(predict(features, truth, folds), truth, folds, ranks)))
+    streams = [frame_means(random, rules, frames) for random in like(model, RANDOM_MODELS)]
+    return [*found, *_streams(RANDOM, frames, streams, truth, folds)]
 
 
 def _n_frames(rules: Rules) -> int:
@@ -105,27 +109,42 @@ def _truth(rules: Rules) -> Floats:
     return np.stack(list(rules.attributes.values()), 1)
 
 
-def _streams(name: str, models: list[Any], rules: Rules, truth: Floats, folds: Folds) -> Iterator[Source]:
-    """One source a context and layer; of several models the mean of their scores."""
-    frames = contexts(_n_frames(rules))
-    features = [frame_means(model, rules, frames) for model in models]
+class _Fits:
+    """What has been fitted on the features of a context and layer, by their places."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], dict[tuple[int, int], Fit]] = {}
+
+    def of(self, context: int, layer: int) -> dict[tuple[int, int], Fit]:
+        """By replicate and part."""
+        return self._known.setdefault((context, layer), {})
+
+
+def _streams(
+    name: str, frames: list[int], features: list[Floats], truth: Floats, folds: Folds, fits: _Fits | None = None
+) -> Iterator[Source]:
+    """One source a context and layer from the features [context, layer, rule, width] of each model; of several models the mean of
+    their scores. `fits`: where those of a single model are kept."""
+    ranks = ranks_of(truth, folds)
     for g, count in enumerate(frames):
         for layer in range(features[0].shape[1]):
-            each = [judge(predict(f[g, layer], truth, folds), truth, folds) for f in features]
+            known = None if fits is None else fits.of(g, layer)
+            each = [judge(predict(f[g, layer], truth, folds, known), truth, folds, ranks) for f in features]
             mean = Judged(*(np.mean(values, axis=0) for values in zip(*each, strict=True)))
             yield Source(name, count, layer, mean)
 
 
-def _permuted(model: Any, rules: Rules, truth: Floats, folds: Folds) -> Iterator[Source]:
+def _permuted(frames: list[int], features: Floats, truth: Floats, folds: Folds, fits: _Fits) -> Iterator[Source]:
     """The model's own streams against attributes dealt out anew to the rules; the first row is the mean of the permutations."""
     rng, alone = np.random.default_rng(0), folds._replace(kept=folds.kept[:1])
     dealt = np.concatenate([truth[rng.permutation(len(truth))] for _ in range(PERMUTATIONS)], 1)
-    frames = contexts(_n_frames(rules))
-    for g, streams in zip(frames, frame_means(model, rules, frames), strict=True):
-        for layer, features in enumerate(streams):
-            scores = judge(predict(features, dealt, alone), dealt, alone)
+    ranks = ranks_of(dealt, alone)
+    for g, count in enumerate(frames):
+        for layer, stream in enumerate(features[g]):
+            scores = judge(predict(stream, dealt, alone, fits.of(g, layer)), dealt, alone, ranks)
             shaped = (values.reshape(PERMUTATIONS, -1) for values in scores)
-            yield Source(PERMUTED, g, layer, Judged(*(np.concatenate([v.mean(0, keepdims=True), v]) for v in shaped)))
+            mean = Judged(*(np.concatenate([v.mean(0, keepdims=True), v]) for v in shaped))
+            yield Source(PERMUTED, count, layer, mean)
 
 
 def _rows(source: Source, names: list[str], n: int) -> Iterator[dict[str, Any]]:
