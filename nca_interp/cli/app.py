@@ -146,10 +146,11 @@ def train(
         raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)
     if dry_run:
+        from nca_interp.analysis.mediation.power import mediation_plan
         from nca_interp.analysis.verdicts.power import power_plan, spread_of
         from nca_interp.engine.cost import print_plan
 
-        power = list(power_plan(study, spread_of(spread)))
+        power = [*power_plan(study, spread_of(spread)), *mediation_plan(study)]
         print_about(recipe.about)
         print_plan(plan, folder, workers, threads)
         print(*power, sep="\n")
