@@ -18,8 +18,8 @@ outputs safe_path head_rule
 swap_policy claims checkpoint_spec graft
 config
 differences phase mediation_arms
-overrides discover store run_dir machine signals
-measurement arms beside
+overrides discover store run_dir machine signals arms
+measurement beside
 data.nca data.complexity
 data.dyck
 data.control_rows

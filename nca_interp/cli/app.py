@@ -151,11 +151,12 @@ def train(
         raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)
     if dry_run:
+        from nca_interp.analysis.mediation.power import mediation_plan
         from nca_interp.analysis.sweep.power import arms_plan
         from nca_interp.analysis.verdicts.power import power_plan, spread_of
         from nca_interp.engine.cost import print_plan
 
-        power = [*power_plan(study, spread_of(spread)), *arms_plan(study)]
+        power = [*power_plan(study, spread_of(spread)), *arms_plan(study), *mediation_plan(study)]
         print_about(recipe.about)
         print_plan(plan, folder, workers, threads, stands(folder, study, plan))
         print(*power, sep="\n")

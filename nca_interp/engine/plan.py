@@ -20,7 +20,7 @@ from nca_interp.measurement import Measurement, measurements, resolve
 from nca_interp.swap_policy import TODAY
 from nca_interp.train.run import RunConfig
 
-RULES = "head_rules"
+RULES = "head-rules"
 """Measurement of a pre-pre-training that decides which heads the rules of its arms mean."""
 
 

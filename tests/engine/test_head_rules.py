@@ -54,13 +54,13 @@ def record(folder: StudyDir, rule: HeadRule) -> dict:
 def test_every_arm_waits_for_the_rule_and_all_share_one_pre_pre_training(trained):
     _, asked = trained
     jobs = {job.id: job for job in make_plan(asked, "fp32").jobs}
-    assert jobs["head_rules:ppt.repeat.s0"].needs == ("train:ppt.repeat.s0",)
+    assert jobs["head-rules:ppt.repeat.s0"].needs == ("train:ppt.repeat.s0",)
     arms = [job for job in jobs.values() if "-without-" in job.id or "-only-" in job.id]
     arms = [job for job in arms if job.kind == "train"]
     assert len(arms) == 2 * 3 + 2
-    assert all("head_rules:ppt.repeat.s0" in job.needs and job.payload.parent == "ppt.repeat.s0" for job in arms)
+    assert all("head-rules:ppt.repeat.s0" in job.needs and job.payload.parent == "ppt.repeat.s0" for job in arms)
     order = list(jobs)
-    assert all(order.index("head_rules:ppt.repeat.s0") < order.index(job.id) for job in arms)
+    assert all(order.index("head-rules:ppt.repeat.s0") < order.index(job.id) for job in arms)
 
 
 def test_the_record_says_heads_scores_level_and_weights(trained):
@@ -124,7 +124,7 @@ def test_a_rule_is_decided_once(trained):
     folder, asked = trained
     path = folder.path / FOUND.model_copy(update={"sets": 2}).file.replace("{parent}", "ppt.repeat.s0")
     before = path.stat().st_mtime_ns
-    job = next(job for job in make_plan(asked, "fp32", analyze=False).jobs if job.id == "head_rules:ppt.repeat.s0")
+    job = next(job for job in make_plan(asked, "fp32", analyze=False).jobs if job.id == "head-rules:ppt.repeat.s0")
     execute(folder.path, job, None)
     assert path.stat().st_mtime_ns == before
     assert len(rules_of(asked, Collection.open(folder.path).run("ppt.repeat.s0"))) == 2

@@ -5,7 +5,7 @@ from nca_interp.measurement import Measurement
 KINDS = frozenset({"study", "one", "pair", "series", "several"})
 MEASUREMENT = (
     Measurement(
-        name="head_rules",
+        name="head-rules",
         about="Which heads of a pre-pre-training the rules of its arms mean; decided once, before the arms are trained.",
         order=12,
         by_request=KINDS,  # the plan of a study asks for it where an arm needs it

@@ -60,7 +60,7 @@ def planted_study(text) -> Study:
             scratch, repeat, *mediation_arms(repeat, RULE, 1, name="circuit"), *blinded_arms(repeat, scratch, ("ppt",)),
         ),
         domains=(Domain(name="copied", label="words read twice", source=source),), seeds=paired_seeds(1), val_rows=32,
-        ppt=StageConfig(steps=300, batch_size=16, lr=1e-2, weight_decay=0.0, eval_every=100, checkpoints="ends"),
+        ppt=StageConfig(steps=300, batch_size=32, lr=1e-2, weight_decay=0.0, eval_every=100, checkpoints="ends"),
         pt=StageConfig(steps=40, batch_size=16, lr=3e-3, eval_every=40, checkpoints="ends"),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 
 from nca_interp.analysis.mediation.arms import blinded_arms as pairs
 from nca_interp.analysis.mediation.arms import grafted_arms
+from nca_interp.analysis.mediation.power import mediation_plan
 from nca_interp.analysis.mediation.tables import INTERIM, tables
 from nca_interp.arms import blinded_arms, mediation_arms, published, swap_arms
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
@@ -117,6 +118,16 @@ def test_arms_are_compared_within_their_swap_policy():
     assert (pair.full, pair.scratch, pair.blind, pair.blind_scratch) == (
         "dyck", "scratch", "dyck-blind-ppt-pt", "scratch-blind-ppt-pt",
     )  # fmt: skip
+
+
+def test_the_plan_says_before_anything_runs_what_its_seeds_and_sets_can_show():
+    assert list(mediation_plan(WHOLE)) == [
+        "mediation   2 question(s) about heads together: with 3 seed(s) and 4 random set(s) corrected p can be 0.016"
+    ]
+    few = study(SCRATCH, DYCK, *mediation_arms(DYCK, RULE, 4, runs={"web": 1}))
+    (line,) = mediation_plan(few)
+    assert line.endswith('with 1 seed(s) and 4 random set(s) no verdict "mediates" is possible; legal: 3 seeds or more')
+    assert list(mediation_plan(study(SCRATCH, DYCK))) == []
 
 
 def test_a_study_without_such_arms_has_empty_tables():
