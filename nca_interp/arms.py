@@ -9,7 +9,6 @@ from typing import Literal
 from nca_interp.base import UserError
 from nca_interp.config import MODULES, Regime, StageConfig
 from nca_interp.graft import COVERS, Graft, Head, HeadFile
-from nca_interp.overrides import parse
 from nca_interp.swap_policy import TODAY, SwapPolicy
 
 BODY: tuple[str, ...] = MODULES
@@ -112,7 +111,7 @@ def control_arms(
     names = tuple(part.split("+"))
     made = [
         necessity_arms(regime, ("norm",), runs=runs)[0] if kind == "norms"
-        else _arm(regime, f"{kind}-{_slug(part)}", parse(Graft, {"parts": names, "instead": kind}), runs)
+        else _arm(regime, f"{kind}-{_slug(part)}", Graft.model_validate({"parts": names, "instead": kind}), runs)
         for kind in kinds
     ]  # fmt: skip
     donors = tuple(donors)
@@ -120,7 +119,7 @@ def control_arms(
         raise UserError(
             f"part: {part} is the whole body, and with a donor's that is the donor's own regime; legal: less of it"
         )
-    gifts = (parse(Graft, {"parts": names, "instead": "donor", "donor": donor}) for donor in donors)
+    gifts = (Graft.model_validate({"parts": names, "instead": "donor", "donor": donor}) for donor in donors)
     return (*made, *(_arm(regime, f"{_slug(part)}-of-{gift.donor}", gift, runs) for gift in gifts))
 
 
@@ -157,7 +156,7 @@ def _grafted(
         _arm(
             regime,
             f"{verb}-{_slug(part)}" + ("" if where == "all" else f"-{_slug(str(where))}") + end,
-            parse(Graft, {"mode": mode, "parts": part.split("+"), "layers": where, "instead": to}),
+            Graft.model_validate({"mode": mode, "parts": part.split("+"), "layers": where, "instead": to}),
             runs,
         )
         for part in parts

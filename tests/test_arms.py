@@ -89,9 +89,9 @@ def test_controls_are_compared_with_both():
         UserError, match="attn\\+mlp\\+norm is the whole body, and with a donor's that is the donor's own regime"
     ):
         control_arms(NCA, donors=["dyck"])
-    with pytest.raises(UserError, match="parts"):
+    with pytest.raises(ValidationError, match="parts"):
         necessity_arms(NCA, ["attention"])
-    with pytest.raises(UserError, match="layers"):
+    with pytest.raises(ValidationError, match="layers"):
         necessity_arms(NCA, layers=["top"])
     with pytest.raises(UserError, match="regimes.nca-no-mlp-l4.graft.layers: 4; legal: 0 to 3"):
         study(*layer_arms(NCA, 5, parts=["mlp"]))

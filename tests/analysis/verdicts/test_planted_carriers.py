@@ -18,19 +18,19 @@ from tests.analysis.verdicts.test_shares import tables_of
 from tests.test_arms import NCA, study
 
 VOCAB, SEEDS = 16, 3
-CONFIG = ModelConfig(n_layers=4, d_model=32, n_heads=4, d_mlp=48, n_ctx=32, embed_std=1.0)
-"""As the study of test_arms, but for its width."""
+CONFIG = ModelConfig(n_layers=2, d_model=32, n_heads=4, d_mlp=48, n_ctx=32, embed_std=1.0)
+"""Smaller than the study of test_arms, whose arms it takes."""
 HEADS = ((0, 1), (1, 2))
 
 
 def copying(generator):
     """Rows whose token is that of four places before: attention to an offset."""
-    return torch.randint(VOCAB, (16, 4), generator=generator).repeat(1, 6)
+    return torch.randint(VOCAB, (8, 4), generator=generator).repeat(1, 6)
 
 
 def mapping(generator):
     """Rows whose next token is a fixed function of the token: no other position is needed."""
-    rows = [torch.randint(VOCAB, (16,), generator=generator)]
+    rows = [torch.randint(VOCAB, (8,), generator=generator)]
     for _ in range(23):
         rows.append((5 * rows[-1] + 3) % VOCAB)
     return torch.stack(rows, 1)
