@@ -111,6 +111,8 @@ def transfer_study(
 
     names = chosen(arms)
     places = [str(Path(place).resolve()) if Path(place).exists() else place for place in places]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise UserError(f"--checkpoint {twice[0]}: it is named twice; as two seeds it would be one replication")
     model = parent_of(places[0]).model
     model = model.model_copy(update={"n_ctx": min(model.n_ctx, N_CTX)})
     labels = [_label(place) for place in places]

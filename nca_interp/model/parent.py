@@ -173,7 +173,11 @@ def _check_graft(model: ModelConfig, graft: Graft) -> None:
 
 def check_shape(model: ModelConfig, found: ModelConfig) -> None:
     """UserError, with both values, where a study's model is not that of its checkpoint."""
-    wrong = [(n, getattr(model, n), getattr(found, n)) for n in SHAPE if getattr(model, n) != getattr(found, n)]
+    wrong: list[tuple[str, Any, Any]] = []
+    here, there = (fields(one)["model_type"] for one in (model, found))
+    if here != there:
+        wrong.append(("architecture.config.model_type", here, there))
+    wrong += [(n, getattr(model, n), getattr(found, n)) for n in SHAPE if getattr(model, n) != getattr(found, n)]
     if model.n_ctx > found.n_ctx:
         wrong.append(("n_ctx", model.n_ctx, found.n_ctx))
     if not wrong and model.architecture != found.architecture:

@@ -187,7 +187,7 @@ def test_a_recipe_says_the_same_with_synthetic_regimes_of_that_architecture_besi
     monkeypatch.chdir(tmp_path)
     assert call(["train", "mine", "--dry-run"]) == 0
     said = capfd.readouterr().out
-    assert "runs        14 (2 pre-pre-training, 12 pre-training)" in said
+    assert "runs        14 (12 pre-training, 2 pre-pre-training)" in said
     assert "forward     the own forward pass of gpt_neox" in said
     for change, told in (
         ("model.n_layers=3", "model.n_layers is 3 in the study, 2 in the checkpoint"),
