@@ -103,9 +103,10 @@ def weigh(domains: Sequence[DomainArms], permutations: int = PERMUTATIONS) -> li
     known = [name for name in (MATCHING, ENTROPY, LEARNABILITY) if domains and _varies(domains, name)]
     if n < MIN_ARMS or seeds < MIN_SEEDS:
         why = f"{n} arms and {seeds} seeds that have them all; it takes {MIN_ARMS} arms and {MIN_SEEDS} seeds"
-        return [_untested(name, n, seeds, len(domains), why) for name in known or (MATCHING, ENTROPY)]
+        return [_untested(name, n, seeds, len(domains), why) for name in dict.fromkeys((MATCHING, ENTROPY, *known))]
     orders = all_orders(n, permutations)
-    found = [_tested(name, [r for r in known if r != name], domains, orders) for name in known]
+    same = [] if MATCHING in known else [_untested(MATCHING, n, seeds, len(domains), "all arms are equally far")]
+    found = [*same, *(_tested(name, [r for r in known if r != name], domains, orders) for name in known)]
     if len(domains) > 1 and MATCHING in known:
         found.append(_between(domains, orders))
     return _judged(found)

@@ -142,3 +142,12 @@ def test_a_predictor_without_values_is_no_rival():
     flat = [DomainArms(d.gains, {**d.predictors, LEARNABILITY: np.ones(12)}) for d in domains]
     assert verdicts(flat)[MATCHING] in (SUPPORTED, INCONCLUSIVE)
     assert LEARNABILITY not in verdicts(flat)
+
+
+def test_arms_that_are_equally_far_cannot_tell_of_matching_but_of_the_rest():
+    domains = Sweep(ENTROPY, arms=12, own=0.1, noise=0.1, alike=0.2).draw(np.random.default_rng(0))
+    same = [DomainArms(d.gains, {**d.predictors, MATCHING: np.ones(12)}) for d in domains]
+    found = {t.predictor: t for t in judged(same, 999)}
+    assert (found[MATCHING].verdict, found[MATCHING].why) == (CANNOT_TELL, "all arms are equally far")
+    assert found[ENTROPY].verdict == SUPPORTED
+    assert BETWEEN not in found
