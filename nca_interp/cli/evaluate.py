@@ -14,6 +14,7 @@ NAME = "reasoning"
 
 
 def evaluate(
+    ctx: typer.Context,
     place: Annotated[str | None, typer.Argument(metavar="[FOLDER]", help="Study folder, or that of an earlier analysis of checkpoints.")] = None,
     tasks: Annotated[
         str, typer.Option(help="What is asked, with commas: gsm8k=FILE, humaneval=FILE, mbpp=FILE, bbl=FILE, bbh=FILES, pairs=FILE, recall:2 ..., tasks of the harness.")
@@ -40,8 +41,6 @@ def evaluate(
 
     The same as analyze --only reasoning; answers are kept and scored again when only the scoring changed.
     """
-    from click import get_current_context
-
     from nca_interp.cli.analyze import analyze
 
     if not tasks:
@@ -54,15 +53,14 @@ def evaluate(
     from nca_interp.overrides import parse
 
     parse(Options, given)
-    context: Any = get_current_context()
-    context.args = [
+    ctx.args = [
         f"--{name.replace('_', '-')}={given[name]}"
         for name in ("tasks", "examples", "shots", "sampling", "samples", "k", "limit")
         if given.get(name) not in ("", None)
     ]
-    context.args += ["--run-generated-code"] if run_generated_code else []
+    ctx.args += ["--run-generated-code"] if run_generated_code else []
     changed = [f"{NAME}.{name}={given[name]}" for name in ("batch", "steps", "parts")]
     analyze(
-        context, place, checkpoint, out, [NAME], [*changed, *(set_ or [])], None, None, None, Path(tokenizer) if tokenizer else None, None, None,
+        ctx, place, checkpoint, out, [NAME], [*changed, *(set_ or [])], None, None, None, Path(tokenizer) if tokenizer else None, None, None,
         device, dtype, False, None, workers, None,
     )  # fmt: skip

@@ -58,7 +58,8 @@ def generate(
 
     An answer ends before token `end`, before a stop string, or when its room is full. Prompts of about one length go together.
     """
-    model.eval()
+    if requests:
+        model.eval()
     for group in groups(requests, batch):
         found: dict[int, list[str | None]] = {r.index: [None] * len(r.draws) for r in group}
         for rows in _batches(group, batch, sampling):

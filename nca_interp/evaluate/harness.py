@@ -178,6 +178,8 @@ class Ours(TemplateLM):
 
     @torch.no_grad()
     def _score(self, encoded: list[tuple[str, list[int], list[int]]]) -> None:
+        if not encoded:
+            return
         self.model.eval()
         device = next(self.model.parameters()).device
         encoded = sorted(encoded, key=lambda e: len(e[1]) + len(e[2]))

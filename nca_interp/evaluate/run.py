@@ -16,6 +16,8 @@ from nca_interp.evaluate.sources import Loaded
 from nca_interp.evaluate.task import Benchmark, Item
 
 Part = tuple[int, int]
+FILES = (".yaml", ".yml")
+"""Definitions of the harness in files."""
 
 
 class Scored(NamedTuple):
@@ -185,7 +187,9 @@ def _loaded(definitions: list[Any], settings: Settings) -> Any:
     """The harness's tasks, as its own command prepares them; its index is read where some of its own are asked for (seconds)."""
     from lm_eval.tasks import TaskManager
 
-    found: Any = TaskManager(include_defaults=any(isinstance(d, str) for d in definitions)).load(definitions)
+    found: Any = TaskManager(
+        include_defaults=any(isinstance(d, str) and not d.endswith(FILES) for d in definitions)
+    ).load(definitions)
     for task in found["tasks"].values():
         if task.get_config("num_fewshot") is None or (settings.shots and task.get_config("num_fewshot") != 0):
             task.set_config(key="num_fewshot", value=settings.shots)

@@ -186,8 +186,11 @@ def _of_hub(own: Benchmark, split: str) -> Iterator[tuple[str, int, Record]]:
 
 def content(wanted: list[Wanted], examples: dict[str, str]) -> dict[str, Any]:
     """What decides the problems, beside options: names and the SHA-256 of files."""
-    return {
-        w.name: [sha256_file(p) for text in (w.files, examples.get(w.benchmark.name if w.benchmark else "", "")) if text
-                 for pattern in text.split("+") for p in sorted(map(Path, glob.glob(str(Path(pattern).expanduser()), recursive=True)))]
-        for w in wanted
-    }  # fmt: skip
+    found = {}
+    for w in wanted:
+        training = examples.get(w.benchmark.name, "") if w.benchmark is not None else ""
+        files = w.name if w.benchmark is None and Path(w.name).is_file() else w.files
+        patterns = [p for text in (files, training) if text for p in text.split("+")]
+        paths = [path for p in patterns for path in sorted(glob.glob(str(Path(p).expanduser()), recursive=True))]
+        found[w.name] = [sha256_file(Path(path)) for path in paths]
+    return found

@@ -74,3 +74,12 @@ def test_only_takes_a_name_or_none(typed, only, monkeypatch):
     monkeypatch.setattr(sys.modules[analyze.__module__], "only_these", noted)
     assert call(["analyze", "folder", *typed]) == 2
     assert seen == [only or []]
+
+
+def test_a_switch_takes_no_value_and_asks_for_nothing():
+    given = split(["--run-generated-code", "--tasks", "recall:1", "--k=1,2"])
+    assert given.asked == ["reasoning"]
+    assert given.options == {"reasoning": {"run_generated_code": True, "tasks": "recall:1", "k": "1,2"}}
+    assert split(["--run-generated-code"]).asked == []
+    with pytest.raises(UserError, match="did you mean 'run-generated-code'"):
+        split(["--run-generated-cod"])

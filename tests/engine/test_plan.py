@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from nca_interp import discover
 from nca_interp.analysis.collection.collection import planned
 from nca_interp.engine.plan import MeasureJob, headline, make_plan, measure_jobs
@@ -37,3 +39,22 @@ def test_always_measured_are_probes_of_each_run_nulls_of_each_source_and_inferen
     assert [job.payload.options for job in with_causes if job.payload.what == "nulls"] == [{"models": 20}] * kinds[
         "nulls"
     ]
+
+
+def test_the_work_on_one_run_is_cut_into_parts_and_put_together_by_the_last_job(tmp_path):
+    from nca_interp.analysis.collection.collection import Collection, Entry, Listed
+    from nca_interp.store import AnalysisDir
+
+    pytest.importorskip("lm_eval", reason="needs the extra [eval] (lm-evaluation-harness)")
+    from tests.analysis.reasoning.checkpoints import checkpoint
+
+    place = str(checkpoint(tmp_path / "model"))
+    collection = Collection.of(
+        AnalysisDir(tmp_path / "out"), Listed(title="t", entries=(Entry(path=place, run="m"),)), {}
+    )
+    for parts, ids in ((1, ["reasoning:m"]), (2, ["reasoning:m:0", "reasoning:m:1", "reasoning:m"])):
+        given = {"reasoning": {"tasks": "recall:1", "parts": parts}}
+        jobs = measure_jobs(collection.runs, ["reasoning"], given, collection=collection, only=True)
+        assert [job.id for job in jobs] == ids
+        assert [job.payload.part for job in jobs] == [*((n, 2) for n in range(len(ids) - 1)), None]
+        assert jobs[-1].needs == tuple(ids[:-1])

@@ -260,3 +260,48 @@ def test_a_big_bench_file_of_one_object_is_read(tmp_path):
         ("Q: not True is\nA:", "False", "boolean"),
         ("Q: True is\nA:", "True", "boolean"),
     ]
+
+
+YAML = """task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: {kind}
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list:
+  - metric: {metric}
+    aggregation: mean
+    higher_is_better: true
+{more}
+"""
+
+
+def test_a_task_of_the_harness_in_a_file_has_the_harnesss_own_metric_and_is_cut_to_the_context(
+    asked, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    file = write(
+        tmp_path / "d.jsonl",
+        *({"question": f"{'long ' * 30 if a == 3 else ''}{a}?", "answer": str(a)} for a in range(4)),
+    )
+    task = tmp_path / "own.yaml"
+    more = 'generation_kwargs:\n  until: ["\\n"]\n  max_gen_toks: 5'
+    task.write_text(YAML.format(name="own", file=file, kind="generate_until", metric="exact_match", more=more))
+    model = Keyed({f"{a}?": str(a) if a < 2 else "no" for a in range(4)}, byte_tokenizer(), n_ctx=60)
+    found = asked(model, Settings(parse(str(task))))
+    assert found.scored == []
+    assert found.results["results"]["own"]["exact_match,none"] == pytest.approx(0.5)
+    assert found.notes == ["own: 1 requests were cut on the left to the context of 60 tokens, as the harness does"]
+
+
+def test_a_task_of_the_harness_that_runs_programs_is_refused(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    file = write(tmp_path / "d.jsonl", {"question": "1?", "answer": "1"})
+    task = tmp_path / "unsafe.yaml"
+    more = 'unsafe_code: true\ngeneration_kwargs:\n  until: ["\\n"]'
+    task.write_text(YAML.format(name="unsafe", file=file, kind="generate_until", metric="exact_match", more=more))
+    with pytest.raises(UserError, match="marked as unsafe"):
+        asked(Keyed({}, byte_tokenizer()), Settings(parse(str(task)), run_code=True))

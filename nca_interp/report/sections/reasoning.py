@@ -133,7 +133,7 @@ def _all(tables: Tables) -> list[Item]:
     head = ("run", "task", "sampling", "k", "value, %", "95 % interval", "normalised", "chance", "problems", "skipped")
     body = tuple(
         (
-            r.run, r.task, r.sampling, whole(r.k), fixed(100 * r.value, 1), interval(100 * r.low, 100 * r.high), fixed(r.normalised), fixed(r.chance),
+            r.run, r.task, r.sampling, whole(r.k), fixed(100 * r.value, 1), _percents(100 * r.low, 100 * r.high), fixed(r.normalised), fixed(r.chance),
             whole(r.problems), whole(r.skipped),
         )
         for r in each(rows)
@@ -170,7 +170,7 @@ def _contrasts(tables: Tables) -> list[Item]:
     told = " ".join(s if s.endswith(".") else f"{s}." for s in rows.sentence.head(4) if s)
     encoding = "Mark: mean difference over paired seeds; line: its 95 % interval alone, with the errors of seeds and of problems. Right of zero favours the studied regime."
     body = tuple(
-        (r.task, r.domain or DASH, f"{r.treated} against {r.control}", whole(r.k), whole(r.n), fixed(100 * r.effect, 1), interval(100 * r.low, 100 * r.high), p_value(r.p_holm), r.verdict or DASH)
+        (r.task, r.domain or DASH, f"{r.treated} against {r.control}", whole(r.k), whole(r.n), fixed(100 * r.effect, 1), _percents(100 * r.low, 100 * r.high), p_value(r.p_holm), r.verdict or DASH)
         for r in each(rows)
     )  # fmt: skip
     head = (
@@ -196,7 +196,7 @@ def _published(tables: Tables) -> list[Item]:
     if rows.empty:
         return []
     body = tuple(
-        (r.task, r.metric, whole(r.k), r.regime, fixed(r.published, 2), DASH if pd.isna(r.ours) else fixed(r.ours, 2), interval(r.ours_low, r.ours_high), r.why)
+        (r.task, r.metric, whole(r.k), r.regime, fixed(r.published, 2), DASH if pd.isna(r.ours) else fixed(r.ours, 2), _percents(r.ours_low, r.ours_high), r.why)
         for r in each(rows)
     )  # fmt: skip
     head = ("task", "metric", "k", "regime", "published, %", "here, %", "95 % interval", "settings")
@@ -209,6 +209,11 @@ def _published(tables: Tables) -> list[Item]:
             "tab-task-published",
         )
     ]
+
+
+def _percents(low: float, high: float) -> str:
+    """An interval in percent."""
+    return interval(low, high, 1, False)
 
 
 def _notes(tables: Tables) -> list[Item]:
