@@ -47,5 +47,5 @@ def _call(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, 
     try:
         told = False, function(*arguments)
     except Exception as error:  # raised again where it is waited for
-        told = True, error  # type: ignore[assignment]
+        told = True, error
     pipe.send(told)

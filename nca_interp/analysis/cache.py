@@ -63,7 +63,7 @@ def read_typed(source: Path | io.BytesIO, numbers: Collection[str]) -> pd.DataFr
     """A CSV table whose columns `numbers` are floats, bit by bit as they were written (an empty cell: NaN), all others text: a
     regime may be called "nan". KeyError for one that is missing, ValueError for what is no number."""
     names = dict.fromkeys(numbers, object)
-    frame = pd.read_csv(source, dtype=defaultdict(lambda: str, names), keep_default_na=False)  # type: ignore[arg-type]
+    frame = pd.read_csv(source, dtype=defaultdict(lambda: str, names), keep_default_na=False)
     for name in names:
         cells = frame[name].to_numpy(dtype=object)
         # Python's own float(), as NumPy calls it, reads back what was written

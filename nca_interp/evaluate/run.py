@@ -26,7 +26,7 @@ class Scored(NamedTuple):
     task: str
     part: str
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not the method of tuples
     answered: int
     """0: skipped."""
     correct: int

@@ -236,7 +236,7 @@ def said(graft: Graft, found: Sequence[tuple[Piece, bool | tuple[int, ...]]], by
     parts = []
     for piece, what in found:
         if what:
-            which = "all" if what is True else f"heads {', '.join(map(str, what))}"
+            which = "all" if isinstance(what, bool) else f"heads {', '.join(map(str, what))}"
             parts.append(which if len(found) == 1 else f"{which} of {piece.role.kind}")
     return f"{done}: {', '.join(parts)}; else {by}" if parts else by
 

@@ -182,5 +182,5 @@ def _binned(tokens: Floats, losses: Floats) -> Binned:
     place = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, BINS - 1)
     count = np.bincount(place, minlength=BINS)
     held = count > 0
-    means = (np.bincount(place, v, minlength=BINS)[held] / count[held] for v in (x, y))
-    return Binned(*means, count[held].astype(float), x, y)
+    where, loss = (np.bincount(place, v, minlength=BINS)[held] / count[held] for v in (x, y))
+    return Binned(where, loss, count[held].astype(float), x, y)

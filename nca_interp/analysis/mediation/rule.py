@@ -67,7 +67,7 @@ def measure(run: Run, asked: Asked) -> list[str]:
         return []
     for rule in rules_of(collection.study, run):
         path = folder / rule.file.replace("{parent}", run.id)
-        with held(path.with_suffix(".lock"), lambda path=path: f"{path}: another process is deciding this rule"):
+        with held(path.with_suffix(".lock"), f"{path}: another process is deciding this rule".__str__):
             if not decided(path, run):
                 decide(folder, run, rule, asked.probes)
     return []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.collection.collection import Collection
@@ -117,22 +118,27 @@ def _values(name: str, sign: int, tables: dict[str, pd.DataFrame]) -> Values:
         return {}
     rows = rows[rows.step == rows.groupby("run").step.transform("max")]
     means = rows.groupby(["regime", "domain", "seed"]).value.mean()
-    return {(str(r), str(d), int(s)): sign * float(v) for (r, d, s), v in means.items() if math.isfinite(v)}
+    known: Any = means[np.isfinite(means)].items()
+    return {(str(r), str(d), int(s)): sign * float(v) for (r, d, s), v in known}
 
 
 def _ended(collection: Collection, study: Study, runs: pd.DataFrame) -> set[tuple[str, str, int]]:
     """(regime, domain, seed) of arms that will not come: left out, or diverged."""
     lost = runs[(runs.stage == "pt") & (runs.state == "diverged")]
-    found = {(str(r.regime), str(r.domain), int(r.seed)) for r in lost.itertuples()}
+    found = {(str(r.regime), str(r.domain), int(r.seed)) for r in _each(lost)}
     rules = head_rules(collection)
     for arm in grafted_arms(study):
         full = study.regime(arm.full)
         first = next(r.name for r in study.regimes if r.source == full.source and study.ppt_of(r) == study.ppt_of(full))
         own = rules[(rules.rule == arm.rule.key) & (rules.regime == first)]
-        for row in own.itertuples():
+        for row in _each(own):
             out = [name for number, name in enumerate([arm.arm, *arm.random]) if not row.heads or number > row.sets]
             found |= {(name, domain.name, int(row.seed)) for name in out for domain in study.domains}
     return found
+
+
+def _each(rows: pd.DataFrame) -> Iterator[Any]:
+    yield from rows.itertuples(index=False)
 
 
 def _trained(
@@ -142,19 +148,19 @@ def _trained(
     for domain in study.domains:
         planned = min(_seeds(study, name, domain.name) for name in (arm.arm, arm.full, arm.scratch))
         for measure, known in values.items():
-            rows = []
+            seen: list[dict[str, Any]] = []
             for seed in range(planned):
                 scratch, full = (known.get((name, domain.name, seed)) for name in (arm.scratch, arm.full))
                 own = [(i, known.get((name, domain.name, seed))) for i, name in enumerate([arm.arm, *arm.random])]
                 if scratch is None or full is None or own[0][1] is None:
                     continue
                 move = _lost if arm.way == "without" else _kept
-                rows += [_seed(seed, number, scratch, full, value, move) for number, value in own if value is not None]
-            if planned and (rows or measure == "val_loss"):
+                seen += [_seed(seed, number, scratch, full, value, move) for number, value in own if value is not None]
+            if planned and (seen or measure == "val_loss"):
                 names = (arm.scratch, arm.full, arm.arm, *arm.random)
                 pending = _pending(values["val_loss"], names, domain.name, planned, ended)
                 head = _head(arm, domain.name, arm.way, measure, "declared" if measure == "val_loss" else "exploration")
-                yield Sought(head, [{**head, **row} for row in rows], planned, pending)
+                yield Sought(head, [{**head, **row} for row in seen], planned, pending)
 
 
 def _pending(known: Values, names: Iterable[str], domain: str, planned: int, ended: set[tuple[str, str, int]]) -> bool:
@@ -195,9 +201,9 @@ def _seeds(study: Study, regime: str, domain: str) -> int:
 def _ablated(collection: Collection, study: Study, asked: Asked) -> Iterator[Sought]:
     """Questions of the heads ablated at the end of language."""
     known = {
-        (run.regime, run.domain, run.seed): rows
+        (run.regime, run.domain, run.seed): kept
         for run in collection.runs
-        if run.stage == "pt" and run.done and (rows := kept_rows(run, collection, asked.options)) is not None
+        if run.stage == "pt" and run.done and (kept := kept_rows(run, collection, asked.options)) is not None
     }
     arms = {(one.full, one.rule.key): one for one in grafted_arms(study)}
     for arm in arms.values():
@@ -220,7 +226,7 @@ def _of_seed(seed: int, metric: str, rule: str, full: pd.DataFrame, scratch: pd.
         return
     worse = int(own.worse.iloc[0])
     before, after = (worse * float(frame[frame.rule == ""].value.iloc[0]) for frame in (other, own))
-    for row in own[own.rule == rule].itertuples():
+    for row in _each(own[own.rule == rule]):
         yield _seed(seed, int(row.number), before, after, after + worse * float(row.value), _lost)
 
 

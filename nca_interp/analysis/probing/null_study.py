@@ -204,7 +204,7 @@ def null_maxima(collection: Collection) -> dict[str, dict[str, np.ndarray]]:
 def _join(
     frame: pd.DataFrame,
     of: np.ndarray,
-    names: tuple[np.ndarray, pd.Index],
+    names: tuple[Any, Any],
     headers: list[Any],
     nulls: list[Null | None],
 ) -> None:

@@ -121,7 +121,7 @@ class _Fits:
 
 
 def _streams(
-    name: str, frames: list[int], features: list[Floats], truth: Floats, folds: Folds, fits: _Fits | None = None
+    name: str, frames: list[int], features: list[Any], truth: Floats, folds: Folds, fits: _Fits | None = None
 ) -> Iterator[Source]:
     """One source a context and layer from the features [context, layer, rule, width] of each model; of several models the mean of
     their scores. `fits`: where those of a single model are kept."""
@@ -134,7 +134,7 @@ def _streams(
             yield Source(name, count, layer, mean)
 
 
-def _permuted(frames: list[int], features: Floats, truth: Floats, folds: Folds, fits: _Fits) -> Iterator[Source]:
+def _permuted(frames: list[int], features: Any, truth: Floats, folds: Folds, fits: _Fits) -> Iterator[Source]:
     """The model's own streams against attributes dealt out anew to the rules; the first row is the mean of the permutations."""
     rng, alone = np.random.default_rng(0), folds._replace(kept=folds.kept[:1])
     dealt = np.concatenate([truth[rng.permutation(len(truth))] for _ in range(PERMUTATIONS)], 1)

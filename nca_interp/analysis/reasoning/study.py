@@ -71,7 +71,7 @@ def measure(run: Run, asked: Asked) -> list[str]:
             continue
         folder = answers_folder(run, step)
         lock = folder / f".{'all' if asked.part is None else asked.part[0]}.lock"
-        with held(lock, lambda folder=folder: f"{folder}: another process answers this part"):
+        with held(lock, f"{folder}: another process answers this part".__str__):
             given = settings(asked.options, asked.collection, ready=True)
             found = evaluate(
                 run.checkpoint(step), weights_sha256(run.checkpoint(step)), folder, given, asked.part, asked.say

@@ -65,7 +65,7 @@ def of_checkpoint(run: Run, step: int, frame: pd.DataFrame) -> Iterator[dict[str
         parts = dict(list(rows.groupby("part", sort=False)))
         head = {**run.at(step), "task": task, "sampling": rows.sampling.iloc[0], "samples": 1 if choose else samples}
         for k in [1] if choose else frame.attrs["k"]:
-            single = {name: _single(part, k) for name, part in parts.items()}
+            single = {str(name): _single(part, k) for name, part in parts.items()}
             floor = bool((own := benchmarks().get(str(task).partition(":")[0])) and own.floor)
             yield {**head, "part": "", "k": k, **_whole(single, floor)}
             if len(parts) > 1:

@@ -101,7 +101,7 @@ class _Kept:
         """By head: quantity, value, low, high."""
         columns = [frame[name].tolist() for name in ("layer", "head", "quantity", "value", "low", "high")]
         for layer, head, *row in zip(*columns, strict=True):
-            self.rows.setdefault((layer, head), []).append(tuple(row))  # type: ignore[arg-type]
+            self.rows.setdefault((layer, head), []).append(tuple(row))
 
     def others(self, chosen: set[tuple[int, int]]) -> list[float]:
         """Effects of the heads that were not chosen, in the order of the table."""

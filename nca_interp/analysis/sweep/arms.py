@@ -97,7 +97,7 @@ def sweep_table(study: Study, tables: Tables) -> pd.DataFrame:
                 }
             )  # fmt: skip
     table = pd.DataFrame(rows, columns=SWEEP)
-    table["why"] = [_left_out(row) for row in table.to_dict("records")]
+    table["why"] = [_left_out({str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
     table["counted"] = table.why == ""
     return table
 
@@ -177,4 +177,4 @@ def _contrast(tables: Tables, domain: str, arm: str) -> dict[str, Any] | None:
     rows = tables["contrasts"]
     rows = rows[(rows.domain == domain) & (rows.treated == arm) & (rows.control == SCRATCH)]
     rows = rows[(rows.metric == "val_loss") & (rows.n > 0)]
-    return rows.iloc[0].to_dict() if len(rows) else None
+    return {str(k): v for k, v in rows.iloc[0].to_dict().items()} if len(rows) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def weighed(arms: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[dict[str, Any]]
         own, where = _used(part[part.domain.isin(family)], arms[arms.domain.isin(family)])
         data = _gains(part, pairs, own, where)
         told = [t for t in (*weigh(data), *_second(part, pairs, own, where, second)) if not math.isnan(t.p)]
-        yield from _rows(told, EXPLORATION, title, lambda h, t, e=everyone: exploratory(h, t, e), mirrored=False)
+        yield from _rows(told, EXPLORATION, title, partial(exploratory, everyone=everyone), mirrored=False)
 
 
 def _used(counted: pd.DataFrame, arms: pd.DataFrame) -> tuple[list[str], list[str]]:

@@ -119,7 +119,10 @@ def _judged(found: list[Tested]) -> list[Tested]:
     out = []
     for t, p in zip(found, holm(joint), strict=True):
         t = t._replace(p_holm=p, p_floor=min(1.0, t.p_floor * family))
-        out.append(t if t.verdict else t._replace(**dict(zip(("verdict", "why"), _word(t), strict=True))))
+        if not t.verdict:
+            word, why = _word(t)
+            t = t._replace(verdict=word, why=why)
+        out.append(t)
     return out
 
 
@@ -182,7 +185,10 @@ def _between(domains: Sequence[DomainArms], orders: Orders) -> Tested:
     raw = np.array([d.predictors[MATCHING] for d in domains])
     gains, distance = _twice_centred(np.array([d.gains.mean(0) for d in domains])), _twice_centred(raw)
     share = float(distance.std() / max((raw - raw.mean(1, keepdims=True)).std(), 1e-12))
-    blank = Tested(BETWEEN, n, seeds, len(domains), *[math.nan] * 5, "", *[math.nan] * 4, orders.floor, "", "")
+    nan = math.nan
+    blank = Tested(
+        BETWEEN, n, seeds, len(domains), nan, nan, nan, nan, nan, "", nan, nan, nan, nan, orders.floor, "", ""
+    )
     if share < BETWEEN_SHARE or not np.ptp(gains):
         return blank._replace(
             why="the arms are as far from one domain's corpus as from the other's, but for a constant"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,17 +115,24 @@ def _marked(answer: str, mark: str | None) -> str:
     return f"{MARK} {answer.strip()}" if mark is None else answer.replace(mark, MARK).strip()
 
 
+def _opened(data: Any, file: int, done: int) -> Iterator[Any]:
+    """Rows of one file of a hub data set after the first `done`."""
+    from nca_interp.data.text.hub import open_rows
+
+    return open_rows(data.rows(), int(data.found["files"]), file, done)
+
+
 def _records(source: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Records, each with how a message names it."""
     if source.startswith("files:"):
         for path in match_files(source.removeprefix("files:")):
             yield from ((f"{path}: record {number}", record) for number, record in enumerate(read_records(path), 1))
         return
-    from nca_interp.data.text.hub import HubDataset, open_rows, persist
+    from nca_interp.data.text.hub import HubDataset, persist
 
     data = HubDataset(TextSpec(source=source, split=split))
     for file in range(int(data.found["files"])):
-        rows = persist(lambda done, file=file: open_rows(data.rows(), int(data.found["files"]), file, done))
+        rows = persist(partial(_opened, data, file))
         yield from ((f"{source}: row {number} of file {file + 1}", dict(row)) for number, row in enumerate(rows, 1))
 
 

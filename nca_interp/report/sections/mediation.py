@@ -35,7 +35,8 @@ def _shares(tables: Tables) -> list[Item]:
     if known.empty:
         told = tables.mediation[tables.mediation.measure == "val_loss"]
         return [Note(str(sentence)) for sentence in told.sentence]
-    views, drawn = [], []
+    views: list[Chart] = []
+    drawn: list[pd.DataFrame] = []
     for (domain, measure), part in known.groupby(["domain", "measure"], sort=False):
         rows, seeds = _points(tables, part)
         title = f"{tables.domain_label(str(domain))}, {MEASURES[str(measure)]}"
@@ -43,7 +44,7 @@ def _shares(tables: Tables) -> list[Item]:
             rows, seeds, [CHOSEN, RANDOM], "share of the difference between full transfer and scratch"
         )
         views.append(Chart(chart, f"Shares that heads mediate, {title}", title))
-        drawn.append(seeds.assign(domain=domain, measure=measure))
+        drawn.append(seeds.assign(domain=str(domain), measure=str(measure)))
     encoding = (
         "Filled: mean over seeds, with Fieller's 95 % interval of the ratio of means; rings: single seeds, and single random sets, each over "
         "the mean gain. Zero: nothing of the gain, one: all of it. Drawn only where the gain itself is certain."
