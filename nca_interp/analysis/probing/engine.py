@@ -42,7 +42,8 @@ Opener = Callable[[int], Any]
 """Opens a run's checkpoint of a step."""
 KEPT = 2
 """Subjects whose stimuli a process keeps."""
-_SHARED: list[Measurer] = []
+_BATCHES: dict[tuple[Any, ...], Any] = {}
+"""Stimuli of this process, and with them what does not depend on the weights."""
 
 
 class RunAnalysis(NamedTuple):
@@ -159,10 +160,10 @@ def analyze_run(
 
 
 def shared(definitions: dict[str, Definition]) -> Measurer:
-    """The measurer of these probe files in this process, with what it has kept: a worker's next run is often shown the same."""
-    if {name: d.sha256 for name, d in definitions.items()} != (_SHARED[0].hashes if _SHARED else None):
-        _SHARED[:] = [Measurer(definitions)]
-    return _SHARED[0]
+    """A measurer that finds what those before it in this process have kept: a worker's next run is often shown the same."""
+    measurer = Measurer(definitions)
+    measurer._batches = _BATCHES
+    return measurer
 
 
 def keep_recent(measurer: Measurer, subject: Subject) -> None:
