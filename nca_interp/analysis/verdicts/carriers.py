@@ -252,7 +252,7 @@ def _games(study: Study, domain: str) -> Iterator[Game]:
         if chosen is None or arm.scratch is None:
             continue
         key = (arm.full, own.instead)
-        start: dict[Coalition, str] = {frozenset(MODULES): arm.full}
+        start: dict[Coalition, str] = {frozenset(map(str, MODULES)): arm.full}
         if own.instead == "initial":
             start[frozenset()] = arm.scratch
         game = found.setdefault(key, Game(arm.full, arm.scratch, own.instead, start))
