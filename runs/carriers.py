@@ -46,7 +46,7 @@ def families(nca: Regime) -> tuple[Regime, ...]:
 
 @run
 def carriers() -> Study:
-    """Which parts carry it, at the size of `laptop`: necessity, sufficiency, layers, Shapley shares, controls, other budgets; five seeds.
+    """Which parts carry it, at the size of `laptop`: necessity, sufficiency, layers, Shapley shares, controls, other budgets.
 
     3 layers, 0.2M parameters, prose. Every arm of NCA shares its five synthetic stages. The longest single stage is the prose with ten times
     the budget.

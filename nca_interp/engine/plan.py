@@ -178,7 +178,7 @@ class _Builder:
 
     def _language(self, regime: Regime, domain: Domain) -> StageConfig:
         """Pre-training on a domain as a regime does it: with what it adds, at its learning rate."""
-        stage, changes = self.study.pt_of(regime, domain), {}
+        stage, changes = self.study.pt_of(regime, domain), dict[str, Any]()
         if regime.adds is not None:
             other = self.study.regime(regime.adds)
             before, model = self.study.ppt_of(other), self.study.model

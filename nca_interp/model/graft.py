@@ -81,13 +81,18 @@ def _grouped(heads: tuple[int, ...], role: Role, at: Geometry) -> tuple[int, ...
     return tuple(sorted(groups))
 
 
-def slices(role: Role, heads: Iterable[int], shape: torch.Size, at: Geometry) -> list[tuple[str, tuple[slice, ...]]]:
-    """(name, index) of the slice of each head: rows of Q, K, V [heads x d_head, d_model] (or their biases), columns of O."""
+def slices(
+    role: Role, what: bool | Iterable[int], shape: torch.Size, at: Geometry
+) -> list[tuple[str, tuple[slice, ...]]]:
+    """(name, index) of what is replaced of a tensor: all (True), nothing (False), or the slice of each head, which is rows of Q, K, V
+    [heads x d_head, d_model] (or of their biases), columns of O."""
+    if isinstance(what, bool):
+        return [("all", (slice(None),))] if what else []
     n = at.n_kv_heads if role.kind in ("k", "v") else at.n_heads
     axis = 1 if role.kind == "o" else 0
     width = shape[axis] // n
     before = (slice(None),) * axis
-    return [(f"head {h}", (*before, slice(h * width, (h + 1) * width))) for h in heads]
+    return [(f"head {h}", (*before, slice(h * width, (h + 1) * width))) for h in what]
 
 
 def put(

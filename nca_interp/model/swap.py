@@ -71,8 +71,7 @@ def swap(
             assert before.shape == parameter.shape, name
             action, factor = _carried(policy, kind, parameter, before)
         if what:
-            whole = [("all", (slice(None),))]
-            blocks = whole if what is True else slices(role, what, parameter.shape, at)
+            blocks = slices(role, what, parameter.shape, at)
             put(parameter, initial, before, giver.get(name), graft, blocks, (seed, "graft", name))
             action, factor = said(graft, what, action), None if what is True else factor
         log.append(

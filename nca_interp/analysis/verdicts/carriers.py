@@ -252,8 +252,10 @@ def _games(study: Study, domain: str) -> Iterator[Game]:
         if chosen is None or arm.scratch is None:
             continue
         key = (arm.full, own.instead)
-        start = {frozenset(MODULES): arm.full} | ({frozenset(): arm.scratch} if own.instead == "initial" else {})
-        game = found.setdefault(key, Game(arm.full, arm.scratch, own.instead, dict(start)))
+        start: dict[Coalition, str] = {frozenset(MODULES): arm.full} | (
+            {frozenset(): arm.scratch} if own.instead == "initial" else {}
+        )
+        game = found.setdefault(key, Game(arm.full, arm.scratch, own.instead, start))
         if chosen:
             game.regime.setdefault(chosen, arm.regime)
         else:
@@ -265,7 +267,9 @@ def _share(parts: dict[str, list[dict[str, Any]]], losses: Losses, game: Game, l
     seeds = losses.seeds(dict.fromkeys(game.regime.values(), 1.0))
     if not seeds:
         return
-    terms = [("share", part, CALLED[part], shapley_weights(part, MODULES)) for part in MODULES]
+    terms: list[tuple[str, str, str, dict[Coalition, float]]] = [
+        ("share", part, CALLED[part], shapley_weights(part, MODULES)) for part in MODULES
+    ]
     for a, b in itertools.combinations(MODULES, 2):
         terms.append(
             ("interaction", f"{a} x {b}", f"{CALLED[a]} with {CALLED[b]}", interaction_weights((a, b), MODULES))

@@ -99,7 +99,7 @@ def contrasts_of(study: Study) -> list[Contrast]:
     found = []
     for domain in study.domains:
         scratches = scratch_arms_of(study, domain.name)
-        roles = {r.name: r.role for r in study.regimes if r.graft == NOTHING}
+        roles: dict[str, str] = {r.name: r.role for r in study.regimes if r.graft == NOTHING}
         for item in [*planned(roles), *_swaps(study, scratches), *_grafts(study, scratches)]:
             pair = [r for name in item[1:] for r in (scratches if name == BEST else [regimes[name]])]
             seeds = tuple(range(min(_seeds(r, domain.name, study) for r in pair)))

@@ -14,7 +14,8 @@ from nca_interp.analysis.verdicts.shares import Coalition, Losses, shapley_weigh
 from nca_interp.config import MODULES
 
 SETS: tuple[Coalition, ...] = tuple(frozenset(s) for n in range(4) for s in itertools.combinations(MODULES, n))
-FULL, NONE = frozenset(MODULES), frozenset()
+FULL: Coalition = frozenset(MODULES)
+NONE: Coalition = frozenset()
 
 
 def name_of(chosen: Coalition) -> str:

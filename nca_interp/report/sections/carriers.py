@@ -230,7 +230,7 @@ def all_contrasts(tables: Tables) -> list[Item]:
     rows = rows.sort_values(
         ["primary", "family"], key=lambda c: ~c if c.name == "primary" else c.map(order).fillna(9), kind="stable"
     )
-    views = []
+    views: list[Chart] = []
     for domain in [d for d in [rows.domain.iloc[0], *tables.domains] if d in set(rows.domain)]:
         title = tables.domain_label(domain)
         if any(v.title == title for v in views):
