@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from nca_interp.cli.app import call
+from tests.cli.test_app import call as in_a_process
 from tests.model.families import saved
 
 TEXT = "\n\n".join(
@@ -46,11 +47,17 @@ def asked(place, family, out, *more):
     ]
 
 
-def test_it_trains_the_arms_and_ends_in_tables_and_a_report(place, tmp_path, capfd):
+def trained(arguments):
+    """What the command says that trains in processes of its own."""
+    result = in_a_process(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_it_trains_the_arms_and_ends_in_tables_and_a_report(place, tmp_path):
     family = "gpt2"
     out = tmp_path / "out"
-    assert call(asked(place, family, out, "--arms", "reinit-attn,keep-attn")) == 0
-    said = capfd.readouterr().out
+    said = trained(asked(place, family, out, "--arms", "reinit-attn,keep-attn"))
     assert "it has no tokenizer, and needs none" in said
     assert "in transformers (slower than the fast one" in said
     runs = pd.read_csv(out / "tables" / "runs.csv", keep_default_na=False)
@@ -71,29 +78,19 @@ def test_it_trains_the_arms_and_ends_in_tables_and_a_report(place, tmp_path, cap
     assert plan["replicates"]["full"] == "data order and fresh embeddings of one checkpoint"
     assert "scratch" not in plan["replicates"]
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/checkpoints/*/*.safetensors")}
-    assert call(asked(place, family, out, "--arms", "reinit-attn,keep-attn")) == 0
+    trained(asked(place, family, out, "--arms", "reinit-attn,keep-attn"))
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is trained twice"
 
 
 def test_several_checkpoints_are_one_seed_each(place, tmp_path):
     out, more = tmp_path / "out", ["--checkpoint", str(place / "neox-again"), "--arms", "full"]
-    assert call(asked(place, "neox", out, *more)) == 0
+    trained(asked(place, "neox", out, *more))
     parents = pd.read_csv(out / "tables" / "runs.csv").query("regime == 'full'").set_index("seed").parent
     assert [os.path.basename(parents[seed]) for seed in (0, 1)] == ["neox", "neox-again"]
     assert (
         "Each seed of full transfer from 2 checkpoints starts from a checkpoint of its own"
         in (out / "report.html").read_text()
     )
-
-
-def test_what_is_asked_of_a_study_by_request_can_be_made_of_these_runs_too(place, tmp_path):
-    """Causes and comparisons of networks, of a family with grouped queries."""
-    out = tmp_path / "out"
-    assert call([*asked(place, "qwen3", out, "--arms", "full"), "--seeds", "1"]) == 0
-    assert call(["analyze", str(out), "--causes", "--compare", "--workers", "1"]) == 0
-    for table in ("causes", "weights", "similarity"):
-        rows = pd.read_csv(out / "tables" / f"{table}.csv")
-        assert {"pt.full.text.s0", "pt.scratch.text.s0"} <= set(rows.run), table
 
 
 def test_a_dry_run_shows_arms_tokens_and_cost_and_writes_nothing(place, tmp_path, capfd):
