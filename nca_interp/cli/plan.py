@@ -155,7 +155,7 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
 
 def check_bands(plan: Plan) -> None:
     """UserError naming the regime whose automata are chosen by a band or measure that no rule reaches."""
-    from nca_interp.data.nca.rows import check_reach
+    from nca_interp.data.nca.reach import check_reach
     from nca_interp.data.specs import NcaSpec
 
     sources = {str(run.source): run for run in plan.runs if run.stage == "ppt" and run.source.get("kind") == "nca"}

@@ -167,13 +167,6 @@ def search(
             return
 
 
-def check_reach(spec: NcaSpec) -> None:
-    """UserError if no random rule lies in the band and the filters of a specification, as far as a search for one shows."""
-    if spec.band is not None or spec.where:
-        for _ in search(spec, 0, "reach", 1, 0, None, Search()):
-            pass
-
-
 class Shown(NamedTuple):
     """What rows show: numbers of accepted rules, and of each one's trajectories."""
 
