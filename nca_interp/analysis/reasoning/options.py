@@ -52,11 +52,14 @@ class Options(Frozen):
 
 def settings(options: Options, collection: Collection | None = None, ready: bool = False) -> Settings:
     """The settings that these options mean for a collection; `ready`: checked before."""
+    from nca_interp.machine import device_type
+
     given = collection.settings if collection is not None else None
+    ours = collection is not None and collection.study is not None
     return Settings(
         parse(options.tasks, ready), read_examples(options.examples), options.shots, options.sampling, options.samples, options.k,
         options.limit, options.problems, options.seed, options.batch, options.run_generated_code,
-        device=given.device if given else "cpu", dtype=given.dtype if given else "float32",
+        device=device_type() if ours else given.device if given else "cpu", dtype=given.dtype if given else "float32",
         tokenizer=Path(given.tokenizer) if given is not None and given.tokenizer else None,
     )  # fmt: skip
 
