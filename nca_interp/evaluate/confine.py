@@ -195,7 +195,7 @@ def under_sandlock(python: Path, program: str, limits: Limits) -> Verdict:
             env={"PATH": "/usr/bin", "LANG": "C.UTF-8"},
         )  # fmt: skip
         piped, null = sandlock.StdioMode.PIPED, sandlock.StdioMode.NULL
-        command = [*_limited(limits, limits.processes + 4), str(python), "-I", "-S", "-c", DRIVER]
+        command = [*_limited(limits, STARTERS), str(python), "-I", "-S", "-c", DRIVER]
         process = box.popen(command, stdin=piped, stdout=piped, stderr=null)
         try:
             return _spoken(process.stdin.fileno(), process.stdout.fileno(), program, limits)
