@@ -26,7 +26,8 @@ class Scored(NamedTuple):
     task: str
     part: str
     kind: str
-    index: int
+    number: int
+    """Place in its part, from 0."""
     answered: int
     """0: skipped."""
     correct: int

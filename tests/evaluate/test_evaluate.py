@@ -179,7 +179,7 @@ def test_choices_are_compared_and_one_that_does_not_fit_is_skipped(asked, tmp_pa
     file = write(tmp_path / "pairs.jsonl", *records)
     key = {"the cat sleep": "s", "dogs bark": "s"}
     found = asked(Keyed(key, byte_tokenizer(), n_ctx=250), Settings(parse(f"pairs={file}")))
-    by_part = {(s.part, s.index): (s.answered, s.correct) for s in found.scored}
+    by_part = {(s.part, s.number): (s.answered, s.correct) for s in found.scored}
     assert by_part["b", 1] == (0, 0)
     assert by_part["a", 0] == (1, 0) or by_part["a", 0] == (1, 1)
     assert {s.chance for s in found.scored} == {0.5}
