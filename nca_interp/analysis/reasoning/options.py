@@ -72,8 +72,21 @@ def wanted(collection: Collection, options: Options, named: bool) -> bool:
         return False
     asked = settings(options, collection)
     check(asked)
+    _speak(collection, asked)
     load_all(asked)
     return True
+
+
+def _speak(collection: Collection, asked: Settings) -> None:
+    """UserError for a checkpoint without a tokenizer."""
+    from nca_interp.analysis.reasoning.study import applies
+    from nca_interp.data.text.tokenizer import has_tokenizer
+
+    for run in collection.runs if asked.tokenizer is None else ():
+        if applies(run) and run.done and run.steps and not has_tokenizer(run.last):
+            raise UserError(
+                f"{run.last}: no tokenizer there, so it cannot read problems; give --tokenizer, or a model of text"
+            )
 
 
 def parts(options: Options) -> int:

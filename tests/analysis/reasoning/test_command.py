@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="needs the extra [eval] (lm-evaluation-harness)")
 
+from nca_interp.cli.app import call
 from tests.analysis.reasoning.checkpoints import checkpoint
-from tests.cli.test_app import call
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,4 @@ def test_a_model_without_a_tokenizer_is_said(tiny_checkpoint, tmp_path, monkeypa
         == 2
     )
     assert "no tokenizer there" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
