@@ -34,6 +34,8 @@ class Limits(NamedTuple):
 
 
 LIMITS = Limits()
+STARTERS = 1024
+"""Processes that the user of the sandboxes may have in all: several run at a time, and one that forks must not keep others from starting."""
 
 
 class Verdict(NamedTuple):
@@ -89,14 +91,13 @@ def _prefix(python: Path) -> list[str]:
     return [] if str(python).startswith("/usr/") else [str(python.parent.parent)]
 
 
-def _limited(limits: Limits) -> list[str]:
+def _limited(limits: Limits, processes: int) -> list[str]:
     """Limits of the kernel on what follows, as a user who owns nothing where this process is root."""
     nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs", "--"]
     return [
         *(nobody if os.geteuid() == 0 else []),
         "prlimit", f"--as={limits.memory_bytes}", f"--cpu={limits.cpu_seconds}", f"--fsize={limits.file_bytes}",
-        # bubblewrap itself is two of them
-        f"--nproc={_own_processes() + limits.processes + 4}", "--nofile=64", "--core=0", "--",
+        f"--nproc={_own_processes() + processes}", "--nofile=64", "--core=0", "--",
     ]  # fmt: skip
 
 
@@ -104,10 +105,11 @@ def _own_processes() -> int:
     """Processes that the user of the program has already, which its limit counts."""
     user = NOBODY if os.geteuid() == 0 else os.geteuid()
     count = 0
-    for status in Path("/proc").glob("[0-9]*/task/*"):
+    for name in os.listdir("/proc"):
         try:
-            count += status.stat().st_uid == user
-        except OSError:
+            if name.isdecimal() and os.stat(f"/proc/{name}").st_uid == user:
+                count += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:  # it has ended meanwhile
             continue
     return count
 
@@ -122,11 +124,12 @@ def command(python: Path, limits: Limits, driver: str = DRIVER) -> list[str]:
         elif path.exists():
             binds += ["--ro-bind", str(path), str(path)]
     return [
-        *_limited(limits),
+        *_limited(limits, STARTERS),
         "bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv",
         "--setenv", "PATH", "/usr/bin", "--setenv", "LANG", "C.UTF-8", *binds, "--proc", "/proc", "--dev", "/dev",
         "--size", str(limits.disk_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/",
-        "--", str(python), "-I", "-S", "-c", driver,
+        # inside, where a bomb of another sandbox of this user is not counted
+        "--", "prlimit", f"--nproc={_own_processes() + limits.processes + 2}", "--", str(python), "-I", "-S", "-c", driver,
     ]  # fmt: skip
 
 
@@ -192,7 +195,7 @@ def under_sandlock(python: Path, program: str, limits: Limits) -> Verdict:
             env={"PATH": "/usr/bin", "LANG": "C.UTF-8"},
         )  # fmt: skip
         piped, null = sandlock.StdioMode.PIPED, sandlock.StdioMode.NULL
-        command = [*_limited(limits), str(python), "-I", "-S", "-c", DRIVER]
+        command = [*_limited(limits, STARTERS), str(python), "-I", "-S", "-c", DRIVER]
         process = box.popen(command, stdin=piped, stdout=piped, stderr=null)
         try:
             return _spoken(process.stdin.fileno(), process.stdout.fileno(), program, limits)

@@ -133,8 +133,8 @@ class Ours(TemplateLM):
         ]
 
     def _generate(self, wanted: dict[str, tuple[Any, list[int]]]) -> None:
-        requests: list[Any] = []
-        names: list[Any] = []
+        requests: list[Request] = []
+        names: list[tuple[str, list[int]]] = []
         for base, (request, draws) in wanted.items():
             prompt, until, most = self._asked(request)
             ids = self.tok_encode(prompt) or [self.prefix_token_id]

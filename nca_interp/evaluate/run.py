@@ -26,7 +26,8 @@ class Scored(NamedTuple):
     task: str
     part: str
     kind: str
-    index: int  # type: ignore[assignment]  # a field, not the method of tuples
+    number: int
+    """Place in its part, from 0."""
     answered: int
     """0: skipped."""
     correct: int

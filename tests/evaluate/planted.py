@@ -24,11 +24,12 @@ def byte_tokenizer() -> Tokenizer:
 class _Rows:
     """What a cache is to `generate`: the tokens of each row so far."""
 
-    def __init__(self, ids: list[list[int]]) -> None:
-        self.ids = ids
+    def __init__(self, ids: list[list[int]], prompts: list[tuple[int, ...] | None]) -> None:
+        self.ids, self.prompts = ids, prompts
 
     def batch_select_indices(self, chosen: torch.Tensor) -> None:
         self.ids = [list(self.ids[i]) for i in chosen.tolist()]
+        self.prompts = [self.prompts[i] for i in chosen.tolist()]
 
 
 class Keyed(torch.nn.Module):
@@ -67,19 +68,22 @@ class Keyed(torch.nn.Module):
             ]
         else:
             rows = [[*old, *new] for old, new in zip(past_key_values.ids, input_ids.tolist(), strict=True)]
+        prompts = [self._prompt(row) for row in rows] if past_key_values is None else past_key_values.prompts
         logits = torch.zeros(*input_ids.shape, self.vocab)
         for r, row in enumerate(rows):
             if use_cache:
-                for token in self._next(row):
+                for token in self._next(row, prompts[r]):
                     logits[r, -1, token] = self.scale
             else:
                 for at in range(len(row)):
-                    for token in self._next(row[: at + 1]):
+                    for token in self._next(row[: at + 1], self._prompt(row[: at + 1])):
                         logits[r, at, token] = self.scale
-        return SimpleNamespace(logits=logits, past_key_values=_Rows(rows) if use_cache else None)
+        return SimpleNamespace(logits=logits, past_key_values=_Rows(rows, prompts) if use_cache else None)
 
-    def _next(self, row: list[int]) -> list[int]:
-        best = max((p for p in self.known if tuple(row[: len(p)]) == p), key=len, default=None)
+    def _prompt(self, row: list[int]) -> tuple[int, ...] | None:
+        return max((p for p in self.known if tuple(row[: len(p)]) == p), key=len, default=None)
+
+    def _next(self, row: list[int], best: tuple[int, ...] | None) -> list[int]:
         if best is None:
             return [self.end]
         said = row[len(best) :]

@@ -89,11 +89,17 @@ def test_bigbench_lite_has_24_tasks_and_both_ways_to_answer(asked):
     assert len(written.items) == 5829
     assert all(0 < i.chance < 1 for i in chosen.items)
     assert all(i.chance == 0 or i.answer for i in written.items)
-    few = [i for n, i in enumerate(written.items) if n % 150 == 0]
     settings = Settings(parse(f"bbl={file}"), limit=2)
-    found = asked(Keyed(solved([*few, *(i for i in written.items)]), byte_tokenizer(), n_ctx=20_000), settings)
+    parts: dict[str, list] = {}
+    for item in written.items:
+        parts.setdefault(item.part, []).append(item)
+    first = [item for items in parts.values() for item in items[:2]]
+    found = asked(Keyed(solved(first), byte_tokenizer(), n_ctx=20_000), settings)
+    assert len(found.scored) == 48
     assert len({s.part for s in found.scored}) == 24
-    assert accuracy(found) == 1.0
+    short = [len(f" {i.shown}".encode()) <= 35 and "\n" not in i.shown for i in first]
+    assert [s.correct == 1 for s in found.scored] == short, "all right but what is longer than 35 tokens, here bytes"
+    assert sum(short) > 30
 
 
 def write(path: Path, *records: dict) -> Path:
@@ -173,7 +179,7 @@ def test_choices_are_compared_and_one_that_does_not_fit_is_skipped(asked, tmp_pa
     file = write(tmp_path / "pairs.jsonl", *records)
     key = {"the cat sleep": "s", "dogs bark": "s"}
     found = asked(Keyed(key, byte_tokenizer(), n_ctx=250), Settings(parse(f"pairs={file}")))
-    by_part = {(s.part, s.index): (s.answered, s.correct) for s in found.scored}
+    by_part = {(s.part, s.number): (s.answered, s.correct) for s in found.scored}
     assert by_part["b", 1] == (0, 0)
     assert by_part["a", 0] == (1, 0) or by_part["a", 0] == (1, 1)
     assert {s.chance for s in found.scored} == {0.5}

@@ -135,3 +135,12 @@ def test_other_platforms_are_refused(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert candidates() == {"bubblewrap": "programs are run on Linux only"}
     candidates.cache_clear()
+
+
+def test_a_fork_bomb_beside_it_does_not_make_a_right_program_fail(box, monkeypatch):
+    monkeypatch.setattr(sandbox, "_working", lambda: (box, ""))
+    bomb = "import os, time\nfor _ in range(1000):\n    try:\n        if os.fork() == 0: time.sleep(3); os._exit(0)\n    except OSError: time.sleep(0.01)\n"
+    verdicts = run_all(
+        [bomb, *["import os\nif os.fork() == 0: os._exit(0)\nassert os.wait()[1] == 0\n"] * 3], LIMITS, workers=2
+    )
+    assert [v.passed for v in verdicts[1:]] == [True] * 3

@@ -52,11 +52,14 @@ class Options(Frozen):
 
 def settings(options: Options, collection: Collection | None = None, ready: bool = False) -> Settings:
     """The settings that these options mean for a collection; `ready`: checked before."""
+    from nca_interp.machine import device_type
+
     given = collection.settings if collection is not None else None
+    ours = collection is not None and collection.study is not None
     return Settings(
         parse(options.tasks, ready), read_examples(options.examples), options.shots, options.sampling, options.samples, options.k,
         options.limit, options.problems, options.seed, options.batch, options.run_generated_code,
-        device=given.device if given else "cpu", dtype=given.dtype if given else "float32",
+        device=device_type() if ours else given.device if given else "cpu", dtype=given.dtype if given else "float32",
         tokenizer=Path(given.tokenizer) if given is not None and given.tokenizer else None,
     )  # fmt: skip
 
@@ -69,8 +72,21 @@ def wanted(collection: Collection, options: Options, named: bool) -> bool:
         return False
     asked = settings(options, collection)
     check(asked)
+    _speak(collection, asked)
     load_all(asked)
     return True
+
+
+def _speak(collection: Collection, asked: Settings) -> None:
+    """UserError for a checkpoint without a tokenizer."""
+    from nca_interp.analysis.reasoning.study import applies
+    from nca_interp.data.text.tokenizer import has_tokenizer
+
+    for run in collection.runs if asked.tokenizer is None else ():
+        if applies(run) and run.done and run.steps and not has_tokenizer(run.last):
+            raise UserError(
+                f"{run.last}: no tokenizer there, so it cannot read problems; give --tokenizer, or a model of text"
+            )
 
 
 def parts(options: Options) -> int:

@@ -22,7 +22,7 @@ from nca_interp.readers import read_object
 from nca_interp.store import STEP
 
 NAME = "reasoning"
-INTEGERS = ("index", "answered", "correct")
+INTEGERS = ("number", "answered", "correct")
 CODE = tuple(
     f"../evaluate/{name}.py"
     for name in (

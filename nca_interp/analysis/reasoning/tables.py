@@ -62,7 +62,7 @@ def of_checkpoint(run: Run, step: int, frame: pd.DataFrame) -> Iterator[dict[str
     samples = int(frame.attrs["samples"])
     for task, rows in frame.groupby("task", sort=False):
         choose = (rows.kind == "choose").all()
-        parts = dict(list(rows.groupby("part", sort=False)))
+        parts = {str(name): part for name, part in rows.groupby("part", sort=False)}
         head = {**run.at(step), "task": task, "sampling": rows.sampling.iloc[0], "samples": 1 if choose else samples}
         for k in [1] if choose else frame.attrs["k"]:
             single = {str(name): _single(part, k) for name, part in parts.items()}

@@ -35,8 +35,9 @@ def over_seeds(collection: Collection, table: pd.DataFrame, ends: dict[str, pd.D
     whole = table[(table.part == "") & table.run.isin(ends) & (table.sampling != "harness")]
     whole = whole[whole.final == 1]
     rows: list[dict[str, Any]] = []
-    for key, group in whole.groupby(["task", "regime", "domain", "stage", "k"], sort=False, dropna=False):
-        task, k = str(key[0]), int(str(key[4]))
+    groups: Any = whole.groupby(["task", "regime", "domain", "stage", "k"], sort=False, dropna=False)
+    for key, group in groups:
+        task, k = str(key[0]), int(key[4])
         known = group.dropna(subset=["value"])
         right = [problem_values(ends[run], task, k) for run in known.run]
         head = dict(zip(REGIMES[:5], key, strict=True)) | {
@@ -58,7 +59,7 @@ def over_seeds(collection: Collection, table: pd.DataFrame, ends: dict[str, pd.D
                 }
             )
         elif len(known):
-            rows.append({**head, **{name: known.iloc[0][name] for name in ("value", "low", "high")}})
+            rows.append({**head, **{name: float(known[name].iloc[0]) for name in ("value", "low", "high")}})
     return pd.DataFrame(rows, columns=REGIMES)
 
 
