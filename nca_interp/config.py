@@ -8,184 +8,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from nca_interp.base import Frozen, UserError
-from nca_interp.checkpoint_spec import Architecture, CheckpointSpec
+from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.claims import Claim, check_claims
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import NcaSpec, QaSpec, SourceSpec, TextSpec
 from nca_interp.graft import NOTHING, Graft, check_graft
+from nca_interp.model_config import ModelConfig as ModelConfig
+from nca_interp.stage_config import Checkpoints as Checkpoints
+from nca_interp.stage_config import StageConfig as StageConfig
 from nca_interp.swap_policy import TODAY, Place, SwapPolicy, check_policy
 
 Module = Literal["attn", "mlp", "norm"]
 MODULES: tuple[Module, ...] = ("attn", "mlp", "norm")
 Stage = Literal["ppt", "pt", "ft"]
-Checkpoints = Literal["log", "even", "ends"]
 STAGE_LABELS: dict[str, str] = {"ppt": "pre-pre-training", "pt": "pre-training", "ft": "fine-tuning"}
-Decay = Annotated[float, Field(ge=0, lt=1)]
 SeedNumber = Annotated[int, Field(ge=0, lt=2**63)]
 T = TypeVar("T", "Regime", "Domain")
 if TYPE_CHECKING:
     ParentSpec = SourceSpec | CheckpointSpec
 else:
     ParentSpec = Annotated[get_args(SourceSpec)[0] | CheckpointSpec, Field(discriminator="kind")]
-
-
-class ModelConfig(Frozen):
-    """Shape of a `LlamaForCausalLM` (RMSNorm, SwiGLU, RoPE), or of what `architecture` says; names follow TransformerLens."""
-
-    n_layers: int = Field(ge=1, le=256)
-    """Number of blocks."""
-    d_model: int = Field(ge=8, le=65_536)
-    """Width of the residual stream."""
-    n_heads: int = Field(ge=1, le=1024)
-    """Attention heads a layer; must divide d_model unless d_head is given."""
-    d_head: int | None = Field(default=None, ge=2, le=1024)
-    """Width of a head (even, for RoPE); null means d_model / n_heads."""
-    d_mlp: int = Field(ge=8, le=262_144)
-    """Hidden width of the gated MLP."""
-    n_ctx: int = Field(ge=8, le=1_048_576)
-    """Context length in tokens."""
-    rope_base: float = Field(default=10_000.0, gt=0)
-    """Base of the rotary position embedding."""
-    tied: bool = False
-    """Whether the unembedding shares the embedding's weights."""
-    init_std: float = Field(default=0.02, gt=0, le=1)
-    """Standard deviation of every freshly drawn matrix of the body."""
-    embed_std: float = Field(default=0.02, gt=0, le=100)
-    """Standard deviation of freshly drawn embeddings (the released code uses 1.0; arXiv 2603.10055 code, models.py)."""
-    unembed_std: float | None = Field(default=None, gt=0, le=100)
-    """Standard deviation of a freshly drawn unembedding that is not tied; null: `embed_std`."""
-    architecture: Architecture | None = None
-    """Another network than this Llama, of which the fields above are then a description; null: this Llama."""
-
-    @model_validator(mode="after")
-    def _heads(self) -> ModelConfig:
-        if self.d_head is None and self.d_model % self.n_heads:
-            legal = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0 and (self.d_model // h) % 2 == 0]
-            raise ValueError(
-                f"n_heads: {self.n_heads} does not divide d_model {self.d_model}; legal: {', '.join(map(str, legal))}"
-            )
-        if self.head_width % 2 and self.architecture is None:
-            raise ValueError(f"d_head: {self.head_width} is odd; rotary positions need an even width")
-        return self
-
-    @property
-    def head_width(self) -> int:
-        """Width of one head."""
-        return self.d_head or self.d_model // self.n_heads
-
-    @property
-    def n_params_body(self) -> int:
-        """Parameters outside embedding and unembedding."""
-        if self.architecture is not None:
-            return self.architecture.n_params_body
-        attn = 4 * self.d_model * self.n_heads * self.head_width
-        return self.n_layers * (attn + 3 * self.d_model * self.d_mlp + 2 * self.d_model) + self.d_model
-
-    def n_params(self, vocab_size: int) -> int:
-        """All parameters for a vocabulary of `vocab_size` tokens."""
-        return self.n_params_body + vocab_size * self.d_model * (1 if self.tied else 2)
-
-    def flops_per_token(self, vocab_size: int) -> float:
-        """Training FLOPs a token: 6 x parameters in matrix products + 12 x n_layers x width x n_ctx / 2 for attention."""
-        matmul = self.n_params_body + vocab_size * self.d_model
-        return 6.0 * matmul + 6.0 * self.n_layers * self.n_heads * self.head_width * self.n_ctx
-
-
-class StageConfig(Frozen):
-    """One training stage: budget, optimiser (AdamW), schedule, what is written when."""
-
-    steps: int = Field(ge=1, le=100_000_000)
-    """Optimiser steps."""
-    batch_size: int = Field(ge=1, le=1_048_576)
-    """Sequences a step, over all processes."""
-    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
-    """Sequences a forward pass on one process (gradient accumulation); null: all at once; auto: as many as memory holds. Changes
-    memory, not the result."""
-    gradient_checkpointing: bool = False
-    """Compute the activations inside each block again in the backward pass: less memory, about a third more time, the same result."""
-    lr: float = Field(gt=0, le=10)
-    """Peak learning rate."""
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps with linearly rising learning rate."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Shape after warm-up."""
-    min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
-    """Final learning rate / peak (cosine only)."""
-    horizon: int | None = Field(default=None, ge=1)
-    """Steps the schedule is computed for (null: `steps`); longer than `steps` stops in mid-schedule, as the released code does."""
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-    """AdamW decay of matrices; norms only with `decay_norms`."""
-    decay_norms: bool = False
-    """Whether norm gains are decayed as well (the published code decays every parameter)."""
-    betas: tuple[Decay, Decay] = (0.9, 0.98)
-    """AdamW moments' decay, 0 to less than 1."""
-    eps: float = Field(default=1e-8, gt=0)
-    """AdamW epsilon."""
-    clip: float | None = Field(default=1.0, gt=0)
-    """Global gradient norm is clipped to this; null: not at all."""
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is not finite ends the run as diverged, or its step is skipped (the weights stay as they are)."""
-    spike_threshold: float | None = Field(default=1.0, gt=0)
-    """A loss this many nats a token above the median of the 32 steps before is counted as a spike; null: none is."""
-    on_spike: Literal["count", "skip"] = "count"
-    """Whether the step of a spike is also skipped."""
-    vocab_rows: int | None = Field(default=None, ge=1)
-    """Rows of embedding and unembedding where the vocabulary has fewer (the published code: 64,000); null: exact."""
-    first_frame_targets: bool = False
-    """Whether the first frame of an NCA row is predicted too, though its rule cannot be known yet."""
-    no_previous_token: bool = False
-    """Whether no head attends to the token before the query, in training and validation, so that no induction head can form as it
-    does elsewhere (docs/mediation.md). Checkpoints hold the weights alone, which any other program runs without this mask."""
-    eval_every: int = Field(default=100, ge=1)
-    """Steps between validations; step 0 and the last step are always validated."""
-    checkpoints: Checkpoints = "log"
-    """log: steps 0, 1, 2, 4, ... and every `checkpoint_every`; even: without the powers of two; ends: the first and the last."""
-    checkpoint_every: int = Field(default=1000, ge=1)
-    """Steps between checkpoints once the powers of two are further apart than this; also between resume states."""
-
-    state_steps: tuple[int, ...] = ()
-    """Steps whose whole state (weights and AdamW moments, 12 bytes a parameter) is kept; else only the newest two are."""
-
-    def saves_state(self, step: int) -> bool:
-        """Whether the run can be resumed from `step`: every `checkpoint_every` and the asked steps; the last is the end."""
-        return step in self.state_steps or (step < self.steps and step % self.checkpoint_every == 0)
-
-    def checkpoint_steps(self) -> list[int]:
-        """Steps after which a checkpoint is written, ascending, 0 (initial weights) and `steps` included."""
-        if self.checkpoints == "ends":
-            return [0, self.steps]
-        powers, step = ({0, 1}, 2) if self.checkpoints == "log" else ({0}, self.steps)
-        while step < min(self.checkpoint_every, self.steps):
-            powers.add(step)
-            step *= 2
-        return sorted(powers | set(range(self.checkpoint_every, self.steps, self.checkpoint_every)) | {self.steps})
-
-    @property
-    def rows_at_once(self) -> int:
-        """Sequences a forward pass as far as the configuration says; with "auto" at most this many."""
-        return self.micro_batch if isinstance(self.micro_batch, int) else self.batch_size
-
-    @field_validator("warmup", mode="before")
-    @classmethod
-    def _share(cls, value: Any) -> Any:
-        if isinstance(value, int | float) and value >= 1:
-            raise ValueError(f"{value} is more warm-up than steps; it is a share of the steps, 0 to less than 1")
-        return value
-
-    @model_validator(mode="after")
-    def _splits(self) -> StageConfig:
-        if self.batch_size % self.rows_at_once:
-            raise ValueError(f"micro_batch: {self.micro_batch} does not divide batch_size {self.batch_size}")
-        if beyond := [step for step in self.state_steps if not 1 <= step <= self.steps]:
-            raise ValueError(f"state_steps: {beyond[0]}; legal: 1 to {self.steps} (steps)")
-        if self.horizon is not None and self.horizon < self.steps:
-            raise ValueError(f"horizon: {self.horizon} is shorter than steps {self.steps}")
-        return self
 
 
 class Seeds(Frozen):

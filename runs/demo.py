@@ -55,7 +55,7 @@ def demo() -> Study:
             Regime(
                 name="c4", label="prose A (stand-in for C4)", source=prose, swap=CHOSEN, runs=WEB, checkpoints="ends"
             ),
-            *swap_arms(scratch, drawn),
+            *(arm.model_copy(update={"checkpoints": "ends"}) for arm in swap_arms(scratch, drawn)),
             *swap_arms(nca, drawn),
             *(arm for arm in reinit_arms(nca, WEB) if "norm" in arm.keep),
         ),

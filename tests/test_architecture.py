@@ -15,7 +15,8 @@ data.rng data.compiled
 data.controls data.puzzles
 files data.specs
 outputs safe_path head_rule
-swap_policy claims checkpoint_spec graft
+swap_policy claims checkpoint_spec graft stage_config
+model_config
 config
 differences phase mediation_arms
 overrides discover store run_dir machine signals arms
