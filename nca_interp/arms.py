@@ -219,7 +219,7 @@ def amounts(
                 "name": f"{regime.name}{name}",
                 "label": f"{regime.label}, {said}, embeddings {'kept' if keep else 'drawn anew'}",
                 "ppt": regime.ppt if factor == 1 else own,
-                "swap": regime.swap.model_copy(update={"embed": "keep", "embed_std": None}) if keep else regime.swap,
+                "swap": regime.swap.model_copy(update={"embed": "keep", "unembed": None, "embed_std": None, "unembed_std": None}) if keep else regime.swap,
                 "role": "control", "runs": regime.runs if runs is None else runs, "ft": False,
             }  # fmt: skip
             found.append(regime.model_copy(update=update))
@@ -227,27 +227,33 @@ def amounts(
 
 
 def matched_scratch(
-    regime: Regime, by: Iterable[Literal["tokens", "flops"]] = ("tokens",), runs: dict[str, int] | None = None
+    regime: Regime,
+    by: Iterable[Literal["tokens", "flops"]] = ("tokens",),
+    runs: dict[str, int] | None = None,
+    swap: SwapPolicy = TODAY,
 ) -> tuple[Regime, ...]:
-    """Scratch with the pre-pre-training of `regime` added to its language budget: as many tokens, or as many FLOPs. A control."""
+    """Scratch with the pre-pre-training of `regime` added to its language budget: as many tokens, or as many FLOPs. A control. `swap`:
+    how its embeddings are drawn."""
     return tuple(
         Regime(
             name=f"scratch-and-{how}",
             label=f"scratch, with the {'tokens' if how == 'tokens' else 'FLOPs'} of {regime.label} added to language "
             f"({'token' if how == 'tokens' else 'compute'}-matched over both stages)",
-            adds=regime.name, adds_by=how, role="control", runs=runs, ft=False,
+            adds=regime.name, adds_by=how, swap=swap, role="control", runs=runs, ft=False,
         )
         for how in by
     )  # fmt: skip
 
 
-def tuned_scratch(factors: Iterable[float] = (0.5, 2.0), runs: dict[str, int] | None = None) -> tuple[Regime, ...]:
+def tuned_scratch(
+    factors: Iterable[float] = (0.5, 2.0), runs: dict[str, int] | None = None, swap: SwapPolicy = TODAY
+) -> tuple[Regime, ...]:
     """Scratch with the peak learning rate of language times each factor: controls among which, with plain scratch, the best is chosen
     by the rule of docs/swap.md. The other regimes keep the rate of the study, so this favours scratch."""
     return tuple(
         Regime(
             name=f"scratch-lr-{factor:g}".replace(".", "-"), label=f"scratch, learning rate times {factor:g} (token-matched in language)",
-            lr_factor=factor, role="control", runs=runs, ft=False,
+            lr_factor=factor, swap=swap, role="control", runs=runs, ft=False,
         )
         for factor in factors
     )  # fmt: skip

@@ -58,7 +58,7 @@ def sweep_arms(
         label = f"{regime.label}, {n} states, {level}{f', dT {d}' if len(steps) > 1 else ''}{f', {key}' if key else ''}"
         arms.append(
             Regime(
-                name=name, label=label, source=spec, role="complexity", checkpoints="ends", ft=False, ppt=regime.ppt,
+                name=name, label=label, source=spec, role="complexity", checkpoints="ends", ft=False, ppt=regime.ppt, swap=regime.swap,
                 runs=regime.runs if runs is None else runs,
             )
         )  # fmt: skip

@@ -128,6 +128,12 @@ def test_a_further_arm_leaves_every_other_comparison_as_it_is():
     assert len(after) == len(before) + 6
 
 
+def test_what_keeps_its_embeddings_draws_none():
+    drawn = SwapPolicy(embed_std=1.0, unembed_std=0.1, freeze_body=3)
+    (kept,) = (arm for arm in amounts(PROSE.model_copy(update={"swap": drawn}), PPT, (1,)) if arm.name.endswith("kept"))
+    assert SwapPolicy.model_validate(kept.swap.model_dump()) == SwapPolicy(embed="keep", freeze_body=3)
+
+
 def test_amounts_of_text():
     arms = amounts(PROSE, PPT, (1, 10))
     assert [(a.name, study(PROSE, *arms).ppt_of(a).steps, a.swap.embed, a.role) for a in arms] == [

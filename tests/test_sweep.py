@@ -9,6 +9,7 @@ from nca_interp.analysis.sweep.arms import arms_of, second_axis
 from nca_interp.base import UserError
 from nca_interp.config import Regime
 from nca_interp.data.specs import DyckSpec, NcaSpec
+from nca_interp.swap_policy import SwapPolicy
 from nca_interp.sweep import band_of, sweep_arms
 
 SPEC = NcaSpec(grid=8, n_states=2, tau=1e-4)
@@ -23,6 +24,11 @@ def test_every_combination_is_an_arm_and_the_regime_s_own_is_not_trained_twice()
     ]  # fmt: skip
     assert {(a.role, str(a.runs)) for a in arms} == {("complexity", "{'web': 2}")}
     assert len({str(a.source) for a in (*arms, NCA)}) == 8
+
+
+def test_arms_swap_as_their_regime_does():
+    published = NCA.model_copy(update={"swap": SwapPolicy(embed_std=1.0)})
+    assert {arm.swap for arm in sweep_arms(published, levels=LEVELS, n_states=(2, 3))} == {published.swap}
 
 
 def test_the_second_axis_is_crossed_with_every_level():

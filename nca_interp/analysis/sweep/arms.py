@@ -14,7 +14,6 @@ from nca_interp.analysis.inference.rungs import NEAR_ORACLE, RUNGS
 from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 from nca_interp.config import MODULES, Regime, Study
 from nca_interp.data.specs import NcaSpec
-from nca_interp.swap_policy import TODAY
 
 AXIS = "gzip_ratio_normalised"
 """First axis: of every source and corpus, on the rows that a model reads."""
@@ -51,8 +50,12 @@ class Learned(NamedTuple):
 
 
 def arms_of(study: Study) -> list[Regime]:
-    """Whole transfers from automata: of role `complexity`, and the regime that the study is about if it is one."""
+    """Whole transfers from automata: of role `complexity`, and the regime that the study is about if it is one; all with the swap
+    policy of that regime."""
     first = primary({r.name: r.role for r in study.regimes})
+    if first is None:
+        return []
+    swap = study.regime(first).swap
     return [
         r
         for r in study.regimes
@@ -60,7 +63,7 @@ def arms_of(study: Study) -> list[Regime]:
         and (r.role == "complexity" or r.name == first)
         and r.source.control == "none"
         and r.keep == MODULES
-        and r.swap == TODAY
+        and r.swap == swap
     ]
 
 

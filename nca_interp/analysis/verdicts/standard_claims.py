@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nca_interp.claims import Claim
-from nca_interp.config import Study
+from nca_interp.config import MODULES, Study
+from nca_interp.graft import NOTHING, Graft
 
 PAPER = "arXiv 2603.10055"
 MATCHED = "complexity"
@@ -52,16 +53,12 @@ def _standard(study: Study) -> Iterator[Claim]:
                 control=name,
             )
     yield from _swaps(study, first, own)
-    arms = {module: f"{first}-reinit-{module}" for module in ("attn", "mlp")}
-    if all(arm in roles for arm in arms.values()):
+    arms = {module: _without(study, first, module) for module in ("attn", "mlp")}
+    if arms["attn"] is not None and arms["mlp"] is not None:
         yield Claim(
-            name="attention-carries",
-            says="What helps is carried by attention, more than by the MLPs",
-            source=f"{PAPER}, section 5.3.1",
-            kind="part_carries",
-            treated=arms["attn"],
-            control=arms["mlp"],
-        )
+            name="attention-carries", says="What helps is carried by attention, more than by the MLPs",
+            source=f"{PAPER}, section 5.3.1", kind="part_carries", treated=arms["attn"], control=arms["mlp"],
+        )  # fmt: skip
     if any(role == MATCHED for role in roles.values()):
         yield Claim(
             name="complexity-matches",
@@ -93,6 +90,18 @@ def _standard(study: Study) -> Iterator[Claim]:
                 kind="reasons_better",
                 **pair,
             )
+
+
+def _without(study: Study, first: str, module: str) -> str | None:
+    """The arm of a regime in which one kind of module, and nothing else, goes back to its initial weights in all layers."""
+    own = study.regime(first)
+    kept, graft = set(MODULES) - {module}, Graft(parts=(module,))
+    for arm in study.regimes:
+        alike = arm.role == "transfer" and (arm.source, arm.ppt, arm.swap) == (own.source, own.ppt, own.swap)
+        initial = set(arm.keep) == kept and arm.reinit_to == "initial" and arm.graft == NOTHING
+        if alike and (initial or (arm.graft == graft and set(arm.keep) == set(MODULES))):
+            return arm.name
+    return None
 
 
 def _swaps(study: Study, first: str, own: str) -> Iterator[Claim]:
