@@ -242,7 +242,7 @@ const whole = location.hash === "#all";
 if (whole) folds.forEach(fold => { if (!fold.matches(".data")) fold.open = true; });
 /* an address leads into what is folded */
 function unfold() {
-  const place = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const place = location.hash.length > 1 && all("[id]").find(e => `#${e.id}` === location.hash || `#${encodeURIComponent(e.id)}` === location.hash);
   if (!place) return;
   const inside = place.matches("section") ? place.querySelector(":scope > details.part") : null;
   for (let e = inside ?? place; e; e = e.parentElement) if (e.matches("details")) e.open = true;

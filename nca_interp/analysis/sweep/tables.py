@@ -37,7 +37,9 @@ COLUMNS = {MATCHING: "distance", ENTROPY: "complexity", LEARNABILITY: "learnabil
 def tables(collection: Collection, tables: Tables, asked: Asked) -> Tables:
     """Tables `sweep` and `sweep_tests`; empty for a study without arms, and for checkpoints from elsewhere."""
     study = collection.study
-    arms = pd.DataFrame(columns=SWEEP) if study is None else sweep_table(study, tables)
+    if study is None:
+        return {"sweep": pd.DataFrame(columns=SWEEP), "sweep_tests": pd.DataFrame(columns=TESTS)}
+    arms = sweep_table(study, tables)
     return {"sweep": arms, "sweep_tests": pd.DataFrame(weighed(arms, tables["pairs"]), columns=TESTS)}
 
 
