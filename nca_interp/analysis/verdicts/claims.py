@@ -258,6 +258,19 @@ def _heads_earlier(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
         }  # fmt: skip
 
 
+def _never_formed(tables: Tables, claim: Claim, domain: str) -> str:
+    """The sentence on heads that no seed has at any checkpoint; empty where one has, or where it was not looked at."""
+    seen = tables.get("emergence")
+    if seen is None or seen.empty:
+        return ""
+    own = seen[
+        (seen.stage == "pt") & (seen.regime == claim.treated) & (seen.probe == claim.probe) & (seen.domain == domain)
+    ]
+    return (
+        f"No {claim.probe} head formed in any of {len(own)} runs. " if len(own) and (own.state == "never").all() else ""
+    )
+
+
 def _load_bearing(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     rows = tables.get("top_sets", pd.DataFrame(columns=["probe"]))
     rows = rows[rows.probe == claim.probe]
@@ -266,19 +279,12 @@ def _load_bearing(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
         return
     rows = rows[(rows.stage == "pt") & (rows.regime == claim.treated) & (rows.metric == "repeated_token_loss")]
     for row in _each(rows):
-        word = str(row.verdict)
-        verdict = (
-            CONTRADICTED
-            if word.startswith("not")
-            else SUPPORTED
-            if word.startswith("load")
-            else OPEN
-            if word.startswith("inconclusive")
-            else UNKNOWN
-        )
+        word, absent = str(row.verdict), _never_formed(tables, claim, row.domain)
+        told = {"not": CONTRADICTED, "load-bearing": SUPPORTED, "inconclusive": OPEN}
+        verdict = UNKNOWN if absent else told.get(word.split(" ")[0].strip(","), UNKNOWN)
         yield {
             "domain": row.domain, "verdict": verdict, "effect": row.excess, "low": row.low, "high": row.high, "zero": 0.0, "unit": "nats per token",
-            "n": row.seeds, "sentence": f"Without its top {claim.probe} head(s) ({row.at}) the loss on repeated tokens rises by {row.effect:+.4f}, "
+            "n": row.seeds, "sentence": f"{absent}Without its top {claim.probe} head(s) ({row.at}) the loss on repeated tokens rises by {row.effect:+.4f}, "
             f"by {row.excess:+.4f} more than without others of their layers ({row.low:+.4f} to {row.high:+.4f}): {word}.",
             "change": "More seeds, more heads a layer; a network in which such heads have formed.", "evidence": "causes",
         }  # fmt: skip

@@ -174,6 +174,35 @@ def test_what_cannot_be_tested_says_why():
     assert _verdict(HELPS, one).verdict == UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("word", "state", "verdict"),
+    [
+        ("load-bearing", "reached", SUPPORTED), ("load-bearing, negligibly", "reached", SUPPORTED), ("not load-bearing", "reached", CONTRADICTED),
+        ("inconclusive", "reached", OPEN), ("cannot tell with 4 heads a layer and 2 seeds", "reached", UNKNOWN), ("not load-bearing", "never", UNKNOWN),
+    ],
+)  # fmt: skip
+def test_heads_that_never_formed_can_carry_nothing(word, state, verdict):
+    same = {"domain": "web", "stage": "pt", "regime": "nca", "probe": "induction"}
+    numbers = {
+        "metric": "repeated_token_loss",
+        "effect": 0.1,
+        "excess": 0.1,
+        "low": 0.0,
+        "high": 0.2,
+        "seeds": 3,
+        "at": "1.2",
+        "verdict": word,
+    }
+    tables = {
+        **_tables({"scratch": 0.0, "nca": 0.0}),
+        "top_sets": pd.DataFrame([same | numbers]),
+        "emergence": pd.DataFrame([same | {"state": state}]),
+    }
+    row = _verdict(Claim(name="l", says="load", kind="heads_load_bearing", treated="nca"), tables)
+    assert row.verdict == verdict
+    assert ("No induction head formed" in row.sentence) is (state == "never")
+
+
 def test_heads_repeat_the_words_of_their_tables():
     timing = pd.DataFrame(
         [
