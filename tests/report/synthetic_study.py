@@ -15,6 +15,8 @@ from synthetic_causes import cause_rows, judged
 from nca_interp.analysis.verdicts.claims import claims_table
 from nca_interp.analysis.verdicts.contrasts import Values, contrast_tables
 from nca_interp.analysis.verdicts.speedup import speedup_summary
+from nca_interp.config import MODULES, Regime
+from nca_interp.data.specs import NcaSpec
 
 REGIMES: dict[str, tuple[str, str, float]] = {
     "scratch": ("Scratch (no pre-pre-training)", "regime", 0.0),
@@ -341,11 +343,16 @@ def _comparisons(seeds: int, rng: np.random.Generator) -> dict[str, pd.DataFrame
 def _claims(names: dict[str, str], tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Judged by the project itself, of a study with the paper's claims."""
     regimes = [
-        SimpleNamespace(name=n, label=names[n], role=role, source=None if n == "scratch" else NCA)
-        for n, (_, role, _) in REGIMES.items()
-    ]
-    domains = [SimpleNamespace(name=name, qa=None) for name in DOMAINS]
-    study: Any = SimpleNamespace(regimes=regimes, domains=domains, primary=None, claims=None, margin=0.01)
+        Regime(
+            name=name, label=names[name], role=role, source=None if name == "scratch" else NcaSpec(grid=8),
+            keep=tuple(m for m in MODULES if not name.endswith(f"reinit-{m}")),
+        )
+        for name, (_, role, _) in REGIMES.items()
+    ]  # fmt: skip
+    study: Any = SimpleNamespace(
+        regimes=regimes, domains=[SimpleNamespace(name=name, qa=None) for name in DOMAINS], primary=None, claims=None, margin=0.01,
+        regime=lambda wanted: next(r for r in regimes if r.name == wanted),
+    )  # fmt: skip
     return claims_table(study, tables)
 
 
