@@ -150,14 +150,18 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
     table = tables.get("evaluations")
     if table is None or table.empty:
         return
-    whole = table[table.part.fillna("") == ""]
+    whole = table[table.part.isna() | (table.part.astype(str) == "")]
+    steps = whole.step.nunique() > 1
     lines = [
-        [str(r.run), str(r.step), str(r.task), str(r.k), _percent(r.value), f"{_percent(r.low)} to {_percent(r.high)}", _percent(r.chance), f"{r.problems:.0f}", f"{r.skipped:.0f}"]
+        [
+            str(r.run), *([str(r.step)] if steps else []), str(r.task), str(r.k), _percent(r.value), f"{_percent(r.low)} to {_percent(r.high)}",
+            _percent(r.chance), f"{r.problems:.0f}" + (f" ({r.skipped:.0f} skipped)" if r.skipped else ""),
+        ]
         for r in whole.itertuples()
     ]  # fmt: skip
     yield Shown(
         "Reasoning tasks, % right",
-        ["run", "step", "task", "k", "pass@k", "95 % interval", "chance", "problems", "skipped"],
+        ["run", *(["step"] if steps else []), "task", "k", "pass@k", "95 %", "chance", "of"],
         lines,
         ("run", "task"),
     )
