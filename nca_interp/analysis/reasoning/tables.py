@@ -152,12 +152,13 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         return
     whole = table[table.part.isna() | (table.part.astype(str) == "")]
     steps = whole.step.nunique() > 1
+    rows: Iterator[Any] = whole.itertuples(index=False)
     lines = [
         [
             str(r.run), *([str(r.step)] if steps else []), str(r.task), str(r.k), _percent(r.value), f"{_percent(r.low)} to {_percent(r.high)}",
             _percent(r.chance), f"{r.problems:.0f}" + (f" ({r.skipped:.0f} skipped)" if r.skipped else ""),
         ]
-        for r in whole.itertuples()
+        for r in rows
     ]  # fmt: skip
     yield Shown(
         "Reasoning tasks, % right",
