@@ -1,15 +1,25 @@
-"""An evening on two CPU cores: every comparison of this project at the size of `tiny`, with five seeds."""
+"""An evening on two CPU cores: every comparison of this project at the size of `tiny`. The study published in reports/ is this one."""
 
-from nca_interp.arms import CHOSEN, CHOSEN_SCRATCH, PLAIN, published, swap_arms
-from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds, reinit_arms
+from nca_interp.arms import (
+    CHOSEN,
+    CHOSEN_SCRATCH,
+    PLAIN,
+    mediation_arms,
+    necessity_arms,
+    published,
+    shapley_arms,
+    swap_arms,
+)
+from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
+from nca_interp.head_rule import HeadRule
 from nca_interp.model.presets import PRESETS
-from nca_interp.swap_policy import SwapPolicy
 
-SEEDS = 5
+SEEDS, CELL_SEEDS, RANDOM = 5, 3, 4
 MODEL = PRESETS["tiny"]
+SWAP = published(MODEL.d_model)
 BPE = TokenizerSpec(vocab_size=512)
 NCA = NcaSpec(grid=8, n_states=2, tau=1e-4, band=(0.4, 1.0))
 CELLS = {
@@ -20,16 +30,10 @@ CELLS = {
     "nca-4": NCA.model_copy(update={"n_states": 4, "band": (0.6, 1.0)}),
 }
 """With `nca` itself six cells: three alphabets, each with a lower and an upper band of what random rules of an 8x8 grid reach."""
+STENCIL = HeadRule(probe="nca_stencil", k=2)
+CIRCUIT = HeadRule(probe="previous_token+induction", k=1)
 WEB = {"web": SEEDS}
-BOTH = {"web": SEEDS, "code": SEEDS}
-EVERYWHERE = {"web": SEEDS, "code": SEEDS, "web-short": SEEDS, "web-long": SEEDS}
-BUDGETS = {"web": SEEDS, "web-short": SEEDS, "web-long": SEEDS}
-POLICIES = {
-    "shrunk": SwapPolicy(body_scale="shrink_to_initial"),
-    "match-rms": SwapPolicy(embed="match_rms"),
-    "frozen": CHOSEN.model_copy(update={"freeze_body": 150}),
-}
-"""Of NCA on web text, beside the three that every regime gets."""
+BUDGETS = WEB | {"web-short": SEEDS, "web-long": SEEDS}
 
 
 def text(corpus: str) -> TextSpec:
@@ -37,81 +41,79 @@ def text(corpus: str) -> TextSpec:
     return TextSpec(source=f"site:{corpus}", tokenizer=BPE, max_bytes=8_000_000)
 
 
-def as_published(regime: Regime, runs: dict[str, int]) -> tuple[Regime, ...]:
-    """The same regime with fresh embeddings as the released code draws them, N(0, 1)."""
-    return swap_arms(regime, {"published": published(MODEL.d_model)}, runs)
-
-
-def plain(regime: Regime, runs: dict[str, int]) -> tuple[Regime, ...]:
-    """The same regime with fresh embeddings N(0, 0.02^2) and the body as it is."""
-    return swap_arms(regime, {"plain": PLAIN}, runs)
+def ends(arms: tuple[Regime, ...]) -> tuple[Regime, ...]:
+    """The same arms with their first and last checkpoint only."""
+    return tuple(arm.model_copy(update={"checkpoints": "ends"}) for arm in arms)
 
 
 def regimes() -> tuple[Regime, ...]:
     """All arms; those of one source share its synthetic stage."""
-    nca = Regime(name="nca", label="NCA", source=NCA, swap=CHOSEN, runs=EVERYWHERE)
-    scratch = Regime(name="scratch", label="scratch", swap=CHOSEN_SCRATCH, runs=EVERYWHERE)
+    scratch = Regime(name="scratch", label="scratch", swap=SWAP, runs=BUDGETS | {"code": SEEDS})
+    nca = Regime(name="nca", label="NCA", source=NCA, swap=SWAP, runs=BUDGETS | {"code": SEEDS})
+    repeat = Regime(name="repeat", label="repeated tokens", source=RepeatSpec(), role="control", swap=SWAP, runs=WEB)
     others = (
-        Regime(name="c4", label="prose A (stand-in for C4)", source=text("prose-a"), swap=CHOSEN, runs=WEB),
-        Regime(name="dyck", label="Dyck (16 types)", source=DyckSpec(k=16, max_depth=8), swap=CHOSEN, runs=WEB),
-        Regime(name="repeat", label="repeated tokens", source=RepeatSpec(), role="control", swap=CHOSEN, runs=WEB),
+        Regime(name="c4", label="prose A (stand-in for C4)", source=text("prose-a"), swap=SWAP, runs=WEB),
+        Regime(name="dyck", label="Dyck (16 types)", source=DyckSpec(k=16, max_depth=8), swap=SWAP, runs=WEB),
         Regime(
-            swap=CHOSEN,
             name="nca-shuffled",
             label="NCA, tokens shuffled",
             source=NCA.model_copy(update={"control": "shuffle_tokens"}),
             role="control",
+            swap=SWAP,
             runs=WEB,
         ),
     )
-    cells = (
+    cells = tuple(
         Regime(
-            name=name, label=f"NCA, {spec.n_states} states, {'lower' if name.endswith('low') else 'upper'} band", source=spec, swap=CHOSEN,
-            role="complexity", checkpoints="ends", runs=BOTH,
+            name=name,
+            label=f"NCA, {spec.n_states} states, {'lower' if name.endswith('low') else 'upper'} band",
+            source=spec,
+            role="complexity",
+            swap=SWAP,
+            runs={"web": CELL_SEEDS, "code": CELL_SEEDS},
         )
         for name, spec in CELLS.items()
-    )  # fmt: skip
-    only_attention = nca.model_copy(
-        update={
-            "name": "nca-keep-attn", "label": "only attention kept", "keep": ("attn",), "role": "transfer", "checkpoints": "ends",
-            "runs": WEB,
-        }
-    )  # fmt: skip
+    )
     return (
         scratch,
         nca,
+        repeat,
         *others,
-        *as_published(scratch, BUDGETS),
-        *as_published(nca, BUDGETS),
-        *plain(scratch, WEB),
-        *plain(nca, WEB),
-        *(arm for other in others for arm in as_published(other, WEB)),
-        *swap_arms(nca, POLICIES, WEB),
-        *reinit_arms(nca, WEB),
-        only_attention,
-        *cells,
+        *ends(swap_arms(scratch, {"chosen": CHOSEN_SCRATCH}, BUDGETS)),
+        *swap_arms(nca, {"chosen": CHOSEN}, BUDGETS),
+        *ends(swap_arms(scratch, {"plain": PLAIN}, WEB)),
+        *ends(swap_arms(nca, {"plain": PLAIN}, WEB)),
+        *ends(tuple(arm for one in (repeat, *others) for arm in swap_arms(one, {"chosen": CHOSEN}, WEB))),
+        *ends(shapley_arms(nca, WEB)),
+        *ends(necessity_arms(nca, ("qk", "vo"), runs=WEB)),
+        *mediation_arms(nca, STENCIL, RANDOM, WEB),
+        *mediation_arms(repeat, CIRCUIT, RANDOM, WEB, ways=("without",), name="circuit"),
+        *ends(cells),
     )
 
 
 @run
 def laptop() -> Study:
-    """An evening, at most 4 hours on two cores: all regimes, controls, swap policies, transfer arms, six complexities, five seeds.
+    """An evening on two cores: regimes x embedding at the swap, controls, parts and heads taken away, six complexities, three budgets of text.
 
-    3 layers, 0.2M parameters; 3.1M synthetic and 1.5M language tokens an arm (0.4M and 3.1M for the two main contrasts), on prose and
-    code. About 460M tokens: 3.2 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files, analysis and report.
-    Every arm of one source shares its synthetic stage.
+    3 layers, 0.2M parameters; 3.1M synthetic and 0.5M language tokens an arm (0.13M and 2.0M for the main contrasts), five seeds (the
+    further complexities: three). About 280M tokens: 2 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,
+    analysis and report. Every arm of one source shares its synthetic stages.
 
-    Can conclude, with five paired seeds: whether NCA beats scratch on this prose at this size (the primary comparison, tested alone);
-    how much that depends on the embedding swap (matched and the body shrunk, 0.02, or N(0, 1) as published), which scratch gets too; whether NCA beats prose, Dyck, repeated
-    tokens (known to grow induction heads) and its own shuffled tokens, which have no rule; what is lost when attention,
-    MLP or norms are re-initialised; whether the sign is the same at a quarter and at twice the language budget.
+    Fresh embeddings are those of the released code, N(0, 1), of every regime and of scratch; `-chosen` arms have the swap that costs
+    least here (docs/swap.md), scratch its own best scale, `-plain` arms N(0, 0.02^2).
+
+    Can conclude, with five paired seeds: whether NCA beats scratch on this prose at this size (the primary comparison, tested alone), and
+    how much of that is the embedding's scale; whether NCA beats prose, Dyck, repeated tokens (known to grow induction heads) and its own
+    shuffled tokens, which have no rule; what is lost when attention, MLP or norms are re-initialised, and each one's share; what goes with the
+    two heads that read the automaton's causes best, held against random heads; whether the sign is the same at a quarter and at four
+    times the language budget.
 
     Cannot conclude: anything about models of other sizes or trained for longer; anything about natural prose: the corpora are docstrings
-    and sources of installed packages; that a comparison other than the primary one has no effect: some 50 are corrected for together,
-    so only large ones show; which complexity fits which domain beyond six cells and two domains; reasoning after fine-tuning,
-    of which a model of this size shows nothing.
+    and sources of installed packages; that a comparison other than the primary one has no effect: some 40 are corrected for together,
+    so only large ones show; which complexity fits which domain beyond six cells and two domains; reasoning after fine-tuning.
     """
-    pt = StageConfig(steps=1500, batch_size=8, lr=2e-3, eval_every=150, checkpoint_every=500)
+    pt = StageConfig(steps=250, batch_size=16, lr=2e-3, eval_every=25, checkpoint_every=125)
     return Study(
         name="laptop",
         title="Synthetic pre-pre-training at laptop scale",
@@ -119,30 +121,34 @@ def laptop() -> Study:
         regimes=regimes(),
         domains=(
             Domain(name="web", label="prose B (stand-in for web text)", source=text("prose-b")),
-            Domain(name="code", label="Python code", source=text("code")),
+            Domain(
+                name="code",
+                label="Python code",
+                source=text("code"),
+                pt=pt.model_copy(update={"checkpoints": "ends"}),
+            ),
             Domain(
                 name="web-short",
                 label="prose B, a quarter of the tokens",
                 source=text("prose-b"),
-                pt=pt.model_copy(update={"steps": 375, "checkpoints": "ends"}),
+                pt=pt.model_copy(update={"steps": 64, "eval_every": 16, "checkpoints": "ends"}),
             ),
             Domain(
                 name="web-long",
-                label="prose B, twice the tokens",
+                label="prose B, four times the tokens",
                 source=text("prose-b"),
-                pt=pt.model_copy(update={"steps": 3000, "eval_every": 300, "checkpoints": "ends"}),
+                pt=pt.model_copy(update={"steps": 1000, "eval_every": 100, "checkpoints": "ends"}),
             ),
         ),
         seeds=paired_seeds(SEEDS),
         primary=Primary(treated="nca", control="scratch", domain="web"),
-        ppt=pt.model_copy(update={"steps": 3000, "lr": 3e-3, "eval_every": 300, "checkpoint_every": 1000}),
+        ppt=StageConfig(steps=1500, batch_size=16, lr=3e-3, eval_every=150, checkpoint_every=300),
         pt=pt,
         val_rows=128,
         deviations=(
-            "a 0.2M-parameter model with 3 layers, not 1.6B with 24; about 1.5M language tokens, not 9B",
+            "a 0.2M-parameter model with 3 layers, not 1.6B with 24; about 0.5M language tokens, not 9B",
             "corpora are docstrings and source code of installed packages, not C4, OpenWebText, OpenWebMath, CodeParrot",
             "NCA on an 8x8 grid with 2 states, not 12x12 with 10; learning rates 3e-3 and 2e-3 with a full cosine",
-            "the swap draws embeddings at the parent's root mean square and shrinks the body to its initial norms; N(0, 1), as in the released "
-            "code, is an arm of each regime",
+            "five seeds of synthetic stage, initial weights and data order together; further complexities have three",
         ),
     )
