@@ -96,8 +96,8 @@ def regimes() -> tuple[Regime, ...]:
 def laptop() -> Study:
     """An evening on two cores: regimes x embedding at the swap, controls, parts and heads taken away, six complexities, three budgets of text.
 
-    3 layers, 0.2M parameters; 3.1M synthetic and 0.5M language tokens an arm (0.13M and 2.0M for the main contrasts), five seeds (the
-    further complexities: three). About 280M tokens: 2 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,
+    3 layers, 0.2M parameters; 3.1M synthetic and 0.5M language tokens an arm (0.13M and 1.0M for the main contrasts), five seeds (the
+    further complexities: three). About 265M tokens: 1.9 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,
     analysis and report. Every arm of one source shares its synthetic stages.
 
     Fresh embeddings are those of the released code, N(0, 1), of every regime and of scratch; `-chosen` arms have the swap that costs
@@ -106,8 +106,8 @@ def laptop() -> Study:
     Can conclude, with five paired seeds: whether NCA beats scratch on this prose at this size (the primary comparison, tested alone), and
     how much of that is the embedding's scale; whether NCA beats prose, Dyck, repeated tokens (known to grow induction heads) and its own
     shuffled tokens, which have no rule; what is lost when attention, MLP or norms are re-initialised, and each one's share; what goes with the
-    two heads that read the automaton's causes best, held against random heads; whether the sign is the same at a quarter and at four
-    times the language budget.
+    two heads that read the automaton's causes best, held against random heads; whether the sign is the same at a quarter and at
+    twice the language budget.
 
     Cannot conclude: anything about models of other sizes or trained for longer; anything about natural prose: the corpora are docstrings
     and sources of installed packages; that a comparison other than the primary one has no effect: some 40 are corrected for together,
@@ -135,9 +135,9 @@ def laptop() -> Study:
             ),
             Domain(
                 name="web-long",
-                label="prose B, four times the tokens",
+                label="prose B, twice the tokens",
                 source=text("prose-b"),
-                pt=pt.model_copy(update={"steps": 1000, "eval_every": 100, "checkpoints": "ends"}),
+                pt=pt.model_copy(update={"steps": 500, "eval_every": 50, "checkpoints": "ends"}),
             ),
         ),
         seeds=paired_seeds(SEEDS),
