@@ -94,7 +94,7 @@ def regimes() -> tuple[Regime, ...]:
 
 @run
 def laptop() -> Study:
-    """An evening on two cores: regimes x embedding at the swap, controls, parts and heads taken away, six complexities, three budgets of text.
+    """An evening on two cores: regimes x embedding swap, parts and heads taken away, six complexities, three budgets of text.
 
     3 layers, 0.2M parameters; 3.1M synthetic and 0.5M language tokens an arm (0.13M and 1.0M for the main contrasts), five seeds (the
     further complexities: three). About 265M tokens: 1.9 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,

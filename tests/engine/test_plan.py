@@ -23,7 +23,7 @@ def test_the_demo_measures_causes_of_nca_and_scratch_before_and_after_the_swap()
 
 
 def test_always_measured_are_probes_of_each_run_nulls_of_each_source_and_inference_of_nca():
-    plan = make_plan(discover.find("runs", "laptop").value(), "fp32")
+    plan = make_plan(discover.find("runs", "demo").value(), "fp32")
     jobs = [job.payload for job in plan.jobs if isinstance(job.payload, MeasureJob)]
     kinds = Counter(job.what for job in jobs)
     always = {m.name for m in measurements().values() if m.measure and "study" not in m.by_request and m.wanted is None}

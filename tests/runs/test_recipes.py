@@ -8,6 +8,7 @@ import pytest
 
 from nca_interp import discover
 from nca_interp.analysis.verdicts.plan import contrasts_of
+from nca_interp.arms import CHOSEN, CHOSEN_SCRATCH
 from nca_interp.config import Regime, Study
 from nca_interp.engine.plan import make_plan
 from nca_interp.model.presets import PRESETS
@@ -83,18 +84,25 @@ def test_laptop_holds_what_the_study_of_the_question_needs():
     assert len(recipe.seeds) == 5
     assert recipe.model == PRESETS["tiny"]
     for name in ("scratch", "nca", "c4", "dyck", "repeat", "nca-shuffled"):
-        assert regimes[f"{name}-published"].swap.embed_std == 1.0
-        assert regimes[name].source == regimes[f"{name}-published"].source
+        assert regimes[name].swap.embed_std == 1.0
+        assert regimes[f"{name}-chosen"].swap == (CHOSEN_SCRATCH if name == "scratch" else CHOSEN)
+        assert regimes[name].source == regimes[f"{name}-chosen"].source
     cells = [r for r in recipe.regimes if r.role == "complexity"]
     assert len(cells) >= 5  # and nca
     assert {len([c for c in (*cells, regimes["nca"]) if c.source.n_states == n]) for n in (2, 3, 4)} == {2}
     assert all(set(c.runs) == {"web", "code"} for c in cells)
-    assert sum(r.role == "transfer" for r in recipe.regimes) == 4
+    assert {r.name for r in recipe.regimes if r.name.startswith("nca-no-")} >= {
+        "nca-no-attn",
+        "nca-no-mlp",
+        "nca-no-norm",
+    }
+    for arm in ("nca-without-nca-stencil", "nca-only-nca-stencil", "repeat-without-circuit"):
+        assert sum(r.name.startswith(arm) for r in recipe.regimes) == 1 + 4, "the heads and four random sets"
     budgets = {(recipe.domain(d).pt or recipe.pt).steps for d in ("web", "web-short", "web-long")}
     assert len(budgets) == 3
     made = {(c.domain, c.treated, c.control) for c in contrasts_of(recipe)}
     for domain in ("web", "web-short", "web-long"):
-        assert {(domain, "nca", "scratch"), (domain, "nca-published", "scratch-published")} <= made
+        assert {(domain, "nca", "scratch"), (domain, "nca-chosen", "best scratch")} <= made
     assert [c for c in contrasts_of(recipe) if c.primary]
 
 
