@@ -1,15 +1,6 @@
 """An evening on two CPU cores: every comparison of this project at the size of `tiny`. The study published in reports/ is this one."""
 
-from nca_interp.arms import (
-    CHOSEN,
-    CHOSEN_SCRATCH,
-    PLAIN,
-    mediation_arms,
-    necessity_arms,
-    published,
-    shapley_arms,
-    swap_arms,
-)
+from nca_interp.arms import CHOSEN, CHOSEN_SCRATCH, PLAIN, mediation_arms, published, shapley_arms, swap_arms
 from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
@@ -31,7 +22,6 @@ CELLS = {
 }
 """With `nca` itself six cells: three alphabets, each with a lower and an upper band of what random rules of an 8x8 grid reach."""
 STENCIL = HeadRule(probe="nca_stencil", k=2)
-CIRCUIT = HeadRule(probe="previous_token+induction", k=1)
 WEB = {"web": SEEDS}
 BUDGETS = WEB | {"web-short": SEEDS, "web-long": SEEDS}
 
@@ -48,8 +38,8 @@ def ends(arms: tuple[Regime, ...]) -> tuple[Regime, ...]:
 
 def regimes() -> tuple[Regime, ...]:
     """All arms; those of one source share its synthetic stage."""
-    scratch = Regime(name="scratch", label="scratch", swap=SWAP, runs=BUDGETS | {"code": SEEDS})
-    nca = Regime(name="nca", label="NCA", source=NCA, swap=SWAP, runs=BUDGETS | {"code": SEEDS})
+    scratch = Regime(name="scratch", label="scratch", swap=SWAP, runs=BUDGETS)
+    nca = Regime(name="nca", label="NCA", source=NCA, swap=SWAP, runs=BUDGETS)
     repeat = Regime(name="repeat", label="repeated tokens", source=RepeatSpec(), role="control", swap=SWAP, runs=WEB)
     others = (
         Regime(name="c4", label="prose A (stand-in for C4)", source=text("prose-a"), swap=SWAP, runs=WEB),
@@ -70,7 +60,7 @@ def regimes() -> tuple[Regime, ...]:
             source=spec,
             role="complexity",
             swap=SWAP,
-            runs={"web": CELL_SEEDS, "code": CELL_SEEDS},
+            runs={"web": CELL_SEEDS},
         )
         for name, spec in CELLS.items()
     )
@@ -85,9 +75,7 @@ def regimes() -> tuple[Regime, ...]:
         *ends(swap_arms(nca, {"plain": PLAIN}, WEB)),
         *ends(tuple(arm for one in (repeat, *others) for arm in swap_arms(one, {"chosen": CHOSEN}, WEB))),
         *ends(shapley_arms(nca, WEB)),
-        *ends(necessity_arms(nca, ("qk", "vo"), runs=WEB)),
         *mediation_arms(nca, STENCIL, RANDOM, WEB),
-        *mediation_arms(repeat, CIRCUIT, RANDOM, WEB, ways=("without",), name="circuit"),
         *ends(cells),
     )
 
@@ -97,7 +85,7 @@ def laptop() -> Study:
     """An evening on two cores: regimes x embedding swap, parts and heads taken away, six complexities, three budgets of text.
 
     3 layers, 0.2M parameters; 3.1M synthetic and 0.5M language tokens an arm (0.13M and 1.0M for the main contrasts), five seeds (the
-    further complexities: three). About 265M tokens: 1.9 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,
+    further complexities: three). About 225M tokens: 1.6 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,
     analysis and report. Every arm of one source shares its synthetic stages.
 
     Fresh embeddings are those of the released code, N(0, 1), of every regime and of scratch; `-chosen` arms have the swap that costs
@@ -110,8 +98,8 @@ def laptop() -> Study:
     twice the language budget.
 
     Cannot conclude: anything about models of other sizes or trained for longer; anything about natural prose: the corpora are docstrings
-    and sources of installed packages; that a comparison other than the primary one has no effect: some 40 are corrected for together,
-    so only large ones show; which complexity fits which domain beyond six cells and two domains; reasoning after fine-tuning.
+    of installed packages; that a comparison other than the primary one has no effect: some 40 are corrected for together,
+    so only large ones show; which complexity fits which domain: there are six cells and one domain (see the recipe sweep); reasoning after fine-tuning.
     """
     pt = StageConfig(steps=250, batch_size=16, lr=2e-3, eval_every=25, checkpoint_every=125)
     return Study(
@@ -121,12 +109,6 @@ def laptop() -> Study:
         regimes=regimes(),
         domains=(
             Domain(name="web", label="prose B (stand-in for web text)", source=text("prose-b")),
-            Domain(
-                name="code",
-                label="Python code",
-                source=text("code"),
-                pt=pt.model_copy(update={"checkpoints": "ends"}),
-            ),
             Domain(
                 name="web-short",
                 label="prose B, a quarter of the tokens",
@@ -147,7 +129,7 @@ def laptop() -> Study:
         val_rows=128,
         deviations=(
             "a 0.2M-parameter model with 3 layers, not 1.6B with 24; about 0.5M language tokens, not 9B",
-            "corpora are docstrings and source code of installed packages, not C4, OpenWebText, OpenWebMath, CodeParrot",
+            "corpora are docstrings of installed packages, not C4 and OpenWebText",
             "NCA on an 8x8 grid with 2 states, not 12x12 with 10; learning rates 3e-3 and 2e-3 with a full cosine",
             "five seeds of synthetic stage, initial weights and data order together; further complexities have three",
         ),

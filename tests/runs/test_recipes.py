@@ -90,13 +90,13 @@ def test_laptop_holds_what_the_study_of_the_question_needs():
     cells = [r for r in recipe.regimes if r.role == "complexity"]
     assert len(cells) >= 5  # and nca
     assert {len([c for c in (*cells, regimes["nca"]) if c.source.n_states == n]) for n in (2, 3, 4)} == {2}
-    assert all(set(c.runs) == {"web", "code"} for c in cells)
+    assert all(set(c.runs) == {"web"} for c in cells)
     assert {r.name for r in recipe.regimes if r.name.startswith("nca-no-")} >= {
         "nca-no-attn",
         "nca-no-mlp",
         "nca-no-norm",
     }
-    for arm in ("nca-without-nca-stencil", "nca-only-nca-stencil", "repeat-without-circuit"):
+    for arm in ("nca-without-nca-stencil", "nca-only-nca-stencil"):
         assert sum(r.name.startswith(arm) for r in recipe.regimes) == 1 + 4, "the heads and four random sets"
     budgets = {(recipe.domain(d).pt or recipe.pt).steps for d in ("web", "web-short", "web-long")}
     assert len(budgets) == 3

@@ -34,6 +34,8 @@ TOLERANCE = 1e-4
 """Largest difference, as a share of the largest entry (fp32). In shorter precision, where a rounded router may send a
 token elsewhere: the mean over positions, `ROUNDED`."""
 ROUNDED = 3e-2
+LAST = 32
+"""Parts of a model that finish last, among which the one that makes the last hidden states is."""
 
 
 FIXED = "does not let its attention be replaced"
@@ -123,7 +125,7 @@ def _examine(model: Any) -> Access:
         found: torch.Tensor = out.last_hidden_state if path else out.logits
         return found
 
-    with inner_calls(model) as calls:
+    with inner_calls(model, LAST) as calls:
         own = _run(model, long, states)
     _check_causal(name, own)
     final = next((p for p, out in calls if _is_same(out[0] if isinstance(out, tuple) and out else out, own)), "")

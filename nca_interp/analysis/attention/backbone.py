@@ -5,7 +5,8 @@ The backbone turns tokens into hidden states, the head those into logits. Layers
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from typing import Any
@@ -56,9 +57,10 @@ def find_backbone(model: Any, tokens: torch.Tensor, logits: torch.Tensor, tolera
 
 
 @contextmanager
-def inner_calls(model: torch.nn.Module) -> Iterator[list[tuple[str, Any]]]:
-    """Parts of `model` that ran inside and what they returned, in the order in which they finished."""
-    called: list[tuple[str, Any]] = []
+def inner_calls(model: torch.nn.Module, last: int | None = None) -> Iterator[Collection[tuple[str, Any]]]:
+    """Parts of `model` that ran inside and what they returned, in the order in which they finished; only the `last` of them, so
+    that the rest is freed."""
+    called: deque[tuple[str, Any]] = deque(maxlen=last)
 
     def noting(path: str) -> Any:
         return lambda module, inputs, output: called.append((path, output))

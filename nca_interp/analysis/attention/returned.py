@@ -6,7 +6,7 @@ whatever reads a `Layer` reads these as well. Only patterns that the module itse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ def is_pattern(value: Any, length: int) -> bool:
     )
 
 
-def attending_modules(calls: list[tuple[str, Any]], length: int) -> list[str]:
+def attending_modules(calls: Iterable[tuple[str, Any]], length: int) -> list[str]:
     """Paths of the modules that returned a pattern first: what contains them returns the same tensor again."""
     found: dict[int, str] = {}
     for path, output in calls:
