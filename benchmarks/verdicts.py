@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from nca_interp.analysis.verdicts.claims import SUPPORTED, claims_table
 from nca_interp.analysis.verdicts.contrasts import Values, contrast_tables
 from nca_interp.analysis.verdicts.judge import Case, Judgement, judge
 from nca_interp.analysis.verdicts.plan import Contrast
@@ -25,7 +26,10 @@ from nca_interp.analysis.verdicts.shares import fieller, shapley_weights
 from nca_interp.analysis.verdicts.simulate import Accuracies, Losses, curves, lose
 from nca_interp.analysis.verdicts.simulate_carriers import GAP, Mediation, sum_of
 from nca_interp.analysis.verdicts.speedup import speedup_tables
-from nca_interp.config import MODULES
+from nca_interp.claims import Claim
+from nca_interp.config import MODULES, Regime, Study
+from nca_interp.data.specs import NcaSpec
+from nca_interp.discover import find
 
 SEEDS = (2, 3, 5, 8)
 MANY = 18
@@ -169,6 +173,38 @@ def mediation(truth: Mediation, what: str) -> Rate:
     return rate
 
 
+def claimed(claim: Claim, effects: dict[str, float]) -> Rate:
+    """How often a claim that is judged alone is called supported, where the final loss of a regime is its effect and noise of 0.02."""
+    compared = (("nca", "scratch"), ("nca-wide", "scratch-wide"), ("no-attn", "nca"), ("no-mlp", "nca"))
+    smoke: Study = find("runs", "smoke").value()
+    (web, *_) = smoke.domains
+    regimes = tuple(Regime(name=r, label=r, source=None if "scratch" in r else NcaSpec()) for r in effects)
+    study = smoke.model_copy(update={"regimes": regimes, "domains": (web,), "claims": (claim,)})
+
+    def losses(n: int, rng: Rng) -> dict[str, pd.DataFrame]:
+        ends = {r: e + 0.02 * rng.normal(size=n) for r, e in effects.items()}
+        pairs = [
+            {"metric": "val_loss", "domain": web.name, "treated": a, "control": b, "seed": s, "difference": d}
+            for a, b in compared
+            if a in ends
+            for s, d in enumerate(ends[a] - ends[b])
+        ]
+        (gain,) = judge([Case(tuple(ends["nca"] - ends["scratch"]), study.margin)])
+        families = {"no-attn": "transfer", "no-mlp": "transfer"}
+        contrasts = [
+            {"family": families.get(a, "regime"), "domain": web.name, "metric": "val_loss", "treated": a, "control": b, "verdict": gain.verdict}
+            for a, b in compared
+        ]  # fmt: skip
+        return {"pairs": pd.DataFrame(pairs), "contrasts": pd.DataFrame(contrasts)}
+
+    def rate(n: int, rng: Rng) -> float:
+        faster = claim.kind == "faster"
+        tables = {"speedups": speedup_tables(curves(n, 1.0, rng))["speedups"]} if faster else losses(n, rng)
+        return float((claims_table(study, tables).verdict == SUPPORTED).any())
+
+    return rate
+
+
 def rows() -> list[tuple[str, str, Rate, int]]:
     """(what is measured, what it should be, how, one study in so many of --studies)."""
     null, many = Losses(3), Losses(3, arms=MANY)
@@ -177,6 +213,12 @@ def rows() -> list[tuple[str, str, Rate, int]]:
     rows_ = Losses(3, sd=0.0007, shared=0.024, own=0.024)
     mixed = replace(rows_, sd=0.004)
     answers = Accuracies(3, problems=300, rate=0.4)
+    pair = {"name": "c", "says": "it is so", "treated": "nca", "control": "scratch"}
+    faster = Claim(kind="faster", **pair)
+    depends = Claim(kind="depends_on_swap", other=("nca-wide", "scratch-wide"), **pair)
+    carries = Claim(kind="part_carries", **{**pair, "treated": "no-attn", "control": "no-mlp"})
+    four = {"scratch": 0.0, "nca": -0.1, "scratch-wide": 0.2, "nca-wide": 0.1}
+    parts = {"scratch": 0.0, "nca": -0.3, "no-attn": -0.1, "no-mlp": -0.1}
     strong, weak = (Mediation(attn=0.6 * gap, mlp=0.2 * gap, both=0.2 * gap, effects=0.1) for gap in (0.0566, 0.0113))
     return [
         ("better or worse said, no effect, 1 comparison", "0.05", of(null, differs), 1),
@@ -215,6 +257,12 @@ def rows() -> list[tuple[str, str, Rate, int]]:
         ("carriers: the same, a gap of 2 standard deviations", "", mediation(weak, "share"), 1),
         ("carriers: that share given, a gap of 2 standard deviations", "", mediation(weak, "given"), 1),
         ("carriers: mean of that share, where given (0.7)", "", mediation(weak, "size"), 1),
+        ("claims: faster, supported, no effect", "<= 0.05", claimed(faster, {"scratch": 0.0, "nca": 0.0}), 5),
+        ("claims: depends on the swap, supported, the same effect under both", "<= 0.05", claimed(depends, four), 5),
+        ("claims: the same, effects that differ by 4 standard deviations of a run", "", claimed(depends, {**four, "nca-wide": 0.18}), 5),
+        ("claims: one part carries more, supported, both the same", "<= 0.05", claimed(carries, parts), 5),
+        ("claims: the same, no gain that a part could carry", "<= 0.05", claimed(carries, {**parts, "nca": 0.0}), 5),
+        ("claims: one part carries more, by 4 standard deviations of a run", "", claimed(carries, {**parts, "no-attn": -0.02}), 5),
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ return one; `--set a.b=v` (overrides.py) changes one field of it, typed and chec
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args
 
@@ -76,7 +77,7 @@ class Regime(Frozen):
     ft: bool = True
     """Whether its models are fine-tuned on the domains that have questions."""
     checkpoints: Checkpoints | None = None
-    """Which checkpoints its runs keep; null: what the stage says."""
+    """Which checkpoints its runs keep; null: what the stage says, as fine-tuning does that chooses the best of them."""
     role: Literal["regime", "transfer", "complexity", "control", "swap", "mediation"] = "regime"
     """Which comparison of the report it belongs to."""
     runs: dict[str, int] | None = None
@@ -96,6 +97,8 @@ class Domain(Frozen):
     """Pre-training budget of this domain; null: the study's."""
     qa: QaSpec | None = None
     """Question-answer pairs for fine-tuning and exact-match accuracy; null: no fine-tuning stage."""
+    epochs: int | None = Field(default=None, ge=1, le=1000)
+    """Passes over the training problems (`qa.n_train`) in fine-tuning, validated and kept after each; null: as long as `ft` says."""
 
 
 class Primary(Frozen):
@@ -182,6 +185,10 @@ class Study(Frozen):
             places = [d for d in self.domains if regime.runs is None or regime.runs.get(d.name)]
             self._swap(regime, places)
         for domain in self.domains:
+            if domain.qa is None and domain.epochs is not None:
+                raise ValueError(
+                    f"domains.{domain.name}.epochs: {domain.epochs}, and there are no questions (qa null); legal: null"
+                )
             if domain.qa is not None and self.ft is None:
                 raise ValueError(f"domains.{domain.name}.qa: fine-tuning data given but the study has no ft stage")
         if self.ft is not None and self.ft.no_previous_token:
@@ -248,6 +255,25 @@ class Study(Frozen):
     def pt_of(self, regime: Regime, domain: Domain) -> StageConfig:
         """Pre-training of a regime on a domain."""
         return blinded(domain.pt or self.pt, "pt" in regime.no_previous_token)
+
+    def ft_of(self, domain: Domain) -> StageConfig:
+        """Fine-tuning on the questions of a domain, which has some."""
+        assert self.ft is not None
+        assert domain.qa is not None
+        if domain.epochs is None:
+            return self.ft
+        each = math.ceil(domain.qa.n_train / self.ft.batch_size)
+        steps = each * domain.epochs
+        kept = "even" if domain.qa.choose == "best" else self.ft.checkpoints
+        horizon = None if self.ft.horizon is None else math.ceil(self.ft.horizon * steps / self.ft.steps)
+        changes = {
+            "steps": steps,
+            "horizon": horizon,
+            "eval_every": each,
+            "checkpoint_every": each,
+            "checkpoints": kept,
+        }
+        return StageConfig.model_validate(self.ft.model_dump() | changes)
 
     def regime(self, name: str) -> Regime:
         """The regime called `name`; UserError with a suggestion if there is none."""

@@ -13,7 +13,7 @@ SEEDS = 5
 def questions() -> Study:
     """Fine-tuning on key-value recall after NCA, repeated tokens or from scratch, five seeds; 1.25M, 0.15M and 1M tokens a stage.
 
-    Two pairs of a letter and a digit, then one of the letters: `recall:1` (docs/reasoning.md). The task and the 250 steps were chosen on
+    Two pairs of a letter and a digit, then one of the letters: `recall:1` (docs/reasoning.md). The task and the four passes were chosen on
     a model without pre-pre-training, of which the accuracy was neither at chance nor at 1. The checkpoint that is asked the held-out
     questions is chosen by 64 others. The same runs can be asked further tasks: nca-interp evaluate runs/out/questions --tasks recall:2.
 
@@ -42,13 +42,14 @@ def questions() -> Study:
                 label="prose B, then key-value recall",
                 source=web,
                 qa=QaSpec(source="puzzle:recall:1", n_train=2000, n_val=64, n_test=400, choose="best"),
+                epochs=4,
             ),
         ),
         seeds=paired_seeds(SEEDS),
         primary=Primary(treated="nca", control="scratch", domain="web", metric="accuracy"),
         ppt=ppt,
         pt=StageConfig(steps=148, batch_size=8, lr=2e-3, eval_every=37, checkpoints="ends"),
-        ft=StageConfig(steps=250, batch_size=32, lr=2e-3, eval_every=50, checkpoint_every=50, checkpoints="even"),
+        ft=StageConfig(steps=252, batch_size=32, lr=2e-3, checkpoints="even"),
         val_rows=64,
         deviations=("fine-tuning on generated recall questions, not on GSM8K; a 0.2M-parameter model, not 1.6B",),
     )  # fmt: skip

@@ -10,7 +10,7 @@ errors
 base
 borders
 readers console
-metrics
+metrics rows
 data.rng data.compiled
 data.controls data.puzzles
 files data.specs

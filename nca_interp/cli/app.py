@@ -19,11 +19,11 @@ from nca_interp.cli.plan import (
     Probes,
     Threads,
     Workers,
+    arranged,
     check_folder,
     execute_on,
     planned,
     print_about,
-    resolve,
     run_plan,
     stands,
     write_report,
@@ -91,12 +91,17 @@ def _told(message: str, code: int) -> int:
 @app.command()
 def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None:
     """Train, analyse and report the demonstration study: minutes on two CPU cores. Finished parts are reused."""
-    from nca_interp.analysis.collection.collection import planned
+    from nca_interp import discover
+    from nca_interp.analysis.collection import collection
     from nca_interp.engine.plan import headline, measure_jobs
+    from nca_interp.overrides import call_study
 
-    study, plan = resolve("demo", None, None, None, None, analyze=True)
-    plan.jobs.extend(measure_jobs([planned(run) for run in headline(plan)], ["causes"], only=True, to_train=True))
+    study = call_study(discover.find("runs", "demo").value, [])
     folder = out or OUT / study.name
+    study = arranged(folder, study)
+    plan = planned(study, None, None, None, analyze=True)
+    runs = [collection.planned(run) for run in headline(plan)]
+    plan.jobs.extend(measure_jobs(runs, ["causes"], only=True, to_train=True))
     check_folder(folder, study)
     code = run_plan(folder, study, plan, workers, threads)
     write_tables(folder, None)
@@ -146,7 +151,8 @@ def train(
             phases.print_phase(found, folder, workers, threads)
             return
         raise typer.Exit(phases.train(found, folder, workers, threads))
-    study, plan = found, planned(found, regime, domain, seed, analyze=False)
+    study = arranged(folder, found)
+    plan = planned(study, regime, domain, seed, analyze=False)
     if spread is not None and not dry_run:
         raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)

@@ -93,15 +93,16 @@ def execute_on(device: str, track: list[str], shard: bool) -> None:
         os.environ[SHARD] = "true"
 
 
-def resolve(
-    name: str, regime: str | None, domain: str | None, seed: int | None, overrides: list[str] | None, *, analyze: bool
-) -> tuple[Study, Plan]:
-    """A recipe's study and its plan, or that of one regime, domain or seed; `analyze`: with all that is measured of it."""
-    from nca_interp import discover
-    from nca_interp.overrides import call_study
+def arranged(folder: Path, study: Study) -> Study:
+    """A study in the order of regimes in which the runs of the folder keep their names, where there is one (`engine.change`)."""
+    from nca_interp.engine.change import arranged as in_order
+    from nca_interp.machine import resolve_precision
+    from nca_interp.store import StudyDir
 
-    study = call_study(discover.find("runs", name).value, overrides or [])
-    return study, planned(study, regime, domain, seed, analyze)
+    directory = StudyDir(folder)
+    if not directory.config.is_file():
+        return study
+    return in_order(directory.read_config(), study, resolve_precision(study.precision, study.model.d_model))
 
 
 def planned(study: Study, regime: str | None, domain: str | None, seed: int | None, analyze: bool) -> Plan:

@@ -11,6 +11,7 @@ from nca_interp.cli.parse import MAX_WORKERS
 from nca_interp.cli.plan import (
     Threads,
     Workers,
+    arranged,
     check_folder,
     execute_on,
     planned,
@@ -75,6 +76,7 @@ def transfer(
     study = with_overrides(made, set_ or [])
     folder = out or OUT / study.name
     check_folder(folder, study)
+    study = arranged(folder, study)
     plan = planned(study, None, None, None, analyze=True)
     if dry_run:
         from nca_interp.analysis.verdicts.power import power_plan, spread_of

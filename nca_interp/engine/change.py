@@ -30,6 +30,23 @@ def alters_no_run(there: dict[str, Any], asked: dict[str, Any], precision: Liter
     return all(_alike(run, runs.get(run.id)) for run in make_plan(before, precision, analyze=False).runs)
 
 
+def arranged(there: dict[str, Any], asked: Study, precision: Literal["fp32", "bf16"]) -> Study:
+    """The study `asked`, its regimes in the order of the study `there`, new ones behind, where only that order leaves the runs as they are.
+
+    A pre-pre-training that several regimes share is named after the first of them: a new one before it would name it anew.
+    """
+    try:
+        before = [regime.name for regime in Study.model_validate(there).regimes]
+    except ValidationError:
+        return asked
+    known = [name for name in before if name in {regime.name for regime in asked.regimes}]
+    new = [regime for regime in asked.regimes if regime.name not in known]
+    ordered = asked.model_copy(update={"regimes": (*(asked.regime(name) for name in known), *new)})
+    if ordered == asked or alters_no_run(there, asked.model_dump(mode="json"), precision):
+        return asked
+    return ordered if alters_no_run(there, ordered.model_dump(mode="json"), precision) else asked
+
+
 def _alike(run: RunConfig, other: RunConfig | None) -> bool:
     return other is not None and run.model_copy(update=NAMED) == other.model_copy(update=NAMED)
 

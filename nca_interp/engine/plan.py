@@ -194,7 +194,8 @@ class _Builder:
         pt = self._train(f"pt.{regime.name}.{domain.name}.s{seed}", "pt", regime, domain, seed, stage, tokens, parent)
         if domain.qa is not None and self.study.ft is not None and regime.ft:
             qa = self._qa_tokens(domain, domain.qa, tokens)
-            self._train(f"ft.{regime.name}.{domain.name}.s{seed}", "ft", regime, domain, seed, self.study.ft, qa, pt)
+            stage = self.study.ft_of(domain)
+            self._train(f"ft.{regime.name}.{domain.name}.s{seed}", "ft", regime, domain, seed, stage, qa, pt)
 
     def _language(self, regime: Regime, domain: Domain) -> StageConfig:
         """Pre-training on a domain as a regime does it: with what it adds, at its learning rate."""
@@ -280,7 +281,8 @@ class _Builder:
         policy = regime.swap if stage != "ppt" else TODAY
         model = policy.applied(self.study.model)
         graft, donor = self._graft(regime, parent, seed) if stage == "pt" else (NOTHING, None)
-        if regime.checkpoints is not None:
+        chosen = stage == "ft" and domain is not None and domain.qa is not None and domain.qa.choose == "best"
+        if regime.checkpoints is not None and not chosen:
             config = config.model_copy(update={"checkpoints": regime.checkpoints})
         run = RunConfig(
             id=run_id,

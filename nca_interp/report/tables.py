@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from nca_interp.borders import reason
 from nca_interp.measurement import measurements
 from nca_interp.readers import check_object, damaged, read_arrays, read_cells, read_json, read_object
 from nca_interp.report.charts.timelines import SINCE_SWAP
+from nca_interp.rows import each as each
 from nca_interp.store import AnalysisDir, StudyDir, sha256_file
 
 _TEXT = {
@@ -272,11 +272,6 @@ class Tables:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of every file the report was made from."""
         return {p.name: sha256_file(p) for p in sorted(self.dir.tables.glob("*")) if p.is_file()}
-
-
-def each(frame: pd.DataFrame) -> Iterator[Any]:
-    """Rows as named tuples; their fields have the types that `Tables` checked, which pandas cannot know."""
-    return iter(frame.itertuples())
 
 
 def columns_of() -> dict[str, str]:

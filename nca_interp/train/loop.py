@@ -136,6 +136,8 @@ def _finish(loop: Loop) -> None:
         # the checkpoint, since the model at hand may be sharded
         model: Any = load_model(run.checkpoint(step))
         found = exact_match(model.to(loop.accelerator.device), loop.study.path / config.tokens)
-        write_record(run.result, found if how == "last" else {**found, "step": step, "chosen": how})
+        passes = config.config.steps * config.config.batch_size / len(loop.tokens.train)
+        chosen = {} if how == "last" else {"step": step, "chosen": how}
+        write_record(run.result, {**found, **chosen, "passes": round(passes, 3)})
     run.set_done(loop.step)
     run.prune_states(loop.step, 0, config.config.state_steps)  # a finished run is never resumed

@@ -11,7 +11,7 @@ from nca_interp.base import UserError
 from nca_interp.cli.plan import run_plan, stands
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
-from nca_interp.engine.change import alters_no_run
+from nca_interp.engine.change import alters_no_run, arranged
 from nca_interp.engine.cost import print_plan
 from nca_interp.engine.plan import make_plan
 from nca_interp.outputs import begins, check_output, holds
@@ -55,6 +55,25 @@ SAME_DATA = NCA.model_copy(update={"name": "attn", "keep": ("attn",)})
 def test_what_alters_no_run(harmless, change):
     there, asked = (study.model_dump(mode="json") for study in (STUDY, STUDY.model_copy(update=change)))
     assert alters_no_run(there, asked, "fp32") == harmless
+
+
+def test_a_new_arm_before_the_one_that_names_a_shared_stage_leaves_it_its_name():
+    there = STUDY.model_dump(mode="json")
+    asked = STUDY.model_copy(update={"regimes": (SAME_DATA, LATER, SCRATCH, NCA)})
+    found = arranged(there, asked, "fp32")
+    assert [r.name for r in found.regimes] == ["scratch", "nca", "attn", "later"]
+    assert alters_no_run(there, found.model_dump(mode="json"), "fp32")
+    runs = {run.id: run for run in make_plan(found, "fp32", analyze=False).runs}
+    assert runs["pt.attn.d.s0"].parent == runs["pt.nca.d.s0"].parent == "ppt.nca.s0"
+    assert "ppt.attn.s0" not in runs
+    again = arranged(found.model_dump(mode="json"), asked, "fp32")
+    assert again == found, "the same command, given again"
+
+    harmless = STUDY.model_copy(update={"regimes": (LATER, NCA, SCRATCH)})
+    assert arranged(there, harmless, "fp32") == harmless, "an order that names nothing anew is that of the recipe"
+    other = asked.model_copy(update={"margin": 0.5})
+    assert arranged(there, other, "fp32") == other, "what is refused is refused as it was asked"
+    assert arranged({"name": "no study"}, asked, "fp32") == asked
 
 
 def test_a_new_label_arm_and_seed_train_only_what_is_new(tmp_path, monkeypatch):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models
 
+from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
+from nca_interp.data.specs import QaSpec, TextSpec, TokenizerSpec
+from nca_interp.engine.plan import make_plan
 from nca_interp.model.checkpoint import load_model, save_model
 from nca_interp.model.llama import build
-from nca_interp.store import write_json
+from nca_interp.store import StudyDir, write_json
+from nca_interp.train.batches import batch_rows
 from nca_interp.train.finetune import chosen_step, exact_match, extract_answer, normalise
 from nca_interp.train.setup import initial_model
 from tests.train.conftest import make_run, study  # noqa: F401
@@ -93,3 +99,46 @@ def test_the_checkpoint_is_chosen_by_the_validation_loss(study):  # noqa: F811
     assert chosen_step(run, [0, 2, 4, 8], "best") == 2, "step 3 has no checkpoint, 4 is no better"
     assert chosen_step(run, [0, 2, 4, 8], "last") == 8
     assert chosen_step(run, [5, 6], "best") == 6, "nothing was validated"
+
+
+def test_epochs_pass_over_the_problems_so_often_validated_and_kept_after_each():
+    qa = QaSpec(source="puzzle:recall:1", n_train=50, n_val=8, n_test=8, choose="best")
+    text = TextSpec(source="arithmetic:", tokenizer=TokenizerSpec(vocab_size=300), max_bytes=30_000)
+    stage = StageConfig(steps=5, batch_size=16, lr=1e-3, checkpoints="ends", horizon=10)
+    domain = Domain(name="d", label="D", source=text, qa=qa)
+    scratch = Regime(name="scratch", label="scratch", checkpoints="ends")
+    asked = Study(
+        name="s", title="S", model=ModelConfig(n_layers=1, d_model=16, n_heads=1, d_mlp=32, n_ctx=64), regimes=(scratch,),
+        domains=(domain,), seeds=paired_seeds(1), ppt=stage, pt=stage, ft=stage,
+    )  # fmt: skip
+    assert asked.ft_of(domain) == stage, "null: as the stage says"
+
+    def with_epochs(**changes):
+        return asked.model_copy(update={"domains": (domain.model_copy(update={"epochs": 3, **changes}),)})
+
+    runs = {run.stage: run.config for run in make_plan(with_epochs(), "fp32", analyze=False).runs}
+    assert runs["pt"] == stage
+    ft = runs["ft"]
+    assert (ft.steps, ft.horizon, ft.eval_every) == (12, 24, 4)
+    assert ft.checkpoint_steps() == [0, 4, 8, 12], "also of a regime that keeps the ends"
+    rows = [batch_rows(50, 16, 0, step) for step in range(ft.steps)]
+    seen = np.bincount(np.concatenate(rows), minlength=50)
+    assert seen.min() >= 3, "each problem at least three times"
+    last = with_epochs(qa=qa.model_copy(update={"choose": "last"}))
+    assert next(r.config for r in make_plan(last, "fp32", analyze=False).runs if r.stage == "ft").checkpoints == "ends"
+    for wrong in ({"epochs": 0}, {"epochs": 3, "qa": None}):
+        with pytest.raises(ValidationError, match="epochs"):
+            Study.model_validate(asked.model_dump() | {"domains": [domain.model_dump() | wrong]})
+
+
+def test_a_study_of_before_there_were_epochs_is_the_same_study(tmp_path):
+    from nca_interp import discover
+
+    smoke = discover.find("runs", "smoke").value()
+    saved = smoke.model_dump(mode="json")
+    for domain in saved["domains"]:
+        del domain["epochs"]
+    assert Study.model_validate(saved) == smoke
+    directory = StudyDir(tmp_path / "s")
+    directory.claim(saved, {"command": "test"})
+    assert directory.claim(smoke.model_dump(mode="json"), {}) is False, "nothing is said to have changed"

@@ -18,6 +18,7 @@ from nca_interp.analysis.mediation.judge import Mediation, Question, judge_media
 from nca_interp.analysis.mediation.records import head_rules
 from nca_interp.config import Study
 from nca_interp.measurement import Asked
+from nca_interp.rows import each
 
 MEDIATION = [
     "domain", "regime", "scratch", "rule", "probe", "way", "measure", "family", "n", "planned", "gain", "gain_low", "gain_high", "moved",
@@ -125,20 +126,16 @@ def _values(name: str, sign: int, tables: dict[str, pd.DataFrame]) -> Values:
 def _ended(collection: Collection, study: Study, runs: pd.DataFrame) -> set[tuple[str, str, int]]:
     """(regime, domain, seed) of arms that will not come: left out, or diverged."""
     lost = runs[(runs.stage == "pt") & (runs.state == "diverged")]
-    found = {(str(r.regime), str(r.domain), int(r.seed)) for r in _each(lost)}
+    found = {(str(r.regime), str(r.domain), int(r.seed)) for r in each(lost)}
     rules = head_rules(collection)
     for arm in grafted_arms(study):
         full = study.regime(arm.full)
         first = next(r.name for r in study.regimes if r.source == full.source and study.ppt_of(r) == study.ppt_of(full))
         own = rules[(rules.rule == arm.rule.key) & (rules.regime == first)]
-        for row in _each(own):
+        for row in each(own):
             out = [name for number, name in enumerate([arm.arm, *arm.random]) if not row.heads or number > row.sets]
             found |= {(name, domain.name, int(row.seed)) for name in out for domain in study.domains}
     return found
-
-
-def _each(rows: pd.DataFrame) -> Iterator[Any]:
-    yield from rows.itertuples(index=False)
 
 
 def _trained(
@@ -226,7 +223,7 @@ def _of_seed(seed: int, metric: str, rule: str, full: pd.DataFrame, scratch: pd.
         return
     worse = int(own.worse.iloc[0])
     before, after = (worse * float(frame[frame.rule == ""].value.iloc[0]) for frame in (other, own))
-    for row in _each(own[own.rule == rule]):
+    for row in each(own[own.rule == rule]):
         yield _seed(seed, int(row.number), before, after, after + worse * float(row.value), _lost)
 
 

@@ -192,7 +192,8 @@ def _depends(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
 def _part_carries(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     contrasts = tables["contrasts"]
     needed = contrasts[(contrasts.family == "transfer") & (contrasts.treated == claim.treated)].control
-    whole = next((name for name in needed if not str(name).startswith("scratch")), "")
+    trained_before = {regime.name for regime in study.regimes if regime.source is not None}
+    whole = next((name for name in needed if name in trained_before), "")
     for domain in (d.name for d in study.domains):
         one, other = (_differences(tables, arm, whole, domain) for arm in (claim.treated, claim.control))
         if one.empty or other.empty:

@@ -24,7 +24,10 @@ ROLES = {
 
 
 def _study(*claims: Claim, margin: float = 0.01) -> Any:
-    regimes = [SimpleNamespace(name=name, label=name, role=role, source=None) for name, role in ROLES.items()]
+    regimes = [
+        SimpleNamespace(name=name, label=name, role=role, source=None if "scratch" in name else "data")
+        for name, role in ROLES.items()
+    ]
     return SimpleNamespace(
         regimes=regimes, domains=[SimpleNamespace(name="web", qa=None)], claims=claims, margin=margin
     )
