@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import zlib
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -60,13 +61,26 @@ SCRIPTS = ("heads.js", "maps.js", "app.js")
 
 def script() -> str:
     """The page's own script: one scope over all files, so functions of each are known to all."""
-    return '(() => {\n"use strict";\n' + "".join(map(_file, SCRIPTS)) + "})();\n"
+    return '(async () => {\n"use strict";\n' + "".join(map(_file, SCRIPTS)) + "})();\n"
 
 
 def embed(value: Any) -> Markup:
     """JSON that cannot leave its script element."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def packed(value: Any) -> Markup:
+    """JSON, deflated (zlib) and as base64: what the page's script reads first. A fifth of its size on real reports."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return Markup(base64.b64encode(zlib.compress(text.encode(), 9)).decode())
+
+
+def unpacked(html: str) -> dict[str, Any]:
+    """The data of the figures of a written page."""
+    text = html.partition('id="page-data">')[2].partition("</script>")[0]
+    found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return found
 
 
 def script_hash(text: str) -> str:
@@ -157,7 +171,7 @@ def render(page: Page) -> str:
     html = environment.from_string(_file("template.html.j2")).render(
         page=page, legend=legend, policy=policy, css=Markup(_file("style.css")), palette=Markup(_palette_css()),
         heads=any(f["widget"] and f["widget"]["kind"] == "heads" for f in figures.values()), vega=Markup(vega), app=Markup(app), record=embed(page.record),
-        data=embed({"figures": figures, "datasets": shared, "themes": THEMES, "config": config(), "study": page.record["study"]}),
+        data=packed({"figures": figures, "datasets": shared, "themes": THEMES, "config": config(), "study": page.record["study"]}),
     )  # fmt: skip
     size = len(html.encode())
     if size > MAX_BYTES:
