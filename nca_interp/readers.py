@@ -109,8 +109,8 @@ def _line(where: str, line: bytes, mend: str) -> dict[str, Any]:
         raise damaged(where, f"not readable as JSON ({reason(error)})", mend) from None
 
 
-def read_cells(path: Path, columns: Sequence[str], mend: str = "") -> pd.DataFrame:
-    """`columns` of a CSV table, every cell as text: a regime may be called "nan". UserError says what is wrong."""
+def read_cells(path: Path, columns: Sequence[str] | None, mend: str = "") -> pd.DataFrame:
+    """`columns` of a CSV table (None: all), every cell as text: a regime may be called "nan". UserError says what is wrong."""
     import pandas as pd
 
     try:
@@ -118,6 +118,7 @@ def read_cells(path: Path, columns: Sequence[str], mend: str = "") -> pd.DataFra
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, on_bad_lines="error", encoding_errors="strict")
     except Exception as error:  # pandas raises its own and those of its parsers
         raise damaged(path, f"not readable as a table ({reason(error)})", mend) from None
+    columns = list(frame.columns) if columns is None else columns
     if missing := [name for name in columns if name not in frame.columns]:
         raise damaged(path, f"column {', '.join(missing)} is missing", mend)
     return frame[list(columns)].fillna("")

@@ -176,22 +176,42 @@ def train(
 def report(
     study: Annotated[Path, typer.Argument(help="Folder of a study, a phase diagram or an analysis of checkpoints.")],
     name: Annotated[str | None, typer.Option(help="Report definition (see: nca-interp list).")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Instead: this report beside another one (a study folder, report.html or .json)."),
+    ] = None,
+    gallery: Annotated[
+        bool, typer.Option("--gallery", help="Instead: index.html over all reports below STUDY.")
+    ] = False,
+    figures: Annotated[
+        Path | None, typer.Option(help="Instead: every figure as SVG, PNG and CSV, into this folder.")
+    ] = None,
 ) -> None:
     """Write the self-contained HTML report of a study or an analysis from its tables."""
-    write_report(study, name)
+    from nca_interp.cli import reports
+
+    ways = {"--against": against is not None, "--gallery": gallery, "--figures": figures is not None}
+    if sum(ways.values()) > 1 or (name is not None and (gallery or against is not None)):
+        asked = [*(option for option, given in ways.items() if given), *(["--name"] if name is not None else [])]
+        raise UserError(f"{' and '.join(asked)}: these do not go together")
+    if against is not None:
+        reports.compare(study, against)
+    elif gallery:
+        reports.index(study)
+    elif figures is not None:
+        reports.export(study, figures, name)
+    else:
+        write_report(study, name)
 
 
 @app.command()
-def view(study: Annotated[Path, typer.Argument(help="Study folder.")] = OUT / "demo") -> None:
-    """Open the report of a study or an analysis in the browser."""
-    from nca_interp.report.pages.phase import PhaseFolder
-    from nca_interp.store import AnalysisDir, StudyDir
+def view(
+    study: Annotated[Path, typer.Argument(help="Study folder, a page, or a folder of several reports.")] = OUT / "demo",
+) -> None:
+    """Open the report of a study or an analysis in the browser; of a folder above several, an index of them."""
+    from nca_interp.cli import reports
 
-    directory = AnalysisDir(study)
-    own = directory.collection.is_file() or PhaseFolder.is_one(study)
-    path = directory.report if own else StudyDir.open(study).report
-    if not path.is_file():
-        raise UserError(f"{path}: no report yet; run: nca-interp report {study}")
+    path = reports.page_of(study)
     print(path.resolve().as_uri())
     if sys.stdout.isatty():
         import webbrowser

@@ -1,8 +1,13 @@
 const root = document.documentElement;
-const data = JSON.parse(document.getElementById("page-data").textContent);
+const data = await unpacked(document.getElementById("page-data").textContent);
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const make = (tag, text, name) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (name) e.className = name; return e; };
+/* what render.packed wrote */
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  return JSON.parse(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text());
+}
 const views = [];
 const repaint = [];
 let off = [];

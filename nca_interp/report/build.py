@@ -13,10 +13,25 @@ from nca_interp.outputs import check_output, records
 from nca_interp.report.page import Page
 from nca_interp.report.render import check_page, write_page
 from nca_interp.report.tables import Tables
-from nca_interp.store import write_json
+from nca_interp.store import AnalysisDir, write_json
 
 STUDY, CHECKPOINTS = "study", "checkpoints"
 """Reports of a study, and of checkpoints that come from elsewhere."""
+
+
+def page_of(
+    study_dir: Path, definition: discover.Definition | None = None, say: Callable[[str], None] = lambda what: None
+) -> Page:
+    """What the report of an analysed study says, not drawn yet; arguments and errors of `build_report`."""
+    say("report: reading the tables")
+    tables = Tables(Path(study_dir))
+    definition = definition or discover.find("reports", STUDY if tables.collection is None else CHECKPOINTS)
+    say("report: what it says")
+    with discover.running(definition.path), debug_mode(False):  # a test validates the charts; it is a tenth of the time
+        page = definition.value(tables)
+    if not isinstance(page, Page):
+        raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
+    return page
 
 
 def build_report(
@@ -27,18 +42,12 @@ def build_report(
     `definition` is a loaded file of `reports/` (default: `reports/study.py`). `say(what is being done)` is called at each step. Raises UserError where the folder holds no
     study or its tables are missing or damaged; nothing is written then.
     """
-    say("report: reading the tables")
-    tables = Tables(Path(study_dir))
-    definition = definition or discover.find("reports", STUDY if tables.collection is None else CHECKPOINTS)
-    path, record = tables.dir.report, tables.dir.report.with_suffix(".json")
+    directory = AnalysisDir(Path(study_dir))
+    path, record = directory.report, directory.report.with_suffix(".json")
     check_page(path)
     if not path.exists():  # beside a page of ours lies its record, whole or damaged
         check_output("report", record, "record of a page", records("study"))
-    say("report: what it says")
-    with discover.running(definition.path), debug_mode(False):  # a test validates the charts; it is a tenth of the time
-        page = definition.value(tables)
-    if not isinstance(page, Page):
-        raise UserError(f"{definition.path}: report {definition.name!r} returned {type(page).__name__}, not a Page")
+    page = page_of(Path(study_dir), definition, say)
     say("report: drawing it")
     write_page(page, path)
     write_json(record, page.record)

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from nca_interp.report import render
 from nca_interp.report.charts.raster import state_colors
 from nca_interp.report.charts.theme import THEMES
 from nca_interp.report.tables import Tables
@@ -292,9 +293,12 @@ def test_one_seed_page_is_whole(browser: Any, one_seed: Path):
 )
 def test_canary_a_broken_page_is_caught(browser: Any, report: Path, tmp_path: Path, old: str, new: str):
     text = report.read_text()
-    assert old in text
+    data = json.dumps(render.unpacked(text), separators=(",", ":"))
+    assert old in text or old in data
+    changed = str(render.packed(json.loads(data.replace(old, new))))
     broken = tmp_path / "broken.html"
-    broken.write_text(text.replace(old, new))
+    broken.write_text(text.replace(old, new).replace(str(render.packed(json.loads(data))), changed))
+    assert broken.read_text() != text
     visit = Visit(browser, broken)
     visit.page.wait_for_timeout(2000)
     seen = [f for f in visit.faults() if not f.startswith("chart without marks")]

@@ -46,7 +46,7 @@ def test_import_leaves_heavy_packages_alone():
 
 def test_size_and_no_address_to_load_from(report: Path):
     text = report.read_text()
-    assert 1_000_000 < len(text.encode()) < 5_000_000
+    assert 1_000_000 < len(text.encode()) < 3_500_000
     own = text.replace(render.bundle(), "")
     assert text.count(render.bundle()) == 1
     assert not re.findall(r"""(?:src|href|action)=["']?(?!#)[a-z]+:""", own.split('<script type="application/json"')[0])

@@ -15,20 +15,25 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from nca_interp.analysis.verdicts.change import (
+    CONTRADICTED,
+    OPEN,
+    SAME,
+    SUPPORTED,
+    UNKNOWN,
+    UNTESTED,
+    change,
+)
 from nca_interp.analysis.verdicts.standard_claims import standard
-from nca_interp.analysis.verdicts.statistics import ALPHA, standard_effect, t_interval
+from nca_interp.analysis.verdicts.statistics import t_interval
 from nca_interp.claims import Claim
 from nca_interp.config import Study
 
 CLAIMS = [
     "claim", "says", "source", "domain", "verdict", "effect", "low", "high", "zero", "unit", "n", "sentence", "change", "evidence",
 ]  # fmt: skip
-SUPPORTED, CONTRADICTED, SAME = "supported", "contradicted", "no difference"
-OPEN, UNKNOWN, UNTESTED = "inconclusive", "cannot tell", "not tested"
 Tables = dict[str, pd.DataFrame]
 Row = dict[str, Any]
-MANY = 200
-"""Seeds up to which the number that would be needed is said."""
 NOTHING = {"effect": math.nan, "low": math.nan, "high": math.nan, "zero": 0.0, "unit": "", "n": 0}
 
 
@@ -54,49 +59,16 @@ def _untested(why: str, **row: Any) -> Row:
     }
 
 
-def _of_contrast(row: Any, unit: str, evidence: str, better: str = "better") -> Row:
-    """The verdict of a planned contrast as that of a claim which says `better`."""
+def _of_contrast(row: Any, contrasts: pd.DataFrame, unit: str, evidence: str, better: str = "better") -> Row:
+    """The verdict of a planned contrast, one of `contrasts`, as that of a claim which says `better`."""
     word, _, negligibly = str(row.verdict).partition(",")
     told = {better: SUPPORTED, {"better": "worse", "worse": "better"}[better]: CONTRADICTED, "equivalent": SAME}
     verdict = told.get(word, UNKNOWN if word.startswith(("cannot", "no verdict")) else OPEN)
     return {
         "domain": row.domain, "verdict": verdict + ("," + negligibly if negligibly and word in told else ""),
         "effect": row.effect, "low": row.low, "high": row.high, "zero": 0.0, "unit": unit, "n": row.n,
-        "sentence": row.sentence, "change": _change(row, verdict), "evidence": evidence,
+        "sentence": row.sentence, "change": change(row, verdict, contrasts), "evidence": evidence,
     }  # fmt: skip
-
-
-def _change(row: Any, verdict: str) -> str:
-    """What would change the verdict of a contrast, as far as its own numbers say."""
-    if verdict in (SUPPORTED, CONTRADICTED, SAME):
-        hangs = str(row.hangs_on) if pd.notna(row.hangs_on) and str(row.hangs_on) else ""
-        return (
-            f"It hangs on single seeds: without seed {hangs} it would be another." if hangs
-            else "No single seed: it stays without any one of them. Another model size, budget, corpus or learning rate may."
-        )  # fmt: skip
-    if verdict == UNKNOWN:
-        return str(row.sentence)
-    wanted = _seeds_for(abs(float(row.effect)), float(row.detectable), int(row.n), int(row.comparisons))
-    if wanted is None:
-        return "More seeds, if the effect is not much smaller than it looks."
-    many = f"about {wanted} seeds" if wanted <= MANY else f"more than {MANY} seeds"
-    return (
-        f"An effect of the size seen is found four times in five with {many} of this spread (there are {int(row.n)})."
-    )
-
-
-def _seeds_for(effect: float, detectable: float, n: int, comparisons: int) -> int | None:
-    """Seeds with which a t-test at the strictest level of the correction finds `effect` four times in five; MANY + 1 for more
-    than MANY, None where it is not known."""
-    if n < 2 or not (math.isfinite(detectable) and detectable > 0 and effect > 0):
-        return None
-    level = ALPHA / max(1, comparisons)
-    spread = detectable / standard_effect(n, level)
-    low, high = n, MANY + 1  # the detectable effect falls with n
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if standard_effect(middle, level) * spread <= effect else (middle + 1, high)
-    return low
 
 
 def _each(rows: pd.DataFrame) -> Iterator[Any]:
@@ -110,12 +82,12 @@ def _contrasts(tables: Tables, claim: Claim, metric: str) -> pd.DataFrame:
 
 def _lower_loss(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     for row in _each(_contrasts(tables, claim, "val_loss")):
-        yield _of_contrast(row, "nats per token", "fig-effects")
+        yield _of_contrast(row, tables["contrasts"], "nats per token", "fig-effects")
 
 
 def _reasons_better(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     for row in _each(_contrasts(tables, claim, "accuracy")):
-        yield _of_contrast(row, "accuracy", "reasoning")
+        yield _of_contrast(row, tables["contrasts"], "accuracy", "reasoning")
 
 
 def _faster(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.readers import read_object
 from nca_interp.report.page import Page, Section
+from nca_interp.report.record import record as head
 from nca_interp.report.render import write_page
 from nca_interp.store import MANIFEST, damage, sha256_file
 
@@ -22,6 +23,8 @@ class Folder:
     """Name of the report definition."""
     command: ClassVar[str]
     """What makes such a folder."""
+    kind: ClassVar[str]
+    """Of its page's record (record.KINDS)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -59,7 +62,9 @@ class Folder:
             cautions=cautions,
             legend=(),
             sections=tuple(s for s in sections if s.items),
-            record={"tables": self.hashes(), **record},
+            record=head(
+                self.kind, str(record["study"]), title, self.record["provenance"], {"tables": self.hashes(), **record}
+            ),
         )
 
     def build(self, definition: discover.Definition | None = None) -> Path:

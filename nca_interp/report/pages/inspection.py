@@ -39,6 +39,7 @@ class Inspection(Folder):
     """The folder of one inspection: `record`, and a data frame a table."""
 
     file, report, command = "inspect.json", "inspect", "nca-interp data inspect SOURCE"
+    kind = "inspection"
 
     def table(self, name: str) -> pd.DataFrame:
         """One table; empty where the source has none."""
@@ -94,7 +95,7 @@ def inspection_page(source: Inspection, sections: tuple[Section, ...]) -> Page:
         facts,
         warned,
         sections,
-        {"schema": 1, "study": record["name"], "warnings": list(warned), **said},
+        {"study": record["name"], "warnings": list(warned), **said},
     )
 
 

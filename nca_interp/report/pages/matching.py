@@ -30,6 +30,7 @@ class MatchFolder(Folder):
     """The folder of one match: `record`, and a data frame a table."""
 
     file, report, command = "match.json", "match", "nca-interp match CORPUS"
+    kind = "match"
 
     def table(self, name: str) -> pd.DataFrame:
         """One table."""

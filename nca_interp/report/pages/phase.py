@@ -36,6 +36,7 @@ class PhaseFolder(Folder):
     """The folder of one phase diagram."""
 
     file, report, command = "phase.json", "phase", "nca-interp train RECIPE, with a recipe of a phase diagram"
+    kind = "phase"
 
     @classmethod
     def is_one(cls, folder: Path) -> bool:

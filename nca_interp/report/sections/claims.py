@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from nca_interp.report.charts.numbers import fixed, interval, listing, plural, short, signed, whole
+from nca_interp.report.charts.numbers import absent, fixed, interval, listing, plural, short, signed, whole
 from nca_interp.report.page import ClaimBox, Claimed, Flow, Found, Item
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import Tables, each
@@ -45,23 +44,29 @@ def tones(tables: Tables, *names: str) -> tuple[tuple[str, str], ...]:
 
 
 def _found(tables: Tables, row: Any, known: set[str], places: bool) -> Found:
-    numbers = ""
-    if math.isfinite(row.effect):
-        times = row.zero == 1
-        effect = fixed(row.effect) if times else signed(row.effect)
-        span = interval(row.low, row.high, sign=not times)
-        numbers = f"{effect} {row.unit}, 95 % interval {span}, {plural(int(row.n), 'seed')}"
+    cells = row._asdict()
     return Found(
-        tables.domain_label(row.domain) if places and row.domain else "", row.verdict, numbers, row.sentence, row.change,
-        row.evidence if row.evidence in known else "", _bar(row.low, row.effect, row.high, row.zero),
+        tables.domain_label(row.domain) if places and row.domain else "", row.verdict, numbers(cells), row.sentence, row.change,
+        row.evidence if row.evidence in known else "", bar(cells),
     )  # fmt: skip
 
 
-def _bar(low: float, middle: float, high: float, zero: float) -> tuple[float, float, float, float] | None:
-    """The interval and the value of no effect on a line from 0 to 100 that holds both."""
-    if not all(math.isfinite(v) for v in (low, middle, high)):
+def numbers(row: Mapping[str, Any]) -> str:
+    """Effect, interval, unit and n of a claim as text; empty where there is no effect."""
+    if absent(row["effect"]):
+        return ""
+    times = row["zero"] == 1
+    effect = fixed(row["effect"]) if times else signed(row["effect"])
+    span = interval(row["low"], row["high"], sign=not times)
+    return f"{effect} {row['unit']}, 95 % interval {span}, {plural(int(row['n']), 'seed')}"
+
+
+def bar(row: Mapping[str, Any], span: tuple[float, float] | None = None) -> tuple[float, float, float, float] | None:
+    """The interval and the value of no effect on a line from 0 to 100 that holds both, or `span`; None without an interval."""
+    low, middle, high, zero = (row[key] for key in ("low", "effect", "high", "zero"))
+    if any(absent(v) for v in (low, middle, high)):
         return None
-    start, end = min(low, zero), max(high, zero)
+    start, end = span or (min(low, zero), max(high, zero))
     room = 0.08 * (end - start) or 1.0
     return tuple(round(100 * (v - start + room) / (end - start + 2 * room), 2) for v in (low, high, middle, zero))  # type: ignore[return-value]
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from nca_interp.report.charts.numbers import DASH, listing, plural, short, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
+from nca_interp.report.record import record
 from nca_interp.report.sections import method
 from nca_interp.report.sections.method import flat, provenance_tables, written
 from nca_interp.report.tables import Tables, each
-
-SCHEMA = 1
 
 
 def page(tables: Tables, sections: tuple[Section, ...]) -> Page:
@@ -80,11 +79,10 @@ def provenance(tables: Tables) -> list[Item]:
 
 
 def _record(tables: Tables) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "study": tables.dir.path.resolve().name,
+    rest = {
         "collection": tables.collection,
         "warnings": list(cautions(tables)),
         "provenance": tables.provenance,
         "tables": tables.hashes(),
     }
+    return record("checkpoints", tables.dir.path.resolve().name, str(tables.study["title"]), tables.provenance, rest)

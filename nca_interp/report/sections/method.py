@@ -8,6 +8,7 @@ import pandas as pd
 
 from nca_interp.report.charts.numbers import DASH, fixed, interval, listing, plain, plural, short, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
+from nca_interp.report.record import record
 from nca_interp.report.sections.cautions import cautions
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import Tables, each
@@ -25,7 +26,6 @@ LIMITS = (
     "Only the planned comparisons give verdicts, corrected over all of them together; tables of all heads or probes are exploration, at a false discovery rate where they say so, and every curve and map besides is uncorrected.",
     "Perplexities of different tokenizers cannot be compared; bits per byte can.",
 )
-SCHEMA = 1
 
 
 def study_page(tables: Tables, sections: tuple[Section, ...], opening: int = 0) -> Page:
@@ -72,17 +72,16 @@ def _parents(tables: Tables) -> str:
 
 def _record(tables: Tables) -> dict[str, Any]:
     verdicts = tables.contrasts.astype(object).where(tables.contrasts.notna(), None).to_dict("records")
-    return {
-        "schema": SCHEMA,
-        "study": tables.study["name"],
-        "title": tables.study["title"],
+    rest = {
         "claims": tables.claims.astype(object).where(tables.claims.notna(), None).to_dict("records"),
         "verdicts": verdicts,
         "warnings": list(cautions(tables)),
         "deviations": list(tables.study.get("deviations", [])),
+        "configuration": tables.study,
         "provenance": tables.provenance,
         "tables": tables.hashes(),
     }
+    return record("study", str(tables.study["name"]), str(tables.study["title"]), tables.provenance, rest)
 
 
 def deviations(tables: Tables) -> list[Item]:

@@ -12,6 +12,7 @@ import pytest
 
 from nca_interp.analysis.verdicts.claims import CONTRADICTED, OPEN, SAME, SUPPORTED, UNKNOWN, UNTESTED, claims_table
 from nca_interp.analysis.verdicts.contrasts import Values, contrast_tables
+from nca_interp.analysis.verdicts.plan import Contrast
 from nca_interp.analysis.verdicts.standard_claims import standard
 from nca_interp.claims import Claim, check_claims
 from nca_interp.config import Study
@@ -256,3 +257,29 @@ def test_a_claim_on_nothing_is_refused(claim, says):
         check_claims([claim], ROLES)
     with pytest.raises(ValueError, match="two claims"):
         check_claims([HELPS, HELPS], ROLES)
+
+
+def _gated(effect: float) -> dict[str, pd.DataFrame]:
+    """NCA against scratch is the primary comparison, of this effect; against C4 it is far better by itself."""
+    rng, n = np.random.default_rng(3), 4
+    means = {"scratch": 0.0, "nca": effect, "c4": effect + 0.2}
+    rows = [{"domain": "web", "regime": r, "seed": s, "value": 4 + m + 0.004 * rng.normal()} for r, m in means.items() for s in range(n)]  # fmt: skip
+    plan = [Contrast("regime", "web", "val_loss", "nca", c, tuple(range(n)), 0.01, c == "scratch") for c in ("scratch", "c4")]  # fmt: skip
+    return contrast_tables(
+        {r: ROLES[r] for r in means}, {"web": "web"}, Values(pd.DataFrame(rows), "val_loss", 0.01), None, plan
+    )
+
+
+def test_a_gated_claim_counts_the_seeds_of_the_primary_comparison_too():
+    tables, other = _gated(-0.002), HELPS.model_copy(update={"control": "c4"})
+    primary, gated = _verdict(HELPS, tables), _verdict(other, tables)
+    assert primary.verdict == gated.verdict == OPEN
+    assert gated.high < 0  # clear by itself
+    needed = primary.change.split("with ")[1].split(" of this")[0]
+    assert "primary comparison" not in primary.change
+    assert "closed by the primary comparison (nca minus scratch, web: inconclusive)" in gated.change
+    assert f"There, an effect of the size seen is found four times in five with {needed}" in gated.change
+    assert "Here, an effect of the size seen is found four times in five with about 4 seeds" in gated.change
+    assert _verdict(other, _gated(-0.2)).verdict == SUPPORTED  # the gate open
+    none = {**tables, "contrasts": tables["contrasts"].assign(primary=False)}
+    assert "primary" not in _verdict(other, none).change

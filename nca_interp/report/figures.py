@@ -1,0 +1,150 @@
+"""Every figure of a report as files for a paper: SVG and PNG of each view, CSV of its data with all digits."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+from PIL import Image
+
+from nca_interp import discover
+from nca_interp.files import write_bytes, write_text
+from nca_interp.outputs import check_output
+from nca_interp.report.build import page_of
+from nca_interp.report.charts.theme import RAMP_LIGHT, config
+from nca_interp.report.page import Figure
+
+WIDTH = 620
+"""Pixels of a view; the page's own follow the window."""
+SCALE = 2.0
+"""Pixels of the PNG for one of the SVG."""
+MARK = "figures of a report"
+"""First words of the list that stands beside the figures, by which the folder is known as ours."""
+INDEX = "figures.txt"
+
+
+@dataclass
+class Exported:
+    """What was written."""
+
+    figures: int = 0
+    pictures: int = 0
+    bare: list[str] = field(default_factory=list)
+    """Figures without a picture: what they show is drawn by the page's script."""
+
+
+def export_figures(
+    study_dir: Path,
+    folder: Path,
+    definition: discover.Definition | None = None,
+    say: Callable[[str], None] = lambda what: None,
+) -> Exported:
+    """Write ID.svg, ID.png and ID.csv of every figure of a study's report into `folder` (ID-1, ID-2, ... where a figure has several
+    views); of a figure with selectors, their first options. In the light colours, on white, `WIDTH` pixels wide. `folder`: new, empty, or
+    one written by this before. UserError as for `build_report`; nothing is written then."""
+    check_output("--figures", folder, "folder of figures", _mine)
+    page = page_of(study_dir, definition, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    done, lines = Exported(), [f"{MARK}: {page.title}"]
+    write_text(folder / INDEX, lines[0] + "\n")
+    for section in page.sections:
+        for item in section.items:
+            if isinstance(item, Figure):
+                say(f"figures: {item.id}")
+                done.figures += 1
+                name_of = re.sub(r"[^\w.-]", "_", item.id)
+                pictures = {re.sub(r"[^\w.-]", "_", name): drawn for name, drawn in _pictures(item).items()}
+                if not pictures:
+                    done.bare.append(item.id)
+                for name, (svg, png) in pictures.items():
+                    write_text(folder / f"{name}.svg", svg)
+                    write_bytes(folder / f"{name}.png", png)
+                done.pictures += len(pictures)
+                write_text(folder / f"{name_of}.csv", item.data.to_csv(index=False))
+                lines.append(f"{item.id}: {item.finding}")
+                lines += [f"  {name}" for name in pictures]
+    write_text(folder / INDEX, "\n".join(lines) + "\n")
+    return done
+
+
+def _mine(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    index = folder / INDEX
+    return not any(folder.iterdir()) or (
+        index.is_file() and index.read_text(encoding="utf-8", errors="replace").startswith(MARK)
+    )
+
+
+def _pictures(figure: Figure) -> dict[str, tuple[str, bytes]]:
+    """File name -> SVG and PNG of each view."""
+    if not figure.charts:
+        return {name: _image(png) for name, png in _rasters(figure)}
+    names = [figure.id] if len(figure.charts) == 1 else [f"{figure.id}-{i}" for i in range(1, len(figure.charts) + 1)]
+    return {name: draw(chart.spec, chart.description, figure) for name, chart in zip(names, figure.charts, strict=True)}
+
+
+def draw(chart: Any, description: str, figure: Figure) -> tuple[str, bytes]:
+    """SVG and PNG of one view in the light colours on white."""
+    import vl_convert
+
+    with alt.data_transformers.enable("default", max_rows=None), alt.theme.enable("none"):
+        spec = chart.properties(description=description).to_dict(validate=False)
+    spec |= {"width": WIDTH, "background": "white", "config": {**config(), "background": "white"}}
+    choices = [{"name": choice.name, "value": choice.options[0][0]} for choice in figure.choices]
+    spec["params"] = [*spec.get("params", []), *choices]
+    svg = vl_convert.vegalite_to_svg(spec)
+    return svg, bytes(vl_convert.svg_to_png(svg, scale=SCALE))
+
+
+def _rasters(figure: Figure) -> list[tuple[str, bytes]]:
+    """PNGs of what a widget shows, in the page's light colours."""
+    if figure.widget is None:
+        return []
+    data = figure.widget.data
+    if figure.widget.kind == "player":
+        return [(figure.id, _enlarged(Image.open(io.BytesIO(_decoded(data["png"]))).convert("RGB")))]
+    if figure.widget.kind == "attention":
+        known = [(i, entry["png"]) for i, entry in enumerate(data["entries"], 1) if entry.get("png")]
+        return [(f"{figure.id}-{i}", _painted(_decoded(uri))) for i, uri in known]
+    if figure.widget.kind == "thumbnails":
+        return [(f"{figure.id}-{i}", _painted(_decoded(entry["sheet"]))) for i, entry in enumerate(data["entries"], 1)]
+    return []
+
+
+def _decoded(uri: str) -> bytes:
+    return base64.b64decode(uri.partition(",")[2])
+
+
+def _painted(grey: bytes) -> bytes:
+    """An 8-bit grey image in the sequential colours of the page."""
+    stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in RAMP_LIGHT], float)
+    at = np.linspace(0, len(stops) - 1, 256)
+    table = np.stack([np.interp(at, range(len(stops)), stops[:, k]) for k in range(3)], axis=1).round().astype(np.uint8)
+    return _enlarged(Image.fromarray(table[np.asarray(Image.open(io.BytesIO(grey)).convert("L"))]))
+
+
+def _enlarged(image: Image.Image) -> bytes:
+    """At least `WIDTH` pixels wide, every cell a square of whole pixels."""
+    factor = max(1, -(-WIDTH // image.width))
+    buffer = io.BytesIO()
+    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _image(png: bytes) -> tuple[str, bytes]:
+    """A raster as an SVG of one image, and itself."""
+    size = Image.open(io.BytesIO(png)).size
+    uri = "data:image/png;base64," + base64.b64encode(png).decode()
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}">'
+        f'<image width="{size[0]}" height="{size[1]}" style="image-rendering:pixelated" href="{uri}"/></svg>'
+    )
+    return svg, png
