@@ -55,7 +55,8 @@ def check_page(path: Path) -> None:
     check_output("report", path, "page of this program", begins(_file("template.html.j2").partition("{{")[0]))
 
 
-SCRIPTS = ("heads.js", "maps.js", "app.js")
+SCRIPTS = ("heads.js", "maps.js", "player.js", "app.js")
+STYLES = ("style.css", "player.css")
 
 
 def script() -> str:
@@ -155,7 +156,7 @@ def render(page: Page) -> str:
         for i, (n, t) in enumerate(page.legend)
     ]
     html = environment.from_string(_file("template.html.j2")).render(
-        page=page, legend=legend, policy=policy, css=Markup(_file("style.css")), palette=Markup(_palette_css()),
+        page=page, legend=legend, policy=policy, css=Markup("".join(map(_file, STYLES))), palette=Markup(_palette_css()),
         heads=any(f["widget"] and f["widget"]["kind"] == "heads" for f in figures.values()), vega=Markup(vega), app=Markup(app), record=embed(page.record),
         data=embed({"figures": figures, "datasets": shared, "themes": THEMES, "config": config(), "study": page.record["study"]}),
     )  # fmt: skip
