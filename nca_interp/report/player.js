@@ -58,7 +58,7 @@ function followers(tokens, query) {
 
 /* small line charts, of the same height everywhere; lines: [{points: [[x, y]], color, dash, width}] */
 function chart(box, {x, y, lines, dot, band, format, swap, said}) {
-  const [w, h, left, bottom, top] = [240, 132, 34, 17, 8];
+  const [w, h, left, bottom, top] = [box.clientWidth || 170, 104, 32, 17, 8];
   const px = v => left + (v - x[0]) / ((x[1] - x[0]) || 1) * (w - left - 8), py = v => h - bottom - (v - y[0]) / ((y[1] - y[0]) || 1) * (h - bottom - top);
   const text = (tx, ty, words, anchor = "end") => svg("text", {x: tx, y: ty, "text-anchor": anchor}, words);
   const path = points => points.map(([a, b], i) => `${i ? "L" : "M"}${px(a).toFixed(1)} ${py(b).toFixed(1)}`).join("");
@@ -118,17 +118,19 @@ function painter(context, s, g, ink) {
 /* one model at one checkpoint: selectors, the scene, small charts, a sentence */
 function circuitPane(widget, side, changed, moved) {
   const root = make("section", undefined, "pane"), pane = {root, model: widget.models[side], head: null, probe: null};
-  const picks = Object.fromEntries([["model", widget.study ? "Regime" : "Model"], ["head", "Head"], ["probe", "Map"]].map(([name, words]) => { const select = make("select"), label = make("label", `${words} `); label.append(select); return [name, {select, label}]; }));
+  const picks = Object.fromEntries([["model", widget.study ? "Regime" : "Model"], ["head", "Head"], ["probe", "Map of"]].map(([name, words]) => { const select = make("select"), label = make("label", `${words} `); label.append(select); return [name, {select, label}]; }));
   const bar = make("div", undefined, "choices"), when = make("p", undefined, "when"), scene = make("div", undefined, "scene"), small = make("div", undefined, "smalls"), sentence = make("p", undefined, "told");
   const tile = (title, body) => { const box = make("div"), head = make("h4", title), value = make("span", "", "value"); head.append(" ", value); box.append(head, body); small.append(box); return {box, head, value, body}; };
   const looks = make("canvas"), written = make("canvas"), strip = make("p", undefined, "strip"), facts = make("dl", undefined, "reading-list"), next = make("div", undefined, "next");
-  const map = tile("Heads", make("canvas")), pattern = tile("Its pattern", make("canvas")), loss = tile("Validation loss", make("div")), effect = tile("Loss without it", make("div")), rule = tile("Cells predicted", make("div"));
+  const map = tile("Heads", make("canvas")), pattern = tile("Its pattern", make("canvas")), loss = tile("Validation loss", make("div")), effect = tile("Loss without it, nats", make("div")), rule = tile("Cells predicted, by frame", make("div"));
   const below = make("div", undefined, "below"), none = make("p", undefined, "absent");
   below.append(written, next, facts);
   scene.append(looks, strip, below);
   root.setAttribute("aria-label", side ? "Right model" : "Left model");
-  bar.append(...Object.values(picks).map(p => p.label));
-  root.append(bar, when, none, scene, small, sentence);
+  bar.append(picks.model.label, picks.head.label);
+  map.head.replaceChildren(picks.probe.select, " ", map.value);
+  picks.probe.select.setAttribute("aria-label", "Probe of the map of heads");
+  root.append(bar, when, none, scene, sentence, small);
   for (const canvas of [looks, strip]) canvas.tabIndex = 0;
   for (const canvas of [looks, written, pattern.body]) canvas.setAttribute("role", "img");
   offer(picks.model.select, widget.models.map((m, i) => [String(i), m.label === m.name || !m.label ? m.name : `${m.name}: ${m.label}`]), String(side));
@@ -167,7 +169,7 @@ function circuitPane(widget, side, changed, moved) {
   /* draws a checkpoint ({stage, i, late} or null) at a query; resolves to the sentence of what is seen */
   pane.render = async (spot, token, why) => {
     const own = ++ticket;
-    none.hidden = Boolean(spot); scene.hidden = small.hidden = sentence.hidden = !spot; picks.head.label.hidden = picks.probe.label.hidden = !pane.head;
+    none.hidden = Boolean(spot); scene.hidden = small.hidden = sentence.hidden = !spot; picks.head.label.hidden = !pane.head;
     if (!spot) { none.textContent = why; when.textContent = ""; now = null; return why; }
     const {stage, i} = spot, grid = stage.sequence.kind === "grid";
     const [weights, codes, truth, sure, top, cells, certain] = await Promise.all([patternOf(stage, pane.head, i), mapOf(stage, pane.probe), ...["truth", "sure", "top", "cells", "cells_sure"].map(name => array(stage, name))]);
@@ -277,7 +279,6 @@ function circuitPane(widget, side, changed, moved) {
   function paintMap() {
     const {stage, i, codes} = now, [layers, heads] = stage.shape, canvas = map.body, width = map.box.clientWidth || 150, cell = Math.min(30, width / heads), context = sharp(canvas, cell * heads, cell * layers), colors = lookup(), size = layers * heads;
     canvas.style.width = `${cell * heads}px`;
-    map.head.firstChild.textContent = pane.probe ? pane.probe.replaceAll("_", " ") : "Heads";
     const at = stage.map_at ? Math.max(0, stage.map_at.filter(a => a <= i).length - 1) : i;
     for (let h = 0; h < size; h++) {
       const code = codes ? codes[at * size + h] : 255;
@@ -389,9 +390,12 @@ async function circuit(figure, widget) {
   const back = make("button", "‹ frame"), forth = make("button", "frame ›");
   for (const [button, by] of [[back, -1], [forth, 1]]) { button.type = "button"; button.addEventListener("click", () => jump(by)); place.box.insertBefore(button, by < 0 ? place.slider : place.out); }
   panesBox.append(...panes.map(p => p.root));
+  const keys = make("ul", undefined, "key"), kinds = new Set(widget.models.flatMap(m => m.stages.map(s => s.sequence.kind)));
+  const meaning = [["look", "attention, square-root scale"], ["next", "what comes next"], ["cause", kinds.has("grid") ? kinds.has("text") ? "what the rule reads; what followed earlier occurrences" : "what the rule reads" : "what followed earlier occurrences"], ...(kinds.has("text") ? [["seen", "earlier occurrences"]] : []), ...(kinds.has("grid") ? [["pale", "unsure (the greyer)"], ["cross", "wrong cell"]] : [])];
+  keys.append(...meaning.map(([mark, words]) => { const line = make("li", words), sign = make("i", mark === "cross" ? "×" : mark === "seen" ? "ab" : undefined, mark); sign.setAttribute("aria-hidden", "true"); line.prepend(sign, " "); return line; }));
   panesBox.style.setProperty("--panes", panes.length);
   said.setAttribute("aria-live", "polite");
-  box.append(clock.box, stagesBox, place.box, panesBox, said);
+  box.append(clock.box, stagesBox, place.box, panesBox, keys, said);
 
   /* the slider's stops: every checkpoint of either model, in the order of training */
   function stops() {

@@ -11,7 +11,8 @@ import pandas as pd
 from nca_interp.report.charts.numbers import listing, plural
 from nca_interp.report.packing import ATTENTION_ERROR
 from nca_interp.report.page import Figure, Item, Note, Section, Widget
-from nca_interp.report.player_data import BUDGET, Model, Shown, Stage, widget
+from nca_interp.report.player_data import Model, Shown, Stage
+from nca_interp.report.player_widget import BUDGET, widget
 from nca_interp.report.tables import Tables
 
 TITLE = "The circuit at work"
@@ -83,25 +84,35 @@ def _causes(s: dict[str, Any], patch: int) -> set[int]:
     return {(row + r) % s["rows"] * s["columns"] + (column + c) % s["columns"] for r in near for c in near}
 
 
-def _encoding(shown: Shown, data: dict[str, Any]) -> str:
-    """How the figure is read, what it is made of, and what was left out to fit the budget."""
+KEYS = (
+    "In the picture the left and right arrows choose a token, up and down a frame (in a text the next token that stood there before), page up "
+    "and page down a checkpoint, home and end the ends, space plays. The sliders take the arrow keys, home, end and space."
+)
+
+
+def _encoding(shown: Shown) -> str:
+    """How the figure is read."""
     kinds = {s.entry["sequence"]["kind"] for m in shown.models for s in m.stages}
-    words = ["Orange: attention of the chosen head from the current token, square-root scale; red: what comes next."]
+    words = []
     if "grid" in kinds:
         words.append(
-            "On a grid, blue outlines the patches of the frame before that hold the cells the rule reads (the edges meet), bars above and below "
-            "a frame are its delimiters; in the predicted frame a cell is as pale as the model is unsure of it, a cross is a wrong cell; each "
-            "patch is predicted after the true ones before it."
+            "Frames of a rule: grey cells, on a torus (the edges meet); bars above and below a frame are its delimiters. In the predicted frame each patch is "
+            "predicted after the true ones before it, and a cell is as near to the grey between the states as the model is unsure of it."
         )
     if "text" in kinds:
-        words.append(
-            "In a text, dotted: earlier occurrences of the current token; blue: what followed them, where an induction head looks."
-        )
-    words.append(
-        "Keys: in the picture left and right choose a token, up and down a frame (in a text the next repeated token), page up and down a checkpoint, "
-        "home and end the ends, space plays; the sliders take the arrow keys, home, end and space."
-    )
-    return " ".join([*words, _sources(shown), _thinned(shown, data)])
+        words.append("Text: an induction head looks at what followed earlier occurrences of the current token.")
+    if any(s.n > 1 for m in shown.models for s in m.stages):
+        words.append("The small charts move with the checkpoint; a dot marks it.")
+    return " ".join(words)
+
+
+def _effects_note(shown: Shown) -> str:
+    """What the loss without a head is."""
+    told = {str(m) for m in shown.tables.step_effects[shown.tables.step_effects.run.isin(shown.stages)].metric}
+    if not told:
+        return "Loss without it: where the causes were measured (--causes), at the end of a run."
+    rows = int(shown.tables.step_effects.n.max())
+    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads."
 
 
 def _sources(shown: Shown) -> str:
