@@ -3,7 +3,7 @@
 from nca_interp.discover import report
 from nca_interp.report.measured import measured
 from nca_interp.report.page import Page, Section
-from nca_interp.report.sections import collection, model_summary
+from nca_interp.report.sections import collection, model_summary, player
 from nca_interp.report.tables import Tables
 
 
@@ -14,6 +14,7 @@ def checkpoints(tables: Tables) -> Page:
         tables,
         (
             Section("summary", "In short", (*model_summary.summary(tables),)),
+            *player.sections(tables),
             *measured(tables),
             Section("method", "Method", (*collection.definitions(tables),)),
             Section("provenance", "Provenance", (*collection.provenance(tables),)),

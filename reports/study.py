@@ -5,7 +5,18 @@ from dataclasses import replace
 from nca_interp.discover import report
 from nca_interp.report.measured import measured
 from nca_interp.report.page import Figure, Page, Section, Table
-from nca_interp.report.sections import carriers, circuit, claims, method, outcome, policy, sources, start, transfer
+from nca_interp.report.sections import (
+    carriers,
+    circuit,
+    claims,
+    method,
+    outcome,
+    player,
+    policy,
+    sources,
+    start,
+    transfer,
+)
 from nca_interp.report.tables import Tables
 
 
@@ -15,7 +26,7 @@ def study(tables: Tables) -> Page:
     evidence = (
         Section("effects", "Effect on the final loss", (*outcome.forest(tables),), group="Evidence"),
         Section("loss", "Loss in training", (*outcome.loss_curves(tables),), columns=2 if len(tables.domains) == 1 else 1),
-        Section("circuit", "What forms in the synthetic stage", (*circuit.phases(tables), *circuit.at_work(tables))),
+        Section("circuit", "What forms in the synthetic stage", (*player.player(tables), *circuit.phases(tables))),
         Section("start", "The swap, and the network at step 0", (*start.start(tables),)),
         Section("transfer", "Which part of the network carries it", (*transfer.reinit(tables), *carriers.carriers(tables))),
         Section("complexity", "Does the complexity of the data matter?", (*sources.complexity(tables),), folded=True),

@@ -39,7 +39,7 @@ analysis.probing analysis.matching
 analysis.causes analysis.inference analysis.retrieval
 analysis.similarity
 analysis.sweep analysis.readout analysis.dynamics analysis.prompts analysis.head_tokens analysis.validation
-analysis.pairs analysis.survival analysis.mediation
+analysis.pairs analysis.survival analysis.mediation analysis.circuit_player
 analysis.reasoning
 analysis.elsewhere
 analysis.tables

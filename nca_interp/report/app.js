@@ -236,7 +236,7 @@ async function player(box, widget) {
 const pagesOfHeads = headPages(), opened = () => pagesOfHeads;
 const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget).map(f => {
   const widget = data.figures[f.dataset.figure].widget;
-  return {attention, player, thumbnails, maps, text: () => null, heads: () => null}[widget.kind](f, widget);
+  return {attention, player, circuit, thumbnails, maps, text: () => null, heads: () => null}[widget.kind](f, widget);
 });
 
 /* draw what comes into view, the rest one by one when idle (paper and pictures want all of it); #all draws everything at once */

@@ -62,7 +62,8 @@ def is_page(path: Path) -> bool:
     return begins(resource("template.html.j2").partition("{{")[0])(path)
 
 
-SCRIPTS = ("heads.js", "maps.js", "app.js")
+SCRIPTS = ("heads.js", "maps.js", "player.js", "app.js")
+STYLES = ("style.css", "player.css")
 
 
 def script() -> str:
@@ -176,7 +177,7 @@ def render(page: Page) -> str:
         for i, (n, t) in enumerate(page.legend)
     ]
     html = environment.from_string(resource("template.html.j2")).render(
-        page=page, legend=legend, policy=policy, css=Markup(resource("style.css")), palette=Markup(_palette_css()),
+        page=page, legend=legend, policy=policy, css=Markup("".join(map(resource, STYLES))), palette=Markup(_palette_css()),
         heads=any(f["widget"] and f["widget"]["kind"] == "heads" for f in figures.values()), vega=Markup(vega), app=Markup(app), record=embed(page.record),
         data=packed({"figures": figures, "datasets": shared, "themes": THEMES, "config": config(), "study": page.record["study"]}),
     )  # fmt: skip

@@ -1,0 +1,178 @@
+"""The circuit at work, and over training: the figure of the player, or a sentence that says why there is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nca_interp.report.charts.numbers import listing, plural
+from nca_interp.report.packing import ATTENTION_ERROR
+from nca_interp.report.page import Figure, Item, Note, Section, Widget
+from nca_interp.report.player_data import Model, Shown, Stage
+from nca_interp.report.player_widget import BUDGET, widget
+from nca_interp.report.tables import Tables
+
+TITLE = "The circuit at work"
+NAMED = 6
+"""Regimes that are named among those left out."""
+
+
+def sections(tables: Tables) -> tuple[Section, ...]:
+    """Of checkpoints from elsewhere, the player as a section."""
+    return (Section("player", TITLE, tuple(player(tables))),)
+
+
+def player(tables: Tables) -> list[Item]:
+    """The figure; a sentence where nothing was measured for it."""
+    shown = Shown(tables)
+    if not shown.there:
+        return [
+            Note(
+                f"The circuit at work is not shown: its data were not measured. Run: {tables.dir.analyze()} --only player",
+                quiet=True,
+                absent=True,
+            )
+        ]
+    if not shown.stages:
+        why = "; ".join(dict.fromkeys(note for m in shown.models for note in m.notes)) or "no checkpoint could be read"
+        return [Note(f"The circuit at work is not shown: {why}.", quiet=True)]
+    data = widget(shown)
+    return [
+        Figure(
+            "fig-player",
+            _finding(shown),
+            _encoding(shown, data),
+            _rows(shown),
+            widget=Widget("circuit", data),
+            swatches=False,
+        )
+    ]
+
+
+def _finding(shown: Shown) -> str:
+    grids = [(m, s) for m in shown.models for s in m.stages if s.entry["sequence"]["kind"] == "grid"]
+    series = any(s.n > 1 for m in shown.models for s in m.stages)
+    over = " Move the upper slider to see it form." if series else ""
+    told = _on_causes(*grids[0]) if grids else ""
+    return f"{told or 'Where a head looks, what followed earlier, and what the model predicts.'}{over}"
+
+
+def _on_causes(model: Model, stage: Stage) -> str:
+    """What the head that looks most at the causes does in the last frame of the stage's last checkpoint."""
+    s, maps = stage.entry["sequence"], stage.arrays["attention"][-1].astype(np.float64)
+    width, frame = s["rows"] * s["columns"] + 2, s["frames"] - 1
+    shares = np.zeros(len(maps))
+    for patch in range(s["rows"] * s["columns"]):
+        query = s["start"] + frame * width + patch
+        row = (maps[:, query * (query + 1) // 2 : (query + 1) * (query + 2) // 2] / 255) ** 2
+        shares += row[:, [s["start"] + (frame - 1) * width + 1 + p for p in _causes(s, patch)]].sum(1)
+    shares /= s["rows"] * s["columns"]
+    layer, head = stage.entry["heads"][int(shares.argmax())]
+    least = len(_causes(s, 0)) / (s["start"] + frame * width + 1)
+    return (
+        f"About to write frame {frame}, layer {layer} head {head} of {model.name} puts {100 * shares.max():.0f} % of its attention on what the rule "
+        f"reads (looking everywhere alike: {100 * least:.0f} %)."
+    )
+
+
+def _causes(s: dict[str, Any], patch: int) -> set[int]:
+    row, column = divmod(patch, s["columns"])
+    near = range(-s["reach"], s["reach"] + 1)
+    return {(row + r) % s["rows"] * s["columns"] + (column + c) % s["columns"] for r in near for c in near}
+
+
+KEYS = (
+    "In the picture the left and right arrows choose a token, up and down a frame (in a text the next token that stood there before), page up "
+    "and page down a checkpoint, home and end the ends, space plays. The sliders take the arrow keys, home, end and space."
+)
+
+
+def _encoding(shown: Shown) -> str:
+    """How the figure is read."""
+    kinds = {s.entry["sequence"]["kind"] for m in shown.models for s in m.stages}
+    words = []
+    if "grid" in kinds:
+        words.append(
+            "Frames of a rule: grey cells, on a torus (the edges meet); bars above and below a frame are its delimiters. In the predicted frame each patch is "
+            "predicted after the true ones before it, and a cell is as near to the grey between the states as the model is unsure of it."
+        )
+    if "text" in kinds:
+        words.append("Text: an induction head looks at what followed earlier occurrences of the current token.")
+    if any(s.n > 1 for m in shown.models for s in m.stages):
+        words.append("The small charts move with the checkpoint; a dot marks it.")
+    return " ".join(words)
+
+
+def _effects_note(shown: Shown) -> str:
+    """What the loss without a head is."""
+    told = {str(m) for m in shown.tables.step_effects[shown.tables.step_effects.run.isin(shown.stages)].metric}
+    if not told:
+        return "Loss without it: where the causes were measured (--causes), at the end of a run."
+    rows = int(shown.tables.step_effects.n.max())
+    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads."
+
+
+def _sources(shown: Shown) -> str:
+    told: dict[str, list[str]] = {}
+    for model in shown.models:
+        for s in model.stages:
+            q = s.entry["sequence"]
+            told.setdefault(f"{q['name']}, {plural(len(q['tokens']), 'token')} ({q['why']})", []).append(s.entry["run"])
+    return "Shown: " + "; ".join(f"{listing(runs)}: {what}" for what, runs in told.items()) + "."
+
+
+def _thinned(shown: Shown, data: dict[str, Any]) -> str:
+    size = len(json.dumps(data, separators=(",", ":")))
+    stages = [
+        (s, d)
+        for m, dm in zip(shown.models, data["models"], strict=True)
+        for s, d in zip(m.stages, dm["stages"], strict=True)
+    ]
+    heads = max(s.entry["shape"][0] * s.entry["shape"][1] for s, _ in stages)
+    kept = {
+        run: sum(len(p["at"]) == s.n for p in d["patterns"].values()) for s, d in stages for run in (s.entry["run"],)
+    }
+    ends = {s.entry["run"]: len(d["patterns"]) for s, d in stages}
+    whole = [run for run, n in kept.items() if n == heads]
+    part = [f"{run} {n} of {heads} (the last checkpoint of {ends[run]})" for run, n in kept.items() if n < heads]
+    words = [
+        f"Data: {size / 1000:.0f} kB of at most {BUDGET / 1000:.0f}; weights in 33 levels of their square root (at most {ATTENTION_ERROR} off), probabilities in "
+        "256, scores in 255 of their range."
+    ]
+    if whole:
+        words.append(f"All {heads} heads at every shown checkpoint: {listing(whole)}.")
+    if part:
+        words.append(
+            f"Heads whose pattern is here at every checkpoint, highest of each probe first: {'; '.join(part)}."
+        )
+    thin = [
+        s for s, d in stages if len(d["map_at"]) < s.n or any(1 < len(p["at"]) < s.n for p in d["patterns"].values())
+    ]
+    if thin:
+        words.append("Between the checkpoints that were kept, a map or a pattern is that of the nearest earlier one.")
+    left = list(shown.said["left_out"])
+    if left:
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        words.append(f"Not shown: {', '.join(left[:NAMED])}{more}.")
+    notes = [note for m in shown.models for note in m.notes]
+    return " ".join([*words, *(f"{note}." for note in notes)])
+
+
+def _rows(shown: Shown) -> pd.DataFrame:
+    """What stands behind the small charts: effects of the heads, where they were measured, else the shown checkpoints."""
+    effects = shown.tables.step_effects
+    effects = effects[effects.run.isin(shown.stages)]
+    if len(effects):
+        return effects[
+            ["run", "regime", "stage", "step", "tokens", "layer", "head", "metric", "value", "low", "high", "n"]
+        ]
+    return pd.DataFrame(
+        [
+            {"run": run, "regime": s.entry["regime"], "stage": s.entry["stage"], "step": step, "tokens": tokens}
+            for run, s in shown.stages.items()
+            for step, tokens in zip(s.entry["steps"], s.entry["tokens"], strict=True)
+        ]
+    )
