@@ -16,9 +16,11 @@ from nca_interp.cli.help import WithMeasurements
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
 from nca_interp.cli.plan import (
+    Engine,
     Probes,
     Threads,
     Workers,
+    check_engine,
     check_folder,
     execute_on,
     planned,
@@ -126,12 +128,14 @@ def train(
         list[str] | None, typer.Option(help="Also report to tensorboard, wandb or trackio (repeatable).")
     ] = None,
     shard: Annotated[bool, typer.Option("--shard", help="Under several processes: shard the model (FSDP2).")] = False,
+    engine: Engine = "local",
 ) -> None:
     """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
     from nca_interp import discover
     from nca_interp.overrides import call_recipe
     from nca_interp.phase import Phase
 
+    check_engine(engine)
     execute_on(device, track or [], shard)
     recipe = discover.find("runs", run)
     found = call_recipe(recipe.value, set_ or [])
@@ -145,7 +149,7 @@ def train(
             print_about(recipe.about)
             phases.print_phase(found, folder, workers, threads)
             return
-        raise typer.Exit(phases.train(found, folder, workers, threads))
+        raise typer.Exit(phases.train(found, folder, workers, threads, engine))
     study, plan = found, planned(found, regime, domain, seed, analyze=False)
     if spread is not None and not dry_run:
         raise UserError("--spread goes with --dry-run only")
@@ -161,7 +165,7 @@ def train(
         print_plan(plan, folder, workers, threads, stands(folder, study, plan))
         print(*power, sep="\n")
         return
-    code = run_plan(folder, study, plan, workers, threads)
+    code = run_plan(folder, study, plan, workers, threads, engine)
     print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
     raise typer.Exit(code)
 

@@ -63,6 +63,8 @@ class Job(NamedTuple):
     flops: float
     cost: float = 1.0
     """Of a measurement: seconds that it takes, about; only ratios count."""
+    weights: float = 0.0
+    """Of a measurement: bytes of the weights of a checkpoint in fp32, about."""
 
 
 class Plan(NamedTuple):
@@ -116,7 +118,8 @@ def measure_jobs(
 ) -> list[Job]:  # fmt: skip
     """What is measured of runs that have ended, or (`to_train`) will have: what is always measured of a `collection` (None: of
     a study), and what is `asked` for (`only`: nothing else). `options`: by measurement, those that differ from their defaults."""
-    jobs = []
+    jobs: list[Job] = []
+    weights: dict[str, float] = {}
     for one in measurements().values():
         given = (options or {}).get(one.name, {})
         if not one.made(collection, one.name in asked, given, only):
@@ -125,6 +128,8 @@ def measure_jobs(
             cost = resolve(one.cost)(run, one.read(given)) if one.cost is not None else max(1, len(run.steps))
             needs = (f"train:{run.id}",) if to_train else ()
             of = resolve(one.parts)(one.read(given)) if one.parts is not None else 1
+            if run.id not in weights:
+                weights[run.id] = _weights(run)
             shared = [
                 Job(
                     f"{one.name}:{run.id}:{part}",
@@ -133,15 +138,25 @@ def measure_jobs(
                     needs,
                     0.0,
                     cost / of,
+                    weights[run.id],
                 )
                 for part in range(of if of > 1 else 0)
             ]
             needs = (*needs, *(job.id for job in shared))
+            whole = MeasureJob(one.name, run.id, given)
             jobs += [
                 *shared,
-                Job(f"{one.name}:{run.id}", "measure", MeasureJob(one.name, run.id, given), needs, 0.0, cost),
+                Job(f"{one.name}:{run.id}", "measure", whole, needs, 0.0, cost, weights[run.id]),
             ]
     return jobs
+
+
+def _weights(run: Run) -> float:
+    """Bytes of a checkpoint's weights in fp32, about."""
+    if run.config is not None:
+        return 4.0 * run.config.model.n_params(vocab(run.config))
+    files = run.last.glob("*.safetensors") if run.steps else ()
+    return 2.0 * sum(file.stat().st_size for file in files)  # they may be stored in 16 bits
 
 
 def _sharing(one: Measurement, runs: list[Run]) -> list[Run]:
