@@ -97,7 +97,7 @@ def in_this_process(study: StudyDir, plan: Any, *, engine: Any, **options: Any) 
         pipe = Pipe()
         code = 0
         if not runner.is_done(study, job):
-            code = worker._guarded(study.path, job, engine.asked.probes, pipe)  # type: ignore[arg-type]
+            code = worker.guarded(study.path, job, engine.asked.probes, pipe)  # type: ignore[arg-type]
         outcome.states[job.id] = "failed" if code else "done"
         if code:
             outcome.messages[job.id] = "\n".join(pipe.errors)

@@ -12,6 +12,7 @@ import typer
 from nca_interp.cli.analyze import analyze
 from nca_interp.cli.data import data
 from nca_interp.cli.evaluate import evaluate
+from nca_interp.cli.graph import plan as plan_command
 from nca_interp.cli.help import WithMeasurements
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
@@ -23,6 +24,7 @@ from nca_interp.cli.plan import (
     check_engine,
     check_folder,
     execute_on,
+    part,
     planned,
     print_about,
     resolve,
@@ -51,6 +53,7 @@ app.add_typer(data, name="data")
 app.command()(match)
 app.command()(transfer)
 app.command()(evaluate)
+app.command("plan")(plan_command)
 app.command(cls=WithMeasurements, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
 OUT = Path("runs/out")
 
@@ -129,6 +132,12 @@ def train(
     ] = None,
     shard: Annotated[bool, typer.Option("--shard", help="Under several processes: shard the model (FSDP2).")] = False,
     engine: Engine = "local",
+    share: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N shares of the plan, I from 0.")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option(help="Only this job of the plan (see: nca-interp plan), what it needs being done.")
+    ] = None,
 ) -> None:
     """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
     from nca_interp import discover
@@ -136,21 +145,21 @@ def train(
     from nca_interp.phase import Phase
 
     check_engine(engine)
-    execute_on(device, track or [], shard)
+    execute_on(device, track or [], shard, here=engine == "local")
     recipe = discover.find("runs", run)
     found = call_recipe(recipe.value, set_ or [])
     folder = out or OUT / found.name
     if isinstance(found, Phase):
         from nca_interp.cli import phase as phases
 
-        phases.refuse_parts(regime, domain, seed, spread)
+        phases.refuse_parts(regime=regime, domain=domain, seed=seed, spread=spread, share=share, job=job)
         phases.check(found, folder)
         if dry_run:
             print_about(recipe.about)
             phases.print_phase(found, folder, workers, threads)
             return
         raise typer.Exit(phases.train(found, folder, workers, threads, engine))
-    study, plan = found, planned(found, regime, domain, seed, analyze=False)
+    study, plan = found, part(planned(found, regime, domain, seed, analyze=job is not None), share, job)
     if spread is not None and not dry_run:
         raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from nca_interp.phase import Phase
 
 
-def refuse_parts(regime: str | None, domain: str | None, seed: int | None, spread: str | None) -> None:
+def refuse_parts(**given: object) -> None:
     """UserError for options that speak of one study."""
-    for option, value in (("--regime", regime), ("--domain", domain), ("--seed", seed), ("--spread", spread)):
+    for option, value in given.items():
         if value is not None:
-            raise UserError(f"{option}: goes with a recipe of one study; a phase diagram chooses its runs itself")
+            raise UserError(f"--{option}: goes with a recipe of one study; a phase diagram chooses its runs itself")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "a phase diagram trains many small runs side by side; start it once, without a launcher of processes"

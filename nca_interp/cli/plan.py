@@ -77,14 +77,14 @@ def print_about(text: str) -> None:
         )
 
 
-def execute_on(device: str, track: list[str], shard: bool) -> None:
-    """Settle how runs are computed, for this process and its workers, before anything touches a device."""
+def execute_on(device: str, track: list[str], shard: bool, here: bool = True) -> None:
+    """Settle how runs are computed, for this process and its workers, before anything touches a device; `here`: on this machine."""
     import os
 
     from nca_interp.machine import refuse_lost_processes, use_device
 
     refuse_lost_processes()
-    use_device(device)
+    use_device(device, here)
     if track:
         from nca_interp.train.track import TRACK, check
 
@@ -116,6 +116,17 @@ def planned(study: Study, regime: str | None, domain: str | None, seed: int | No
     from nca_interp.machine import resolve_precision
 
     return make_plan(study, resolve_precision(study.precision, study.model.d_model), regime, domain, seed, analyze)
+
+
+def part(plan: Plan, share: str | None, job: str | None) -> Plan:
+    """One share of a plan, or one job of it. UserError where there is none."""
+    from nca_interp.engine import shares
+
+    if share is not None and job is not None:
+        raise UserError("--share and --job: give one of them")
+    if job is not None:
+        return shares.only(plan, job)
+    return plan if share is None else shares.share(plan, *shares.parse_share(share))
 
 
 def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int, engine: str = "local") -> int:
@@ -236,7 +247,12 @@ def open_engine(
 
     kinds = frozenset(job.kind for job in plan.jobs)
     needs = partial(needs_of, plan, threads)
-    return connect(name, Asked(folder.absolute(), needs, workers, threads, probes, device=device_asked(), kinds=kinds))
+    opened = connect(
+        name, Asked(folder.absolute(), needs, workers, threads, probes, device=device_asked(), kinds=kinds)
+    )
+    if opened.about:
+        print(f"{opened.about}; whatever ends this command, it continues with: {this_command()}", file=sys.stderr)
+    return opened
 
 
 def follow(directory: AnalysisDir, plan: Plan, engine: Opened) -> Outcome:

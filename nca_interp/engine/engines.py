@@ -17,6 +17,7 @@ from nca_interp.base import UserError
 from nca_interp.config import suggest
 from nca_interp.engine.jobs import execute
 from nca_interp.engine.plan import Job, MeasureJob
+from nca_interp.machine import DEVICE
 
 LOCAL = "local"
 """Processes of this machine (local.py): what is used where nobody says anything."""
@@ -53,33 +54,6 @@ def subject(job: Job) -> str:
     return job.payload.subject if isinstance(job.payload, MeasureJob) else ""
 
 
-class Engine(Protocol):
-    """Somebody who does jobs."""
-
-    needs: dict[str, Resources]
-    """What every job needs here, by id."""
-    known: set[str]
-    """Runs whose measurements are best given out next: who waits has just measured them."""
-    running: list[Job]
-    """Jobs that somebody is doing, as far as known."""
-    workers: int
-    """Jobs side by side, at most, as far as known."""
-    room: bool
-    """Whether somebody could take a small job now."""
-
-    def submit(self, job: Job, resources: Resources) -> bool:
-        """Have somebody do a job; False where there is no room for one that needs so much."""
-
-    def events(self, timeout: float) -> list[Said]:
-        """What was said since it was last asked; waits for it, at most so many seconds."""
-
-    def cancel(self, now: bool = False) -> None:
-        """Ask every job to stop after its present step (`now`: end it); each still ends with an event."""
-
-    def close(self) -> None:
-        """Let all go. Whatever stood there before stays."""
-
-
 Body = Callable[..., None]
 
 
@@ -104,6 +78,37 @@ class Asked(NamedTuple):
     """Kinds of the jobs."""
     body: Body = execute
     """What is done with a job (another function: benchmarks)."""
+
+
+class Engine(Protocol):
+    """Somebody who does jobs."""
+
+    asked: Asked
+    """What it was asked for."""
+    about: str
+    """One line on where jobs run; empty: here."""
+    needs: dict[str, Resources]
+    """What every job needs here, by id."""
+    known: set[str]
+    """Runs whose measurements are best given out next: who waits has just measured them."""
+    running: list[Job]
+    """Jobs that somebody is doing, as far as known."""
+    workers: int
+    """Jobs side by side, at most, as far as known."""
+    room: bool
+    """Whether somebody could take a small job now."""
+
+    def submit(self, job: Job, resources: Resources) -> bool:
+        """Have somebody do a job; False where there is no room for one that needs so much."""
+
+    def events(self, timeout: float) -> list[Said]:
+        """What was said since it was last asked; waits for it, at most so many seconds."""
+
+    def cancel(self, now: bool = False) -> None:
+        """Ask every job to stop after its present step (`now`: end it); each still ends with an event."""
+
+    def close(self) -> None:
+        """Let all go. Whatever stood there before stays."""
 
 
 def names() -> list[str]:
@@ -133,5 +138,5 @@ def connect(engine: str, asked: Asked) -> Engine:
 
 
 def device_asked() -> str:
-    """What `--device` has settled for this process (machine.use_device): "cpu", or "auto"."""
-    return "cpu" if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else "auto"
+    """What `--device` has settled for this process."""
+    return os.environ.get(DEVICE, "auto")

@@ -44,13 +44,13 @@ class LocalEngine:
     """Worker processes of this machine."""
 
     def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+        self.asked, self.about = asked, ""
         self.workers = asked.workers or default_workers()
         self._memory, self._gpus = free_memory(), [GPU_SHARE * n for n in gpu_bytes(asked.device)]
         self._taken: dict[str, tuple[Resources, int | None]] = {}
         self._hung = float(os.environ.get(HUNG, HUNG_SECONDS))
         self._look = time.monotonic()
-        self._cancelled = False
+        self._cancelled, self._started = False, list[Said]()
         self.needs = asked.needs("cuda" if self._gpus else "cpu")
         _refuse(self.needs, self._gpus)
         self._crew = Crew(asked, self.workers)
@@ -80,12 +80,13 @@ class LocalEngine:
             return False
         self._taken[job.id] = (resources, gpu)
         self._crew.give(job, resources.smaller, gpu)
+        self._started.append(Said("start", job))
         return True
 
     def events(self, timeout: float) -> list[Said]:
         """What workers said, and how those ended that did."""
-        said: list[Said] = []
-        self._crew.wait(timeout)
+        said, self._started = self._started, []
+        self._crew.wait(0.0 if said else timeout)
         if time.monotonic() - self._look >= min(LOOK_SECONDS, self._hung / 4):
             self._look = time.monotonic()
             self._end_hung()

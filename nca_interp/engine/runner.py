@@ -66,10 +66,8 @@ def run_plan(
                 if received and not run.outcome.stopped:
                     run.outcome.stopped = received[0]
                     engine.cancel()
-                while not received and (job := run.next(study, engine, done)):
+                while not received and run.next(study, engine, done):
                     given += 1
-                    if job.id not in run.waited:
-                        on_event("start", job, "")
                 on_tick(engine.running)
     finally:
         engine.close()
@@ -85,8 +83,8 @@ class _Run:
     """Jobs that another process was doing."""
     tries: Counter[str] = field(default_factory=Counter)
 
-    def next(self, study: AnalysisDir, engine: Engine, done: Callable[[AnalysisDir, Job], bool]) -> Job | None:
-        """Give the next job for which there is room to the engine; finished ones are skipped."""
+    def next(self, study: AnalysisDir, engine: Engine, done: Callable[[AnalysisDir, Job], bool]) -> bool:
+        """Give the next job for which there is room to the engine, if there is one; finished ones are skipped."""
         skipped = True
         while skipped and engine.room:
             skipped = False
@@ -98,14 +96,14 @@ class _Run:
                     break
                 if engine.submit(job, self.ready.needs(job)):
                     self.ready.take(job)
-                    return job
-        return None
+                    return True
+        return False
 
     def hear(self, said: Said, stopping: bool) -> None:
         """Take note of what an engine says of a job."""
         job, code = said.job, said.code
         if said.what != "ended":
-            if said.what != "start":
+            if said.what != "start" or job.id not in self.waited:
                 self.on_event(said.what, job, said.text)
         elif code == EXIT_BUSY and not stopping:
             if job.id not in self.waited:

@@ -61,20 +61,27 @@ def work(asked: Work, messages: Connection) -> None:
     logger.addHandler(Notes(messages))
     logger.propagate = False
     job = asked.job
-    code = _guarded(asked.study, job, asked.probes, messages, asked.smaller, asked.body)
+    code = guarded(asked.study, job, asked.probes, messages, asked.smaller, asked.body)
     while goes_on(job, code):
         messages.send_bytes(f"ended:{code}".encode())
         try:
             job = messages.recv()
         except EOFError:  # there is no more to measure
             break
-        code = _guarded(asked.study, job, asked.probes, messages, False, asked.body)
+        code = guarded(asked.study, job, asked.probes, messages, False, asked.body)
     sys.exit(code)
 
 
 def goes_on(job: Job, code: int) -> bool:
     """Whether a worker whose job ended so takes another one."""
     return job.kind == "measure" and code in (0, EXIT_FAILED, EXIT_USAGE, EXIT_BUSY)
+
+
+def state_of(code: int) -> str:
+    """What a journal calls the end of a job."""
+    if code == EXIT_BUSY:
+        return "waiting"
+    return "done" if code == 0 else "stopped" if code in (EXIT_STOPPED, 128 + signal.SIGTERM) else "failed"
 
 
 class Notes(logging.Handler):
@@ -88,7 +95,7 @@ class Notes(logging.Handler):
         self.messages.send_bytes(f"note:{record.getMessage()}".encode())
 
 
-def _guarded(
+def guarded(
     study: Path,
     job: Job,
     probes: Path | None,
