@@ -212,7 +212,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print it once as JSON.")] = False,
 ) -> None:
-    """Show the state of every run of a study while other processes train it. Reads only."""
+    """Show the state of every run and job of a study or analysis while other processes work on it. Reads only."""
     from rich.console import Console
 
     from nca_interp.cli import watch as watching

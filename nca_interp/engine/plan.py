@@ -124,10 +124,11 @@ def measure_jobs(
         given = (options or {}).get(one.name, {})
         if not one.made(collection, one.name in asked, given, only):
             continue
+        chosen = one.read(given)
         for run in _sharing(one, [run for run in runs if one.of(run)]):
-            cost = resolve(one.cost)(run, one.read(given)) if one.cost is not None else max(1, len(run.steps))
+            cost = resolve(one.cost)(run, chosen) if one.cost is not None else max(1, len(run.steps))
             needs = (f"train:{run.id}",) if to_train else ()
-            of = resolve(one.parts)(one.read(given)) if one.parts is not None else 1
+            of = resolve(one.parts)(chosen) if one.parts is not None else 1
             if run.id not in weights:
                 weights[run.id] = _weights(run)
             shared = [
@@ -199,6 +200,7 @@ class _Builder:
         self.study = study
         self.precision = precision
         self.jobs: dict[str, Job] = {}
+        self._paths: dict[tuple[Any, ...], str] = {}
 
     def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
         """Pre-training of one regime on one domain, with all that comes before and after it."""
@@ -269,6 +271,9 @@ class _Builder:
 
     def _tokens(self, name: str, spec: Any, n_train: int, seed: int, tokenizer_from: str | None = None) -> str:
         n_ctx = self.study.model.n_ctx
+        known = (name, id(spec), n_train, seed, tokenizer_from)  # specs live as long as the study
+        if known in self._paths:
+            return self._paths[known]
         asked = {"spec": spec.model_dump(mode="json"), "n_train": n_train, "n_val": self.study.val_rows, "seed": seed}
         path = f"tokens/{name}-{digest([asked, n_ctx, tokenizer_from], 8)}"
         job_id = f"tokens:{path}"
@@ -276,6 +281,7 @@ class _Builder:
             payload = TokensJob(path, asked["spec"], n_train, self.study.val_rows, n_ctx, seed, tokenizer_from)
             needs = (f"tokens:{tokenizer_from}",) if tokenizer_from else ()
             self.jobs[job_id] = Job(job_id, "tokens", payload, needs, 0.0)
+        self._paths[known] = path
         return path
 
     def _qa_tokens(self, domain: Domain, qa: QaSpec, tokens: str) -> str:

@@ -7,6 +7,7 @@ Ray ends this process at once, without an exception, and the same command skips 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -38,7 +39,7 @@ def connect(asked: Asked) -> RayEngine:
     check("" if address == "auto" else address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     probe(address)
-    ray.init(address=address, log_to_driver=False, logging_level="error")
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         return RayEngine(asked)
     except BaseException:
@@ -66,7 +67,7 @@ class RayEngine:
         self.workers = asked.workers or max(1, room)
         self._most = asked.workers or IN_FLIGHT
         self._once, self._again = ray.remote(max_calls=1)(perform), ray.remote(perform)
-        self._task = asked._replace(needs=dict)  # the whole plan need not travel with each job
+        self._task = asked._replace(needs=_nothing)  # the whole plan need not travel with each job
         self._refs: dict[Any, Job] = {}
         self._jobs: dict[str, Job] = {}
         self._doing: dict[str, Job] = {}
@@ -174,3 +175,7 @@ def _first(error: BaseException) -> str:
     """What a Ray error says, without its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+def _nothing(device: str) -> dict[str, Resources]:
+    return {}

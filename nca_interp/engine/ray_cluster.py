@@ -20,7 +20,7 @@ LOOK = "NCA_INTERP_RAY_SECONDS"
 """Environment: how long a cluster or a node may take to answer."""
 CONNECT_SECONDS, LOOK_SECONDS = 14.0, 60.0
 """That by default: of the cluster, of a node."""
-PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='error'); print(len(ray.nodes()))"
+PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=40); print(len(ray.nodes()))"
 
 
 class Node(NamedTuple):

@@ -35,6 +35,11 @@ def share(plan: Plan, which: int, of: int) -> Plan:
     return Plan(plan.study, _closed(plan.jobs, (job for job, place in bins.items() if place == which)))
 
 
+def leaves(plan: Plan) -> int:
+    """Shares that are not empty, at most."""
+    return len(_spread(plan, 1))
+
+
 def costs(plan: Plan, of: int) -> list[float]:
     """FLOPs of every share, what it needs included."""
     bins, by_bin = _spread(plan, of), defaultdict[int, list[str]](list)

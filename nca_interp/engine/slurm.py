@@ -13,7 +13,7 @@ from nca_interp.engine.cost import UTILISATION
 from nca_interp.engine.engines import Resources
 from nca_interp.engine.export import Commands
 from nca_interp.engine.plan import Plan
-from nca_interp.engine.shares import costs
+from nca_interp.engine.shares import costs, leaves
 
 H100_FLOPS = 989e12
 """Stated dense bf16 peak: what a GPU is assumed to be where nobody says its rate."""
@@ -60,6 +60,7 @@ def seconds_of(text: str) -> float:
 def script(plan: Plan, needs: dict[str, Resources], commands: Commands, ask: Ask, folder: Path, made_by: str) -> str:
     """The script. UserError for a time limit in which a run would not come from one resumable state to the next."""
     assert plan.study is not None
+    ask = ask._replace(tasks=min(ask.tasks, leaves(plan)))
     rate = UTILISATION * (ask.rate or (H100_FLOPS if ask.gpus else _measured(plan, ask.threads)))
     whose = "given" if ask.rate else "assumed: an H100" if ask.gpus else "measured where this was written"
     longest = max(costs(plan, ask.tasks)) / (rate * ask.workers)

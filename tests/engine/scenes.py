@@ -1,68 +1,94 @@
-"""Ray clusters of two nodes on one machine, in a world of their own: a network with nothing but loopback, a process tree that ends with this
-script, mounts that nobody else sees. `python scenes.py SCENE FOLDER`; started by test_ray.py through `unshare`."""
+"""Clusters on one machine, each in a world of its own: a network with nothing but loopback, a process tree that ends with this script, mounts
+that nobody else sees. `python scenes.py SCENE FOLDER`; started by test_clusters.py through `unshare`."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
-import ray
-from ray.cluster_utils import Cluster
 
-STUDY = ("train", "smoke", "--regime", "nca", "--domain", "web", "--seed", "0", "--set", "precision=fp32")
-LONG = (
-    "--set",
-    "ppt.steps=60",
-    "--set",
-    "pt.steps=60",
-    "--set",
-    "ppt.checkpoint_every=10",
-    "--set",
-    "pt.checkpoint_every=10",
-)
-BETWEEN = 240.0
-"""Seconds that anything may take: the machine may be busy."""
+TRAIN = ("train", "two", "--out", "s")
+PATIENCE = float(os.environ.get("SCENE_SECONDS", "150"))
+"""Seconds that anything may take."""
+RECIPE = '''"""Two regimes on one domain."""
+
+from nca_interp.config import Domain, ModelConfig, Regime, Seeds, StageConfig, Study
+from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
+from nca_interp.discover import run
+
+
+@run
+def two() -> Study:
+    """Two regimes on one domain: three runs that last long enough to be killed."""
+    stage = StageConfig(steps=400, batch_size=4, lr=1e-3, eval_every=200, checkpoint_every=50, checkpoints="ends")
+    return Study(
+        name="two", title="Two regimes", precision="fp32", seeds=(Seeds(init=0, order=0, rules=0),), val_rows=8,
+        model=ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=128), ppt=stage, pt=stage, ft=None,
+        regimes=(Regime(name="scratch", label="scratch"), Regime(name="nca", label="NCA", source=NcaSpec(grid=8, n_states=2, band=None))),
+        domains=(Domain(name="web", label="web", source=TextSpec(source="site:prose-b", tokenizer=TokenizerSpec(vocab_size=300), max_bytes=900_000)),),
+    )
+'''
 
 
 def command(*arguments: str, folder: Path) -> subprocess.Popen[str]:
     """The command line, as a user starts it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "nca_interp", *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )  # fmt: skip
+    words = [sys.executable, "-m", "nca_interp", *arguments]
+    return subprocess.Popen(words, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     """What it said, once it has ended as it should."""
-    said, _ = process.communicate(timeout=BETWEEN)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, (process.returncode, said)
     return said
 
 
-def wait_for(what, process: subprocess.Popen[str] | None = None) -> None:
+def wait_for(what: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
     """Until something is so."""
     begin = time.monotonic()
     while not what():
         assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() - begin < BETWEEN, "too slow"
+        assert time.monotonic() - begin < PATIENCE, f"too slow: {what.__code__.co_firstlineno}"
         time.sleep(0.05)
 
 
-def head() -> Cluster:
-    """A cluster with one node of one core."""
-    arguments = {
-        "num_cpus": 1,
-        "object_store_memory": 80_000_000,
-        "include_dashboard": False,
-        "node_ip_address": "127.0.0.1",
-    }
-    return Cluster(initialize_head=True, head_node_args=arguments)
+def steps(folder: Path, run: str) -> int:
+    """Steps that a run has reached."""
+    path = folder / "s/runs" / run / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def status(folder: Path, run: str) -> dict[str, Any]:
+    """Its record."""
+    return json.loads((folder / "s/runs" / run / "status.json").read_text())
+
+
+def tasks() -> dict[str, psutil.Process]:
+    """Workers of a Ray cluster by what they do."""
+    found = {}
+    for process in psutil.process_iter(["cmdline"]):
+        line = (process.info["cmdline"] or [""])[0]
+        if line.startswith("ray::"):
+            found[line.removeprefix("ray::")] = process
+    return found
+
+
+def head() -> Any:
+    """A Ray cluster with one node of one core."""
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
+    return Cluster(initialize_head=True, head_node_args={**small, "node_ip_address": "127.0.0.1"})
 
 
 def second(hidden: Path, address: str) -> subprocess.Popen[str]:
@@ -75,28 +101,10 @@ def second(hidden: Path, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(words, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def steps(folder: Path, run: str) -> int:
-    """Lines of a run's metrics."""
-    path = folder / "runs" / run / "metrics.jsonl"
-    return len(path.read_text().splitlines()) if path.is_file() else 0
-
-
-def kill_worker(name: str) -> None:
-    """SIGKILL the worker of the cluster that does a job."""
-    for process in psutil.process_iter(["cmdline"]):
-        with suppress(psutil.Error):
-            if (
-                process.info["cmdline"]
-                and process.info["cmdline"][0].startswith("ray::")
-                and name in process.info["cmdline"][0]
-            ):
-                process.kill()
-                return
-    raise AssertionError(f"nobody does {name}: {[p.info['cmdline'] for p in psutil.process_iter(['cmdline'])]}")
-
-
 def lost(folder: Path) -> None:
-    """A worker is killed, then a node; a study ends as if nothing had been, and a user's own actor never notices."""
+    """A folder that one node does not see is refused; a worker is killed, then a node; a user's own actor never notices."""
+    import ray
+
     (folder / "hidden").mkdir()
     cluster = head()
     node, engine = second(folder / "hidden", cluster.address), ("--engine", f"ray:{cluster.address}")
@@ -113,50 +121,113 @@ def lost(folder: Path) -> None:
     theirs = Theirs.options(name="theirs", lifetime="detached").remote()
     assert ray.get(theirs.count.remote()) == 1
     wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) == 2)
-    said = ended(command(*STUDY, "--out", "hidden/s", *engine, folder=folder), 2)
+    said = ended(command("train", "two", "--out", "hidden/s", *engine, folder=folder), 2)
     assert "is not shared" in said, said
     assert not list((folder / "hidden").iterdir())
-    process = command(*STUDY, *LONG, "--out", "s", *engine, folder=folder)
-    wait_for(lambda: steps(folder / "s", "ppt.nca.s0") > 5, process)
-    kill_worker("train:ppt.nca.s0")
-    wait_for(lambda: steps(folder / "s", "pt.nca.web.s0") > 5, process)
+    process = command(*TRAIN, *engine, folder=folder)
+    wait_for(lambda: steps(folder, "ppt.nca.s0") > 60, process)
+    tasks()["train:ppt.nca.s0"].kill()
+    wait_for(lambda: steps(folder, "pt.nca.web.s0") > 60, process)
     raylets = [p for p in psutil.Process(node.pid).children(recursive=True) if "raylet" in p.name()]
     assert len(raylets) == 1, raylets
     raylets[0].kill()
     said = ended(process)
+    assert "continues with: nca-interp train two" in said, said
     assert "trained: s" in said, said
-    assert "continues with: nca-interp train smoke" in said, said
-    said = ended(command("analyze", "s", "--only", "probes", *engine, folder=folder))
+    ended(command("analyze", "s", *engine, folder=folder))
     assert ray.get(theirs.count.remote()) == 2
-    print(json.dumps([node["Alive"] for node in ray.nodes()]))
 
 
 def beheaded(folder: Path) -> None:
-    """The head goes: the command ends at once, nothing of it trains on; after the cluster is back the same command goes on."""
-    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # noqa: SIM112
-    cluster = head()
-    engine = ("--engine", f"ray:{cluster.address}")
-    process = command(*STUDY, *LONG, "--set", "pt.steps=3000", "--out", "s", *engine, folder=folder)
-    wait_for(lambda: steps(folder / "s", "pt.nca.web.s0") > 5, process)
+    """The head goes: the command ends, nothing of it trains on; after the cluster is back the same command goes on, and Ctrl-C saves."""
+    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # noqa: SIM112  as Ray spells it
+    cluster, more = head(), ("--set", "pt.steps=100000")
+    process = command(*TRAIN, *more, "--regime", "nca", "--engine", f"ray:{cluster.address}", folder=folder)
+    wait_for(lambda: steps(folder, "pt.nca.web.s0") > 60, process)
     before = (folder / "s/runs/ppt.nca.s0/status.json").read_bytes()
     cluster.head_node.kill_gcs_server(check_alive=False)
-    process.communicate(timeout=BETWEEN)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     with suppress(Exception):
         cluster.shutdown()
-    wait_for(lambda: not [p for p in psutil.process_iter(["cmdline"]) if "ray::" in "".join(p.info["cmdline"] or [])])
-    reached = steps(folder / "s", "pt.nca.web.s0")
+    wait_for(lambda: not tasks())
+    reached = steps(folder, "pt.nca.web.s0")
     time.sleep(1)
-    assert steps(folder / "s", "pt.nca.web.s0") == reached
-    engine = ("--engine", f"ray:{head().address}")
-    process = command(*STUDY, *LONG, "--set", "pt.steps=3000", "--out", "s", *engine, folder=folder)
-    wait_for(lambda: steps(folder / "s", "pt.nca.web.s0") > reached, process)
+    assert steps(folder, "pt.nca.web.s0") == reached
+    process = command(*TRAIN, *more, "--regime", "nca", "--engine", f"ray:{head().address}", folder=folder)
+    wait_for(lambda: steps(folder, "pt.nca.web.s0") > reached, process)
     process.send_signal(signal.SIGINT)
     said = ended(process, 130)
-    assert "everything is saved, continue with: nca-interp train smoke" in said, said
-    status = json.loads((folder / "s/runs/pt.nca.web.s0/status.json").read_text())
-    assert (status["state"], status["signal"]) == ("stopped", signal.SIGINT), status
+    assert "everything is saved, continue with: nca-interp train two" in said, said
+    assert status(folder, "pt.nca.web.s0")["state"] == "stopped"
     assert (folder / "s/runs/ppt.nca.s0/status.json").read_bytes() == before
+
+
+SLURM = """
+ClusterName=scene
+SlurmctldHost=localhost(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/none
+CredType=cred/none
+AuthInfo=cred_expire=2
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=batch_sched_delay=1,sched_interval=2
+ReturnToService=2
+KillWait=60
+StateSaveLocation={at}/state
+SlurmdSpoolDir={at}/spool
+SlurmctldPidFile={at}/slurmctld.pid
+SlurmdPidFile={at}/slurmd.pid
+SlurmctldLogFile={at}/slurmctld.log
+SlurmdLogFile={at}/slurmd.log
+NodeName=localhost NodeAddr=127.0.0.1 CPUs=2 RealMemory=8000
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def slurm(*words: str) -> str:
+    """What a command of SLURM says."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return done.stdout.strip()
+
+
+def states() -> dict[str, str]:
+    """Every job of the queue by name and task, with its state."""
+    lines = slurm("squeue", "--all", "--states=all", "--noheader", "--format=%j %K %T").splitlines()
+    return {f"{name}-{task}": state for name, task, state in (line.split() for line in lines if len(line.split()) == 3)}
+
+
+def queue(folder: Path) -> None:
+    """The script as it is printed, submitted: one task of the array is cancelled and requeued, analysis and report come by themselves."""
+    subprocess.run(["hostname", "localhost"], check=True)
+    at = folder / "slurm"
+    for part in ("state", "spool"):
+        (at / part).mkdir(parents=True)
+    (at / "slurm.conf").write_text(SLURM.format(at=at))
+    os.environ["SLURM_CONF"] = str(at / "slurm.conf")
+    for server in ("slurmctld", "slurmd"):
+        subprocess.Popen([shutil.which(server) or server, "-D"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: subprocess.run(["sinfo", "-h", "-t", "idle"], capture_output=True, text=True).stdout.strip())
+    script = folder / "two.sh"
+    asked = ("plan", "two", "--format", "slurm", "--tasks", "2", "--time", "30", "--rate", "1e10", "--out", "s")
+    script.write_text(ended(command(*asked, folder=folder)))
+    number = slurm("sbatch", "--parsable", str(script))
+    run = "pt.scratch.web.s0"  # the smaller share, so the second one
+    wait_for(lambda: steps(folder, run) > 60)
+    slurm("scancel", f"{number}_1")
+    wait_for(lambda: states()["two-1"] == "CANCELLED")
+    assert status(folder, run)["state"] == "stopped"
+    slurm("scontrol", "requeue", f"{number}_1")
+    for job in ("two-1", "two-0", "two-analyze-0", "two-report-0"):
+        wait_for(lambda job=job: states().get(job) == "COMPLETED")
+    assert (folder / "s/report.html").is_file()
+    print(states())
 
 
 def alone() -> None:
@@ -164,16 +235,14 @@ def alone() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     Path("/tmp/ray").mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", "/tmp/ray"], check=True)
-    os.environ |= {
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "NCA_INTERP_RAY_SECONDS": "120",
-        "RAY_ADDRESS": "",
-    }
-    os.environ.pop("RAY_ADDRESS")
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "NCA_INTERP_RAY_SECONDS": str(PATIENCE)}
 
 
 if __name__ == "__main__":
     alone()
-    signal.alarm(540)
-    {"lost": lost, "beheaded": beheaded}[sys.argv[1]](Path(sys.argv[2]))
+    signal.alarm(int(6 * PATIENCE))
+    place = Path(sys.argv[2])
+    (place / "runs").mkdir(exist_ok=True)
+    (place / "runs/two.py").write_text(RECIPE)
+    {"lost": lost, "beheaded": beheaded, "queue": queue}[sys.argv[1]](place)
