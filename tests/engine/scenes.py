@@ -236,6 +236,12 @@ def alone() -> None:
     Path("/tmp/ray").mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", "/tmp/ray"], check=True)
     os.environ.pop("RAY_ADDRESS", None)
+    patience = {
+        "raylet_start_wait_time_s": PATIENCE,
+        "worker_register_timeout_seconds": PATIENCE,
+        "health_check_timeout_ms": 60_000,
+    }
+    os.environ |= {f"RAY_{name}": str(int(value)) for name, value in patience.items()}
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "NCA_INTERP_RAY_SECONDS": str(PATIENCE)}
 
 
