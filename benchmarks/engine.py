@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nca_interp.engine.engines import Asked, Resources, connect
+from nca_interp.engine.engines import Asked, Resources, opened
 from nca_interp.engine.plan import Job, MeasureJob, Plan
 from nca_interp.engine.runner import run_plan
 from nca_interp.store import AnalysisDir
@@ -58,8 +58,8 @@ def run(engine: str, n: int, killed: float, kind: str, workers: int | None) -> N
             kinds=frozenset({"measure"}),
             body=nothing,
         )
-        opened, retried = connect(engine, asked), 0
-        at_once = opened.workers
+        running, retried = opened(engine, asked), 0
+        at_once = running.workers
 
         def event(what: str, job: Job, message: str) -> None:
             nonlocal retried
@@ -67,7 +67,7 @@ def run(engine: str, n: int, killed: float, kind: str, workers: int | None) -> N
 
         begin = time.perf_counter()
         outcome = run_plan(
-            AnalysisDir(path), Plan(None, jobs), engine=opened, on_event=event, done=lambda study, job: False
+            AnalysisDir(path), Plan(None, jobs), engine=running, on_event=event, done=lambda study, job: False
         )
         seconds = time.perf_counter() - begin
     assert set(outcome.states.values()) == {"done"}, outcome.messages

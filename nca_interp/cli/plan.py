@@ -242,17 +242,15 @@ def open_engine(
     """The engine `NAME[:ADDRESS]` for the jobs of a plan. UserError where it is not there or cannot do one of them, with nothing written."""
     from functools import partial
 
-    from nca_interp.engine.engines import Asked, connect, device_asked
+    from nca_interp.engine.engines import Asked, device_asked, opened
     from nca_interp.engine.needs import needs_of
 
     kinds = frozenset(job.kind for job in plan.jobs)
     needs = partial(needs_of, plan, threads)
-    opened = connect(
-        name, Asked(folder.absolute(), needs, workers, threads, probes, device=device_asked(), kinds=kinds)
-    )
-    if opened.about:
-        print(f"{opened.about}; whatever ends this command, it continues with: {this_command()}", file=sys.stderr)
-    return opened
+    engine = opened(name, Asked(folder.absolute(), needs, workers, threads, probes, device=device_asked(), kinds=kinds))
+    if engine.about:
+        print(f"{engine.about}; whatever ends this command, it continues with: {this_command()}", file=sys.stderr)
+    return engine
 
 
 def follow(directory: AnalysisDir, plan: Plan, engine: Opened) -> Outcome:

@@ -129,7 +129,7 @@ def parse(asked: str) -> tuple[str, str]:
     return name, address
 
 
-def connect(engine: str, asked: Asked) -> Engine:
+def opened(engine: str, asked: Asked) -> Engine:
     """The engine `NAME[:ADDRESS]`, ready for jobs. UserError where it cannot do them, before anything is written."""
     name, address = parse(engine)
     made: Any = import_module(f"nca_interp.engine.{name}")
