@@ -130,6 +130,7 @@ def lost(folder: Path) -> None:
     assert "is not shared" in said, said
     assert not list((folder / "hidden").iterdir())
     process = command(*TRAIN, *engine, folder=folder)
+    other = command(*TRAIN, "--regime", "scratch", "--workers", "1", folder=folder)  # the embedded engine, on the same folder
     wait_for(lambda: steps(folder, "ppt.nca.s0") > 60, process)
     tasks()["train:ppt.nca.s0"].kill()
     wait_for(lambda: steps(folder, "pt.nca.web.s0") > 60, process)
@@ -139,6 +140,7 @@ def lost(folder: Path) -> None:
     said = ended(process)
     assert "continues with: nca-interp train two" in said, said
     assert "trained: s" in said, said
+    ended(other)
     ended(command("analyze", "s", *engine, folder=folder))
     assert ray.get(theirs.count.remote()) == 2
 
@@ -226,7 +228,7 @@ def queue(folder: Path) -> None:
     run = "pt.scratch.web.s0"  # the smaller share, so the second one
     wait_for(lambda: steps(folder, run) > 60)
     slurm("scancel", f"{number}_1")
-    wait_for(lambda: states()["two-1"] == "CANCELLED")
+    wait_for(lambda: states().get("two-1") == "CANCELLED")
     assert status(folder, run)["state"] == "stopped"
     slurm("scontrol", "requeue", f"{number}_1")
     for job in ("two-1", "two-0", "two-analyze-0", "two-report-0"):
