@@ -22,9 +22,11 @@ from nca_interp.engine.plan import Job
 from nca_interp.engine.worker import Work, goes_on, work
 from nca_interp.signals import shielded
 
+ALWAYS = ["nca_interp.engine.worker", "nca_interp.train.loop"]
+"""What every worker needs to say how its job ended."""
 PRELOAD = {
     "tokens": ["nca_interp.data.tokens"],
-    "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
+    "train": ["transformers.models.llama.modeling_llama"],
     "measure": ["nca_interp.analysis.probing.study", "transformers.models.llama.modeling_llama"],
 }
 """What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
@@ -172,5 +174,5 @@ def _fork_server(kinds: Iterable[str], threads: int) -> multiprocessing.context.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module for kind in sorted(kinds) for module in PRELOAD[kind]])
+    context.set_forkserver_preload([*ALWAYS, *(module for kind in sorted(kinds) for module in PRELOAD[kind])])
     return context

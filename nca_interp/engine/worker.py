@@ -118,11 +118,6 @@ def guarded(
         return 128 + stopped.signal
     except KeyboardInterrupt:
         return EXIT_STOPPED
-    except (MemoryError, OutOfMemoryError) as error:
-        text, code = (
-            f"memory is short: {str(error).splitlines()[0] if str(error) else 'no more can be had'}",
-            EXIT_MEMORY,
-        )
     except Busy as error:
         text, code = str(error), EXIT_BUSY
     except UserError as error:
@@ -130,7 +125,13 @@ def guarded(
     except RunFailed as error:
         text, code = str(error), EXIT_FAILED
     except (Exception, SystemExit) as error:  # an exit() deep in a library is no success
-        text, code = last_resort(error, job.id), EXIT_FAILED
+        if isinstance(error, MemoryError | OutOfMemoryError) or "can't allocate memory" in str(error):
+            text, code = (
+                f"memory is short: {str(error).splitlines()[0] if str(error) else 'no more can be had'}",
+                EXIT_MEMORY,
+            )
+        else:
+            text, code = last_resort(error, job.id), EXIT_FAILED
     messages.send_bytes(f"error:{text}".encode())
     return code
 

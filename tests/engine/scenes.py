@@ -130,7 +130,9 @@ def lost(folder: Path) -> None:
     assert "is not shared" in said, said
     assert not list((folder / "hidden").iterdir())
     process = command(*TRAIN, *engine, folder=folder)
-    other = command(*TRAIN, "--regime", "scratch", "--workers", "1", folder=folder)  # the embedded engine, on the same folder
+    other = command(
+        *TRAIN, "--regime", "scratch", "--workers", "1", folder=folder
+    )  # the embedded engine, on the same folder
     wait_for(lambda: steps(folder, "ppt.nca.s0") > 60, process)
     tasks()["train:ppt.nca.s0"].kill()
     wait_for(lambda: steps(folder, "pt.nca.web.s0") > 60, process)

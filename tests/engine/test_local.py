@@ -44,7 +44,7 @@ def body(study: Path, job: Job, probes, say, smaller: bool) -> None:
 
 def run(folder, jobs, needs=None, **options):
     said = []
-    asked = Asked(folder, lambda device: needs or {}, kinds=frozenset({"measure"}), body=body, **options)
+    asked = Asked(folder, lambda device: needs or {}, kinds=frozenset(), body=body, **options)
     engine = LocalEngine(asked)
     with Journal.begun(folder) as journal:
 
@@ -133,7 +133,7 @@ def test_jobs_killed_at_random_from_outside_end_all_the_same(tmp_path):
     """Half of the workers of a plan are killed at moments of chance; each job ends done, at its first or its second try."""
     jobs = [job(f"slow{i}", "slow", kind="train") for i in range(8)]
     draw, struck = random.Random(1), set()
-    asked = Asked(tmp_path, lambda device: {}, workers=2, kinds=frozenset({"measure"}), body=body)
+    asked = Asked(tmp_path, lambda device: {}, workers=2, kinds=frozenset(), body=body)
 
     def tick(running):
         for one in running:
