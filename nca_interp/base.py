@@ -23,8 +23,10 @@ class Frozen(BaseModel):
     def _truth(cls, data: Any) -> Any:
         """`true` is no 1: of a field that takes no truth value it is refused."""
         for name, value in data.items() if isinstance(data, dict) else ():
+            if not isinstance(value, bool | dict | list | tuple) or not _has_truth(value):
+                continue
             field = cls.model_fields.get(str(name))
-            if field is not None and _has_truth(value) and not _takes_truth(field.annotation):
+            if field is not None and not _takes_truth(field.annotation):
                 raise ValueError(
                     f"{name}: {str(value).lower()} is no legal value: true and false are no numbers or names"
                 )

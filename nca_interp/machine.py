@@ -35,13 +35,20 @@ def native_bf16() -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
-def use_device(asked: str) -> None:
+DEVICE = "NCA_INTERP_DEVICE"
+"""Environment: what `use_device` was asked for last."""
+
+
+def use_device(asked: str, here: bool = True) -> None:
     """Make this process and those it starts compute on "cpu", "cuda" or "mps"; "auto": an accelerator where there is one.
 
-    Call before anything touches a device. Raises UserError where the asked device is absent.
+    Call before anything touches a device. Raises UserError where the asked device is absent, unless others compute (not `here`).
     """
     import torch
 
+    os.environ[DEVICE] = asked
+    if asked in ("cuda", "mps") and not here:
+        return
     if asked == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -129,7 +130,7 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     if not isinstance(reference, str):
         return reference
     module, _, name = reference.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    function: Callable[..., Any] = getattr(sys.modules.get(module) or importlib.import_module(module), name)
     return function
 
 

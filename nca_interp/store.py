@@ -19,6 +19,7 @@ runs/out/<study>/
     causes/step-00000100.csv    what it loses without each of its parts (last checkpoint, where asked for)
     decode/step-00000100.csv    what a linear read-out finds of the rule in it (NCA, some checkpoints)
     compare/<table>.csv         its part of the tables of docs/compare.md
+  jobs/<host>-<process>.jsonl   what that process began, ended and tried again (for `watch` only)
   nulls/<hash>.csv              probes of randomly initialised models, for all checkpoints of one architecture and token source
   tables/*.csv                  tidy tables of the study, with MANIFEST.json
   tensorboard/<run>/            events, where they were asked for

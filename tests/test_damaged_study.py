@@ -87,8 +87,8 @@ class Pipe:
             self.errors.append(text)
 
 
-def in_this_process(study: StudyDir, plan: Any, **options: Any) -> runner.Outcome:
-    """`runner.run_plan` as its workers do it, one job after the other and without processes, which take seconds."""
+def in_this_process(study: StudyDir, plan: Any, *, engine: Any, **options: Any) -> runner.Outcome:
+    """`runner.run_plan` as workers do it, one job after the other and without processes, which take seconds."""
     outcome = runner.Outcome()
     for job in plan.jobs:
         if any(outcome.states.get(need, "done") != "done" for need in job.needs):
@@ -97,7 +97,7 @@ def in_this_process(study: StudyDir, plan: Any, **options: Any) -> runner.Outcom
         pipe = Pipe()
         code = 0
         if not runner.is_done(study, job):
-            code = worker._guarded(study.path, job, options.get("probes"), pipe)  # type: ignore[arg-type]
+            code = worker.guarded(study.path, job, engine.asked.probes, pipe)  # type: ignore[arg-type]
         outcome.states[job.id] = "failed" if code else "done"
         if code:
             outcome.messages[job.id] = "\n".join(pipe.errors)

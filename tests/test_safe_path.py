@@ -61,8 +61,8 @@ def test_this_process(trapped, start, path):
 def test_workers(trapped):
     """Processes of the fork server, and those that tokenise text."""
     code = (
-        "from types import SimpleNamespace as S; from nca_interp.engine.crew import _fork_server\n"
-        "worker = _fork_server(S(jobs=[S(kind='tokens')]), 1).Process(target=print, args=('done',))\n"
+        "from nca_interp.engine.crew import _fork_server\n"
+        "worker = _fork_server({'tokens'}, 1).Process(target=print, args=('done',))\n"
         "worker.start(); worker.join()"
     )
     done = run(trapped, sys.executable, "-P", "-c", code, PYTHONSAFEPATH="")

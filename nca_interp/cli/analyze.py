@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nca_interp.cli.flags import only_these, split
-from nca_interp.cli.plan import Probes, Workers, finish, follow, print_table, this_command, write_report, write_tables
+from nca_interp.cli.plan import (
+    Engine,
+    Probes,
+    Workers,
+    check_engine,
+    finish,
+    follow,
+    open_engine,
+    print_table,
+    this_command,
+    write_report,
+    write_tables,
+)
 from nca_interp.errors import UserError
 from nca_interp.measurement import check_given
 
@@ -74,6 +86,7 @@ def analyze(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads a job; default 1 in a study, else all cores.")
     ] = None,
+    engine: Engine = "local",
 ) -> None:
     """Measure heads and behaviour of a study, or of any checkpoints, into tables and a report.
 
@@ -82,6 +95,7 @@ def analyze(
     from nca_interp.analysis.collection.collection import Collection
     from nca_interp.store import refuse_unwritable
 
+    check_engine(engine)
     given_more = split([*([place] if place is not None else []), *ctx.args])
     folder = Path(given_more.places[0]) if given_more.places else None
     given_more.asked.extend([*only_these(only or []), *(["probes"] if probe else [])])
@@ -111,7 +125,9 @@ def analyze(
     else:
         assert checkpoint
         collection = _collect(checkpoint, given, out, given_more.asked, options)
-    raise typer.Exit(_measure(collection, given_more.asked, options, only is not None, probes, workers, threads, table))
+    raise typer.Exit(
+        _measure(collection, given_more.asked, options, only is not None, probes, workers, threads, table, engine)
+    )
 
 
 def _check(checkpoints: list[str], device: str | None, table: Path | None, reads: list[Path | None]) -> None:
@@ -222,17 +238,18 @@ def _options(
 
 def _measure(
     collection: Collection, asked: list[str], options: dict[str, dict[str, Any]], only: bool, probes: Path | None,
-    workers: int | None, threads: int | None, table: Path | None,
+    workers: int | None, threads: int | None, table: Path | None, engine: str,
 ) -> int:  # fmt: skip
+    from nca_interp.engine.local import default_workers
     from nca_interp.engine.plan import analysis_plan
-    from nca_interp.engine.runner import default_workers
 
     plan = analysis_plan(collection, asked, options, only=only)
     study = collection.study is not None
-    if workers is None:
+    if workers is None and engine == "local":
         workers = default_workers() if study else 1
-    threads = threads or (1 if study else max(1, _cores() // workers))
-    code = finish(follow(collection.dir, plan, workers, threads, probes), this_command())
+    threads = threads or (1 if study else max(1, _cores() // (workers or 1)))
+    opened = open_engine(engine, collection.folder, plan, workers, threads, probes)
+    code = finish(follow(collection.dir, plan, opened), this_command())
     write_tables(collection.folder, probes)
     _show(collection)
     if table is not None:

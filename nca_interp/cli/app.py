@@ -12,16 +12,20 @@ import typer
 from nca_interp.cli.analyze import analyze
 from nca_interp.cli.data import data
 from nca_interp.cli.evaluate import evaluate
+from nca_interp.cli.graph import plan as plan_command
 from nca_interp.cli.help import WithMeasurements
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
 from nca_interp.cli.plan import (
+    Engine,
     Probes,
     Threads,
     Workers,
     arranged,
+    check_engine,
     check_folder,
     execute_on,
+    part,
     planned,
     print_about,
     run_plan,
@@ -49,6 +53,7 @@ app.add_typer(data, name="data")
 app.command()(match)
 app.command()(transfer)
 app.command()(evaluate)
+app.command("plan")(plan_command)
 app.command(cls=WithMeasurements, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
 OUT = Path("runs/out")
 
@@ -131,28 +136,36 @@ def train(
         list[str] | None, typer.Option(help="Also report to tensorboard, wandb or trackio (repeatable).")
     ] = None,
     shard: Annotated[bool, typer.Option("--shard", help="Under several processes: shard the model (FSDP2).")] = False,
+    engine: Engine = "local",
+    share: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N shares of the plan, I from 0.")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option(help="Only this job of the plan (see: nca-interp plan), what it needs being done.")
+    ] = None,
 ) -> None:
     """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
     from nca_interp import discover
     from nca_interp.overrides import call_recipe
     from nca_interp.phase import Phase
 
-    execute_on(device, track or [], shard)
+    check_engine(engine)
+    execute_on(device, track or [], shard, here=engine == "local")
     recipe = discover.find("runs", run)
     found = call_recipe(recipe.value, set_ or [])
     folder = out or OUT / found.name
     if isinstance(found, Phase):
         from nca_interp.cli import phase as phases
 
-        phases.refuse_parts(regime, domain, seed, spread)
+        phases.refuse_parts(regime=regime, domain=domain, seed=seed, spread=spread, share=share, job=job)
         phases.check(found, folder)
         if dry_run:
             print_about(recipe.about)
             phases.print_phase(found, folder, workers, threads)
             return
-        raise typer.Exit(phases.train(found, folder, workers, threads))
+        raise typer.Exit(phases.train(found, folder, workers, threads, engine))
     study = arranged(folder, found)
-    plan = planned(study, regime, domain, seed, analyze=False)
+    plan = part(planned(study, regime, domain, seed, analyze=job is not None), share, job)
     if spread is not None and not dry_run:
         raise UserError("--spread goes with --dry-run only")
     check_folder(folder, study)
@@ -167,7 +180,7 @@ def train(
         print_plan(plan, folder, workers, threads, stands(folder, study, plan))
         print(*power, sep="\n")
         return
-    code = run_plan(folder, study, plan, workers, threads)
+    code = run_plan(folder, study, plan, workers, threads, engine)
     print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
     raise typer.Exit(code)
 
@@ -225,7 +238,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Show it once and leave.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print it once as JSON.")] = False,
 ) -> None:
-    """Show the state of every run of a study while other processes train it. Reads only."""
+    """Show the state of every run and job of a study or analysis while other processes work on it. Reads only."""
     from rich.console import Console
 
     from nca_interp.cli import watch as watching

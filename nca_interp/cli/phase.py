@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from nca_interp.phase import Phase
 
 
-def refuse_parts(regime: str | None, domain: str | None, seed: int | None, spread: str | None) -> None:
+def refuse_parts(**given: object) -> None:
     """UserError for options that speak of one study."""
-    for option, value in (("--regime", regime), ("--domain", domain), ("--seed", seed), ("--spread", spread)):
+    for option, value in given.items():
         if value is not None:
-            raise UserError(f"{option}: goes with a recipe of one study; a phase diagram chooses its runs itself")
+            raise UserError(f"--{option}: goes with a recipe of one study; a phase diagram chooses its runs itself")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "a phase diagram trains many small runs side by side; start it once, without a launcher of processes"
@@ -50,13 +50,13 @@ def check(phase: Phase, folder: Path) -> None:
     check_budget(phase, precision_of)
 
 
-def train(phase: Phase, folder: Path, workers: int | None, threads: int) -> int:
+def train(phase: Phase, folder: Path, workers: int | None, threads: int, engine: str = "local") -> int:
     """Train until every sign is settled or the budget is spent; tables and page are written anew after every round. Returns the
     exit code; leaves with 130 or 143 where it was stopped."""
     from nca_interp import machine
+    from nca_interp.engine.local import default_workers
     from nca_interp.engine.phase import PhaseState
     from nca_interp.engine.phase_folder import claim
-    from nca_interp.engine.runner import default_workers
 
     workers = workers or default_workers()
     precision = precision_of(phase.studies[0])
@@ -64,13 +64,13 @@ def train(phase: Phase, folder: Path, workers: int | None, threads: int) -> int:
     code = 0
     try:
         for study, plan in PhaseState(phase, folder, precision_of).first():
-            code |= run_plan(folder / study.name, study, plan, workers, threads)
+            code |= run_plan(folder / study.name, study, plan, workers, threads, engine)
         failed: set[str] = set()
         while chosen := (state := PhaseState(phase, folder, precision_of)).next(workers, failed):
             show(state)
             print(f"next: {', '.join(told(one) for one in chosen)}", file=sys.stderr)
             study, plan = state.round(chosen)
-            bad = run_plan(folder / study.name, study, plan, workers, threads)
+            bad = run_plan(folder / study.name, study, plan, workers, threads, engine)
             code |= bad
             failed |= {one.cell.name for one in chosen} if bad else set()
     except SystemExit:
@@ -113,9 +113,9 @@ def print_phase(phase: Phase, folder: Path, workers: int | None, threads: int) -
     from nca_interp import machine
     from nca_interp.base import duration
     from nca_interp.engine.cost import UTILISATION, disk_cost, size
+    from nca_interp.engine.local import default_workers
     from nca_interp.engine.phase import PhaseState, flops
     from nca_interp.engine.phase_folder import ends_at
-    from nca_interp.engine.runner import default_workers
 
     workers, state = workers or default_workers(), PhaseState(phase, folder, precision_of)
     print(f"phase       {phase.name}: {phase.title}\nfolder      {folder}")

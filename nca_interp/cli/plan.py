@@ -15,12 +15,18 @@ from nca_interp.signals import this_command as this_command
 if TYPE_CHECKING:
     from nca_interp.config import Study
     from nca_interp.engine.cost import Stand
-    from nca_interp.engine.plan import Plan
+    from nca_interp.engine.engines import Engine as Opened
+    from nca_interp.engine.plan import Job, Plan
     from nca_interp.engine.runner import Outcome
     from nca_interp.store import AnalysisDir, StudyDir
 
 Workers = Annotated[
-    int | None, typer.Option(min=1, max=MAX_WORKERS, help="Jobs side by side; default one a core or GPU.")
+    int | None,
+    typer.Option(min=1, max=MAX_WORKERS, help="Jobs side by side, as far as memory goes; default one a core or GPU."),
+]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="NAME[:ADDRESS]", help="Who runs the jobs: local, or ray[:ADDRESS], a cluster that is there."),
 ]
 Threads = Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Threads a job.")]
 Probes = Annotated[Path | None, typer.Option(help="Folder with further probe files.")]
@@ -71,14 +77,14 @@ def print_about(text: str) -> None:
         )
 
 
-def execute_on(device: str, track: list[str], shard: bool) -> None:
-    """Settle how runs are computed, for this process and its workers, before anything touches a device."""
+def execute_on(device: str, track: list[str], shard: bool, here: bool = True) -> None:
+    """Settle how runs are computed, for this process and its workers, before anything touches a device; `here`: on this machine."""
     import os
 
     from nca_interp.machine import refuse_lost_processes, use_device
 
     refuse_lost_processes()
-    use_device(device)
+    use_device(device, here)
     if track:
         from nca_interp.train.track import TRACK, check
 
@@ -113,8 +119,19 @@ def planned(study: Study, regime: str | None, domain: str | None, seed: int | No
     return make_plan(study, resolve_precision(study.precision, study.model.d_model), regime, domain, seed, analyze)
 
 
-def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int) -> int:
-    """Check the disk, claim the folder, run the plan; returns the exit code."""
+def part(plan: Plan, share: str | None, job: str | None) -> Plan:
+    """One share of a plan, or one job of it. UserError where there is none."""
+    from nca_interp.engine import shares
+
+    if share is not None and job is not None:
+        raise UserError("--share and --job: give one of them")
+    if job is not None:
+        return shares.only(plan, job)
+    return plan if share is None else shares.share(plan, *shares.parse_share(share))
+
+
+def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int, engine: str = "local") -> int:
+    """Check the disk and the engine, claim the folder, run the plan; returns the exit code."""
     import os
     import shutil
 
@@ -123,23 +140,25 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     from nca_interp.data.text.named_tokenizer import ASSUMED
     from nca_interp.engine.change import alters_no_run, rename
     from nca_interp.engine.cost import disk_cost, size
+    from nca_interp.engine.local import default_workers
     from nca_interp.engine.plan import unknown_tokenizers
-    from nca_interp.engine.runner import default_workers
     from nca_interp.store import StudyDir, refuse_unwritable
 
     contrasts_of(study)  # a plan that cannot be is refused before anything is written
-    workers = workers or default_workers()
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     directory = StudyDir(folder)
     refuse_unwritable("--out", folder)
     if not directory.config.exists():
         check_bands(plan)
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers).peak
+        free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers or default_workers()).peak
         if needed > free:
             unknown = "".join(f"; {n!r} is taken to have {ASSUMED:,} tokens" for n in unknown_tokenizers(plan))
             raise RunFailed(
                 f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run){unknown}"
             )
+    opened = None if together else open_engine(engine, folder, plan, workers, threads)
+    workers = workers or (default_workers() if opened is None else opened.workers)
     precision = machine.resolve_precision(study.precision, study.model.d_model)
     provenance = machine.provenance(this_command(), precision, workers, threads)
     if directory.claim(
@@ -147,9 +166,9 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     ):
         rename(directory, study, precision)
     declare(directory, study)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if opened is None:
         return _together(directory, plan)
-    outcome = follow(directory, plan, workers, threads, None)
+    outcome = follow(directory, plan, opened)
     print_notes(directory, plan)
     return finish(outcome, this_command())
 
@@ -210,24 +229,47 @@ def check_folder(folder: Path, study: Study) -> None:
         check_parents(study)
 
 
-def follow(directory: AnalysisDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> Outcome:
-    """Run a plan in worker processes and show how far it is."""
+def check_engine(name: str) -> None:
+    """UserError unless the engine is known and installed; its address is tried later."""
+    from nca_interp.engine.engines import LOCAL, parse
+
+    if name != LOCAL:
+        parse(name)
+
+
+def open_engine(
+    name: str, folder: Path, plan: Plan, workers: int | None, threads: int, probes: Path | None = None
+) -> Opened:
+    """The engine `NAME[:ADDRESS]` for the jobs of a plan. UserError where it is not there or cannot do one of them, with nothing written."""
+    from functools import partial
+
+    from nca_interp.engine.engines import Asked, device_asked, opened
+    from nca_interp.engine.needs import needs_of
+
+    kinds = frozenset(job.kind for job in plan.jobs)
+    needs = partial(needs_of, plan, threads)
+    engine = opened(name, Asked(folder.absolute(), needs, workers, threads, probes, device=device_asked(), kinds=kinds))
+    if engine.about:
+        print(f"{engine.about}; whatever ends this command, it continues with: {this_command()}", file=sys.stderr)
+    return engine
+
+
+def follow(directory: AnalysisDir, plan: Plan, engine: Opened) -> Outcome:
+    """Have an engine run a plan, and show how far it is; what happens to each job stands in `jobs/` for `watch`."""
     from rich.console import Console
 
     from nca_interp.cli.progress import Follow
+    from nca_interp.engine.journal import Journal
     from nca_interp.engine.runner import run_plan as run_jobs
 
     following = Follow(directory, plan, Console(stderr=True))
-    with following.shown():
-        return run_jobs(
-            directory,
-            plan,
-            workers=workers,
-            threads=threads,
-            probes=probes,
-            on_event=following.event,
-            on_tick=following.tick,
-        )
+    with Journal.begun(directory.path) as journal, following.shown():
+
+        def event(what: str, job: Job, message: str) -> None:
+            journal.add(what, job.id, message)
+            following.event(what, job, message)
+
+        return run_jobs(directory, plan, engine=engine, on_event=event, on_tick=following.tick)
 
 
 def print_notes(directory: StudyDir, plan: Plan) -> None:
@@ -248,7 +290,7 @@ def _together(directory: StudyDir, plan: Plan) -> int:
     from rich.console import Console
 
     from nca_interp.cli.progress import Follow
-    from nca_interp.engine.runner import run_inline
+    from nca_interp.engine.inline import run_inline
     from nca_interp.machine import launched_again
     from nca_interp.train.guard import is_first_process
 

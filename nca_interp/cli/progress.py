@@ -82,7 +82,7 @@ class Follow:
             if what == "done":
                 self.spent += job.cost
             self.left -= job.cost if job.kind == "measure" else 0.0
-        if what in ("failed", "waiting", "note"):
+        if what in ("failed", "waiting", "retried", "note"):
             text = message.splitlines()[-1] if message else ""
             self.console.print(f"{what}: {job.id}: {text}", markup=False, highlight=False, soft_wrap=True)
 

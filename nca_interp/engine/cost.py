@@ -11,8 +11,8 @@ from nca_interp import machine
 from nca_interp.base import duration
 from nca_interp.config import STAGE_LABELS, ModelConfig
 from nca_interp.data.text.named_tokenizer import ASSUMED
+from nca_interp.engine.local import default_workers
 from nca_interp.engine.plan import Plan, TokensJob, spec_vocab, unknown_tokenizers, vocab
-from nca_interp.engine.runner import default_workers
 from nca_interp.train.run import RunConfig
 
 CHECKPOINT_BYTES, STATE_BYTES = 4, 12

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
-from nca_interp.engine.plan import Job, MeasureJob, Plan
-from nca_interp.engine.worker import goes_on, work
+from nca_interp.engine.engines import Asked, subject
+from nca_interp.engine.memory import oom_kills
+from nca_interp.engine.plan import Job
+from nca_interp.engine.worker import Work, goes_on, work
 from nca_interp.signals import shielded
-from nca_interp.store import AnalysisDir
 
+ALWAYS = ["nca_interp.engine.worker", "nca_interp.train.loop"]
+"""What every worker needs to say how its job ended."""
 PRELOAD = {
     "tokens": ["nca_interp.data.tokens"],
-    "train": ["nca_interp.train.loop", "transformers.models.llama.modeling_llama"],
+    "train": ["transformers.models.llama.modeling_llama"],
     "measure": ["nca_interp.analysis.probing.study", "transformers.models.llama.modeling_llama"],
 }
 """What the fork server imports once for jobs of a kind, so that one starts in milliseconds."""
@@ -38,16 +41,24 @@ class Worker:
     slot: int
     pipe: Connection
     errors: list[str] = field(default_factory=list)
+    gpu: int | None = None
     code: int | None = None
     """How its job ended, as an exit code; None while it is under way."""
+    heard: float = field(default_factory=time.monotonic)
+    """When it last showed life."""
+    spent: float = 0.0
+    """Processor seconds then."""
+    hung: bool = False
+    oom_kills: int = field(default_factory=oom_kills)
+    """Of the machine, when its job began."""
 
 
 class Crew:
     """At most `workers` processes, forks of one server that has imported what jobs need."""
 
-    def __init__(self, study: AnalysisDir, plan: Plan, workers: int, threads: int, probes: Path | None) -> None:
-        self._study, self._probes = study, probes
-        self._context = _fork_server(plan, threads)
+    def __init__(self, asked: Asked, workers: int) -> None:
+        self._asked = asked
+        self._context: multiprocessing.context.ForkServerContext | None = None
         self._slots = list(range(workers))
         self._idle: list[Worker] = []
         self._live: dict[str, Worker] = {}
@@ -56,6 +67,11 @@ class Crew:
     def jobs(self) -> list[Job]:
         """What is being done."""
         return [worker.job for worker in self._live.values()]
+
+    @property
+    def live(self) -> list[Worker]:
+        """Those who do something."""
+        return list(self._live.values())
 
     @property
     def free(self) -> bool:
@@ -67,19 +83,27 @@ class Crew:
         """Runs that those who wait measured last."""
         return {subject(worker.job) for worker in self._idle}
 
-    def give(self, job: Job) -> None:
-        """Have somebody do a job."""
-        if job.kind == "measure" and self._idle:
-            worker = next((w for w in self._idle if subject(w.job) == subject(job)), self._idle[0])
+    def give(self, job: Job, smaller: bool = False, gpu: int | None = None) -> None:
+        """Have somebody do a job, on one of the GPUs that this process may use."""
+        fit = [w for w in self._idle if w.gpu == gpu] if job.kind == "measure" and not smaller else []
+        if fit:
+            worker = next((w for w in fit if subject(w.job) == subject(job)), fit[0])
             self._idle.remove(worker)
             with suppress(OSError):  # one that died while it waited is found dead at its job
                 worker.pipe.send(job)
             worker.job, worker.errors, worker.code = job, [], None
+            worker.heard, worker.oom_kills = time.monotonic(), oom_kills()
         else:
             if not self._slots:
                 self._dismiss(self._idle.pop())
-            worker = self._start(job, self._slots.pop(0))
+            worker = self._start(job, self._slots.pop(0), smaller, gpu)
         self._live[job.id] = worker
+
+    def wait(self, timeout: float) -> None:
+        """Until somebody says something or ends, at most so many seconds."""
+        heard: list[Connection | int] = [worker.pipe for worker in self._live.values() if not worker.pipe.closed]
+        heard += [worker.process.sentinel for worker in self._live.values()]
+        wait(heard, timeout) if heard else time.sleep(timeout)
 
     def ended(self, said: Callable[[str, Job, str], None]) -> list[Worker]:
         """Those whose job has ended since it was asked; `said` gets what workers say, but for errors, which are kept."""
@@ -113,16 +137,18 @@ class Crew:
         while self._idle:
             self._dismiss(self._idle.pop())
 
-    def _start(self, job: Job, slot: int) -> Worker:
+    def _start(self, job: Job, slot: int, smaller: bool, gpu: int | None) -> Worker:
+        if self._context is None:
+            self._context = _fork_server(self._asked.kinds, self._asked.threads)
         pipe, theirs = self._context.Pipe()
-        arguments = (self._study.path, job, self._probes, slot, os.getpid(), theirs)
-        process = self._context.Process(target=work, args=arguments, daemon=True)
+        asked = Work(self._asked.folder, job, self._asked.probes, smaller, gpu, os.getpid(), self._asked.body)
+        process = self._context.Process(target=work, args=(asked, theirs), daemon=True)
         resource_tracker.ensure_running()  # here, since it takes the shield away
         with shielded():  # a signal to all processes must leave the server, which alone knows how its workers ended
             forkserver.ensure_running()
         process.start()
         theirs.close()
-        return Worker(process, job, slot, pipe)
+        return Worker(process, job, slot, pipe, gpu=gpu)
 
     def _dismiss(self, worker: Worker) -> None:
         worker.pipe.close()  # what it waits for ends
@@ -132,6 +158,7 @@ class Crew:
         with suppress(EOFError, OSError):
             while worker.pipe.poll():
                 kind, _, text = worker.pipe.recv_bytes().decode().partition(":")
+                worker.heard = time.monotonic()
                 if kind == "error":
                     worker.errors.append(text)
                 elif kind == "ended":
@@ -140,19 +167,12 @@ class Crew:
                     said(kind, worker.job, text)
 
 
-def subject(job: Job) -> str:
-    """The run that a measurement is of; empty for other jobs."""
-    return job.payload.subject if isinstance(job.payload, MeasureJob) else ""
-
-
-def _fork_server(plan: Plan, threads: int) -> multiprocessing.context.ForkServerContext:
+def _fork_server(kinds: Iterable[str], threads: int) -> multiprocessing.context.ForkServerContext:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["PYTHONSAFEPATH"] = "1"  # the server imports what it preloads, and never from the working directory
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [module for kind in sorted({job.kind for job in plan.jobs}) for module in PRELOAD[kind]]
-    )
+    context.set_forkserver_preload([*ALWAYS, *(module for kind in sorted(kinds) for module in PRELOAD[kind])])
     return context

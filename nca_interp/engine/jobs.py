@@ -15,9 +15,11 @@ from nca_interp.train.run import RunConfig
 Say = Callable[[str, float | None], None]
 
 
-def execute(study_path: Path, job: Job, probes: Path | None, say: Say = lambda what, share: None) -> None:
-    """Do one job in this process. `say(what, share done)` is called now and then by measurements. Raises UserError, RunFailed or
-    train.loop.Stopped as its part of the work does."""
+def execute(
+    study_path: Path, job: Job, probes: Path | None, say: Say = lambda what, share: None, smaller: bool = False
+) -> None:
+    """Do one job in this process. `say(what, share done)` is called now and then by measurements; a training that is to be
+    `smaller` halves its micro-batch. Raises UserError, RunFailed or train.loop.Stopped as its part of the work does."""
     study = StudyDir(study_path)
     if isinstance(job.payload, TokensJob):
         path = study.path / job.payload.path
@@ -34,7 +36,7 @@ def execute(study_path: Path, job: Job, probes: Path | None, say: Say = lambda w
         if why := left_out(study, job.payload):
             logging.getLogger("nca_interp").warning("%s is left out: %s", job.payload.id, why)
         else:
-            train(study, job.payload)
+            train(study, job.payload, smaller)
 
 
 def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> list[str]:

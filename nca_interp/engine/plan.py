@@ -63,6 +63,8 @@ class Job(NamedTuple):
     flops: float
     cost: float = 1.0
     """Of a measurement: seconds that it takes, about; only ratios count."""
+    weights: float = 0.0
+    """Of a measurement: bytes of the weights of a checkpoint in fp32, about."""
 
 
 class Plan(NamedTuple):
@@ -116,15 +118,19 @@ def measure_jobs(
 ) -> list[Job]:  # fmt: skip
     """What is measured of runs that have ended, or (`to_train`) will have: what is always measured of a `collection` (None: of
     a study), and what is `asked` for (`only`: nothing else). `options`: by measurement, those that differ from their defaults."""
-    jobs = []
+    jobs: list[Job] = []
+    weights: dict[str, float] = {}
     for one in measurements().values():
         given = (options or {}).get(one.name, {})
         if not one.made(collection, one.name in asked, given, only):
             continue
+        chosen = one.read(given)
         for run in _sharing(one, [run for run in runs if one.of(run)]):
-            cost = resolve(one.cost)(run, one.read(given)) if one.cost is not None else max(1, len(run.steps))
+            cost = resolve(one.cost)(run, chosen) if one.cost is not None else max(1, len(run.steps))
             needs = (f"train:{run.id}",) if to_train else ()
-            of = resolve(one.parts)(one.read(given)) if one.parts is not None else 1
+            of = resolve(one.parts)(chosen) if one.parts is not None else 1
+            if run.id not in weights:
+                weights[run.id] = _weights(run)
             shared = [
                 Job(
                     f"{one.name}:{run.id}:{part}",
@@ -133,15 +139,25 @@ def measure_jobs(
                     needs,
                     0.0,
                     cost / of,
+                    weights[run.id],
                 )
                 for part in range(of if of > 1 else 0)
             ]
             needs = (*needs, *(job.id for job in shared))
+            whole = MeasureJob(one.name, run.id, given)
             jobs += [
                 *shared,
-                Job(f"{one.name}:{run.id}", "measure", MeasureJob(one.name, run.id, given), needs, 0.0, cost),
+                Job(f"{one.name}:{run.id}", "measure", whole, needs, 0.0, cost, weights[run.id]),
             ]
     return jobs
+
+
+def _weights(run: Run) -> float:
+    """Bytes of a checkpoint's weights in fp32, about."""
+    if run.config is not None:
+        return 4.0 * run.config.model.n_params(vocab(run.config))
+    files = run.last.glob("*.safetensors") if run.steps else ()
+    return 2.0 * sum(file.stat().st_size for file in files)  # they may be stored in 16 bits
 
 
 def _sharing(one: Measurement, runs: list[Run]) -> list[Run]:
@@ -184,6 +200,7 @@ class _Builder:
         self.study = study
         self.precision = precision
         self.jobs: dict[str, Job] = {}
+        self._paths: dict[tuple[Any, ...], str] = {}
 
     def add_run(self, regime: Regime, domain: Domain, seed: int) -> None:
         """Pre-training of one regime on one domain, with all that comes before and after it."""
@@ -255,6 +272,9 @@ class _Builder:
 
     def _tokens(self, name: str, spec: Any, n_train: int, seed: int, tokenizer_from: str | None = None) -> str:
         n_ctx = self.study.model.n_ctx
+        known = (name, id(spec), n_train, seed, tokenizer_from)  # specs live as long as the study
+        if known in self._paths:
+            return self._paths[known]
         asked = {"spec": spec.model_dump(mode="json"), "n_train": n_train, "n_val": self.study.val_rows, "seed": seed}
         path = f"tokens/{name}-{digest([asked, n_ctx, tokenizer_from], 8)}"
         job_id = f"tokens:{path}"
@@ -262,6 +282,7 @@ class _Builder:
             payload = TokensJob(path, asked["spec"], n_train, self.study.val_rows, n_ctx, seed, tokenizer_from)
             needs = (f"tokens:{tokenizer_from}",) if tokenizer_from else ()
             self.jobs[job_id] = Job(job_id, "tokens", payload, needs, 0.0)
+        self._paths[known] = path
         return path
 
     def _qa_tokens(self, domain: Domain, qa: QaSpec, tokens: str) -> str:

@@ -11,8 +11,10 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from nca_interp.base import Busy, RunFailed, UserError
 from nca_interp.console import last_resort
@@ -20,31 +22,53 @@ from nca_interp.engine.jobs import execute
 from nca_interp.engine.plan import Job
 from nca_interp.signals import unshield
 
-EXIT_FAILED, EXIT_USAGE, EXIT_BUSY, EXIT_STOPPED = 1, 2, 75, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_MEMORY, EXIT_BUSY, EXIT_STOPPED = 1, 2, 71, 75, 130
 
 
-def work(study: Path, job: Job, probes: Path | None, slot: int, parent: int, messages: Connection) -> None:
-    """Do `job` in this process and leave it. `messages` carries `note:...`, `share:...`, `error:...` and, where it `goes_on`,
+class Work(NamedTuple):
+    """What a worker process is to do."""
+
+    study: Path
+    job: Job
+    probes: Path | None
+    smaller: bool
+    gpu: int | None
+    """Which of the GPUs that the parent may use; None: whatever it has."""
+    parent: int
+    body: Callable[..., None] = execute
+
+
+class Pipe(Protocol):
+    """Where messages go."""
+
+    def send_bytes(self, message: bytes, /) -> None:
+        """Send one."""
+
+
+def work(asked: Work, messages: Connection) -> None:
+    """Do a job in this process and leave it. `messages` carries `note:...`, `share:...`, `error:...` and, where it `goes_on`,
     `ended:CODE` to the parent, and further jobs from it."""
     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which then asks each worker once
     unshield()
-    _die_with(parent)
+    _die_with(asked.parent)
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    if os.environ.get("CUDA_VISIBLE_DEVICES") is None and torch.cuda.device_count() > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    if asked.gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[asked.gpu] if visible != [""] else str(asked.gpu)
     logger = logging.getLogger("nca_interp")
-    logger.addHandler(_Notes(messages))
+    logger.addHandler(Notes(messages))
     logger.propagate = False
-    code = _guarded(study, job, probes, messages)
+    job = asked.job
+    code = guarded(asked.study, job, asked.probes, messages, asked.smaller, asked.body)
     while goes_on(job, code):
         messages.send_bytes(f"ended:{code}".encode())
         try:
             job = messages.recv()
         except EOFError:  # there is no more to measure
             break
-        code = _guarded(study, job, probes, messages)
+        code = guarded(asked.study, job, asked.probes, messages, False, asked.body)
     sys.exit(code)
 
 
@@ -53,10 +77,17 @@ def goes_on(job: Job, code: int) -> bool:
     return job.kind == "measure" and code in (0, EXIT_FAILED, EXIT_USAGE, EXIT_BUSY)
 
 
-class _Notes(logging.Handler):
+def state_of(code: int) -> str:
+    """What a journal calls the end of a job."""
+    if code == EXIT_BUSY:
+        return "waiting"
+    return "done" if code == 0 else "stopped" if code in (EXIT_STOPPED, 128 + signal.SIGTERM) else "failed"
+
+
+class Notes(logging.Handler):
     """Sends warnings of the project to the parent."""
 
-    def __init__(self, messages: Connection) -> None:
+    def __init__(self, messages: Pipe) -> None:
         super().__init__(logging.WARNING)
         self.messages = messages
 
@@ -64,14 +95,24 @@ class _Notes(logging.Handler):
         self.messages.send_bytes(f"note:{record.getMessage()}".encode())
 
 
-def _guarded(study: Path, job: Job, probes: Path | None, messages: Connection) -> int:
+def guarded(
+    study: Path,
+    job: Job,
+    probes: Path | None,
+    messages: Pipe,
+    smaller: bool = False,
+    body: Callable[..., None] = execute,
+) -> int:
+    """The exit code of a job, done in this process; what went wrong is said."""
+    from torch import OutOfMemoryError
+
     from nca_interp.train.loop import Stopped
 
     def say(what: str, share: float | None) -> None:
         messages.send_bytes(f"share:{'' if share is None else share}:{what}".encode())
 
     try:
-        execute(study, job, probes, say)
+        body(study, job, probes, say, smaller)
         return 0
     except Stopped as stopped:
         return 128 + stopped.signal
@@ -84,7 +125,13 @@ def _guarded(study: Path, job: Job, probes: Path | None, messages: Connection) -
     except RunFailed as error:
         text, code = str(error), EXIT_FAILED
     except (Exception, SystemExit) as error:  # an exit() deep in a library is no success
-        text, code = last_resort(error, job.id), EXIT_FAILED
+        if isinstance(error, MemoryError | OutOfMemoryError) or "can't allocate memory" in str(error):
+            text, code = (
+                f"memory is short: {str(error).splitlines()[0] if str(error) else 'no more can be had'}",
+                EXIT_MEMORY,
+            )
+        else:
+            text, code = last_resort(error, job.id), EXIT_FAILED
     messages.send_bytes(f"error:{text}".encode())
     return code
 

@@ -7,6 +7,7 @@ the mean over all supervised tokens of the global batch, however it is split ove
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -20,11 +21,14 @@ from nca_interp.store import RunDir, StudyDir, damage, write_record
 from nca_interp.train.guard import claim, locked
 from nca_interp.train.health import Diverged
 from nca_interp.train.loop_state import Loop
+from nca_interp.train.micro import halve
 from nca_interp.train.record import checkpoint, keep_state, record_start, record_step
 from nca_interp.train.run import RunConfig
 from nca_interp.train.setup import prepared
 from nca_interp.train.update import Step, update
 from nca_interp.train.validate import keep_row_losses, validate
+
+logger = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -36,8 +40,9 @@ class Stopped(Exception):
         self.step = step
 
 
-def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
-    """Bring one run to its end and return its status; a finished run is recognised, an unfinished one continues.
+def train(study: StudyDir, config: RunConfig, smaller: bool = False) -> dict[str, Any]:
+    """Bring one run to its end and return its status; a finished run is recognised, an unfinished one continues, with half the
+    micro-batch from now on where it is to be `smaller`.
 
     Raises UserError for a folder of another configuration, RunFailed where the loss is not finite or the disk is full,
     Stopped after SIGTERM or SIGINT (state saved).
@@ -47,6 +52,9 @@ def train(study: StudyDir, config: RunConfig) -> dict[str, Any]:
         claim(run, config)
         if (status := _finished(run, config)) is not None:
             return status
+        if smaller:
+            rows = halve(run.micro_batch, config.config.rows_at_once, config.config.batch_size)
+            logger.warning("%s goes on with a micro-batch of %d", config.id, rows)
         with collected(insisted=_interrupt) as received, prepared(study, run, config) as loop:
             try:
                 stop = _run(loop, received)

@@ -29,7 +29,7 @@ from nca_interp.train.grafted import grafted_heads
 from nca_interp.train.guard import claim_inputs
 from nca_interp.train.health import Health
 from nca_interp.train.loop_state import Loop
-from nca_interp.train.micro import largest_micro_batch
+from nca_interp.train.micro import largest_micro_batch, recorded
 from nca_interp.train.run import RunConfig, read_run_config
 from nca_interp.train.start import record_swap
 from nca_interp.train.state import load_state
@@ -85,8 +85,11 @@ def prepared(study: StudyDir, run: RunDir, config: RunConfig) -> Iterator[Loop]:
             study, run, config, accelerator, execution, tokens, loader, model, raw_model, optimizer, health, following
         )
         _resume(loop)
-        if stage.micro_batch == "auto":
-            share = stage.batch_size // accelerator.num_processes
+        share = stage.batch_size // accelerator.num_processes
+        if stage.micro_batch != "auto":  # halved, where an earlier try ran out of memory
+            rows = min(execution.micro_batch, recorded(run.micro_batch, share) or execution.micro_batch)
+            loop.execution = execution._replace(micro_batch=rows)
+        else:
             rows = largest_micro_batch(accelerator, share, lambda n: attempt(loop, n), run.micro_batch, config.id)
             loop.execution = execution._replace(micro_batch=rows)
         yield loop

@@ -44,7 +44,8 @@ def test_help_answers_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "train", "analyze", "report", "view", "match", "transfer", "list", "doctor", "data"]
+    "command",
+    ["demo", "train", "analyze", "report", "view", "match", "transfer", "list", "doctor", "data", "plan", "watch"],
 )
 def test_every_command_has_help(command):
     result = call(command, "--help")

@@ -95,7 +95,7 @@ def test_watching_writes_nothing(study, capsys):
     assert snapshot(directory) == before
     text = capsys.readouterr().out
     shown = json.loads(text[text.index("{\n") :])
-    assert {"study", "finished", "remaining_seconds", "runs"} == set(shown)
+    assert {"study", "finished", "remaining_seconds", "runs", "jobs"} == set(shown)
     assert next(row for row in shown["runs"] if row["run"] == RUN)["state"] == "stopped"
     with pytest.raises(UserError, match="not a study"):
         watch.reader(directory.path.parent)

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from nca_interp import discover
+from nca_interp.engine.inline import run_inline
 from nca_interp.engine.plan import make_plan
-from nca_interp.engine.runner import run_inline
 from nca_interp.files import held
 from nca_interp.store import StudyDir, write_json
 from nca_interp.train.health import Diverged
@@ -106,7 +106,7 @@ def test_one_after_the_other_a_diverged_run_blocks_only_what_needs_it(tmp_path, 
             raise Diverged("loss is not finite")
         done.append(job.id)
 
-    monkeypatch.setattr("nca_interp.engine.runner.execute", execute)
+    monkeypatch.setattr("nca_interp.engine.inline.execute", execute)
     outcome = run_inline(StudyDir(tmp_path), plan)
     blocked = {"train:pt.nca.web.s0", "train:pt.nca-reinit-attn.web.s0"}
     assert outcome.messages == {"train:ppt.nca.s0": "loss is not finite"}

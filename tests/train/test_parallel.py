@@ -187,6 +187,19 @@ def test_sharding_one_process_is_refused(study, monkeypatch):
         train(study, make_run())
 
 
+def test_half_the_micro_batch_is_the_same_run_and_stays_for_it(study, caplog):
+    """What is asked of a run whose process ran out of memory: the bits of one that was configured so, also where it goes on later."""
+    fixed, asked = make_run(id="fixed", micro_batch=2), make_run(id="asked", micro_batch=4)
+    train(study, fixed)
+    train(study, asked, smaller=True)
+    assert "goes on with a micro-batch of 2" in caplog.text
+    assert read_json(study.run("asked").micro_batch) == {"micro_batch": 2}
+    weights = [study.run(name).checkpoint(12) / "model.safetensors" for name in ("fixed", "asked")]
+    assert sha256_file(weights[0]) == sha256_file(weights[1])
+    execution = read_json(study.run("asked").checkpoint(12) / "provenance.json")["execution"]
+    assert execution["micro_batch"] == 2
+
+
 @pytest.mark.parametrize("micro", [3, 5])
 def test_a_split_that_does_not_come_out_even_is_refused(study, micro):
     run = make_run(batch_size=8)

@@ -1,0 +1,162 @@
+"""The cost of an engine itself: a plan of jobs that do nothing, a tenth of which need another, with and without jobs that are killed.
+
+python benchmarks/engine.py --jobs 2000 --killed 0 0.05 [--engine local|ray:HOST:PORT] [--kind measure|train]
+python benchmarks/engine.py --plan 100000      how long a plan of so many jobs is made, stored as JSON and shown
+
+A job of kind `measure` is done by a worker that goes on with the next; one of kind `train` gets a process of its own. A killed job sends
+itself SIGKILL at its first try. Prints jobs a second, and milliseconds of one worker a job: what an engine adds to each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from nca_interp.engine.engines import Asked, Resources, opened
+from nca_interp.engine.plan import Job, MeasureJob, Plan
+from nca_interp.engine.runner import run_plan
+from nca_interp.store import AnalysisDir
+
+
+def nothing(study: Path, job: Job, probes: Path | None, say: Any, smaller: bool) -> None:
+    """The body of a job: nothing, or death at its first try."""
+    assert isinstance(job.payload, MeasureJob)
+    if job.payload.what == "killed":
+        mark = study / job.payload.subject
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def jobs_of(n: int, killed: float, kind: Any) -> list[Job]:
+    """`n` jobs; every tenth needs the one before it, and the share `killed` of them, evenly spread, dies once."""
+    every = round(1 / killed) if killed else n + 1
+    found = []
+    for i in range(n):
+        what = "killed" if i % every == every - 1 else "nothing"
+        needs = (f"job:{i - 1}",) if i % 10 == 9 else ()
+        found.append(Job(f"job:{i}", kind, MeasureJob(what, f"r{i}"), needs, 0.0))
+    return found
+
+
+def run(engine: str, n: int, killed: float, kind: str, workers: int | None) -> None:
+    """One plan through one engine, and a line on it."""
+    jobs = jobs_of(n, killed, kind)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        asked = Asked(
+            path,
+            lambda device: {job.id: Resources() for job in jobs},
+            workers,
+            kinds=frozenset({"measure"}),
+            body=nothing,
+        )
+        running, retried = opened(engine, asked), 0
+        at_once = running.workers
+
+        def event(what: str, job: Job, message: str) -> None:
+            nonlocal retried
+            retried += what == "retried"
+
+        begin = time.perf_counter()
+        outcome = run_plan(
+            AnalysisDir(path), Plan(None, jobs), engine=running, on_event=event, done=lambda study, job: False
+        )
+        seconds = time.perf_counter() - begin
+    assert set(outcome.states.values()) == {"done"}, outcome.messages
+    print(
+        f"{engine:24} {kind:8} {n:6} jobs, {killed:4.0%} killed: {n / seconds:8.1f} jobs/s, "
+        f"{1000 * seconds * at_once / n:7.1f} ms of one of {at_once} worker(s) a job, {retried} tried again, {seconds:.1f} s",
+        flush=True,
+    )
+
+
+def study_of(n: int) -> Any:
+    """A study of about `n` jobs: arms of one source over many domains and seeds."""
+    from nca_interp.config import Domain, ModelConfig, Regime, Seeds, StageConfig, Study
+    from nca_interp.data.specs import NcaSpec, TextSpec
+
+    arms, domains = 10, 10
+    seeds = max(1, round(n / 5 / (arms * domains)))
+    stage = StageConfig(steps=1000, batch_size=8, lr=1e-3)
+    keeps = [
+        (),
+        ("attn",),
+        ("mlp",),
+        ("norm",),
+        ("attn", "mlp"),
+        ("attn", "norm"),
+        ("mlp", "norm"),
+        ("attn", "mlp", "norm"),
+    ]
+    regimes = [Regime(name="scratch", label="scratch")]
+    regimes += [
+        Regime(name=f"nca-{i}", label=str(i), source=NcaSpec(grid=8, n_states=2, band=None), keep=keeps[i % 8], lr_factor=1 + i / 10)
+        for i in range(arms - 1)
+    ]  # fmt: skip
+    return Study(
+        name="large", title="Many jobs", ppt=stage, pt=stage, ft=None, regimes=tuple(regimes),
+        model=ModelConfig(n_layers=2, d_model=32, n_heads=2, d_mlp=64, n_ctx=128),
+        domains=tuple(Domain(name=f"d{i}", label=f"d{i}", source=TextSpec(source="site:prose-a", max_bytes=10_000 + i)) for i in range(domains)),
+        seeds=tuple(Seeds(init=i, order=i, rules=i) for i in range(seeds)),
+    )  # fmt: skip
+
+
+def plan(n: int) -> None:
+    """A plan of about `n` jobs made, stored and shown."""
+    from nca_interp.engine.cost import print_plan
+    from nca_interp.engine.export import Commands, as_json
+    from nca_interp.engine.needs import needs_of
+    from nca_interp.engine.plan import make_plan
+    from nca_interp.engine.ready import Ready
+
+    study = study_of(n)
+    begin = time.process_time()
+
+    def lap(what: str) -> None:
+        nonlocal begin
+        now = time.process_time()
+        print(f"{what:40} {now - begin:6.1f} s of processor time", flush=True)
+        begin = now
+
+    made = make_plan(study, "fp32")
+    lap(f"{len(made.jobs)} jobs made")
+    needs = needs_of(made, 1, "cpu")
+    lap("what each needs")
+    with tempfile.TemporaryDirectory() as folder:
+        text = "\n".join(as_json(made, needs, Commands(["train"], ["analyze"], ["report"]), Path(folder)))
+        (Path(folder) / "plan.json").write_text(text)
+        lap(f"stored as {len(text) / 1e6:.0f} MB of JSON")
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            print_plan(made, Path(folder), 1, 1)
+        lap(f"shown in {len(shown.getvalue().splitlines())} lines")
+    ready = Ready(made.jobs, needs)
+    while len(ready):
+        job = ready.offers()[0]
+        ready.take(job)
+        ready.done(job)
+    lap("every job taken in its order")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--killed", type=float, nargs="*", default=[0.0, 0.05])
+    parser.add_argument("--kind", choices=("measure", "train"), default="measure")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--plan", type=int, help="Make a plan of so many jobs instead.")
+    given = parser.parse_args()
+    if given.plan:
+        plan(given.plan)
+    else:
+        for share in given.killed:
+            run(given.engine, given.jobs, share, given.kind, given.workers)

@@ -1,0 +1,159 @@
+"""A plan as a script for SLURM: an array that trains shares of it, and the jobs that analyse and report after it."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from nca_interp.base import UserError, duration
+from nca_interp.engine.cost import UTILISATION
+from nca_interp.engine.engines import Resources
+from nca_interp.engine.export import Commands
+from nca_interp.engine.plan import Plan
+from nca_interp.engine.shares import costs, leaves
+
+H100_FLOPS = 989e12
+"""Stated dense bf16 peak: what a GPU is assumed to be where nobody says its rate."""
+MARGIN, START_SECONDS, DAY = 1.5, 600.0, 86_400.0
+"""Of the time limit over the estimate; for token files and the start; the longest limit where none is given: what is longer requeues itself."""
+LEAD_SECONDS = 60.0
+"""Before the time limit, at least, that a task is asked to save."""
+LIMIT = re.compile(
+    r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?|(?P<a>\d+)(?::(?P<b>\d+)(?::(?P<c>\d+))?)?)"
+)
+
+
+class Ask(NamedTuple):
+    """What is asked of the queue."""
+
+    tasks: int
+    workers: int
+    threads: int
+    gpus: int = 0
+    """Of a task."""
+    time: str | None = None
+    """Limit of a task, as sbatch takes it; None: from the estimate."""
+    rate: float | None = None
+    """FLOP/s of the matrix products of one worker; None: measured here, or of an H100 where there are GPUs."""
+    options: tuple[str, ...] = ()
+    """Further options of sbatch."""
+
+
+def seconds_of(text: str) -> float:
+    """A time limit as sbatch takes it (minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]). UserError for others."""
+    found = LIMIT.fullmatch(text)
+    if not found:
+        raise UserError(
+            f"--time {text}: legal: minutes, minutes:seconds, hours:minutes:seconds, days-hours:minutes:seconds"
+        )
+    part = {name: int(value) for name, value in found.groupdict().items() if value is not None}
+    if "d" in part:
+        return 86400.0 * part["d"] + 3600 * part["dh"] + 60 * part.get("dm", 0) + part.get("ds", 0)
+    if "c" in part:
+        return 3600.0 * part["a"] + 60 * part["b"] + part["c"]
+    return 60.0 * part["a"] + part.get("b", 0)
+
+
+def script(plan: Plan, needs: dict[str, Resources], commands: Commands, ask: Ask, folder: Path, made_by: str) -> str:
+    """The script. UserError for a time limit in which a run would not come from one resumable state to the next."""
+    assert plan.study is not None
+    ask = ask._replace(tasks=min(ask.tasks, leaves(plan)))
+    rate = UTILISATION * (ask.rate or (H100_FLOPS if ask.gpus else _measured(plan, ask.threads)))
+    whose = "given" if ask.rate else "assumed: an H100" if ask.gpus else "measured where this was written"
+    longest = max(costs(plan, ask.tasks)) / (rate * ask.workers)
+    limit = seconds_of(ask.time) if ask.time else min(DAY, 300 * math.ceil((MARGIN * longest + START_SECONDS) / 300))
+    step, interval, run = _interval(plan, rate)
+    lead = math.ceil(LEAD_SECONDS + 3 * step)
+    if limit < interval + lead:
+        raise UserError(
+            f"--time {ask.time or duration(limit)}: shorter than the {duration(interval + lead)} or so from one resumable state of {run} to the next; "
+            "legal: a longer limit, a smaller checkpoint_every, or a higher --rate where the nodes are faster"
+        )
+    memory = sum(sorted((what.memory for what in needs.values()), reverse=True)[: ask.workers])
+    gpus = f"\n#SBATCH --gpus={ask.gpus}" if ask.gpus else ""
+    more = "".join(f"\n#SBATCH {option}" for option in ask.options)
+    return _SCRIPT.format(
+        made_by=made_by, name=plan.study.name, last=ask.tasks - 1, tasks=ask.tasks, cpus=ask.workers * ask.threads,
+        memory=math.ceil(memory / 2**20), time=_clock(limit), lead=lead, more=gpus + more, folder=shlex.quote(str(folder)),
+        directory=shlex.quote(str(Path.cwd())), estimate=f"{duration(longest)}, {rate / UTILISATION:.3g} FLOP/s x {UTILISATION:.0%} ({whose})",
+        train=shlex.join(commands.train), analyze=shlex.join(commands.analyze), report=shlex.join(commands.report),
+        workers=ask.workers, threads=ask.threads,
+    )  # fmt: skip
+
+
+def _measured(plan: Plan, threads: int) -> float:
+    from nca_interp.machine import matmul_flops
+
+    return matmul_flops(plan.runs[0].precision, threads)
+
+
+def _interval(plan: Plan, rate: float) -> tuple[float, float, str]:
+    """(seconds of a step, seconds between two resumable states, run) of the run of which the latter are longest."""
+    flops = {job.payload.id: job.flops for job in plan.jobs if job.kind == "train"}  # type: ignore[union-attr]
+    found = [
+        (flops[run.id] / run.config.steps / rate, min(run.config.checkpoint_every, run.config.steps), run.id)
+        for run in plan.runs
+    ]
+    step, steps, name = max(found, key=lambda one: one[0] * one[1])
+    return step, step * steps, name
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours // 24}-{hours % 24:02}:{minutes:02}:{rest:02}" if hours >= 24 else f"{hours:02}:{minutes:02}:{rest:02}"
+    )
+
+
+_SCRIPT = """#!/bin/bash
+# {made_by}
+# sbatch THIS_FILE: an array trains, its first task submits what comes after it (analysis, report). The longest share: about {estimate}.
+# Logs: {name}-*.log in the working directory. nca-interp watch {folder} shows all jobs.
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --ntasks=1 --cpus-per-task={cpus} --mem={memory}M
+#SBATCH --time={time}
+#SBATCH --requeue --open-mode=append
+#SBATCH --signal=B:USR1@{lead}
+#SBATCH --output=%x-%A_%a.log{more}
+
+stage="${{NCA_INTERP_STAGE:-train}}"
+cd {directory} || exit 2
+child=0 interrupted=0 requeue=0
+# the time is nearly over: save, then take a place in the queue again. TERM is scancel or preemption: save, and whoever sent it decides.
+trap 'interrupted=1 requeue=1; kill -TERM "$child" 2>/dev/null' USR1
+trap 'interrupted=1; kill -TERM "$child" 2>/dev/null' TERM
+
+run() {{ # in the background, since bash heeds no signal before a command in the foreground has ended
+  "$@" &
+  child=$!
+  wait "$child"; code=$?
+  while [ "$interrupted" = 1 ]; do interrupted=0; wait "$child"; code=$?; done
+  return "$code"
+}}
+
+after() {{ # STAGE DEPENDENCY: submit a later stage of this file
+  NCA_INTERP_STAGE="$1" sbatch --parsable --array=0 --dependency="$2" --job-name="{name}-$1" "$0"
+}}
+
+case "$stage" in
+  train)
+    if [ "$SLURM_ARRAY_TASK_ID" = "$SLURM_ARRAY_TASK_MIN" ] && [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ]; then
+      analysis="$(after analyze "afterany:$SLURM_ARRAY_JOB_ID")" && after report "afterok:${{analysis%%;*}}"
+    fi
+    run {train} --share "$SLURM_ARRAY_TASK_ID/{tasks}" --workers {workers} --threads {threads} ;;
+  analyze) # first what a lost task left; nothing where all is trained
+    run {train} --workers {workers} --threads {threads}
+    [ "$code" = 143 ] || run {analyze} --workers {workers} --threads {threads} ;;
+  report)
+    run {report} ;;
+esac
+if [ "$code" = 143 ] && [ "$requeue" = 1 ]; then
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
+exit "$code"
+"""
