@@ -34,11 +34,19 @@ def _problem(device: str) -> str | None:
     if not any(shutil.which(name) for name in wanted):
         return f"no C++ compiler ({', '.join(wanted)}) is on the path"
     torch._inductor.config.compile_threads = 1  # processes of its own would not outlive a worker, and cores are taken
+    forget_other_processors()
     try:
         torch.compile(_probe)(torch.ones(64))
     except Exception as error:  # whatever the compiler says, the run can do without it
         return f"the C++ compiler does not work ({str(error).strip().splitlines()[0][:200]})"
     return None
+
+
+def forget_other_processors() -> None:
+    """Compile anew where ATEN_CPU_CAPABILITY forces instructions: what torch's cache keeps of a graph does not say for which they were
+    (torch 2.13: code for AVX-512 comes back under "default", and does not compile)."""
+    if "ATEN_CPU_CAPABILITY" in os.environ:
+        torch._inductor.config.force_disable_caches = True
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:
