@@ -207,3 +207,5 @@ class Page:
     """Machine-readable verdicts and provenance: report.json."""
     opening: int = 0
     """Sections that stand before the cautions."""
+    scheme: Any = None
+    """A `scheme.Scheme`: a small picture of the study beside its title."""
