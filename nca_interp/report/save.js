@@ -17,6 +17,7 @@ function csvOf(id) {
 async function picture(figure) {
   const before = root.dataset.theme;
   root.dataset.theme = "light";
+  all("details.fold", figure).forEach(fold => { fold.open = true; });
   await Promise.all(all(".chart", figure).map(draw));
   await paint();
   try {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 
 from nca_interp.report.charts.numbers import plural, short
 from nca_interp.report.tables import Tables
@@ -11,8 +12,8 @@ MOST = 10
 """Lanes drawn; a study of more says how many are left out."""
 LANE, TOP = 24, 34
 """Pixels of a lane; of the headings above them."""
-LETTERS = 21
-"""Of a name that fit beside its lane."""
+LETTERS, INSIDE = 30, 25
+"""Of a name that fit beside its lane; of a line in the box of the language."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Scheme:
     @property
     def height(self) -> int:
         """Pixels."""
-        return TOP + LANE * len(self.lanes) + (18 if self.further else 0) + 8
+        return max(TOP + LANE * len(self.lanes) + (18 if self.further else 0) + 8, TOP + 15 * len(self.language) + 16)
 
 
 def clip(name: str) -> str:
@@ -83,10 +84,10 @@ def scheme(tables: Tables) -> Scheme | None:
         words.append(
             f"{label}, {short(tokens) + ' tokens' if tokens else 'no synthetic stage'}, {plural(len(names), 'arm')}"
         )
-    domains = [f"{clip(tables.domain_label(d))}" for d in tables.domains]
+    domains = list(tables.domains.values())
     fine = runs[runs.stage == "ft"]
     language = (
-        f"{short(pt.tokens.max())} tokens", *domains[:2], *([f"and {len(domains) - 2} more"] if len(domains) > 2 else []),
+        f"{short(pt.tokens.max())} tokens of", *(line for d in domains[:2] for line in wrap(d, INSIDE)[:2]), *([f"and {len(domains) - 2} more"] if len(domains) > 2 else []),
         *([f"then fine-tuned ({plural(len(fine), 'run')})"] if len(fine) else []),
     )  # fmt: skip
     told = (

@@ -33,13 +33,17 @@ def test_axe_finds_nothing(desk: Visit):
     """Outside what Vega draws: https://github.com/dequelabs/axe-core, all rules that it runs by default, every section open."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     found = axe.Axe().run(desk.page, context={"exclude": [[".chart"]]})
-    told = [f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes']][:3]}" for v in found.response["violations"]]
+    told = [
+        f"{v['id']}: {v['help']}: {[n['html'][:120] for n in v['nodes']][:3]}" for v in found.response["violations"]
+    ]
     assert told == []
 
 
 def test_axe_sees_a_fault(desk: Visit):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    desk.ask("document.querySelector('main').insertAdjacentHTML('beforeend', '<div id=planted><input><img src=\"data:,\"></div>')")
+    desk.ask(
+        "document.querySelector('main').insertAdjacentHTML('beforeend', '<div id=planted><input><img src=\"data:,\"></div>')"
+    )
     found = axe.Axe().run(desk.page, context={"include": [["#planted"]]})
     desk.ask("document.getElementById('planted').remove()")
     assert {"label", "image-alt"} <= {v["id"] for v in found.response["violations"]}
@@ -49,7 +53,9 @@ def test_a_figure_is_saved_as_it_is_shown(desk: Visit):
     desk.page.click("#fig-effects .save summary")
     with desk.page.expect_download() as waiting:
         desk.page.click("#fig-effects [data-save=svg]")
-    assert waiting.value.suggested_filename == "synthetic-fig-effects.svg" or waiting.value.suggested_filename.endswith("-fig-effects.svg")
+    assert waiting.value.suggested_filename == "synthetic-fig-effects.svg" or waiting.value.suggested_filename.endswith(
+        "-fig-effects.svg"
+    )
     text = Path(waiting.value.path()).read_text()
     drawn = ElementTree.fromstring(text)
     views = desk.ask("document.querySelectorAll('#fig-effects .chart svg.marks').length")
@@ -128,7 +134,9 @@ def test_the_data_of_a_figure_are_sorted_by_number(desk: Visit):
     k = names.index("tokens")
     desk.page.click(f"#fig-loss details.data th:nth-child({k + 1}) button")
     desk.page.click(f"#fig-loss details.data th:nth-child({k + 1}) button")
-    shown = desk.ask(f"[...document.querySelectorAll('#fig-loss details.data tbody tr')].map(r => Number(r.cells[{k}].textContent))")
+    shown = desk.ask(
+        f"[...document.querySelectorAll('#fig-loss details.data tbody tr')].map(r => Number(r.cells[{k}].textContent))"
+    )
     assert shown == sorted(shown, reverse=True)
     with desk.page.expect_download() as waiting:
         desk.page.click("#fig-loss .save summary")
@@ -144,7 +152,9 @@ def test_a_word_is_explained_where_it_stands(desk: Visit):
     assert desk.ask("document.getElementById('tip').checkVisibility()")
     desk.page.keyboard.press("Escape")
     assert not desk.ask("document.getElementById('tip').checkVisibility()")
-    lost = desk.ask("[...document.querySelectorAll('a.gloss')].filter(a => !document.getElementById(a.hash.slice(1))).length")
+    lost = desk.ask(
+        "[...document.querySelectorAll('a.gloss')].filter(a => !document.getElementById(a.hash.slice(1))).length"
+    )
     assert lost == 0
 
 

@@ -158,7 +158,7 @@ def test_claims_come_first_and_the_page_is_short(browser: Any, report: Path):
     assert visit.ask("document.querySelectorAll('nav .mark').length") >= 3
     assert visit.ask("document.querySelectorAll('details.part:not([open])').length") > 8
     targets = visit.ask(
-        "[...document.querySelectorAll('.found .to a')].map(a => document.getElementById(a.hash.slice(1)) !== null)"
+        "[...document.querySelectorAll('.found a.to')].map(a => document.getElementById(a.hash.slice(1)) !== null)"
     )
     assert targets
     assert all(targets)
