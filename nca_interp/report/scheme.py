@@ -12,7 +12,7 @@ MOST = 10
 """Lanes drawn; a study of more says how many are left out."""
 LANE, TOP = 24, 34
 """Pixels of a lane; of the headings above them."""
-LETTERS, INSIDE = 30, 25
+LETTERS, INSIDE = 27, 20
 """Of a name that fit beside its lane; of a line in the box of the language."""
 
 
