@@ -246,7 +246,7 @@ const cells = all(".chart");
 const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isIntersecting) { watch.unobserve(s.target); draw(s.target); } }), {rootMargin: "600px"});
 const folds = all("details"), hidden = cell => !!cell.closest("details:not([open])");
 const whole = location.hash === "#all";
-if (whole) folds.forEach(fold => { if (!fold.matches(".data")) fold.open = true; });
+if (whole) folds.forEach(fold => { if (!fold.matches(".data, .save")) fold.open = true; });
 /* an address leads into what is folded */
 function unfold() {
   const place = location.hash.length > 1 && all("[id]").find(e => `#${e.id}` === location.hash || `#${encodeURIComponent(e.id)}` === location.hash);
@@ -272,7 +272,7 @@ function rest(waiting) {
 let before, closed = [];
 addEventListener("beforeprint", () => {
   before = root.dataset.theme; root.dataset.theme = "light";
-  closed = folds.filter(fold => !fold.open && !fold.matches(".data"));
+  closed = folds.filter(fold => !fold.open && !fold.matches(".data, .save"));
   closed.forEach(fold => { fold.open = true; });
   cells.forEach(draw); paint();
 });

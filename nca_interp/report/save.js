@@ -21,7 +21,7 @@ async function picture(figure) {
   await Promise.all(all(".chart", figure).map(draw));
   await paint();
   try {
-    const parts = all(".chart svg.marks, canvas, h4", figure).filter(e => e.checkVisibility()), places = parts.map(e => e.getBoundingClientRect());
+    const parts = all(".chart svg.marks, canvas, .cell > h3", figure).filter(e => e.checkVisibility()), places = parts.map(e => e.getBoundingClientRect());
     const left = Math.min(...places.map(p => p.left)), top = Math.min(...places.map(p => p.top)), margin = 12;
     const width = Math.max(...places.map(p => p.right)) - left + 2 * margin;
     let height = Math.max(...places.map(p => p.bottom)) - top + 2 * margin;
