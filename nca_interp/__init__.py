@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "run": "nca_interp.discover",
     "report": "nca_interp.report",
-    "table": "nca_interp.report.tables",
+    "table": "nca_interp.report.frames",
     "Study": "nca_interp.config",
     "Regime": "nca_interp.config",
     "Domain": "nca_interp.config",

@@ -57,7 +57,7 @@ def study(tables: Tables) -> Page:
     anchors = [anchor for part in rest for anchor in (part.id, *_inside(part))]
     opening = (
         Section("claims", "What was found", (*claims.claims(tables, anchors),), group="Claims"),
-        Section("trained", "What was trained", (*claims.trained(tables),)),
+        Section("trained", "What was trained", (*claims.trained(tables),), folded=True),
     )
     return method.study_page(tables, (*opening, *rest), opening=len(opening))
 

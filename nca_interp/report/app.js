@@ -84,30 +84,32 @@ function fill(figure) {
   if (!details.open) return;
   const id = figure.dataset.figure, columns = data.figures[id].table.columns, names = Object.keys(columns), found = chosen(figure);
   const numeric = names.map(name => Array.isArray(columns[name]));
-  const table = make("table"), head = make("tr"), body = make("tbody"), thead = make("thead");
+  const table = make("table"), head = make("tr"), body = make("tbody"), thead = make("thead"), more = make("p", "", "quiet");
   names.forEach((name, k) => { const th = make("th", name.replaceAll("_", " "), numeric[k] ? "n" : ""); th.scope = "col"; head.append(th); });
   thead.append(head);
-  found.slice(0, LIMIT).forEach(row => { const tr = make("tr"); names.forEach((name, k) => tr.append(make("td", written(row[name]), numeric[k] ? "n" : ""))); body.append(tr); });
   table.append(thead, body);
-  const more = found.length > LIMIT ? [make("p", `The first ${LIMIT} of ${found.length} rows; the CSV holds all.`, "quiet")] : [];
-  place.replaceChildren(table, ...more);
+  const lines = found.map(row => ({values: names.map(name => row[name]), text: names.map(name => written(row[name])).join(" ").toLowerCase()}));
+  function list(kept) {
+    body.replaceChildren(...kept.slice(0, LIMIT).map(line => { const tr = make("tr"); line.values.forEach((value, k) => tr.append(make("td", written(value), numeric[k] ? "n" : ""))); return tr; }));
+    more.textContent = kept.length > LIMIT ? `The first ${LIMIT} of ${kept.length} rows; the CSV holds all.` : "";
+  }
+  place.replaceChildren(table, more);
+  place.previousElementSibling.matches(".sift") && place.previousElementSibling.remove();
+  if (lines.length > MANY) sift(place, table, lines, list); else list(lines);
 }
-function save(name, text) {
-  const link = make("a");
-  link.href = URL.createObjectURL(new Blob([text], {type: "text/csv"}));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-const quoted = value => { const text = value === null || value === undefined ? "" : String(value); return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; };
-all("details.data").forEach(details => {
-  const figure = details.closest("figure"), id = figure.dataset.figure;
-  details.addEventListener("toggle", () => fill(figure));
-  details.querySelector(".csv").addEventListener("click", () => {
-    const names = Object.keys(data.figures[id].table.columns);
-    save(`${data.study}-${id}.csv`, [names, ...rows(data.figures[id].table).map(row => names.map(n => row[n]))].map(line => line.map(quoted).join(",")).join("\n") + "\n");
-  });
+all("details.data").forEach(details => details.addEventListener("toggle", () => fill(details.closest("figure"))));
+all("[data-save]").forEach(button => button.addEventListener("click", () => saveFigure(button.closest("figure"), button.dataset.save)));
+all("main table").forEach(siftable);
+
+/* a short gloss of a term, while it is pointed at or has the focus; Escape takes it away */
+const tip = document.getElementById("tip");
+const hush = () => { tip.hidden = true; };
+all("a.gloss").forEach(link => {
+  const meaning = document.getElementById(link.hash.slice(1));
+  const tell = () => { tip.textContent = `${meaning.previousElementSibling.textContent}: ${meaning.textContent}`; tip.hidden = false; };
+  for (const [event, does] of [["pointerenter", tell], ["focus", tell], ["pointerleave", hush], ["blur", hush]]) link.addEventListener(event, does);
 });
+addEventListener("keydown", event => { if (event.key === "Escape") hush(); });
 
 /* rasters */
 async function pixels(uri) {
@@ -244,7 +246,7 @@ const cells = all(".chart");
 const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isIntersecting) { watch.unobserve(s.target); draw(s.target); } }), {rootMargin: "600px"});
 const folds = all("details"), hidden = cell => !!cell.closest("details:not([open])");
 const whole = location.hash === "#all";
-if (whole) folds.forEach(fold => { if (!fold.matches(".data")) fold.open = true; });
+if (whole) folds.forEach(fold => { if (!fold.matches(".data, .save")) fold.open = true; });
 /* an address leads into what is folded */
 function unfold() {
   const place = location.hash.length > 1 && all("[id]").find(e => `#${e.id}` === location.hash || `#${encodeURIComponent(e.id)}` === location.hash);
@@ -270,7 +272,7 @@ function rest(waiting) {
 let before, closed = [];
 addEventListener("beforeprint", () => {
   before = root.dataset.theme; root.dataset.theme = "light";
-  closed = folds.filter(fold => !fold.open && !fold.matches(".data"));
+  closed = folds.filter(fold => !fold.open && !fold.matches(".data, .save"));
   closed.forEach(fold => { fold.open = true; });
   cells.forEach(draw); paint();
 });

@@ -12,14 +12,15 @@ from typing import Any
 
 import altair as alt
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from nca_interp import discover
 from nca_interp.files import write_bytes, write_text
 from nca_interp.outputs import check_output
 from nca_interp.report.build import page_of
-from nca_interp.report.charts.theme import RAMP_LIGHT, config
-from nca_interp.report.page import Figure
+from nca_interp.report.charts.theme import RAMP_LIGHT, config, regime_color, regime_shape
+from nca_interp.report.page import Choice, Figure, Page
 
 WIDTH = 620
 """Pixels of a view; the page's own follow the window."""
@@ -54,13 +55,15 @@ def export_figures(
     folder.mkdir(parents=True, exist_ok=True)
     done, lines = Exported(), [f"{MARK}: {page.title}"]
     write_text(folder / INDEX, lines[0] + "\n")
+    widgets = [i.widget for s in page.sections for i in s.items if isinstance(i, Figure) and i.widget is not None]
+    exhibits = next((w.data["entries"] for w in widgets if w.kind == "thumbnails"), [])
     for section in page.sections:
         for item in section.items:
             if isinstance(item, Figure):
                 say(f"figures: {item.id}")
                 done.figures += 1
                 name_of = re.sub(r"[^\w.-]", "_", item.id)
-                pictures = {re.sub(r"[^\w.-]", "_", name): drawn for name, drawn in _pictures(item).items()}
+                pictures = {re.sub(r"[^\w.-]", "_", name): drawn for name, drawn in _pictures(item, exhibits).items()}
                 if not pictures:
                     done.bare.append(item.id)
                 for name, (svg, png) in pictures.items():
@@ -70,8 +73,24 @@ def export_figures(
                 write_text(folder / f"{name_of}.csv", item.data.to_csv(index=False))
                 lines.append(f"{item.id}: {item.finding}")
                 lines += [f"  {name}" for name in pictures]
+    if page.legend:
+        svg, png = _legend(page)
+        write_text(folder / "legend.svg", svg)
+        write_bytes(folder / "legend.png", png)
     write_text(folder / INDEX, "\n".join(lines) + "\n")
     return done
+
+
+def _legend(page: Page) -> tuple[str, bytes]:
+    """Colour and shape of every regime, which the page shows once for all figures."""
+    names = [name for name, _ in page.legend]
+    rows = pd.DataFrame({"regime": names, "text": [n if n == t else f"{n}: {t}" for n, t in page.legend]})
+    axis = alt.Axis(title=None, domain=False, ticks=False, grid=False, orient="right", labelLimit=500)
+    y = alt.Y("text:N", sort=list(rows.text), axis=axis)
+    chart = alt.Chart(rows).mark_point(size=90, filled=True, opacity=1)
+    return draw(
+        chart.encode(y=y, color=regime_color(names), shape=regime_shape(names)), "Legend of the regimes", width=24
+    )
 
 
 def _mine(folder: Path) -> bool:
@@ -83,28 +102,30 @@ def _mine(folder: Path) -> bool:
     )
 
 
-def _pictures(figure: Figure) -> dict[str, tuple[str, bytes]]:
-    """File name -> SVG and PNG of each view."""
+def _pictures(figure: Figure, exhibits: list[dict[str, Any]]) -> dict[str, tuple[str, bytes]]:
+    """File name -> SVG and PNG of each view; `exhibits`: the patterns that the page holds."""
     if not figure.charts:
-        return {name: _image(png) for name, png in _rasters(figure)}
+        return {name: _image(png) for name, png in _rasters(figure, exhibits)}
     names = [figure.id] if len(figure.charts) == 1 else [f"{figure.id}-{i}" for i in range(1, len(figure.charts) + 1)]
-    return {name: draw(chart.spec, chart.description, figure) for name, chart in zip(names, figure.charts, strict=True)}
+    return {
+        name: draw(chart.spec, chart.description, figure.choices)
+        for name, chart in zip(names, figure.charts, strict=True)
+    }
 
 
-def draw(chart: Any, description: str, figure: Figure) -> tuple[str, bytes]:
+def draw(chart: Any, description: str, choices: tuple[Choice, ...] = (), width: int = WIDTH) -> tuple[str, bytes]:
     """SVG and PNG of one view in the light colours on white."""
     import vl_convert
 
     with alt.data_transformers.enable("default", max_rows=None), alt.theme.enable("none"):
         spec = chart.properties(description=description).to_dict(validate=False)
-    spec |= {"width": WIDTH, "background": "white", "config": {**config(), "background": "white"}}
-    choices = [{"name": choice.name, "value": choice.options[0][0]} for choice in figure.choices]
-    spec["params"] = [*spec.get("params", []), *choices]
+    spec |= {"width": width, "background": "white", "config": {**config(), "background": "white"}}
+    spec["params"] = [*spec.get("params", []), *({"name": c.name, "value": c.options[0][0]} for c in choices)]
     svg = vl_convert.vegalite_to_svg(spec)
     return svg, bytes(vl_convert.svg_to_png(svg, scale=SCALE))
 
 
-def _rasters(figure: Figure) -> list[tuple[str, bytes]]:
+def _rasters(figure: Figure, exhibits: list[dict[str, Any]]) -> list[tuple[str, bytes]]:
     """PNGs of what a widget shows, in the page's light colours."""
     if figure.widget is None:
         return []
@@ -112,23 +133,37 @@ def _rasters(figure: Figure) -> list[tuple[str, bytes]]:
     if figure.widget.kind == "player":
         return [(figure.id, _enlarged(Image.open(io.BytesIO(_decoded(data["png"]))).convert("RGB")))]
     if figure.widget.kind == "attention":
-        known = [(i, entry["png"]) for i, entry in enumerate(data["entries"], 1) if entry.get("png")]
-        return [(f"{figure.id}-{i}", _painted(_decoded(uri))) for i, uri in known]
+        return [(f"{figure.id}-{i}", _painted(_pattern(entry, exhibits))) for i, entry in enumerate(data["entries"], 1)]
     if figure.widget.kind == "thumbnails":
-        return [(f"{figure.id}-{i}", _painted(_decoded(entry["sheet"]))) for i, entry in enumerate(data["entries"], 1)]
+        return [(f"{figure.id}-{i}", _painted(_grey(entry["sheet"]))) for i, entry in enumerate(data["entries"], 1)]
     return []
+
+
+def _pattern(entry: dict[str, Any], exhibits: list[dict[str, Any]]) -> np.ndarray:
+    """Grey levels of the pattern of one head: its own picture, that of an exhibit, or its place in the sheet of thumbnails."""
+    if entry.get("png"):
+        return _grey(entry["png"])
+    exhibit, place = exhibits[entry["exhibit"]], entry["place"]
+    if place in exhibit["whole"]:
+        return _grey(exhibit["whole"][place])
+    (layer, head), side = map(int, place.split(".")), exhibit["side"]
+    return _grey(exhibit["sheet"])[layer * side : (layer + 1) * side, head * side : (head + 1) * side]
 
 
 def _decoded(uri: str) -> bytes:
     return base64.b64decode(uri.partition(",")[2])
 
 
-def _painted(grey: bytes) -> bytes:
-    """An 8-bit grey image in the sequential colours of the page."""
+def _grey(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(_decoded(uri))).convert("L"))
+
+
+def _painted(grey: np.ndarray) -> bytes:
+    """8-bit grey levels [row, column] in the sequential colours of the page."""
     stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in RAMP_LIGHT], float)
     at = np.linspace(0, len(stops) - 1, 256)
     table = np.stack([np.interp(at, range(len(stops)), stops[:, k]) for k in range(3)], axis=1).round().astype(np.uint8)
-    return _enlarged(Image.fromarray(table[np.asarray(Image.open(io.BytesIO(grey)).convert("L"))]))
+    return _enlarged(Image.fromarray(table[grey]))
 
 
 def _enlarged(image: Image.Image) -> bytes:

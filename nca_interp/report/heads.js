@@ -251,7 +251,7 @@ function headChart(view, cell) {
   view.addEventListener("click", (event, item) => { const d = item?.datum; if (d && d.run !== undefined && d.head !== undefined) pages.open(d.run, d.layer, d.head); });
   if (data.figures[figure].widget?.kind !== "heads") return;
   const marks = names.flatMap(name => rows(data.datasets[name]));
-  const title = cell.parentElement.querySelector("h4")?.textContent ?? "", said = cell.closest("figure").querySelector(".said");
+  const title = cell.parentElement.querySelector("h3")?.textContent ?? "", said = cell.closest("figure").querySelector(".said");
   const layers = 1 + Math.max(...marks.map(r => r.layer)), heads = 1 + Math.max(...marks.map(r => r.head));
   let at = [-1, -1];
   cell.tabIndex = 0;

@@ -52,6 +52,8 @@ class Figure:
     """Views side by side on a wide screen."""
     swatches: bool = True
     """Whether the legend of regimes applies to it."""
+    nothing: bool = False
+    """Nothing it shows differs from nothing: its finding says so, and the drawing is closed at first."""
     kind: str = field(default="figure", init=False)
 
 
@@ -207,3 +209,5 @@ class Page:
     """Machine-readable verdicts and provenance: report.json."""
     opening: int = 0
     """Sections that stand before the cautions."""
+    scheme: Any = None
+    """A `scheme.Scheme`: a small picture of the study beside its title."""

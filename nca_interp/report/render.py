@@ -21,6 +21,7 @@ from nca_interp.base import RunFailed
 from nca_interp.files import write_text
 from nca_interp.outputs import begins, check_output
 from nca_interp.report.charts.theme import SHAPES, THEMES, config, slot
+from nca_interp.report.glossary import GLOSSARY, Glosser, anchor
 from nca_interp.report.page import Figure, Page
 
 MAX_BYTES = 10_000_000
@@ -62,7 +63,8 @@ def is_page(path: Path) -> bool:
     return begins(resource("template.html.j2").partition("{{")[0])(path)
 
 
-SCRIPTS = ("heads.js", "maps.js", "player.js", "app.js")
+SCRIPTS = ("heads.js", "maps.js", "player.js", "sift.js", "save.js", "app.js")
+"""Before app.js only functions and constants, which it calls."""
 STYLES = ("style.css", "player.css")
 
 
@@ -171,6 +173,9 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    gloss = Glosser()
+    environment.filters["gloss"] = gloss
+    environment.globals |= {"part": gloss.begin, "glossary": GLOSSARY, "anchor": anchor}
     environment.filters["longest"] = lambda text: max(map(len, str(text).split()), default=0)
     legend = [
         {"name": n, "label": t, "slot": slot(i), "path": _PATHS[SHAPES[slot(i + i // len(SHAPES))]]}

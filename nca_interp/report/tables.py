@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.base import UserError
 from nca_interp.borders import reason
-from nca_interp.config import suggest
 from nca_interp.measurement import measurements
 from nca_interp.readers import check_object, damaged, read_arrays, read_cells, read_json, read_object
 from nca_interp.report.charts.timelines import SINCE_SWAP
@@ -99,7 +97,7 @@ class Tables:
         for name in REQUIRED:
             if not self.dir.table(name).is_file():
                 raise damaged(self.dir.table(name), "no such table", self._mend)
-        self._frames = {name: _read(self.dir.table(name), spec, self._mend) for name, spec in columns_of().items()}
+        self._frames = {name: read_typed(self.dir.table(name), spec, self._mend) for name, spec in columns_of().items()}
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         frames = self.__dict__.get("_frames", {})
@@ -281,30 +279,8 @@ def columns_of() -> dict[str, str]:
     return COLUMNS | {name: columns for one in measurements().values() for name, columns in one.columns.items()}
 
 
-def table(study: str | Path, name: str) -> pd.DataFrame:
-    """One table of a study, or of an analysis of checkpoints, with all its columns (docs/tables.md): numbers are floats (NaN where the
-    cell is empty), text is text, yes and no are bools. `study`: its folder. UserError for an unknown name, and for a table that is
-    damaged or was not made."""
-    path = Path(study)
-    directory = AnalysisDir(path) if AnalysisDir(path).collection.is_file() else StudyDir.open(path)
-    known = columns_of()
-    if name not in known:
-        raise UserError(f"table {name!r}: no such table{suggest(name, sorted(known))}")
-    mend = f"written again by: {directory.analyze()}"
-    directory.check_tables()
-    if not directory.table(name).is_file():
-        raise damaged(directory.table(name), "no such table in this study", mend)
-    found = _read(directory.table(name), known[name], mend)
-    for column, cells in read_cells(directory.table(name), None, mend).items():
-        if column not in found:  # what the report does not rely on
-            numbers = pd.to_numeric(cells.replace("", None), errors="coerce")
-            found[column] = (
-                numbers.astype(float) if numbers.notna().sum() == (cells != "").sum() else cells.astype(object)
-            )
-    return found
-
-
-def _read(path: Path, spec: str, mend: str) -> pd.DataFrame:
+def read_typed(path: Path, spec: str, mend: str) -> pd.DataFrame:
+    """The columns of `spec` of one table, each of its type; no rows where there is no such file. UserError says what is wrong."""
     columns = [word.partition(":")[0] for word in spec.split()]
     text = {word.partition(":")[0] for word in spec.split() if word.endswith(":text")}
     if not path.is_file():

@@ -158,7 +158,7 @@ def test_claims_come_first_and_the_page_is_short(browser: Any, report: Path):
     assert visit.ask("document.querySelectorAll('nav .mark').length") >= 3
     assert visit.ask("document.querySelectorAll('details.part:not([open])').length") > 8
     targets = visit.ask(
-        "[...document.querySelectorAll('.found .to a')].map(a => document.getElementById(a.hash.slice(1)) !== null)"
+        "[...document.querySelectorAll('.found a.to')].map(a => document.getElementById(a.hash.slice(1)) !== null)"
     )
     assert targets
     assert all(targets)
@@ -222,11 +222,12 @@ def test_pattern_reads_out_tokens_and_probability(desk: Visit, study: Path):
 
 
 def test_data_table_and_csv_hold_the_numbers_of_the_tables(desk: Visit, study: Path):
-    desk.page.click("#fig-effects details summary")
+    desk.page.click("#fig-effects details.data summary")
     shown = desk.page.inner_text("#fig-effects details table")
     pairs = pd.read_csv(study / "tables" / "pairs.csv")
     for value in pairs[pairs.family == "regime"].difference:
         assert f"{float(f'{value:.6g}')}" in shown
+    desk.page.click("#fig-effects .save summary")
     with desk.page.expect_download() as waiting:
         desk.page.click("#fig-effects .csv")
     rows = list(csv.DictReader(Path(waiting.value.path()).read_text().splitlines()))

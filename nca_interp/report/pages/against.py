@@ -153,7 +153,7 @@ def _sides(pair: Pair, domain: str, both: list[dict[str, Any] | None]) -> Iterat
     ends = [float(v) for row in known for v in (row["low"], row["high"], row["zero"]) if not absent(v)]
     span = (min(ends), max(ends)) if ends else None
     for name, row in zip(pair.names, both, strict=True):
-        place = f"{name}{', ' + domain if domain else ''}"
+        place = f"{name.split(' ')[0]}{', ' + domain if domain else ''}"
         if row is None:
             yield Found(place, "not claimed", "", "This report does not name the claim in this domain.", "")
             continue

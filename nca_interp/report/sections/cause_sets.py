@@ -46,7 +46,15 @@ def top_heads(tables: Tables, found: Causes) -> list[Item]:
     explored = told[told.family == "exploration"]
     counts = listing(f"{n} {v}" for v, n in explored.verdict.value_counts().items())
     finding = f"{_top_finding(key)} Exploration, {plural(len(explored), 'verdict')} on other pairs of probe and metric: {counts or 'none'}.".strip()
-    figure = Figure("fig-top-heads", finding, encoding, told, tuple(views), choices=(choice(found),))
+    figure = Figure(
+        "fig-top-heads",
+        finding,
+        encoding,
+        told,
+        tuple(views),
+        choices=(choice(found),),
+        nothing=not told.verdict.str.startswith("load-bearing").any(),
+    )
     return [figure, *_top_table(key)]
 
 

@@ -74,6 +74,7 @@ def load(tables: Tables, found: Causes) -> list[Item]:
             told,
             tuple(views),
             choices=(Choice("probe", "Score", options), choice(found)),
+            nothing=bool((told.verdict == INCONCLUSIVE).all()),
         )
     ]
 

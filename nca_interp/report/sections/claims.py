@@ -9,6 +9,7 @@ import pandas as pd
 
 from nca_interp.report.charts.numbers import absent, fixed, interval, listing, plural, short, signed, whole
 from nca_interp.report.page import ClaimBox, Claimed, Flow, Found, Item
+from nca_interp.report.scheme import groups
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import Tables, each
 
@@ -78,14 +79,8 @@ def _lower(text: str) -> str:
 def trained(tables: Tables) -> list[Item]:
     """What was trained, a row a source: what it saw first, in which arms it went on, on which domains."""
     runs = tables.runs
-    first = {r["name"]: r for r in tables.study["regimes"]}
-    groups: dict[str, list[str]] = {}
-    for name in tables.regimes:
-        source = str(first.get(name, {}).get("source"))
-        budget = str(first.get(name, {}).get("ppt"))
-        groups.setdefault(source + budget, []).append(name)
     rows = []
-    for names in groups.values():
+    for names in groups(tables):
         parent = runs[(runs.stage == "ppt") & runs.regime.isin(names)]
         rows.append(
             (_source(tables, names[0], parent), _arms(tables, names), _language(tables, runs[runs.regime.isin(names)]))

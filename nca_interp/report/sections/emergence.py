@@ -35,9 +35,15 @@ def appearance(tables: Tables) -> list[Item]:
     )
     if not probes:
         return [Note(left_out, quiet=True)]
+    never = [p for p in probes if not (shown[shown.probe == p].state != "never").any()]
+    if flat := len(never) == len(probes):
+        never = []
+    every, probes = probes, [p for p in probes if p not in never]
+    if never:
+        left_out = f"{left_out} {listing(never)}: not drawn, for no run reached the level.".strip()
     views = []
     for domain, title in tables.domains.items():
-        part = shown[(shown.domain == domain) | (shown.stage == "ppt")]
+        part = shown[((shown.domain == domain) | (shown.stage == "ppt")) & shown.probe.isin(probes)]
         if (part.stage == "pt").any():
             chart = timelines.appearances(part, tables.main, "datum.probe == emerging")
             views.append(Chart(chart, f"When the selected probe reached its level, {title}", title))
@@ -49,8 +55,8 @@ def appearance(tables: Tables) -> list[Item]:
         f"apart checkpoints are bounds what can be said: {_spacing(shown)}. {left_out}"
     )
     figure = Figure(
-        "fig-emergence", _emergence_finding(tables, probes), encoding, rows.drop(columns=["order"]), tuple(views),
-        choices=(Choice("emerging", "Probe", tuple((p, p) for p in probes)),), columns=2,
+        "fig-emergence", _emergence_finding(tables, every), encoding, rows.drop(columns=["order"]), tuple(views),
+        choices=(Choice("emerging", "Probe", tuple((p, p) for p in probes)),), columns=2, nothing=flat,
     )  # fmt: skip
     return [
         figure,

@@ -9,6 +9,7 @@ import pandas as pd
 from nca_interp.report.charts.numbers import DASH, fixed, interval, listing, plain, plural, short, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
 from nca_interp.report.record import record
+from nca_interp.report.scheme import scheme
 from nca_interp.report.sections.cautions import cautions
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import Tables, each
@@ -39,6 +40,7 @@ def study_page(tables: Tables, sections: tuple[Section, ...], opening: int = 0) 
         sections=sections,
         record=_record(tables),
         opening=opening,
+        scheme=scheme(tables),
     )
 
 

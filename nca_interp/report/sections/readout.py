@@ -80,6 +80,7 @@ def _figure(tables: Tables, known: pd.DataFrame) -> Figure:
         tables.decode[tables.decode.frames == rows.frames.max()][keep],
         tuple(views),
         swatches=False,
+        nothing=not (known.verdict == "decoded").any(),
     )
 
 
