@@ -431,7 +431,7 @@ async function circuit(figure, widget) {
   const left = new Map();
   let sequence = null;
   async function resume(spots) {
-    const lead = spots.find(Boolean)?.stage.sequence ?? null;
+    const lead = spots.find(Boolean)?.stage.sequence.tokens.join() ?? null;
     if (lead !== sequence && lead) {
       const [own, other] = await Promise.all([spots.findIndex(Boolean), 1].map(k => spots[k] && panes[k].shares(spots[k])));
       if (!left.has(lead) && own.size) left.set(lead, [...own.keys()].reduce((a, b) => own.get(b) + (other?.get(b) ?? 0) > own.get(a) + (other?.get(a) ?? 0) ? b : a));
