@@ -1,6 +1,6 @@
 """Bytes of the player as text in a page: coarser levels, differences from checkpoint to checkpoint, zlib, base64; and a budget of it.
 
-player.js reads them back: inflate, add up over the checkpoints, square.
+player.js reads them back: inflate, add up over the checkpoints where they are differences, square.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ is 0.004."""
 COUNTS = (60, 30, 15, 8, 4)
 """Checkpoints of a stage at which patterns are kept: the most with which the first heads fit."""
 FIRST_HEADS = 4
+ENDS, LEADING = 0.4, 0.9
+"""Shares of the allowance up to which the last checkpoints, and all checkpoints, of the leading models go."""
 
 
 def packed(values: np.ndarray) -> str:
@@ -28,11 +30,11 @@ def packed(values: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values, dtype=np.uint8).tobytes(), 9)).decode()
 
 
-def packed_changes(values: np.ndarray) -> str:
-    """uint8 values [checkpoint, ...] as text, each checkpoint as its difference from the one before, modulo 256."""
-    changes = values.copy()
-    changes[1:] = values[1:] - values[:-1]
-    return packed(changes)
+def changes(values: np.ndarray) -> np.ndarray:
+    """uint8 values [checkpoint, ...], each checkpoint as its difference from the one before, modulo 256."""
+    found = values.copy()
+    found[1:] = values[1:] - values[:-1]
+    return found
 
 
 def levels(codes: np.ndarray) -> np.ndarray:
@@ -60,6 +62,13 @@ class Pattern(NamedTuple):
     at: list[int]
     """Checkpoints of the stage, by their place among the shown ones."""
     data: str
+    changed: bool
+    """Whether each checkpoint stands as its `changes` from the one before: what is shorter."""
+
+    @property
+    def size(self) -> int:
+        """Characters in a page."""
+        return len(self.data) + 40 + 3 * len(self.at)
 
 
 Head = tuple[int, int]
@@ -70,33 +79,39 @@ Codes = Callable[[int, Head], np.ndarray]
 def fit(
     stages: Sequence[int], ranked: Iterable[Head], codes: Codes, first: int, allowance: int
 ) -> dict[tuple[int, Head], Pattern]:
-    """Patterns of `stages` (each so many checkpoints) that fit into `allowance` characters: of every head the last checkpoint, then all
-    of COUNTS checkpoints, heads in the order `ranked`, the stages before number `first` before the others."""
-    heads, found, left = list(ranked), dict[tuple[int, Head], Pattern](), allowance
-    groups = (range(first), range(first, len(stages)))
+    """Patterns of `stages` (each so many checkpoints) that fit into `allowance` characters, heads in the order `ranked`.
+
+    In turn, each as far as its part of the allowance goes: of the `first` stages the last checkpoint of every head, then all of COUNTS
+    checkpoints; of the other stages the last checkpoint, then all; then what is still missing of the first.
+    """
+    heads, found, spent = list(ranked), dict[tuple[int, Head], Pattern](), 0
 
     @cache
     def place(stage: int, head: Head, most: int) -> Pattern:
-        n = stages[stage]
-        at = evenly(n, most)
-        return Pattern(at, packed_changes(levels(codes(stage, head)[at])))
+        at = evenly(stages[stage], most)
+        found = levels(codes(stage, head)[at])
+        whole, changed = packed(found), packed(changes(found))
+        return Pattern(at, min(whole, changed, key=len), len(changed) < len(whole))
 
-    for head in heads:  # two fifths for the ends of all stages at most
-        for stage in range(len(stages)):
-            one = place(stage, head, 1)
-            if allowance - left + len(one.data) <= 0.4 * allowance:
-                found[stage, head] = one
-                left -= len(one.data)
-    trial = [(stage, head) for head in heads[:FIRST_HEADS] for stage in groups[0]]
-    count = next((c for c in COUNTS if sum(len(place(s, h, c).data) for s, h in trial) <= left), COUNTS[-1])
-    for group in groups:
+    def take(group: range, most: int, limit: float) -> None:
+        nonlocal spent
         for head in heads:
             for stage in group:
-                whole, before = place(stage, head, count), found.get((stage, head))
-                more = len(whole.data) - (len(before.data) if before else 0)
-                if more <= left:
-                    found[stage, head] = whole
-                    left -= more
+                one, before = place(stage, head, most), found.get((stage, head))
+                more = one.size - (before.size if before else 0)
+                if (before is None or len(before.at) < len(one.at)) and spent + more <= limit:
+                    found[stage, head] = one
+                    spent += more
+
+    leading, others = range(min(first, len(stages))), range(min(first, len(stages)), len(stages))
+    take(leading, 1, ENDS * allowance)
+    trial = [(stage, head) for head in heads[:FIRST_HEADS] for stage in leading]
+    room = allowance - spent
+    count = next((c for c in COUNTS if sum(place(s, h, c).size for s, h in trial) <= room), COUNTS[-1])
+    take(leading, count, (LEADING if others else 1.0) * allowance)
+    take(others, 1, allowance)
+    take(others, count, allowance)
+    take(leading, count, allowance)
     return found
 
 

@@ -30,8 +30,9 @@ const mapOf = (stage, probe) => stage.maps[probe] ? kept(stage, `map ${probe}`, 
 async function patternOf(stage, head, i) {
   const found = stage.patterns[head];
   if (!found) return null;
-  const bytes = await kept(stage, `pattern ${head}`, () => inflate(found.data).then(b => summed(b, found.at.length)));
-  const place = Math.max(0, found.at.filter(a => a <= i).length - 1), size = bytes.length / found.at.length;
+  const bytes = await kept(stage, `pattern ${head}`, () => inflate(found.data).then(b => found.changed ? summed(b, found.at.length) : b));
+  const place = found.at.filter(a => a <= i).length - 1, size = bytes.length / found.at.length;
+  if (place < 0) return null;
   const codes = bytes.subarray(place * size, (place + 1) * size);
   return {at: found.at[place], weight: (q, k) => Math.min(1, (8 * codes[q * (q + 1) / 2 + k] / 255) ** 2)};
 }
@@ -187,7 +188,7 @@ function circuitPane(widget, side, changed, moved) {
   };
   const mass = (query, keys) => keys.reduce((sum, k) => sum + now.weights.weight(query, k), 0);
   const tell = pairs => facts.replaceChildren(...pairs.flatMap(([term, value]) => { const box = make("div"); box.append(make("dt", term), make("dd", value)); return [box]; }));
-  const lacking = () => `The pattern of ${named(pane.head)} is not in this page.`;
+  const lacking = () => `The pattern of ${named(pane.head)} is not in this page${now.stage.patterns[pane.head] ? " at this checkpoint, at its last it is" : ""}.`;
   const older = () => now.weights && now.weights.at !== now.i ? ` (its pattern at step ${now.stage.steps[now.weights.at]}, the nearest that the page holds)` : "";
 
   function paintGrid() {
@@ -321,22 +322,23 @@ function circuitPane(widget, side, changed, moved) {
   /* loss, effect and rule inference; x runs over all stages of the model, or is the frame */
   function lines({stage, i}) {
     const stages = pane.model.stages, xs = stages.flatMap(s => [...s.clock, ...s.loss.map(p => p[0])]), x = [Math.min(...xs), Math.max(...xs)], swap = stages.length > 1 ? 0 : undefined;
-    const ends = [amount(x[0]), `${amount(x[1])} ${widget.clock}`], here = stage.clock[i];
+    const ends = x.map(amount), here = stage.clock[i];
     const points = stages.map(s => s.loss.filter(p => p[1] !== null)), near = stage.loss.filter(p => p[0] <= here + 1e-6), value = near.length ? near[near.length - 1][1] : stage.loss[0]?.[1];
     loss.box.hidden = !points.some(p => p.length);
-    if (!loss.box.hidden) chart(loss.body, {x, y: extent(points.flat().map(p => p[1])), swap, said: ends, format: v => v.toFixed(1), lines: points.map(p => ({points: p, color: color()})), dot: [here, value, color()]});
+    if (!loss.box.hidden) chart(loss.body, {x, y: extent(points.flat().map(p => p[1])), swap, said: ends, format: v => plainly(v, 1), lines: points.map(p => ({points: p, color: color()})), dot: [here, value, color()]});
     loss.value.textContent = value === undefined || value === null ? "" : value.toFixed(2);
     const own = s => s.effects?.heads[pane.head]?.map((e, k) => e && [s.clock[k], ...e]).filter(Boolean) ?? [], every = stages.map(own), all_ = stages.flatMap(s => Object.values(s.effects?.heads ?? {}).flat().filter(Boolean).flatMap(e => [e[0], ...(e[1] === null ? [] : [e[1], e[2]])]));
     effect.box.hidden = !all_.length;
     if (!effect.box.hidden) {
       const at = stage.effects?.heads[pane.head]?.[i];
-      chart(effect.body, {x, y: extent([...all_, 0]), swap, said: ends, format: v => v.toFixed(2), lines: every.map(line => ({points: line.map(p => [p[0], p[1]]), color: color()})), band: every[stages.indexOf(stage)].filter(p => p[2] !== null).map(p => [p[0], p[2], p[3]]), dot: [here, at?.[0] ?? null, color()]});
+      chart(effect.body, {x, y: extent([...all_, 0]), swap, said: ends, format: v => plainly(v, 2), lines: every.map(line => ({points: line.map(p => [p[0], p[1]]), color: color()})), band: every[stages.indexOf(stage)].filter(p => p[2] !== null).map(p => [p[0], p[2], p[3]]), dot: [here, at?.[0] ?? null, color()]});
       effect.value.textContent = at ? `${signed(at[0], 3)}${at[1] === null ? "" : ` (${signed(at[1], 3)} to ${signed(at[2], 3)})`}` : "not measured here";
     }
     rule.box.hidden = !stage.rule;
     if (stage.rule) {
       const {frames, curves, ideal} = stage.rule, line = values => frames.map((f, k) => [f, values[k]]).filter(p => p[1] !== null), curve = curves[i];
       chart(rule.body, {x: [frames[0], frames[frames.length - 1]], y: [Math.min(0.5, ...curves.flat().filter(v => v !== null)), 1], said: [`frame ${frames[0]}`, `${frames[frames.length - 1]}`], format: v => v.toFixed(1), lines: [...(curve ? [{points: line(curve), color: color(), width: 2.4}] : []), ...Object.values(ideal).map((v, k) => ({points: line(v), color: "var(--mut)", width: 1.2, dash: ["none", "4 3", "1 3"][k % 3]}))]});
+      rule.body.append(make("p", "grey: " + Object.keys(ideal).map((name, k) => `${["thin", "dashed", "dotted"][k % 3]} ${name}`).join(", "), "ideal"));
       rule.value.textContent = curve?.length ? `${share(curve[curve.length - 1])} at the last frame` : "not measured here";
     }
   }
@@ -347,12 +349,15 @@ function circuitPane(widget, side, changed, moved) {
     for (let q = now.query + by; q >= 0 && q < n - 1; q += by) if (followers(s.tokens, q).length) return q;
     return null;
   };
-  /* where to begin: the middle of the last frame, or the token from which the head looks most at what followed earlier */
-  pane.start = async spot => {
-    const s = spot.stage.sequence, weights = await patternOf(spot.stage, pane.head, spot.i);
-    if (s.kind === "grid") { const g = geometry(s); return s.start + (s.frames - 1) * g.per + Math.floor(s.rows / 2) * s.columns + Math.floor(s.columns / 2); }
-    const on = q => weights ? followers(s.tokens, q).reduce((sum, k) => sum + weights.weight(q, k), 0) : 0;
-    return s.tokens.slice(0, -1).reduce((best_, _, q) => on(q) > on(best_) ? q : best_, 0);
+  /* how much of its attention goes where such a head is meant to look, for every token that may be the first to be seen */
+  pane.shares = async ({stage, i}) => {
+    const s = stage.sequence, weights = await patternOf(stage, pane.head, i), found = new Map();
+    const g = s.kind === "grid" ? geometry(s) : null, from = g ? s.start + (s.frames - 1) * g.per : 0;
+    for (let q = from; q < s.tokens.length - 1; q++) {
+      const keys = g ? g.causes(q) : followers(s.tokens, q);
+      if (keys.length && weights) found.set(q, keys.reduce((sum, k) => sum + weights.weight(q, k), 0));
+    }
+    return found;
   };
   return pane;
 }
@@ -422,8 +427,21 @@ async function circuit(figure, widget) {
     if (model.notes.length) return `${model.name} is not shown: ${model.notes.join("; ")}.`;
     return mark?.stage === "ppt" ? `${model.name} is not pre-pre-trained: it begins at the swap, with language.` : `${model.name} has no checkpoint of ${STAGES[mark?.stage] ?? "training"}.`;
   };
+  /* another sequence (after the swap, of another model) begins where it was left, or where both heads do most of what they are shown for */
+  const left = new Map();
+  let sequence = null;
+  async function resume(spots) {
+    const lead = spots.find(Boolean)?.stage.sequence.tokens.join() ?? null;
+    if (lead !== sequence && lead) {
+      const [own, other] = await Promise.all([spots.findIndex(Boolean), 1].map(k => spots[k] && panes[k].shares(spots[k])));
+      if (!left.has(lead) && own.size) left.set(lead, [...own.keys()].reduce((a, b) => own.get(b) + (other?.get(b) ?? 0) > own.get(a) + (other?.get(a) ?? 0) ? b : a));
+      token = left.get(lead) ?? token;
+    } else if (lead) left.set(lead, token);
+    sequence = lead;
+  }
   async function show() {
     const spots = panes.map(p => spotOf(p.model)), lengths = spots.filter(Boolean).map(s => s.stage.sequence.tokens.length - 2), last = Math.max(0, ...lengths);
+    await resume(spots);
     token = Math.max(0, Math.min(token, last));
     place.slider.max = String(last); place.slider.value = String(token);
     clock.slider.value = String(time);
@@ -460,8 +478,6 @@ async function circuit(figure, widget) {
   const leading = panes[0].model.stages[0];
   time = Math.max(0, widget.study && leading ? marks.findLastIndex(m => m.stage === leading.stage) : marks.length - 1);
   for (const pane of panes) await pane.choose(pane.model, spotOf(pane.model)?.stage);
-  const lead = panes.find(p => spotOf(p.model));
-  if (lead) token = await lead.start(spotOf(lead.model));
   repaint.push(show);
   let width = 0;
   new ResizeObserver(() => { if (panesBox.clientWidth !== width) { width = panesBox.clientWidth; show(); } }).observe(panesBox);

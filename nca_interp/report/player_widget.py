@@ -13,8 +13,8 @@ from nca_interp.report.tables import each
 
 BUDGET = 500_000
 """Characters of the whole player in a page."""
-RESERVE = 0.9
-"""Share of what is left beside patterns that these may fill."""
+NOTES = 6_000
+"""Characters of it that are left for notes."""
 LOSSES = 160
 """Points of a loss curve."""
 TEACHER = "teacher-forced"
@@ -39,13 +39,17 @@ def widget(shown: Shown) -> dict[str, Any]:
     def codes(stage: int, head: tuple[int, int]) -> np.ndarray:
         return flat[stage][1].arrays["attention"][:, place[stage][head]]
 
-    allowance = int(RESERVE * (BUDGET - len(json.dumps(data))))
+    allowance = BUDGET - NOTES - len(json.dumps(data))
     leading = sum(len(m.stages) for m in shown.models[:3])
     ranked = [h for h in shown.ranked if all(h in p for p in place)]
     patterns = fit([s.n for _, s in flat], ranked, codes, leading, max(0, allowance))
     stages = [stage for model in data["models"] for stage in model["stages"]]
     for (number_, head), pattern in patterns.items():
-        stages[number_]["patterns"][f"{head[0]}.{head[1]}"] = {"at": pattern.at, "data": pattern.data}
+        stages[number_]["patterns"][f"{head[0]}.{head[1]}"] = {
+            "at": pattern.at,
+            "data": pattern.data,
+            "changed": pattern.changed,
+        }
     return data
 
 

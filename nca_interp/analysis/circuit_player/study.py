@@ -47,7 +47,7 @@ class PlayerOptions(Frozen):
 
     checkpoints: int = Field(default=60, ge=1, le=200)
     """Of each run so many at most, evenly chosen, the first and the last among them."""
-    models: int = Field(default=6, ge=1, le=24)
+    models: int = Field(default=5, ge=1, le=24)
     """Regimes of a study, or models from elsewhere, of which two are shown side by side."""
 
 

@@ -40,11 +40,12 @@ def player(tables: Tables) -> list[Item]:
         why = "; ".join(dict.fromkeys(note for m in shown.models for note in m.notes)) or "no checkpoint could be read"
         return [Note(f"The circuit at work is not shown: {why}.", quiet=True)]
     data = widget(shown)
+    data["notes"] = [KEYS, _effects_note(shown), _sources(shown), _thinned(shown, data)]
     return [
         Figure(
             "fig-player",
             _finding(shown),
-            _encoding(shown, data),
+            _encoding(shown),
             _rows(shown),
             widget=Widget("circuit", data),
             swatches=False,
@@ -111,8 +112,9 @@ def _effects_note(shown: Shown) -> str:
     told = {str(m) for m in shown.tables.step_effects[shown.tables.step_effects.run.isin(shown.stages)].metric}
     if not told:
         return "Loss without it: where the causes were measured (--causes), at the end of a run."
+    clock = "tokens since the swap" if shown.tables.collection is None else "training"
     rows = int(shown.tables.step_effects.n.max())
-    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads."
+    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads. The charts of loss and of effect run over {clock}; the dotted line is the swap."
 
 
 def _sources(shown: Shown) -> str:
