@@ -119,10 +119,10 @@ _SCRIPT = """#!/bin/bash
 #SBATCH --time={time}
 #SBATCH --requeue --open-mode=append
 #SBATCH --signal=B:USR1@{lead}
+#SBATCH --chdir={directory}
 #SBATCH --output=%x-%A_%a.log{more}
 
 stage="${{NCA_INTERP_STAGE:-train}}"
-cd {directory} || exit 2
 child=0 interrupted=0 requeue=0
 # the time is nearly over: save, then take a place in the queue again. TERM is scancel or preemption: save, and whoever sent it decides.
 trap 'interrupted=1 requeue=1; kill -TERM "$child" 2>/dev/null' USR1
