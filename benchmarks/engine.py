@@ -68,7 +68,7 @@ def run(engine: str, n: int, killed: float, kind: str, workers: int | None) -> N
             path,
             lambda device: {job.id: Resources() for job in jobs},
             workers,
-            kinds=frozenset({"measure"}),
+            kinds=frozenset(),
             body=nothing,
         )
         running, retried = opened(engine, asked), 0
