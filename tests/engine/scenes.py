@@ -23,7 +23,7 @@ import psutil
 SET_FLAGS, UP, SET_ADDRESS = 0x8914, 0x41, 0x8916
 """SIOCSIFFLAGS; IFF_UP and IFF_RUNNING; SIOCSIFADDR."""
 TRAIN = ("train", "two", "--out", "s")
-PATIENCE = float(os.environ.get("SCENE_SECONDS", "150"))
+PATIENCE = float(os.environ.get("SCENE_SECONDS", "240"))
 """Seconds that anything may take."""
 RECIPE = '''"""Two regimes on one domain."""
 
@@ -260,7 +260,7 @@ def alone() -> None:
 
 if __name__ == "__main__":
     alone()
-    signal.alarm(int(6 * PATIENCE))
+    signal.alarm(int(3 * PATIENCE))
     place = Path(sys.argv[2])
     (place / "runs").mkdir(exist_ok=True)
     (place / "runs/two.py").write_text(RECIPE)
