@@ -77,8 +77,9 @@ def plan(
         found = planned(study, regime, domain, seed, analyze=False)
         workers = workers or max(1, gpus)
         ask = Ask(tasks or max(1, -(-len(found.runs) // 8)), workers, threads, gpus, time, rate, tuple(sbatch or ()))
-        needs = needs_of(found, threads, "cuda" if gpus else "cpu")
-        print(script(found, needs, commands, ask, folder, this_command()), end="")
+        everything = planned(study, regime, domain, seed, analyze=True)
+        needs = needs_of(everything, threads, "cuda" if gpus else "cpu")
+        print(script(found, needs, commands, ask, folder, " ".join(this_command().split())), end="")
         return
     found = planned(study, regime, domain, seed, analyze=True)
     from nca_interp.engine import export

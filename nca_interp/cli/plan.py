@@ -146,6 +146,10 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
 
     contrasts_of(study)  # a plan that cannot be is refused before anything is written
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if together and engine != "local":
+        raise UserError(
+            f"--engine {engine}: several processes that were launched together train one run here; start it once"
+        )
     directory = StudyDir(folder)
     refuse_unwritable("--out", folder)
     if not directory.config.exists():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -34,6 +34,14 @@ class Resources(NamedTuple):
     """Bytes on one GPU; 0: it computes on the processor."""
     smaller: bool = False
     """Whether the micro-batch is halved first, since the job hung or ran out of memory."""
+
+
+def distinct(needs: Mapping[str, Resources]) -> dict[Resources, str]:
+    """Each need once, with the first job that has it."""
+    found: dict[Resources, str] = {}
+    for job, what in needs.items():
+        found.setdefault(what, job)
+    return found
 
 
 class Said(NamedTuple):

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from nca_interp.base import UserError
 from nca_interp.engine.crew import Crew, Worker
-from nca_interp.engine.engines import Asked, Resources, Said
+from nca_interp.engine.engines import Asked, Resources, Said, distinct
 from nca_interp.engine.memory import free_memory, gpu_bytes, oom_kills, total_memory
 from nca_interp.engine.plan import Job
 from nca_interp.engine.worker import EXIT_MEMORY
@@ -164,15 +164,16 @@ def _refuse(needs: dict[str, Resources], gpus: list[float]) -> None:
     """UserError for a job that fits on nothing that is here."""
     from nca_interp.engine.cost import size
 
-    for job, what in needs.items():
+    total = total_memory()
+    for what, job in distinct(needs).items():
         if gpus and what.gpu_memory > max(gpus) / GPU_SHARE:
             raise UserError(
                 f"{job}: needs about {size(what.gpu_memory)} of a GPU, the largest here has {size(max(gpus) / GPU_SHARE)}; a smaller "
                 "micro_batch or gradient_checkpointing=true needs less, several GPUs share one run under accelerate launch (--shard)"
             )
-        if what.memory > total_memory():
+        if what.memory > total:
             raise UserError(
-                f"{job}: needs about {size(what.memory)} of memory, this machine has {size(total_memory())}; a smaller micro_batch "
+                f"{job}: needs about {size(what.memory)} of memory, this machine has {size(total)}; a smaller micro_batch "
                 "or gradient_checkpointing=true needs less"
             )
 

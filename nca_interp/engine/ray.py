@@ -56,7 +56,7 @@ class RayEngine:
         self.asked = asked
         self.known: set[str] = set()
         nodes = looked_at(asked.folder)
-        self._gpu = min((node.gpu_bytes for node in nodes if node.gpus), default=0.0)
+        self._gpu = min((node.gpu_bytes for node in nodes if node.gpus), default=0.0)  # 0: of one it is unknown
         gpus = asked.device != "cpu" and any(node.gpus for node in nodes)
         self.needs = asked.needs("cuda" if gpus else "cpu")
         check_needs(self.needs, nodes, asked.device)
@@ -91,22 +91,23 @@ class RayEngine:
             return False
         environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         task = Task(self._task, job, resources.smaller, Path.cwd(), environment)
-        gpus = (
-            min(1.0, math.ceil(100 * resources.gpu_memory / self._gpu) / 100)
-            if self._gpu and resources.gpu_memory
-            else 0
-        )
         remote = self._again if job.kind == "measure" else self._once
         options = {
             "name": job.id,
             "num_cpus": resources.cpus,
-            "num_gpus": gpus,
+            "num_gpus": self._share(resources),
             "memory": int(resources.memory),
             "max_retries": LOST_RETRIES,
         }
         self._refs[remote.options(**options).remote(task)] = job
         self._jobs[job.id] = job
         return True
+
+    def _share(self, resources: Resources) -> float:
+        """Of a GPU; a whole one where nobody knows its memory."""
+        if not resources.gpu_memory:
+            return 0.0
+        return min(1.0, math.ceil(100 * resources.gpu_memory / self._gpu) / 100) if self._gpu else 1.0
 
     def events(self, timeout: float) -> list[Said]:
         """What tasks said through the shared folder, and how those ended that did."""

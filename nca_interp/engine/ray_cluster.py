@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nca_interp.base import UserError
-from nca_interp.engine.engines import Resources
+from nca_interp.engine.engines import Resources, distinct
 from nca_interp.engine.ray_node import look
 
 LEAST = (2, 60)
@@ -144,7 +144,7 @@ def check_needs(needs: Mapping[str, Resources], nodes: list[Node], device: str) 
 
     if device == "cuda" and not any(node.gpus for node in nodes):
         raise UserError(f"--device cuda: none of the {len(nodes)} node(s) of the cluster has a GPU")
-    for job, what in needs.items():
+    for what, job in distinct(needs).items():
         fit = [node for node in nodes if node.cpus >= what.cpus]
         if not fit:
             most = max(node.cpus for node in nodes)

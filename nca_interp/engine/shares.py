@@ -57,11 +57,11 @@ def _spread(plan: Plan, of: int) -> dict[str, int]:
     groups: dict[str, list[Job]] = defaultdict(list)
     for job in leaves:
         groups[_root(job, by_id)].append(job)
-    limit = sum(job.flops for job in leaves) / of
+    limit = sum(job.flops for job in plan.jobs) / of
     whole: list[tuple[float, list[Job]]] = []
     for jobs in groups.values():
-        together = sum(job.flops for job in jobs)
-        whole += [(together, jobs)] if together <= limit else [(job.flops, [job]) for job in jobs]
+        together = _flops(jobs, by_id)
+        whole += [(together, jobs)] if together <= limit else [(_flops([job], by_id), [job]) for job in jobs]
     heap, found = [(0.0, place) for place in range(of)], {}
     for flops, jobs in sorted(whole, key=lambda one: -one[0]):
         taken, place = heapq.heappop(heap)
@@ -77,12 +77,22 @@ def _root(job: Job, by_id: dict[str, Job]) -> str:
     return job.id
 
 
+def _flops(jobs: Iterable[Job], by_id: dict[str, Job]) -> float:
+    """Of jobs and all that they need."""
+    return sum(by_id[name].flops for name in _with_needs((job.id for job in jobs), by_id))
+
+
 def _closed(jobs: list[Job], wanted: Iterable[str]) -> list[Job]:
     """Jobs and all that they need, in the order of the plan."""
-    by_id, found, open_ = {job.id: job for job in jobs}, set[str](), list(wanted)
+    found = _with_needs(wanted, {job.id: job for job in jobs})
+    return [job for job in jobs if job.id in found]
+
+
+def _with_needs(names: Iterable[str], by_id: dict[str, Job]) -> set[str]:
+    found, open_ = set[str](), list(names)
     while open_:
         name = open_.pop()
         if name not in found:
             found.add(name)
             open_ += by_id[name].needs
-    return [job for job in jobs if job.id in found]
+    return found

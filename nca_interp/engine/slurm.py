@@ -21,6 +21,8 @@ MARGIN, START_SECONDS, DAY = 1.5, 600.0, 86_400.0
 """Of the time limit over the estimate; for token files and the start; the longest limit where none is given: what is longer requeues itself."""
 LEAD_SECONDS = 60.0
 """Before the time limit, at least, that a task is asked to save."""
+COMMAND_BYTES = 1.0e9
+"""Of the command itself, beside its workers: tables and the report are made there."""
 LIMIT = re.compile(
     r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?|(?P<a>\d+)(?::(?P<b>\d+)(?::(?P<c>\d+))?)?)"
 )
@@ -58,7 +60,7 @@ def seconds_of(text: str) -> float:
 
 
 def script(plan: Plan, needs: dict[str, Resources], commands: Commands, ask: Ask, folder: Path, made_by: str) -> str:
-    """The script. UserError for a time limit in which a run would not come from one resumable state to the next."""
+    """The script; `needs`: of all jobs, measurements included. UserError for a time limit in which a run would not come from one resumable state to the next."""
     assert plan.study is not None
     ask = ask._replace(tasks=min(ask.tasks, leaves(plan)))
     rate = UTILISATION * (ask.rate or (H100_FLOPS if ask.gpus else _measured(plan, ask.threads)))
@@ -72,7 +74,7 @@ def script(plan: Plan, needs: dict[str, Resources], commands: Commands, ask: Ask
             f"--time {ask.time or duration(limit)}: shorter than the {duration(interval + lead)} or so from one resumable state of {run} to the next; "
             "legal: a longer limit, a smaller checkpoint_every, or a higher --rate where the nodes are faster"
         )
-    memory = sum(sorted((what.memory for what in needs.values()), reverse=True)[: ask.workers])
+    memory = COMMAND_BYTES + sum(sorted((what.memory for what in needs.values()), reverse=True)[: ask.workers])
     gpus = f"\n#SBATCH --gpus={ask.gpus}" if ask.gpus else ""
     more = "".join(f"\n#SBATCH {option}" for option in ask.options)
     return _SCRIPT.format(
@@ -119,10 +121,10 @@ _SCRIPT = """#!/bin/bash
 #SBATCH --time={time}
 #SBATCH --requeue --open-mode=append
 #SBATCH --signal=B:USR1@{lead}
+#SBATCH --chdir={directory}
 #SBATCH --output=%x-%A_%a.log{more}
 
 stage="${{NCA_INTERP_STAGE:-train}}"
-cd {directory} || exit 2
 child=0 interrupted=0 requeue=0
 # the time is nearly over: save, then take a place in the queue again. TERM is scancel or preemption: save, and whoever sent it decides.
 trap 'interrupted=1 requeue=1; kill -TERM "$child" 2>/dev/null' USR1

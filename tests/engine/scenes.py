@@ -20,10 +20,10 @@ from typing import Any
 
 import psutil
 
-SET_FLAGS, UP = 0x8914, 0x41
-"""SIOCSIFFLAGS; IFF_UP and IFF_RUNNING."""
+SET_FLAGS, UP, SET_ADDRESS = 0x8914, 0x41, 0x8916
+"""SIOCSIFFLAGS; IFF_UP and IFF_RUNNING; SIOCSIFADDR."""
 TRAIN = ("train", "two", "--out", "s")
-PATIENCE = float(os.environ.get("SCENE_SECONDS", "150"))
+PATIENCE = float(os.environ.get("SCENE_SECONDS", "240"))
 """Seconds that anything may take."""
 RECIPE = '''"""Two regimes on one domain."""
 
@@ -179,7 +179,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
 CredType=cred/none
-AuthInfo=cred_expire=2
+AuthInfo=cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -231,7 +231,7 @@ def queue(folder: Path) -> None:
     wait_for(lambda: steps(folder, run) > 60)
     slurm("scancel", f"{number}_1")
     wait_for(lambda: states().get("two-1") == "CANCELLED")
-    assert status(folder, run)["state"] == "stopped"
+    wait_for(lambda: status(folder, run)["state"] == "stopped")
     slurm("scontrol", "requeue", f"{number}_1")
     for job in ("two-1", "two-0", "two-analyze-0", "two-report-0"):
         wait_for(lambda job=job: states().get(job) == "COMPLETED")
@@ -243,6 +243,9 @@ def alone() -> None:
     """Bring loopback up, hide what else of Ray is on this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sh14x", b"lo", UP))
+        # getaddrinfo(AI_ADDRCONFIG), as SLURM calls it, takes a machine that has 127.0.0.1 alone for one without any address
+        second = struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton("127.0.0.2"))
+        fcntl.ioctl(any_socket, SET_ADDRESS, second)
     Path("/tmp/ray").mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", "/tmp/ray"], check=True)
     os.environ.pop("RAY_ADDRESS", None)
@@ -257,7 +260,7 @@ def alone() -> None:
 
 if __name__ == "__main__":
     alone()
-    signal.alarm(int(6 * PATIENCE))
+    signal.alarm(int(3 * PATIENCE))
     place = Path(sys.argv[2])
     (place / "runs").mkdir(exist_ok=True)
     (place / "runs/two.py").write_text(RECIPE)
