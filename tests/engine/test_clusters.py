@@ -79,6 +79,8 @@ def same(here: Path, there: Path) -> None:
     assert tables == sorted(path.name for path in (there / "tables").glob("*.csv"))
     for name in tables:
         a, b = (pd.read_csv(folder / "tables" / name).drop(columns=CLOCK, errors="ignore") for folder in (here, there))
+        if name == "plan.csv":  # the day when the plan was kept
+            a, b = (table[table["item"] != "kept at"] for table in (a, b))
         pd.testing.assert_frame_equal(a, b, check_exact=True, obj=name)
 
 
