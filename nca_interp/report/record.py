@@ -71,7 +71,7 @@ def upgraded(found: dict[str, Any], where: Path) -> dict[str, Any]:
 def rows_of(found: Mapping[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
     """The `claims` or `verdicts` of a record, with every field that pages read; UserError for what is none."""
     texts = {"claims": ("claim", "says", "verdict"), "verdicts": ("treated", "control", "metric", "verdict")}[key]
-    rows = found.get(key) or []
+    rows = [] if found.get(key) is None else found[key]
     if not isinstance(rows, list):
         raise damaged(where, f"{key}: a list is expected")
     blank = {"domain": "", "source": "", "sentence": "", "change": "", "unit": "", "zero": 0.0} | dict.fromkeys(
