@@ -8,7 +8,7 @@ from typing import Any
 
 from nca_interp.base import UserError
 from nca_interp.borders import reason
-from nca_interp.readers import check_object, parse_json, read_object
+from nca_interp.readers import check_object, damaged, parse_json, read_object
 
 SCHEMA = 2
 """Raised when a field is taken away or changes its meaning, not when one is added."""
@@ -66,3 +66,20 @@ def upgraded(found: dict[str, Any], where: Path) -> dict[str, Any]:
     kind = next((kind for key, kind in _SIGNS.items() if key in found), "study")
     head = {"page": kind, "title": str(found["study"]), "created": str(made.get("created", "")), "command": str(made.get("command", ""))}  # fmt: skip
     return {**head, **found}
+
+
+def rows_of(found: Mapping[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
+    """The `claims` or `verdicts` of a record, with every field that pages read; UserError for what is none."""
+    texts = {"claims": ("claim", "says", "verdict"), "verdicts": ("treated", "control", "metric", "verdict")}[key]
+    rows = [] if found.get(key) is None else found[key]
+    if not isinstance(rows, list):
+        raise damaged(where, f"{key}: a list is expected")
+    blank = {"domain": "", "source": "", "sentence": "", "change": "", "unit": "", "zero": 0.0} | dict.fromkeys(
+        ("effect", "low", "high", "n")
+    )
+    known = [{**blank, **check_object(where, row, "", dict.fromkeys(texts, str))} for row in rows]
+    for row in known:
+        for name in ("effect", "low", "high", "zero", "n"):
+            if isinstance(row[name], bool) or not isinstance(row[name], int | float | None):
+                raise damaged(where, f"{key}: {name} {row[name]!r}, expected number or null")
+    return known

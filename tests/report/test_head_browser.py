@@ -266,10 +266,10 @@ def test_the_planted_correlation_is_read_in_the_page(desk: Visit):
     assert "nca +1.00 [+1.00, +1.00], p < 0.001 (3 seeds of 16 heads): rises with harm" in desk.page.inner_text(
         "#fig-load .finding"
     )
-    desk.page.click("#fig-load details summary")
+    desk.page.click("#fig-load details.data summary")
     first = pd.DataFrame(
         desk.ask(
-            "[...document.querySelectorAll('#fig-load details tbody tr')].map(r => [...r.children].map(c => c.textContent))"
+            "[...document.querySelectorAll('#fig-load details.data tbody tr')].map(r => [...r.children].map(c => c.textContent))"
         )
     )
     assert set(first[2]) == {"induction"}  # the data follow the selectors

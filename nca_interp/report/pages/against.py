@@ -10,9 +10,10 @@ from nca_interp.base import UserError
 from nca_interp.config import Study
 from nca_interp.differences import completed
 from nca_interp.files import write_json
+from nca_interp.outputs import check_output, records
 from nca_interp.report.charts.numbers import DASH, absent, interval, listing, plural, signed, whole
 from nca_interp.report.page import ClaimBox, Claimed, Found, Item, Note, Page, Section, Table
-from nca_interp.report.record import read_record, record
+from nca_interp.report.record import read_record, record, rows_of
 from nca_interp.report.render import check_page, write_page
 from nca_interp.report.sections.claims import NOT_TESTED, bar, numbers
 from nca_interp.report.sections.method import flat, written
@@ -50,7 +51,8 @@ def _study(path: Path) -> dict[str, Any]:
     found = read_record(path)
     if found["page"] != "study":
         raise UserError(f"{path}: the page of a {found['page']}; legal for --against: two reports of studies")
-    return {"claims": [], "verdicts": [], "provenance": {}, "tables": {}, "warnings": [], **found}
+    known = {key: rows_of(found, key, path) for key in ("claims", "verdicts")}
+    return {"provenance": {}, "tables": {}, "warnings": [], **found, **known}
 
 
 def write_against(first: Path, second: Path) -> Path:
@@ -58,9 +60,11 @@ def write_against(first: Path, second: Path) -> Path:
     one's, and its record; returns the path. UserError says what is no report of a study; nothing is written then."""
     pair = Pair(first, second)
     folder = first if first.is_dir() else first.parent
-    name = second.resolve().name if second.is_dir() else second.resolve().stem
-    path = folder / f"against-{name}.html"
+    other = second.resolve() if second.is_dir() or second.stem != "report" else second.resolve().parent
+    path = folder / f"against-{other.name if other.is_dir() else other.stem}.html"
     check_page(path)
+    if not path.exists():  # beside a page of ours lies its record, whole or damaged
+        check_output("report", path.with_suffix(".json"), "record of a page", records("study"))
     page = against_page(pair)
     write_page(page, path)
     write_json(path.with_suffix(".json"), page.record)

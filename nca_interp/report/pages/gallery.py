@@ -14,7 +14,7 @@ from markupsafe import Markup
 from nca_interp.base import UserError
 from nca_interp.files import write_text
 from nca_interp.report.page import Found
-from nca_interp.report.record import embedded, upgraded
+from nca_interp.report.record import embedded, rows_of, upgraded
 from nca_interp.report.render import check_page, is_page, resource, script_hash
 from nca_interp.report.sections.claims import NOT_TESTED, bar, numbers
 
@@ -76,22 +76,23 @@ def entries(folder: Path) -> list[Entry]:
         )
         for name in sorted(files):
             if name.endswith(".html") and name != INDEX and is_page(here / name):
-                record = _record(here / name)
-                if record is not None:
-                    found.append(_entry(record, (here / name).relative_to(folder)))
+                one = _entry(here / name, folder)
+                if one is not None:
+                    found.append(one)
     return sorted(found, key=lambda one: (one.created, one.title), reverse=True)
 
 
-def _record(path: Path) -> dict[str, Any] | None:
+def _entry(path: Path, folder: Path) -> Entry | None:
+    """What the index says of a page; None where it holds no record, or a damaged one."""
     try:
-        found = embedded(path)
-        return None if found is None or not isinstance(found.get("study"), str) else upgraded(found, path)
+        read = embedded(path)
+        if read is None or not isinstance(read.get("study"), str):
+            return None
+        record = upgraded(read, path)
+        rows = [row for row in rows_of(record, "claims", path) if row["verdict"] != NOT_TESTED]
     except UserError:
         return None
-
-
-def _entry(record: dict[str, Any], place: Path) -> Entry:
-    rows = [row for row in record.get("claims") or [] if row.get("verdict") != NOT_TESTED]
+    place = path.relative_to(folder)
     if record["page"] == "against":
         rows = [row for row in rows if row.get("of") == "A"]
     places = len({row.get("domain") for row in rows} - {"", None}) > 1
@@ -99,8 +100,8 @@ def _entry(record: dict[str, Any], place: Path) -> Entry:
         (_says(row, places), Found("", row["verdict"], numbers(row), "", "", bar=bar(row))) for row in rows[:SHOWN]
     )
     return Entry(
-        quote(place.as_posix()), record["title"], NAMES.get(record["page"], "report"), record["study"],
-        record["created"].replace("T", " ").rstrip("Z"), record["command"], told, max(0, len(rows) - SHOWN), len(record.get("warnings") or []),
+        quote(place.as_posix()), str(record["title"]), NAMES.get(record["page"], "report"), record["study"],
+        str(record["created"]).replace("T", " ").rstrip("Z"), str(record["command"]), told, max(0, len(rows) - SHOWN), len(record.get("warnings") or []),
     )  # fmt: skip
 
 

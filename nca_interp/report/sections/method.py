@@ -256,5 +256,14 @@ def limits(tables: Tables) -> list[Item]:
 
 
 def citation(tables: Tables) -> list[Item]:
-    """BibTeX of the paper."""
-    return [Note(BIBTEX, code=True)]
+    """BibTeX of the paper whose claims are tested, and of this program in the version that was used."""
+    version, commit = tables.provenance.get("version"), tables.provenance.get("git_commit")
+    lines = [
+        "@software{nca_interp,",
+        "  title   = {nca-interp: why does pre-pre-training on synthetic data help, and which parts of the network carry it?},",
+        "  author  = {{The nca-interp authors}},",
+        *([f"  version = {{{version}}},"] if version else []),
+        *([f"  note    = {{commit {commit}}}"] if commit else []),
+        "}",
+    ]
+    return [Note(BIBTEX, code=True), Note("\n".join(lines), code=True)]

@@ -106,6 +106,16 @@ def test_an_older_record_has_no_plan_to_compare(tmp_path: Path):
     assert any("earlier version, without its configuration" in one for one in told)
 
 
+@pytest.mark.parametrize(
+    "other", [{"claims": {}}, {"claims": [{"claim": "a"}]}, {"claims": [claim() | {"effect": "1"}]}, {"verdicts": [1]}]
+)  # fmt: skip
+def test_a_damaged_record_is_named(tmp_path: Path, other: dict[str, Any]):
+    path = stored(tmp_path / "a.json")
+    bad = stored(tmp_path / "bad.json", **other)
+    with pytest.raises(UserError, match=r"bad\.json"):
+        write_against(path, bad)
+
+
 def test_only_reports_of_studies_stand_against_each_other(tmp_path: Path):
     a, b = stored(tmp_path / "a.json"), stored(tmp_path / "b.json", page="match")
     with pytest.raises(UserError, match="page of a match"):
@@ -180,7 +190,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     shown = capsys.readouterr().out.split()
     assert [line.rsplit("/", 2)[-1] for line in shown] == ["index.html", "report.html", "report.html"]
     assert call(["report", str(a), "--against", str(a)]) == 0
-    assert (tmp_path / "x" / "against-report.html").is_file()
+    assert (tmp_path / "x" / "against-x.html").is_file()
     for arguments in (
         ["--gallery", "--against", "x"],
         ["--gallery", "--name", "study"],
