@@ -34,7 +34,9 @@ async function patternOf(stage, head, i) {
   const place = found.at.filter(a => a <= i).length - 1, size = bytes.length / found.at.length;
   if (place < 0) return null;
   const codes = bytes.subarray(place * size, (place + 1) * size);
-  return {at: found.at[place], weight: (q, k) => Math.min(1, (8 * codes[q * (q + 1) / 2 + k] / 255) ** 2)};
+  /* weights in coarse levels, and the share of attention on what a query is meant to look at, which was summed before they were rounded */
+  const n = stage.sequence.tokens.length, after = n * (n + 1) / 2;
+  return {at: found.at[place], weight: (q, k) => Math.min(1, (8 * codes[q * (q + 1) / 2 + k] / 255) ** 2), focus: q => codes[after + q] / 255};
 }
 
 /* what the sequence says of a query: on a grid the patch that comes next and its causes, in a text what followed earlier occurrences */
@@ -186,7 +188,6 @@ function circuitPane(widget, side, changed, moved) {
     sentence.textContent = seen;
     return `${pane.model.name}: ${seen}`;
   };
-  const mass = (query, keys) => keys.reduce((sum, k) => sum + now.weights.weight(query, k), 0);
   const tell = pairs => facts.replaceChildren(...pairs.flatMap(([term, value]) => { const box = make("div"); box.append(make("dt", term), make("dd", value)); return [box]; }));
   const lacking = () => `The pattern of ${named(pane.head)} is not in this page${now.stage.patterns[pane.head] ? " at this checkpoint, at its last it is" : ""}.`;
   const older = () => now.weights && now.weights.at !== now.i ? ` (its pattern at step ${now.stage.steps[now.weights.at]}, the nearest that the page holds)` : "";
@@ -213,7 +214,7 @@ function circuitPane(widget, side, changed, moved) {
       context.fillText(`frame ${f}`, x, size + 13);
     });
     const right = paintWritten(s, g, at, ink, width), aim = at.patch < 0 || at.patch >= g.patches ? null : `row ${Math.floor(at.patch / s.columns) + 1}, column ${at.patch % s.columns + 1} of frame ${at.frame}`;
-    const on = weights && causes.length ? mass(query, causes) : null, chance = causes.length / (query + 1), likely = now.truth[i * (s.tokens.length - 1) + query] / 255;
+    const on = weights && causes.length ? weights.focus(query) : null, chance = causes.length / (query + 1), likely = now.truth[i * (s.tokens.length - 1) + query] / 255;
     tell([["attention on what the rule reads", on === null ? "–" : share(on)], ["if it looked everywhere alike", causes.length ? share(chance) : "–"], ["probability of what comes", likely.toFixed(2)], ["cells of this frame predicted", right === null ? "–" : share(right)]]);
     looks.setAttribute("aria-label", `Frames ${shown[0]} to ${shown[shown.length - 1]} with the attention of ${named(pane.head)}. Left and right arrow: token; up and down: frame.`);
     written.setAttribute("aria-label", "The frame as it happens, and as the model predicts it");
@@ -268,7 +269,7 @@ function circuitPane(widget, side, changed, moved) {
     const word = k => `“${visible(texts[k])}”`, likely = now.truth[i * (n - 1) + query] / 255, base = (i * (n - 1) + query) * 3;
     const guess = stage.words.length ? [0, 1, 2].filter(k => now.sure[base + k] > 0).map(k => [stage.words[now.top[2 * (base + k)] + 256 * now.top[2 * (base + k) + 1]], now.sure[base + k] / 255]) : [];
     next.replaceChildren(make("h4", "What it predicts"), ...guess.map(([text, p]) => { const line = make("div"), bar = make("i"), right = text === texts[query + 1]; bar.style.width = `${Math.max(1, 100 * p)}%`; line.append(make("span", visible(text), "word"), make("span", p.toFixed(2), "p"), bar, make("b", right ? "✓" : "")); if (right) line.className = "right"; return line; }), make("p", `what comes: ${word(query + 1)}, ${likely.toFixed(2)}`));
-    const on = weights && after.length ? mass(query, after) : null, chance = after.length / (query + 1);
+    const on = weights && after.length ? weights.focus(query) : null, chance = after.length / (query + 1);
     tell([["attention on what followed earlier", on === null ? "–" : share(on)], ["if it looked everywhere alike", after.length ? share(chance) : "–"], ["earlier occurrences", String(after.length)], ["probability of what comes", likely.toFixed(2)]]);
     strip.setAttribute("aria-label", `Text with the attention of ${named(pane.head)} from token ${query}. Left and right arrow: token; up and down: the next token that stood there before.`);
     if (!weights) return lacking();
@@ -355,7 +356,7 @@ function circuitPane(widget, side, changed, moved) {
     const g = s.kind === "grid" ? geometry(s) : null, from = g ? s.start + (s.frames - 1) * g.per : 0;
     for (let q = from; q < s.tokens.length - 1; q++) {
       const keys = g ? g.causes(q) : followers(s.tokens, q);
-      if (keys.length && weights) found.set(q, keys.reduce((sum, k) => sum + weights.weight(q, k), 0));
+      if (keys.length && weights) found.set(q, weights.focus(q));
     }
     return found;
   };

@@ -160,5 +160,38 @@ class Shown:
         return [h for h in dict.fromkeys([*first, *kept]) if h in set(kept)]
 
 
+def causes(s: dict[str, Any], patch: int) -> set[int]:
+    """Patches of a grid, by number, that hold the cells the rule reads for a patch of the next frame; the edges meet."""
+    row, column = divmod(patch, s["columns"])
+    near = range(-s["reach"], s["reach"] + 1)
+    return {(row + r) % s["rows"] * s["columns"] + (column + c) % s["columns"] for r in near for c in near}
+
+
+def targets(s: dict[str, Any]) -> np.ndarray:
+    """Bool [query, key] of a sequence: on a grid what the rule reads for what comes next, in a text what followed an earlier occurrence of the
+    query's token: x[key - 1] = x[query], key <= query."""
+    n, ids = len(s["tokens"]), np.array(s["tokens"])
+    found = np.zeros((n, n), dtype=bool)
+    if s["kind"] == "text":
+        found[:, 1:] = ids[:, None] == ids[None, :-1]
+        return np.tril(found)
+    patches = s["rows"] * s["columns"]
+    width = patches + 2
+    for frame in range(1, s["frames"]):
+        for patch in range(patches):
+            keys = [s["start"] + (frame - 1) * width + 1 + p for p in causes(s, patch)]
+            found[s["start"] + frame * width + patch, keys] = True
+    return found
+
+
+def focus(codes: np.ndarray, s: dict[str, Any]) -> np.ndarray:
+    """Attention [..., query] on `targets`, from codes [..., n (n + 1) / 2]: weights in 256 levels, summed."""
+    n = len(s["tokens"])
+    chosen = targets(s)[np.tril_indices(n)]
+    weights = (codes.astype(np.float64) / 255) ** 2 * chosen
+    starts = np.arange(n) * np.arange(1, n + 1) // 2
+    return np.asarray(np.add.reduceat(weights, starts, axis=-1))
+
+
 def _notes(entries: list[dict[str, Any]]) -> list[str]:
     return [f"{e['run']}: {e['note']}" for e in entries if e["note"]]

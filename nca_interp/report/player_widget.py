@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nca_interp.report.packing import evenly, fit, linear, number, packed
-from nca_interp.report.player_data import Shown, Stage
+from nca_interp.report.packing import evenly, fit, levels, linear, number, packed
+from nca_interp.report.player_data import Shown, Stage, focus
 from nca_interp.report.tables import each
 
 BUDGET = 500_000
@@ -37,7 +37,9 @@ def widget(shown: Shown) -> dict[str, Any]:
     place = [{tuple(h): i for i, h in enumerate(stage.entry["heads"])} for _, stage in flat]
 
     def codes(stage: int, head: tuple[int, int]) -> np.ndarray:
-        return flat[stage][1].arrays["attention"][:, place[stage][head]]
+        found = flat[stage][1].arrays["attention"][:, place[stage][head]]
+        looks = np.rint(255 * np.clip(focus(found, flat[stage][1].entry["sequence"]), 0, 1)).astype(np.uint8)
+        return np.concatenate([levels(found), looks], axis=1)
 
     allowance = BUDGET - NOTES - len(json.dumps(data))
     leading = sum(len(m.stages) for m in shown.models[:3])

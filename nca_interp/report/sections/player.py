@@ -11,7 +11,7 @@ import pandas as pd
 from nca_interp.report.charts.numbers import listing, plural
 from nca_interp.report.packing import ATTENTION_ERROR
 from nca_interp.report.page import Figure, Item, Note, Section, Widget
-from nca_interp.report.player_data import Model, Shown, Stage
+from nca_interp.report.player_data import Model, Shown, Stage, focus, targets
 from nca_interp.report.player_widget import BUDGET, widget
 from nca_interp.report.tables import Tables
 
@@ -63,26 +63,16 @@ def _finding(shown: Shown) -> str:
 
 def _on_causes(model: Model, stage: Stage) -> str:
     """What the head that looks most at the causes does in the last frame of the stage's last checkpoint."""
-    s, maps = stage.entry["sequence"], stage.arrays["attention"][-1].astype(np.float64)
-    width, frame = s["rows"] * s["columns"] + 2, s["frames"] - 1
-    shares = np.zeros(len(maps))
-    for patch in range(s["rows"] * s["columns"]):
-        query = s["start"] + frame * width + patch
-        row = (maps[:, query * (query + 1) // 2 : (query + 1) * (query + 2) // 2] / 255) ** 2
-        shares += row[:, [s["start"] + (frame - 1) * width + 1 + p for p in _causes(s, patch)]].sum(1)
-    shares /= s["rows"] * s["columns"]
+    s = stage.entry["sequence"]
+    patches, frame = s["rows"] * s["columns"], s["frames"] - 1
+    first = s["start"] + frame * (patches + 2)
+    shares = focus(stage.arrays["attention"][-1], s)[:, first : first + patches].mean(1)
     layer, head = stage.entry["heads"][int(shares.argmax())]
-    least = len(_causes(s, 0)) / (s["start"] + frame * width + 1)
+    alike = (targets(s).sum(1) / np.arange(1, len(s["tokens"]) + 1))[first : first + patches].mean()
     return (
         f"About to write frame {frame}, layer {layer} head {head} of {model.name} puts {100 * shares.max():.0f} % of its attention on what the rule "
-        f"reads (looking everywhere alike: {100 * least:.0f} %)."
+        f"reads (looking everywhere alike: {100 * alike:.0f} %)."
     )
-
-
-def _causes(s: dict[str, Any], patch: int) -> set[int]:
-    row, column = divmod(patch, s["columns"])
-    near = range(-s["reach"], s["reach"] + 1)
-    return {(row + r) % s["rows"] * s["columns"] + (column + c) % s["columns"] for r in near for c in near}
 
 
 KEYS = (
@@ -141,8 +131,8 @@ def _thinned(shown: Shown, data: dict[str, Any]) -> str:
     whole = [run for run, n in kept.items() if n == heads]
     part = [f"{run} {n} of {heads} (the last checkpoint of {ends[run]})" for run, n in kept.items() if n < heads]
     words = [
-        f"Data: {size / 1000:.0f} kB of at most {BUDGET / 1000:.0f}; weights in 33 levels of their square root (at most {ATTENTION_ERROR} off), probabilities in "
-        "256, scores in 255 of their range."
+        f"Data: {size / 1000:.0f} kB of at most {BUDGET / 1000:.0f}; weights in 33 levels of their square root (at most {ATTENTION_ERROR} off); "
+        "shares of attention are summed before that, from weights in 256 levels; probabilities in 256, scores in 255 of their range."
     ]
     if whole:
         words.append(f"All {heads} heads at every shown checkpoint: {listing(whole)}.")

@@ -10,16 +10,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_player import HEADS, LAYERS, SHARES, STEPS, WIDTH, causes, entry, text_sequence, write_player
+from synthetic_player import (
+    HEADS,
+    LAYERS,
+    SHARES,
+    STEPS,
+    entry,
+    followers,
+    grid_sequence,
+    planted,
+    text_sequence,
+    write_player,
+)
 
-from nca_interp.analysis.circuit_player.codes import attention_bytes
+from nca_interp.analysis.circuit_player.codes import attention_bytes, triangle
 from nca_interp.analysis.stimuli.base import Frame
 from nca_interp.analysis.stimuli.geometry import stencil
 from nca_interp.base import UserError
 from nca_interp.report.page import Figure, Note
-from nca_interp.report.player_data import MAP_BYTES, Shown
+from nca_interp.report.player_data import MAP_BYTES, Shown, causes, focus, targets
 from nca_interp.report.player_widget import BUDGET
-from nca_interp.report.sections.player import _causes, player
+from nca_interp.report.sections.player import player
 
 PROBES = ["run", "regime", "seed", "stage", "step", "tokens", "probe", "layer", "head", "value"]
 EMPTY = {
@@ -54,8 +65,24 @@ def test_the_causes_are_those_of_the_stencil(side: int, reach: int):
     said = {"rows": side, "columns": side, "reach": reach}
     width, true = side * side + 2, stencil(Frame(side, side, 0, reach=reach), 2 * (side * side + 2))
     for patch in range(side * side):
-        assert {1 + p for p in _causes(said, patch)} == set(np.flatnonzero(true[width + patch]))
-    assert causes(WIDTH + 3) == set(np.flatnonzero(stencil(Frame(4, 4), 2 * WIDTH)[WIDTH + 3]))
+        assert {1 + p for p in causes(said, patch)} == set(np.flatnonzero(true[width + patch]))
+
+
+def test_the_targets_of_a_query_are_the_stencil_and_what_followed_earlier():
+    grid, text = grid_sequence(), text_sequence()
+    assert (targets(grid) == stencil(Frame(4, 4), len(grid["tokens"]))).all()
+    for query, keys in enumerate(targets(text)):
+        assert set(np.flatnonzero(keys)) == followers(text["tokens"], query)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.77, 1.0])
+def test_a_share_of_attention_is_within_two_hundredths_of_what_was_planted(share: float):
+    """m keys of weight S / m each: at most (2 / 510) sqrt(m S) off, for all are rounded alike."""
+    for sequence, place in ((grid_sequence(), 1 * 4 + 2), (text_sequence(), 2 * 4 + 1)):
+        maps = planted(sequence, share)
+        exact = (maps[place] * targets(sequence)).sum(1)
+        found = focus(attention_bytes(triangle(maps)), sequence)[place]
+        assert np.abs(found - exact).max() <= 2 / 510 * np.sqrt(targets(sequence).sum(1).max()) + 1e-4
 
 
 def test_the_finding_names_the_planted_head(tmp_path: Path):
