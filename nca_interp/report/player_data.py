@@ -91,14 +91,22 @@ class Shown:
                 raise damaged(self.stored, f"no array {error}", self.mend) from None
             if any(len(a) != len(entry["steps"]) for a in arrays.values()):
                 raise damaged(self.stored, f"arrays of {entry['run']} do not fit {self.listing.name}", self.mend)
-            found[entry["run"]] = Stage(entry, arrays, self._clock(entry))
+            found[entry["run"]] = Stage(entry, arrays, self._places(entry))
         return found
 
-    def _clock(self, entry: dict[str, Any]) -> list[float]:
-        if any(t is None for t in entry["tokens"]):
-            return [float(s) for s in entry["steps"]]
-        length = self.tables.runs.set_index("run").tokens.get(entry["run"], 0.0) if entry["stage"] == "ppt" else 0.0
-        return [float(t) - float(length) for t in entry["tokens"]]
+    @cached_property
+    def clock(self) -> str:
+        """What the axis of training counts: tokens where they are known of every checkpoint (of a study from the swap), else steps."""
+        return "step" if any(t is None for e in self.said["runs"] for t in e["tokens"]) else "tokens"
+
+    def origin(self, entry: dict[str, Any]) -> float:
+        """Tokens at the swap, of a pre-pre-training in a study; elsewhere 0."""
+        if self.tables.collection is not None or self.clock == "step" or entry["stage"] != "ppt":
+            return 0.0
+        return float(self.tables.runs.set_index("run").tokens.get(entry["run"], 0.0))
+
+    def _places(self, entry: dict[str, Any]) -> list[float]:
+        return [float(t) - self.origin(entry) for t in entry["steps" if self.clock == "step" else "tokens"]]
 
     @cached_property
     def models(self) -> list[Model]:

@@ -32,7 +32,7 @@ def widget(shown: Shown) -> dict[str, Any]:
             {"name": m.name, "label": m.label, "slot": m.slot, "notes": m.notes, "stages": [_stage(shown, s, spans) for s in m.stages]}
             for m in shown.models
         ],
-        "study": shown.tables.collection is None, "clock": _clock_name(shown),
+        "study": shown.tables.collection is None, "clock": shown.clock,
     }  # fmt: skip
     place = [{tuple(h): i for i, h in enumerate(stage.entry["heads"])} for _, stage in flat]
 
@@ -64,12 +64,6 @@ def initial(shown: Shown) -> list[int]:
     size = [s.n for s in models[0].stages]
     alike = [i for i, m in enumerate(models) if i and [s.n for s in m.stages] == size]
     return [0, alike[0] if alike else 1]
-
-
-def _clock_name(shown: Shown) -> str:
-    if shown.tables.collection is None or all(None not in s.entry["tokens"] for s in shown.stages.values()):
-        return "tokens"
-    return "step"
 
 
 def _span(shown: Shown, probe: str) -> tuple[float, float]:
@@ -114,8 +108,8 @@ def _loss(shown: Shown, stage: Stage) -> list[list[float | None]]:
         .drop_duplicates("step", keep="last")
         .sort_values("step")
     )
-    shift = stage.clock[0] - float(stage.entry["tokens"][0] or 0) if stage.entry["tokens"][0] is not None else 0.0
-    points = [[number(r.tokens + shift, 7), number(r.val_loss, 5)] for r in each(rows)]
+    shift = shown.origin(stage.entry)
+    points = [[number(getattr(r, shown.clock) - shift, 7), number(r.val_loss, 5)] for r in each(rows)]
     keep = np.unique(np.linspace(0, len(points) - 1, min(len(points), LOSSES)).round().astype(int)) if points else []
     return [points[i] for i in keep]
 

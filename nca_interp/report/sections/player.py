@@ -40,7 +40,7 @@ def player(tables: Tables) -> list[Item]:
         why = "; ".join(dict.fromkeys(note for m in shown.models for note in m.notes)) or "no checkpoint could be read"
         return [Note(f"The circuit at work is not shown: {why}.", quiet=True)]
     data = widget(shown)
-    data["notes"] = [KEYS, _effects_note(shown), _sources(shown), _thinned(shown, data)]
+    data["notes"] = [f"{KEYS} {_axis(shown)}", _effects_note(shown), _sources(shown), _thinned(shown, data)]
     return [
         Figure(
             "fig-player",
@@ -97,14 +97,20 @@ def _encoding(shown: Shown) -> str:
     return " ".join(words)
 
 
+def _axis(shown: Shown) -> str:
+    """What the charts run over."""
+    if shown.tables.collection is None:
+        return f"The charts of loss and of the loss without a head run over {shown.clock} since the swap, which is the dotted line."
+    return f"The charts run over training {shown.clock}{'' if shown.clock == 'tokens' else 's'}."
+
+
 def _effects_note(shown: Shown) -> str:
     """What the loss without a head is."""
     told = {str(m) for m in shown.tables.step_effects[shown.tables.step_effects.run.isin(shown.stages)].metric}
     if not told:
         return "Loss without it: where the causes were measured (--causes), at the end of a run."
-    clock = "tokens since the swap" if shown.tables.collection is None else "training"
     rows = int(shown.tables.step_effects.n.max())
-    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads. The charts of loss and of effect run over {clock}; the dotted line is the swap."
+    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads."
 
 
 def _sources(shown: Shown) -> str:
