@@ -350,13 +350,13 @@ function circuitPane(widget, side, changed, moved) {
     for (let q = now.query + by; q >= 0 && q < n - 1; q += by) if (followers(s.tokens, q).length) return q;
     return null;
   };
-  /* how much of its attention goes where such a head is meant to look, for every token that may be the first to be seen */
+  /* how much more of its attention than by looking everywhere alike goes where such a head is meant to look, for every token that may be the first to be seen */
   pane.shares = async ({stage, i}) => {
     const s = stage.sequence, weights = await patternOf(stage, pane.head, i), found = new Map();
     const g = s.kind === "grid" ? geometry(s) : null, from = g ? s.start + (s.frames - 1) * g.per : 0;
     for (let q = from; q < s.tokens.length - 1; q++) {
       const keys = g ? g.causes(q) : followers(s.tokens, q);
-      if (keys.length && weights) found.set(q, weights.focus(q));
+      if (keys.length && weights) found.set(q, weights.focus(q) - keys.length / (q + 1));
     }
     return found;
   };
