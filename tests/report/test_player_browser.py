@@ -13,8 +13,11 @@ from synthetic_player import STEPS, WIDTH, causes, followers, text_sequence, wri
 from synthetic_study import write_study
 from test_report_browser import CHROMIUM, Visit, browser  # noqa: F401 the fixture
 
-from nca_interp.report.build import build_report
+from nca_interp.report.page import Page
 from nca_interp.report.player_widget import BUDGET
+from nca_interp.report.render import render
+from nca_interp.report.sections import player
+from nca_interp.report.tables import Tables
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -32,7 +35,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         left_out=("dyck", "<b>bold</b>"),
     )  # fmt: skip
-    return build_report(study)
+    tables, path = Tables(study), study / "page.html"
+    legend = tuple((r, tables.label(r)) for r in tables.main)
+    path.write_text(render(Page("The player", "", (), (), legend, player.sections(tables), {"study": "three"})))
+    return path
 
 
 @pytest.fixture(scope="module")
