@@ -54,24 +54,32 @@ def player(tables: Tables) -> list[Item]:
 
 
 def _finding(shown: Shown) -> str:
-    grids = [(m, s) for m in shown.models for s in m.stages if s.entry["sequence"]["kind"] == "grid"]
-    series = any(s.n > 1 for m in shown.models for s in m.stages)
-    over = " Move the upper slider to see it form." if series else ""
-    told = _on_causes(*grids[0]) if grids else ""
-    return f"{told or 'Where a head looks, what followed earlier, and what the model predicts.'}{over}"
+    """What the head that looks most where it is meant to does at the end of the first stage that has a grid, else of the first."""
+    stages = [(m, s) for m in shown.models for s in m.stages]
+    model, stage = next(((m, s) for m, s in stages if s.entry["sequence"]["kind"] == "grid"), stages[0])
+    over = " Move the upper slider to see it form." if any(s.n > 1 for _, s in stages) else ""
+    return f"{_looks(model, stage)}{over}"
 
 
-def _on_causes(model: Model, stage: Stage) -> str:
-    """What the head that looks most at the causes does in the last frame of the stage's last checkpoint."""
+def _looks(model: Model, stage: Stage) -> str:
+    """Of the last checkpoint, mean over the queries that write the last frame, or over those whose token stood there before."""
     s = stage.entry["sequence"]
-    patches, frame = s["rows"] * s["columns"], s["frames"] - 1
-    first = s["start"] + frame * (patches + 2)
-    shares = focus(stage.arrays["attention"][-1], s)[:, first : first + patches].mean(1)
+    aims = targets(s)
+    asked = aims.any(1)
+    asked[-1] = False
+    if s["kind"] == "grid":
+        asked[: s["start"] + (s["frames"] - 1) * (s["rows"] * s["columns"] + 2)] = False
+    if not asked.any():
+        return f"No token of this text stood there before: an induction head of {model.name} has nothing to find."
+    shares = focus(stage.arrays["attention"][-1], s)[:, asked].mean(1)
     layer, head = stage.entry["heads"][int(shares.argmax())]
-    alike = (targets(s).sum(1) / np.arange(1, len(s["tokens"]) + 1))[first : first + patches].mean()
+    alike = (aims.sum(1) / np.arange(1, len(aims) + 1))[asked].mean()
+    grid = s["kind"] == "grid"
+    when = f"About to write frame {s['frames'] - 1}" if grid else "Where a token stood before"
+    what = "what the rule reads" if grid else "what followed it"
     return (
-        f"About to write frame {frame}, layer {layer} head {head} of {model.name} puts {100 * shares.max():.0f} % of its attention on what the rule "
-        f"reads (looking everywhere alike: {100 * alike:.0f} %)."
+        f"{when}, layer {layer} head {head} of {model.name} puts {100 * shares.max():.0f} % of its attention on {what} (looking everywhere "
+        f"alike: {100 * alike:.0f} %)."
     )
 
 

@@ -158,6 +158,7 @@ def test_one_language_model_has_a_text_and_no_partner(tmp_path: Path, stage: str
     assert figure.widget.data["initial"] == [0]
     assert figure.widget.data["models"][0]["stages"][0]["sequence"]["kind"] == "text"
     assert "torus" not in figure.encoding
+    assert figure.finding.startswith("Where a token stood before, layer 2 head 1 of gpt puts 9")
 
 
 def test_a_large_model_over_many_checkpoints_stays_in_the_budget_and_says_what_is_left_out(tmp_path: Path):
