@@ -148,7 +148,11 @@ function circuitPane(widget, side, changed, moved) {
   const named = head => headName(...head.split("."));
   const best = async (stage, probe) => {
     const codes = await mapOf(stage, probe), size = stage.shape[0] * stage.shape[1];
-    if (!codes) return Object.keys(stage.patterns)[0] ?? "0.0";
+    if (!codes) {
+      /* no probe was measured: the head that looks most where it is meant to */
+      const totals = await Promise.all(Object.keys(stage.patterns).map(async head => { const w = await patternOf(stage, head, stage.steps.length - 1); return [stage.sequence.tokens.reduce((sum, _, q) => sum + w.focus(q), 0), head]; }));
+      return totals.sort((a, b) => b[0] - a[0])[0]?.[1] ?? "0.0";
+    }
     const last = [...codes.subarray(codes.length - size)], ranked = last.map((c, i) => [c === 255 ? -1 : c, headPlace(Math.floor(i / stage.shape[1]), i % stage.shape[1])]).sort((a, b) => b[0] - a[0]);
     return (ranked.find(([, place]) => stage.patterns[place]) ?? ranked[0])[1];
   };

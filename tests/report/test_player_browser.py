@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         left_out=("dyck", "<b>bold</b>"),
     )  # fmt: skip
+    return _drawn(study)
+
+
+def _drawn(study: Path) -> Path:
+    """A page with the player alone."""
     tables, path = Tables(study), study / "page.html"
     legend = tuple((r, tables.label(r)) for r in tables.main)
     path.write_text(render(Page("The player", "", (), (), legend, player.sections(tables), {"study": "three"})))
@@ -199,4 +205,19 @@ def test_every_width_and_theme_is_whole(browser: Any, page: Path, width: int, sc
     assert [f for f in visit.faults() if "chart without" not in f] == []
     drawn = "[...document.querySelectorAll('.circuit canvas')].filter(c => c.checkVisibility()).every(c => c.width > 8 && c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v > 0))"
     assert visit.ask(drawn)
+    visit.context.close()
+
+
+def test_one_checkpoint_of_one_model_has_no_scrubber(browser: Any, page: Path, tmp_path: Path):  # noqa: F811
+    study = tmp_path / "study"
+    shutil.copytree(page.parent, study)
+    write_player(study / "tables", [("pt.alone.web.s0", "alone", "pt", None)], steps=1)
+    visit = Visit(browser, _drawn(study), anchor="#fig-player").wait()
+    assert visit.ask("[...document.querySelectorAll('.circuit > .controls')].map(c => c.checkVisibility())") == [
+        False,
+        True,
+    ]
+    assert visit.ask("document.querySelectorAll('.circuit .pane').length") == 1
+    assert "/2.1/" in _shown(visit), "no probe was measured of it: the head that looks most at what followed earlier"
+    assert visit.faults() == []
     visit.context.close()
