@@ -73,7 +73,7 @@ class Pattern(NamedTuple):
 
 Head = tuple[int, int]
 Codes = Callable[[int, Head], np.ndarray]
-"""function(stage, head) -> codes [checkpoint, ...]."""
+"""function(stage, head) -> bytes [checkpoint, ...] as they stand in the page."""
 
 
 def fit(
@@ -89,7 +89,7 @@ def fit(
     @cache
     def place(stage: int, head: Head, most: int) -> Pattern:
         at = evenly(stages[stage], most)
-        found = levels(codes(stage, head)[at])
+        found = codes(stage, head)[at]
         whole, changed = packed(found), packed(changes(found))
         return Pattern(at, min(whole, changed, key=len), len(changed) < len(whole))
 

@@ -34,7 +34,9 @@ async function patternOf(stage, head, i) {
   const place = found.at.filter(a => a <= i).length - 1, size = bytes.length / found.at.length;
   if (place < 0) return null;
   const codes = bytes.subarray(place * size, (place + 1) * size);
-  return {at: found.at[place], weight: (q, k) => Math.min(1, (8 * codes[q * (q + 1) / 2 + k] / 255) ** 2)};
+  /* weights in coarse levels, and the share of attention on what a query is meant to look at, which was summed before they were rounded */
+  const n = stage.sequence.tokens.length, after = n * (n + 1) / 2;
+  return {at: found.at[place], weight: (q, k) => Math.min(1, (8 * codes[q * (q + 1) / 2 + k] / 255) ** 2), focus: q => codes[after + q] / 255};
 }
 
 /* what the sequence says of a query: on a grid the patch that comes next and its causes, in a text what followed earlier occurrences */
@@ -146,7 +148,11 @@ function circuitPane(widget, side, changed, moved) {
   const named = head => headName(...head.split("."));
   const best = async (stage, probe) => {
     const codes = await mapOf(stage, probe), size = stage.shape[0] * stage.shape[1];
-    if (!codes) return Object.keys(stage.patterns)[0] ?? "0.0";
+    if (!codes) {
+      /* no probe was measured: the head that looks most where it is meant to */
+      const totals = await Promise.all(Object.keys(stage.patterns).map(async head => { const w = await patternOf(stage, head, stage.steps.length - 1); return [stage.sequence.tokens.reduce((sum, _, q) => sum + w.focus(q), 0), head]; }));
+      return totals.sort((a, b) => b[0] - a[0])[0]?.[1] ?? "0.0";
+    }
     const last = [...codes.subarray(codes.length - size)], ranked = last.map((c, i) => [c === 255 ? -1 : c, headPlace(Math.floor(i / stage.shape[1]), i % stage.shape[1])]).sort((a, b) => b[0] - a[0]);
     return (ranked.find(([, place]) => stage.patterns[place]) ?? ranked[0])[1];
   };
@@ -186,7 +192,6 @@ function circuitPane(widget, side, changed, moved) {
     sentence.textContent = seen;
     return `${pane.model.name}: ${seen}`;
   };
-  const mass = (query, keys) => keys.reduce((sum, k) => sum + now.weights.weight(query, k), 0);
   const tell = pairs => facts.replaceChildren(...pairs.flatMap(([term, value]) => { const box = make("div"); box.append(make("dt", term), make("dd", value)); return [box]; }));
   const lacking = () => `The pattern of ${named(pane.head)} is not in this page${now.stage.patterns[pane.head] ? " at this checkpoint, at its last it is" : ""}.`;
   const older = () => now.weights && now.weights.at !== now.i ? ` (its pattern at step ${now.stage.steps[now.weights.at]}, the nearest that the page holds)` : "";
@@ -213,7 +218,7 @@ function circuitPane(widget, side, changed, moved) {
       context.fillText(`frame ${f}`, x, size + 13);
     });
     const right = paintWritten(s, g, at, ink, width), aim = at.patch < 0 || at.patch >= g.patches ? null : `row ${Math.floor(at.patch / s.columns) + 1}, column ${at.patch % s.columns + 1} of frame ${at.frame}`;
-    const on = weights && causes.length ? mass(query, causes) : null, chance = causes.length / (query + 1), likely = now.truth[i * (s.tokens.length - 1) + query] / 255;
+    const on = weights && causes.length ? weights.focus(query) : null, chance = causes.length / (query + 1), likely = now.truth[i * (s.tokens.length - 1) + query] / 255;
     tell([["attention on what the rule reads", on === null ? "–" : share(on)], ["if it looked everywhere alike", causes.length ? share(chance) : "–"], ["probability of what comes", likely.toFixed(2)], ["cells of this frame predicted", right === null ? "–" : share(right)]]);
     looks.setAttribute("aria-label", `Frames ${shown[0]} to ${shown[shown.length - 1]} with the attention of ${named(pane.head)}. Left and right arrow: token; up and down: frame.`);
     written.setAttribute("aria-label", "The frame as it happens, and as the model predicts it");
@@ -268,7 +273,7 @@ function circuitPane(widget, side, changed, moved) {
     const word = k => `“${visible(texts[k])}”`, likely = now.truth[i * (n - 1) + query] / 255, base = (i * (n - 1) + query) * 3;
     const guess = stage.words.length ? [0, 1, 2].filter(k => now.sure[base + k] > 0).map(k => [stage.words[now.top[2 * (base + k)] + 256 * now.top[2 * (base + k) + 1]], now.sure[base + k] / 255]) : [];
     next.replaceChildren(make("h4", "What it predicts"), ...guess.map(([text, p]) => { const line = make("div"), bar = make("i"), right = text === texts[query + 1]; bar.style.width = `${Math.max(1, 100 * p)}%`; line.append(make("span", visible(text), "word"), make("span", p.toFixed(2), "p"), bar, make("b", right ? "✓" : "")); if (right) line.className = "right"; return line; }), make("p", `what comes: ${word(query + 1)}, ${likely.toFixed(2)}`));
-    const on = weights && after.length ? mass(query, after) : null, chance = after.length / (query + 1);
+    const on = weights && after.length ? weights.focus(query) : null, chance = after.length / (query + 1);
     tell([["attention on what followed earlier", on === null ? "–" : share(on)], ["if it looked everywhere alike", after.length ? share(chance) : "–"], ["earlier occurrences", String(after.length)], ["probability of what comes", likely.toFixed(2)]]);
     strip.setAttribute("aria-label", `Text with the attention of ${named(pane.head)} from token ${query}. Left and right arrow: token; up and down: the next token that stood there before.`);
     if (!weights) return lacking();
@@ -349,13 +354,13 @@ function circuitPane(widget, side, changed, moved) {
     for (let q = now.query + by; q >= 0 && q < n - 1; q += by) if (followers(s.tokens, q).length) return q;
     return null;
   };
-  /* how much of its attention goes where such a head is meant to look, for every token that may be the first to be seen */
+  /* how much more of its attention than by looking everywhere alike goes where such a head is meant to look, for every token that may be the first to be seen */
   pane.shares = async ({stage, i}) => {
     const s = stage.sequence, weights = await patternOf(stage, pane.head, i), found = new Map();
     const g = s.kind === "grid" ? geometry(s) : null, from = g ? s.start + (s.frames - 1) * g.per : 0;
     for (let q = from; q < s.tokens.length - 1; q++) {
       const keys = g ? g.causes(q) : followers(s.tokens, q);
-      if (keys.length && weights) found.set(q, keys.reduce((sum, k) => sum + weights.weight(q, k), 0));
+      if (keys.length && weights) found.set(q, weights.focus(q) - keys.length / (q + 1));
     }
     return found;
   };

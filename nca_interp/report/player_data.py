@@ -91,14 +91,22 @@ class Shown:
                 raise damaged(self.stored, f"no array {error}", self.mend) from None
             if any(len(a) != len(entry["steps"]) for a in arrays.values()):
                 raise damaged(self.stored, f"arrays of {entry['run']} do not fit {self.listing.name}", self.mend)
-            found[entry["run"]] = Stage(entry, arrays, self._clock(entry))
+            found[entry["run"]] = Stage(entry, arrays, self._places(entry))
         return found
 
-    def _clock(self, entry: dict[str, Any]) -> list[float]:
-        if any(t is None for t in entry["tokens"]):
-            return [float(s) for s in entry["steps"]]
-        length = self.tables.runs.set_index("run").tokens.get(entry["run"], 0.0) if entry["stage"] == "ppt" else 0.0
-        return [float(t) - float(length) for t in entry["tokens"]]
+    @cached_property
+    def clock(self) -> str:
+        """What the axis of training counts: tokens where they are known of every checkpoint (of a study from the swap), else steps."""
+        return "step" if any(t is None for e in self.said["runs"] for t in e["tokens"]) else "tokens"
+
+    def origin(self, entry: dict[str, Any]) -> float:
+        """Tokens at the swap, of a pre-pre-training in a study; elsewhere 0."""
+        if self.tables.collection is not None or self.clock == "step" or entry["stage"] != "ppt":
+            return 0.0
+        return float(self.tables.runs.set_index("run").tokens.get(entry["run"], 0.0))
+
+    def _places(self, entry: dict[str, Any]) -> list[float]:
+        return [float(t) - self.origin(entry) for t in entry["steps" if self.clock == "step" else "tokens"]]
 
     @cached_property
     def models(self) -> list[Model]:
@@ -158,6 +166,39 @@ class Shown:
         order = order.sort_values(["place", "kind"], kind="stable")
         first = [(int(r.layer), int(r.head)) for r in each(order)]
         return [h for h in dict.fromkeys([*first, *kept]) if h in set(kept)]
+
+
+def causes(s: dict[str, Any], patch: int) -> set[int]:
+    """Patches of a grid, by number, that hold the cells the rule reads for a patch of the next frame; the edges meet."""
+    row, column = divmod(patch, s["columns"])
+    near = range(-s["reach"], s["reach"] + 1)
+    return {(row + r) % s["rows"] * s["columns"] + (column + c) % s["columns"] for r in near for c in near}
+
+
+def targets(s: dict[str, Any]) -> np.ndarray:
+    """Bool [query, key] of a sequence: on a grid what the rule reads for what comes next, in a text what followed an earlier occurrence of the
+    query's token: x[key - 1] = x[query], key <= query."""
+    n, ids = len(s["tokens"]), np.array(s["tokens"])
+    found = np.zeros((n, n), dtype=bool)
+    if s["kind"] == "text":
+        found[:, 1:] = ids[:, None] == ids[None, :-1]
+        return np.tril(found)
+    patches = s["rows"] * s["columns"]
+    width = patches + 2
+    for frame in range(1, s["frames"]):
+        for patch in range(patches):
+            keys = [s["start"] + (frame - 1) * width + 1 + p for p in causes(s, patch)]
+            found[s["start"] + frame * width + patch, keys] = True
+    return found
+
+
+def focus(codes: np.ndarray, s: dict[str, Any]) -> np.ndarray:
+    """Attention [..., query] on `targets`, from codes [..., n (n + 1) / 2]: weights in 256 levels, summed."""
+    n = len(s["tokens"])
+    chosen = targets(s)[np.tril_indices(n)]
+    weights = (codes.astype(np.float64) / 255) ** 2 * chosen
+    starts = np.arange(n) * np.arange(1, n + 1) // 2
+    return np.asarray(np.add.reduceat(weights, starts, axis=-1))
 
 
 def _notes(entries: list[dict[str, Any]]) -> list[str]:

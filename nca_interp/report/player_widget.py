@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nca_interp.report.packing import evenly, fit, linear, number, packed
-from nca_interp.report.player_data import Shown, Stage
+from nca_interp.report.packing import evenly, fit, levels, linear, number, packed
+from nca_interp.report.player_data import Shown, Stage, focus
 from nca_interp.report.tables import each
 
 BUDGET = 500_000
@@ -32,12 +32,14 @@ def widget(shown: Shown) -> dict[str, Any]:
             {"name": m.name, "label": m.label, "slot": m.slot, "notes": m.notes, "stages": [_stage(shown, s, spans) for s in m.stages]}
             for m in shown.models
         ],
-        "study": shown.tables.collection is None, "clock": _clock_name(shown),
+        "study": shown.tables.collection is None, "clock": shown.clock,
     }  # fmt: skip
     place = [{tuple(h): i for i, h in enumerate(stage.entry["heads"])} for _, stage in flat]
 
     def codes(stage: int, head: tuple[int, int]) -> np.ndarray:
-        return flat[stage][1].arrays["attention"][:, place[stage][head]]
+        found = flat[stage][1].arrays["attention"][:, place[stage][head]]
+        looks = np.rint(255 * np.clip(focus(found, flat[stage][1].entry["sequence"]), 0, 1)).astype(np.uint8)
+        return np.concatenate([levels(found), looks], axis=1)
 
     allowance = BUDGET - NOTES - len(json.dumps(data))
     leading = sum(len(m.stages) for m in shown.models[:3])
@@ -62,12 +64,6 @@ def initial(shown: Shown) -> list[int]:
     size = [s.n for s in models[0].stages]
     alike = [i for i, m in enumerate(models) if i and [s.n for s in m.stages] == size]
     return [0, alike[0] if alike else 1]
-
-
-def _clock_name(shown: Shown) -> str:
-    if shown.tables.collection is None or all(None not in s.entry["tokens"] for s in shown.stages.values()):
-        return "tokens"
-    return "step"
 
 
 def _span(shown: Shown, probe: str) -> tuple[float, float]:
@@ -112,8 +108,8 @@ def _loss(shown: Shown, stage: Stage) -> list[list[float | None]]:
         .drop_duplicates("step", keep="last")
         .sort_values("step")
     )
-    shift = stage.clock[0] - float(stage.entry["tokens"][0] or 0) if stage.entry["tokens"][0] is not None else 0.0
-    points = [[number(r.tokens + shift, 7), number(r.val_loss, 5)] for r in each(rows)]
+    shift = shown.origin(stage.entry)
+    points = [[number(getattr(r, shown.clock) - shift, 7), number(r.val_loss, 5)] for r in each(rows)]
     keep = np.unique(np.linspace(0, len(points) - 1, min(len(points), LOSSES)).round().astype(int)) if points else []
     return [points[i] for i in keep]
 

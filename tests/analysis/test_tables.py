@@ -145,7 +145,7 @@ def tables(study) -> dict[str, pd.DataFrame]:
 EMPTY = {
     "pooled", "scratches",  # one domain, one scratch arm
     "shapley", "shapley_seeds",  # one arm, not all sets of modules
-    "retrieval", "retrieval_seeds", "profiles", "profile_seeds",  # not measured of this study
+    "retrieval", "retrieval_seeds", "profiles", "profile_seeds", "step_effects",  # not measured of this study
     "head_rules", "mediation", "mediation_seeds", "blinded",  # no arm of it asks
 }  # fmt: skip
 

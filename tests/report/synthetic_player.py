@@ -97,13 +97,16 @@ SHARES = {"ppt": [0.1, 0.5, 0.95], "pt": [0.2, 0.9]}
 STEPS = {"ppt": {0: 0, 256: 256 * 4096, 512: 512 * 4096}, "pt": {0: 0, 1024: 1024 * 4096}}
 
 
-def write_player(tables: Path, runs: list[tuple[str, str, str, str | None]], left_out: tuple[str, ...] = ()) -> None:
-    """player.json and player.npz of (run, regime, stage, parent)."""
+def write_player(
+    tables: Path, runs: list[tuple[str, str, str, str | None]], left_out: tuple[str, ...] = (), steps: int = 9
+) -> None:
+    """player.json and player.npz of (run, regime, stage, parent), of the last `steps` checkpoints."""
     entries, stored = [], {}
     for number, (run, regime, stage, parent) in enumerate(runs):
         sequence = grid_sequence() if stage == "ppt" else text_sequence()
-        shares = SHARES[stage or "pt"]
-        entries.append(entry(f"r{number}", run, regime, stage, parent, sequence, STEPS[stage or "pt"]))
+        shares = SHARES[stage or "pt"][-steps:]
+        shown = dict(list(STEPS[stage or "pt"].items())[-steps:])
+        entries.append(entry(f"r{number}", run, regime, stage, parent, sequence, shown))
         stored |= {f"r{number}-{name}": a for name, a in arrays(sequence, shares).items()}
     np.savez_compressed(tables / "player.npz", **stored)  # type: ignore[arg-type]
     (tables / "player.json").write_text(json.dumps({"version": 1, "runs": entries, "left_out": list(left_out)}))

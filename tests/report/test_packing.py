@@ -44,7 +44,7 @@ def test_changes_add_up_again():
 def codes_of(stages: list[int], size: int = 300):
     def codes(stage: int, head: tuple[int, int]) -> np.ndarray:
         rng = np.random.default_rng([stage, *head])
-        return attention_bytes(rng.dirichlet(np.full(size, 0.1), stages[stage]))
+        return levels(attention_bytes(rng.dirichlet(np.full(size, 0.1), stages[stage])))
 
     return codes
 
@@ -60,7 +60,7 @@ def test_what_fits_is_whole_and_no_more_than_allowed(allowance: int):
     assert sum(p.size for p in found.values()) <= allowance
     for (stage, head), pattern in found.items():
         assert pattern.at[-1] == stages[stage] - 1
-        assert (unpacked(pattern) == levels(codes(stage, head)[pattern.at])).all()
+        assert (unpacked(pattern) == codes(stage, head)[pattern.at]).all()
     if allowance == 10_000_000:
         assert {(s, h): len(p.at) for (s, h), p in found.items()} == {
             (s, h): n for s, n in enumerate(stages) for h in HEADS

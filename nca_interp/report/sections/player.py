@@ -11,7 +11,7 @@ import pandas as pd
 from nca_interp.report.charts.numbers import listing, plural
 from nca_interp.report.packing import ATTENTION_ERROR
 from nca_interp.report.page import Figure, Item, Note, Section, Widget
-from nca_interp.report.player_data import Model, Shown, Stage
+from nca_interp.report.player_data import Model, Shown, Stage, focus, targets
 from nca_interp.report.player_widget import BUDGET, widget
 from nca_interp.report.tables import Tables
 
@@ -40,7 +40,7 @@ def player(tables: Tables) -> list[Item]:
         why = "; ".join(dict.fromkeys(note for m in shown.models for note in m.notes)) or "no checkpoint could be read"
         return [Note(f"The circuit at work is not shown: {why}.", quiet=True)]
     data = widget(shown)
-    data["notes"] = [KEYS, _effects_note(shown), _sources(shown), _thinned(shown, data)]
+    data["notes"] = [f"{KEYS} {_axis(shown)}", _effects_note(shown), _sources(shown), _thinned(shown, data)]
     return [
         Figure(
             "fig-player",
@@ -54,35 +54,33 @@ def player(tables: Tables) -> list[Item]:
 
 
 def _finding(shown: Shown) -> str:
-    grids = [(m, s) for m in shown.models for s in m.stages if s.entry["sequence"]["kind"] == "grid"]
-    series = any(s.n > 1 for m in shown.models for s in m.stages)
-    over = " Move the upper slider to see it form." if series else ""
-    told = _on_causes(*grids[0]) if grids else ""
-    return f"{told or 'Where a head looks, what followed earlier, and what the model predicts.'}{over}"
+    """What the head that looks most where it is meant to does at the end of the first stage that has a grid, else of the first."""
+    stages = [(m, s) for m in shown.models for s in m.stages]
+    model, stage = next(((m, s) for m, s in stages if s.entry["sequence"]["kind"] == "grid"), stages[0])
+    over = " Move the upper slider to see it form." if any(s.n > 1 for _, s in stages) else ""
+    return f"{_looks(model, stage)}{over}"
 
 
-def _on_causes(model: Model, stage: Stage) -> str:
-    """What the head that looks most at the causes does in the last frame of the stage's last checkpoint."""
-    s, maps = stage.entry["sequence"], stage.arrays["attention"][-1].astype(np.float64)
-    width, frame = s["rows"] * s["columns"] + 2, s["frames"] - 1
-    shares = np.zeros(len(maps))
-    for patch in range(s["rows"] * s["columns"]):
-        query = s["start"] + frame * width + patch
-        row = (maps[:, query * (query + 1) // 2 : (query + 1) * (query + 2) // 2] / 255) ** 2
-        shares += row[:, [s["start"] + (frame - 1) * width + 1 + p for p in _causes(s, patch)]].sum(1)
-    shares /= s["rows"] * s["columns"]
+def _looks(model: Model, stage: Stage) -> str:
+    """Of the last checkpoint, mean over the queries that write the last frame, or over those whose token stood there before."""
+    s = stage.entry["sequence"]
+    aims = targets(s)
+    asked = aims.any(1)
+    asked[-1] = False
+    if s["kind"] == "grid":
+        asked[: s["start"] + (s["frames"] - 1) * (s["rows"] * s["columns"] + 2)] = False
+    if not asked.any():
+        return f"No token of this text stood there before: an induction head of {model.name} has nothing to find."
+    shares = focus(stage.arrays["attention"][-1], s)[:, asked].mean(1)
     layer, head = stage.entry["heads"][int(shares.argmax())]
-    least = len(_causes(s, 0)) / (s["start"] + frame * width + 1)
+    alike = (aims.sum(1) / np.arange(1, len(aims) + 1))[asked].mean()
+    grid = s["kind"] == "grid"
+    when = f"About to write frame {s['frames'] - 1}" if grid else "Where a token stood before"
+    what = "what the rule reads" if grid else "what followed it"
     return (
-        f"About to write frame {frame}, layer {layer} head {head} of {model.name} puts {100 * shares.max():.0f} % of its attention on what the rule "
-        f"reads (looking everywhere alike: {100 * least:.0f} %)."
+        f"{when}, layer {layer} head {head} of {model.name} puts {100 * shares.max():.0f} % of its attention on {what} (looking everywhere "
+        f"alike: {100 * alike:.0f} %)."
     )
-
-
-def _causes(s: dict[str, Any], patch: int) -> set[int]:
-    row, column = divmod(patch, s["columns"])
-    near = range(-s["reach"], s["reach"] + 1)
-    return {(row + r) % s["rows"] * s["columns"] + (column + c) % s["columns"] for r in near for c in near}
 
 
 KEYS = (
@@ -107,14 +105,20 @@ def _encoding(shown: Shown) -> str:
     return " ".join(words)
 
 
+def _axis(shown: Shown) -> str:
+    """What the charts run over."""
+    if shown.tables.collection is None:
+        return f"The charts of loss and of the loss without a head run over {shown.clock} since the swap, which is the dotted line."
+    return f"The charts run over training {shown.clock}{'' if shown.clock == 'tokens' else 's'}."
+
+
 def _effects_note(shown: Shown) -> str:
     """What the loss without a head is."""
     told = {str(m) for m in shown.tables.step_effects[shown.tables.step_effects.run.isin(shown.stages)].metric}
     if not told:
         return "Loss without it: where the causes were measured (--causes), at the end of a run."
-    clock = "tokens since the swap" if shown.tables.collection is None else "training"
     rows = int(shown.tables.step_effects.n.max())
-    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads. The charts of loss and of effect run over {clock}; the dotted line is the swap."
+    return f"Loss without it: loss on {rows} rows of the model's own data with the output of the chosen head replaced by its mean, less that without; band: 95 % interval over the rows. Nothing is corrected for looking at many heads."
 
 
 def _sources(shown: Shown) -> str:
@@ -141,8 +145,8 @@ def _thinned(shown: Shown, data: dict[str, Any]) -> str:
     whole = [run for run, n in kept.items() if n == heads]
     part = [f"{run} {n} of {heads} (the last checkpoint of {ends[run]})" for run, n in kept.items() if n < heads]
     words = [
-        f"Data: {size / 1000:.0f} kB of at most {BUDGET / 1000:.0f}; weights in 33 levels of their square root (at most {ATTENTION_ERROR} off), probabilities in "
-        "256, scores in 255 of their range."
+        f"Data: {size / 1000:.0f} kB of at most {BUDGET / 1000:.0f}; weights in 33 levels of their square root (at most {ATTENTION_ERROR} off); "
+        "shares of attention are summed before that, from weights in 256 levels; probabilities in 256, scores in 255 of their range."
     ]
     if whole:
         words.append(f"All {heads} heads at every shown checkpoint: {listing(whole)}.")
