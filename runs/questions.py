@@ -14,7 +14,7 @@ def questions() -> Study:
     """Fine-tuning on key-value recall after NCA, repeated tokens or from scratch, five seeds; 1.25M, 0.15M and 1M tokens a stage.
 
     Two pairs of a letter and a digit, then one of the letters: `recall:1` (docs/reasoning.md). The task and the four passes were chosen on
-    a model without pre-pre-training, of which the accuracy was neither at chance nor at 1. The checkpoint that is asked the held-out
+    a model without pre-pre-training, of which the accuracy was neither at chance nor at 1 (0.28 where chance is 0.10, in seed 0). The checkpoint that is asked the held-out
     questions is chosen by 64 others. The same runs can be asked further tasks: nca-interp evaluate runs/out/questions --tasks recall:2.
 
     Can conclude, with five paired seeds: whether NCA or repeated tokens (a positive control: they teach to look up what was there
