@@ -28,6 +28,7 @@ from nca_interp.analysis.verdicts.standard_claims import standard
 from nca_interp.analysis.verdicts.statistics import t_interval
 from nca_interp.claims import Claim
 from nca_interp.config import Study
+from nca_interp.rows import each
 
 CLAIMS = [
     "claim", "says", "source", "domain", "verdict", "effect", "low", "high", "zero", "unit", "n", "sentence", "change", "evidence",
@@ -71,22 +72,18 @@ def _of_contrast(row: Any, contrasts: pd.DataFrame, unit: str, evidence: str, be
     }  # fmt: skip
 
 
-def _each(rows: pd.DataFrame) -> Iterator[Any]:
-    yield from rows.itertuples(index=False)
-
-
 def _contrasts(tables: Tables, claim: Claim, metric: str) -> pd.DataFrame:
     rows = tables["contrasts"]
     return rows[(rows.metric == metric) & (rows.treated == claim.treated) & (rows.control == claim.control)]
 
 
 def _lower_loss(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    for row in _each(_contrasts(tables, claim, "val_loss")):
+    for row in each(_contrasts(tables, claim, "val_loss")):
         yield _of_contrast(row, tables["contrasts"], "nats per token", "fig-effects")
 
 
 def _reasons_better(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    for row in _each(_contrasts(tables, claim, "accuracy")):
+    for row in each(_contrasts(tables, claim, "accuracy")):
         yield _of_contrast(row, tables["contrasts"], "accuracy", "reasoning")
 
 
@@ -95,7 +92,7 @@ def _faster(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     if claim.control != "scratch":
         yield _untested("tokens to the same loss are counted against scratch only")
         return
-    for row in _each(rows[(rows.regime == claim.treated) & (rows.budget == "pt")]):
+    for row in each(rows[(rows.regime == claim.treated) & (rows.budget == "pt")]):
         known = row.n > 1 and math.isfinite(row.low)
         verdict = UNKNOWN if not known else SUPPORTED if row.low > 1 else CONTRADICTED if row.high < 1 else OPEN
         yield {
@@ -199,7 +196,7 @@ def _part_carries(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
 def _complexity(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     rows = tables.get("sweep_tests", pd.DataFrame(columns=["family", "predictor"]))
     rows = rows[(rows.family == "declared") & (rows.predictor == "distance")]
-    for row in _each(rows):
+    for row in each(rows):
         word = str(row.verdict)
         yield {
             "domain": row.domain if isinstance(row.domain, str) else "", "verdict": word if word in (SUPPORTED, CONTRADICTED) else UNKNOWN if word.startswith("cannot") else OPEN,
@@ -222,7 +219,7 @@ def _heads_earlier(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
         (rows.stage == "pt") & (rows.budget == "pt") & (rows.treated == claim.treated) & (rows.control == claim.control)
     ]
     told = {"earlier": SUPPORTED, "later": CONTRADICTED, "together": SAME, "never reached": UNKNOWN}
-    for row in _each(rows):
+    for row in each(rows):
         verdict = told.get(str(row.verdict), UNKNOWN if str(row.verdict).startswith(("no verdict", "cannot")) else OPEN)
         yield {
             "domain": row.domain, "verdict": verdict, "effect": row.effect, "low": row.low, "high": row.high, "zero": 0.0,
@@ -251,7 +248,7 @@ def _load_bearing(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
         yield _untested("heads were not ablated (nca-interp analyze --causes)")
         return
     rows = rows[(rows.stage == "pt") & (rows.regime == claim.treated) & (rows.metric == "repeated_token_loss")]
-    for row in _each(rows):
+    for row in each(rows):
         word, absent = str(row.verdict), _never_formed(tables, claim, row.domain)
         told = {"not": CONTRADICTED, "load-bearing": SUPPORTED, "inconclusive": OPEN}
         verdict = UNKNOWN if absent else told.get(word.split(" ")[0].strip(","), UNKNOWN)
