@@ -13,6 +13,15 @@ function csvOf(id) {
   const names = Object.keys(data.figures[id].table.columns);
   return [names, ...rows(data.figures[id].table).map(row => names.map(n => row[n]))].map(line => line.map(quoted).join(",")).join("\n") + "\n";
 }
+/* a drawing with the looks that the page's style gives it */
+function styled(svg) {
+  const copy = svg.cloneNode(true), to = [copy, ...copy.querySelectorAll("*")];
+  [svg, ...svg.querySelectorAll("*")].forEach((e, i) => {
+    const style = getComputedStyle(e);
+    for (const key of ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "text-anchor"]) to[i].setAttribute(key, style.getPropertyValue(key));
+  });
+  return copy;
+}
 /* every chart, map and heading of a figure at its place, and the legend of regimes where its colours are theirs */
 async function picture(figure) {
   const before = root.dataset.theme;
@@ -21,14 +30,14 @@ async function picture(figure) {
   await Promise.all(all(".chart", figure).map(draw));
   await paint();
   try {
-    const parts = all(".chart svg.marks, canvas, .cell > h3", figure).filter(e => e.checkVisibility()), places = parts.map(e => e.getBoundingClientRect());
+    const parts = all(".chart svg.marks, .circuit svg, canvas, .cell > h3, .circuit h4", figure).filter(e => e.checkVisibility()), places = parts.map(e => e.getBoundingClientRect());
     const left = Math.min(...places.map(p => p.left)), top = Math.min(...places.map(p => p.top)), margin = 12;
     const width = Math.max(...places.map(p => p.right)) - left + 2 * margin;
     let height = Math.max(...places.map(p => p.bottom)) - top + 2 * margin;
     const whole = drawing("svg", {xmlns: SVG, "font-family": "system-ui, sans-serif"}), ground = whole.appendChild(drawing("rect", {fill: "#fff"}));
     parts.forEach((e, i) => {
       const at = {x: places[i].left - left + margin, y: places[i].top - top + margin, width: places[i].width, height: places[i].height};
-      if (e.matches("svg")) { const copy = e.cloneNode(true); for (const key in at) copy.setAttribute(key, at[key]); copy.setAttribute("overflow", "visible"); whole.append(copy); }
+      if (e.matches("svg")) { const copy = e.closest(".circuit") ? styled(e) : e.cloneNode(true); for (const key in at) copy.setAttribute(key, at[key]); copy.setAttribute("overflow", "visible"); whole.append(copy); }
       else if (e.matches("canvas")) whole.append(drawing("image", {...at, href: e.toDataURL(), style: "image-rendering:pixelated", preserveAspectRatio: "none"}));
       else whole.append(drawing("text", {x: at.x, y: at.y + 14, "font-size": 13, "font-weight": 600, fill: "#1d2126"}, e.textContent));
     });
