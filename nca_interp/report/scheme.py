@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from textwrap import wrap
 
-from nca_interp.report.charts.numbers import plural, short
+from nca_interp.report.charts.numbers import plural, short, spread
 from nca_interp.report.tables import Tables
 
 MOST = 10
@@ -86,12 +86,13 @@ def scheme(tables: Tables) -> Scheme | None:
         )
     domains = list(tables.domains.values())
     fine = runs[runs.stage == "ft"]
+    budget = spread(pt.groupby("domain").tokens.max())
     language = (
-        f"{short(pt.tokens.max())} tokens of", *(line for d in domains[:2] for line in wrap(d, INSIDE)[:2]), *([f"and {len(domains) - 2} more"] if len(domains) > 2 else []),
+        *wrap(f"{budget} tokens of", INSIDE), *(line for d in domains[:2] for line in wrap(d, INSIDE)[:2]), *([f"and {len(domains) - 2} more"] if len(domains) > 2 else []),
         *([f"then fine-tuned ({plural(len(fine), 'run')})"] if len(fine) else []),
     )  # fmt: skip
     told = (
-        f"{plural(len(runs), 'training run')} in {plural(tables.n_seeds, 'seed')}. Seen first: {'; '.join(words)}. Then {short(pt.tokens.max())} tokens of "
+        f"{plural(len(runs), 'training run')} in {plural(tables.n_seeds, 'seed')}. Seen first: {'; '.join(words)}. Then {budget} tokens of "
         "language, the same rows in the same order for every arm of a seed."
     )
     return Scheme(tuple(lanes[:MOST]), max(0, len(lanes) - MOST), language, told)

@@ -50,6 +50,13 @@ def whole(value: Any) -> str:
     return DASH if absent(value) else f"{int(value):,}"
 
 
+def spread(values: Iterable[Any]) -> str:
+    """Numbers as `short` writes them: one where all are equal, else the least to the most."""
+    found = [value for value in values if not absent(value)]
+    ends = dict.fromkeys((short(min(found)), short(max(found)))) if found else (DASH,)
+    return " to ".join(ends)
+
+
 def short(value: Any) -> str:
     """Three significant digits and a unit prefix: with a hard space: `1.58 M`, `164 M`, `9.02 B`."""
     if absent(value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nca_interp.report.charts.numbers import listing, plural, short
+from nca_interp.report.charts.numbers import listing, plural, short, spread
 from nca_interp.report.sections.learning import unlearned
 from nca_interp.report.tables import Tables, each
 
@@ -136,7 +136,7 @@ def _scale(tables: Tables) -> Iterator[str]:
     if len(pt) and (pt.params.max() < 0.2 * PAPER_PARAMS or pt.tokens.max() < 0.2 * PAPER_PT_TOKENS):
         before = f", {short(ppt.tokens.max())} tokens before it" if len(ppt) else ""
         yield (
-            f"Small scale: {short(pt.params.max())} parameters and {short(pt.tokens.max())} pre-training tokens{before}; the paper has "
+            f"Small scale: {short(pt.params.max())} parameters and {spread(pt.groupby('domain').tokens.max())} pre-training tokens{before}; the paper has "
             f"{short(PAPER_PARAMS)}, {short(PAPER_PT_TOKENS)} and {short(PAPER_PPT_TOKENS)}. Nothing here confirms or refutes it at its own scale."
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from nca_interp.report.charts.numbers import DASH, fixed, interval, listing, plain, plural, short, whole
+from nca_interp.report.charts.numbers import DASH, fixed, interval, listing, plain, plural, short, spread, whole
 from nca_interp.report.page import Item, Note, Page, Section, Table
 from nca_interp.report.record import record
 from nca_interp.report.scheme import scheme
@@ -56,7 +56,10 @@ def _facts(tables: Tables) -> tuple[tuple[str, str], ...]:
     return (
         ("Model", f"{short(pt.params.max())} parameters: {shape}"),
         ("Pre-pre-training", f"{short(ppt.tokens.max())} tokens" if len(ppt) else _parents(tables)),
-        ("Pre-training", f"{short(pt.tokens.max())} tokens on each of {plural(len(tables.domains), 'domain')}"),
+        (
+            "Pre-training",
+            f"{spread(pt.groupby('domain').tokens.max())} tokens on each of {plural(len(tables.domains), 'domain')}",
+        ),
         (
             "Compared",
             f"{plural(len(tables.main), 'regime')}, {plural(tables.n_seeds, 'seed')}, {plural(len(runs), 'training run')}",
