@@ -61,11 +61,11 @@ def use_device(asked: str, here: bool = True) -> None:
             f"--device {asked}: unknown{suggest(asked, ['auto', 'cpu', *[d for d in present if d != 'auto']])}"
         )
     if not present[asked]:
-        here = ["auto", "cpu", *[d for d in ("cuda", "mps") if present[d]]]
+        usable = ["auto", "cpu", *[d for d in ("cuda", "mps") if present[d]]]
         built = (
             "" if asked != "cuda" or torch.version.cuda else f", and torch {torch.__version__} is built without CUDA"
         )
-        raise UserError(f"--device {asked}: there is no such device here{built}; legal here: {', '.join(here)}")
+        raise UserError(f"--device {asked}: there is no such device here{built}; legal here: {', '.join(usable)}")
 
 
 def check_device(asked: str) -> None:

@@ -56,7 +56,7 @@ def export_figures(
     done, lines = Exported(), [f"{MARK}: {page.title}"]
     write_text(folder / INDEX, lines[0] + "\n")
     widgets = [i.widget for s in page.sections for i in s.items if isinstance(i, Figure) and i.widget is not None]
-    exhibits = next((w.data["entries"] for w in widgets if w.kind == "thumbnails"), [])
+    exhibits: list[Any] = next((w.data["entries"] for w in widgets if w.kind == "thumbnails"), [])
     for section in page.sections:
         for item in section.items:
             if isinstance(item, Figure):

@@ -110,7 +110,9 @@ def _loss(shown: Shown, stage: Stage) -> list[list[float | None]]:
     )
     shift = shown.origin(stage.entry)
     points = [[number(getattr(r, shown.clock) - shift, 7), number(r.val_loss, 5)] for r in each(rows)]
-    keep = np.unique(np.linspace(0, len(points) - 1, min(len(points), LOSSES)).round().astype(int)) if points else []
+    keep: Any = (
+        np.unique(np.linspace(0, len(points) - 1, min(len(points), LOSSES)).round().astype(int)) if points else []
+    )
     return [points[i] for i in keep]
 
 

@@ -40,7 +40,7 @@ def files(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked)
         path.with_suffix(".json").unlink(missing_ok=True)
         return
     stored: Arrays = {}
-    entries = []
+    entries: list[dict[str, Any]] = []
     for run_id, steps in found.items():
         run = collection.run(run_id)
         entries.append(_entry(f"r{len(entries)}", run, steps, stored, tables["probes"], ids))
@@ -52,12 +52,12 @@ def files(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked)
 
 def _steps(run: Run, collection: Collection, options: PlayerOptions) -> dict[int, tuple[dict[str, Any], Arrays]]:
     """By step what is said of a checkpoint, and its arrays (none where it could not be measured)."""
-    found = {}
+    found: dict[int, tuple[dict[str, Any], Arrays]] = {}
     for step in steps_of(run, options.checkpoints):
         arrays = kept_arrays(run, step, collection)
         rows = kept_rows(run, step, collection)
         if arrays is not None and rows is not None:
-            found[step] = (rows.attrs, arrays)
+            found[step] = ({str(name): said for name, said in rows.attrs.items()}, arrays)
     return found
 
 
@@ -65,7 +65,7 @@ def _entry(
     key: str, run: Run, steps: dict[int, tuple[dict[str, Any], Arrays]], stored: Arrays, probes: pd.DataFrame, ids: list[str]
 ) -> dict[str, Any]:  # fmt: skip
     """What player.json says of a run; its arrays go into `stored` under the key."""
-    entry = {
+    entry: dict[str, Any] = {
         "key": key, "run": run.id, "regime": run.regime, "label": run.label, "domain": run.domain, "seed": run.seed,
         "stage": run.stage, "parent": run.parent, "steps": [], "tokens": [], "sequence": None, "shape": None, "heads": [],
         "words": {}, "note": "",
@@ -95,7 +95,8 @@ def _entry(
 def _heads(shape: list[int], probes: pd.DataFrame, ids: list[str]) -> list[tuple[int, int]]:
     rows = probes[probes.run.isin(ids) & probes["head"].notna()]
     rows = rows[rows.step == rows.groupby("run").step.transform("max")] if len(rows) else rows
-    return notable(rows, *shape, limit=WHOLE)
+    n_layers, n_heads = shape
+    return notable(rows, n_layers, n_heads, WHOLE)
 
 
 def _left_out(collection: Collection, options: PlayerOptions) -> list[str]:

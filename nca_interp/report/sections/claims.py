@@ -69,7 +69,7 @@ def bar(row: Mapping[str, Any], span: tuple[float, float] | None = None) -> tupl
         return None
     start, end = span or (min(low, zero), max(high, zero))
     room = 0.08 * (end - start) or 1.0
-    return tuple(round(100 * (v - start + room) / (end - start + 2 * room), 2) for v in (low, high, middle, zero))  # type: ignore[return-value]
+    return tuple(round(100 * (v - start + room) / (end - start + 2 * room), 2) for v in (low, high, middle, zero))
 
 
 def _lower(text: str) -> str:

@@ -65,7 +65,7 @@ def _looks(model: Model, stage: Stage) -> str:
     """Of the last checkpoint, mean over the queries that write the last frame, or over those whose token stood there before."""
     s = stage.entry["sequence"]
     aims = targets(s)
-    asked = aims.any(1)
+    asked = np.asarray(aims.any(1))
     asked[-1] = False
     if s["kind"] == "grid":
         asked[: s["start"] + (s["frames"] - 1) * (s["rows"] * s["columns"] + 2)] = False
