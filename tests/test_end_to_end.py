@@ -256,7 +256,7 @@ def test_the_report_opens_in_a_browser_without_a_request(study):
         page.on("pageerror", lambda e: errors.append(str(e)))
         page.on("request", lambda r: requests.append(r.url))
         page.goto((study / "report.html").resolve().as_uri() + "#all")
-        page.wait_for_function("document.documentElement.dataset.ready !== undefined", timeout=240_000)
+        page.wait_for_selector("html[data-ready]", state="attached", timeout=240_000)
         text = page.inner_text("body")
         browser.close()
     assert errors == []

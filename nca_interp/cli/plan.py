@@ -279,14 +279,13 @@ def follow(directory: AnalysisDir, plan: Plan, engine: Opened) -> Outcome:
 def print_notes(directory: StudyDir, plan: Plan) -> None:
     """Say what the tokens of a plan lack of what was asked for (`data.notes`)."""
     from nca_interp.data.text.notes import notes
-    from nca_interp.data.tokens import TokenMeta
+    from nca_interp.data.tokens import read_meta
     from nca_interp.engine.plan import TokensJob
-    from nca_interp.store import read_json
 
     for job in plan.jobs:
-        if isinstance(job.payload, TokensJob) and (meta := directory.path / job.payload.path / "meta.json").is_file():
-            for note in notes(TokenMeta.model_validate(read_json(meta))):
-                print(f"note: {meta.parent.name}: {note}")
+        if isinstance(job.payload, TokensJob) and (tokens := directory.path / job.payload.path).is_dir():
+            for note in notes(read_meta(tokens)):
+                print(f"note: {tokens.name}: {note}")
 
 
 def _together(directory: StudyDir, plan: Plan) -> int:

@@ -1,4 +1,4 @@
-"""Words of the field, each with a gloss of a sentence: shown where a reader points at them, listed at the end of a page and in
+"""Words of the field, each with a gloss of a sentence: shown where a reader points at them, those of a page listed at its end, all in
 docs/glossary.md, which a test keeps equal."""
 
 from __future__ import annotations
@@ -54,11 +54,16 @@ class Glosser:
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self._used: set[str] = set()
 
     def begin(self) -> str:
         """A new part of the page begins; returns nothing to print."""
         self.seen.clear()
         return ""
+
+    def used(self) -> dict[str, str]:
+        """The terms that were marked so far, with their glosses, in the glossary's order."""
+        return {term: text for term, text in GLOSSARY.items() if term in self._used}
 
     def __call__(self, text: object) -> Markup:
         """The text, escaped, its terms linked to their entries."""
@@ -68,6 +73,7 @@ class Glosser:
             if term in self.seen:
                 continue
             self.seen.add(term)
+            self._used.add(term)
             parts += [
                 escape(whole[at : found.start()]),
                 Markup('<a class="gloss" href="#{}">{}</a>').format(anchor(term), found[0]),

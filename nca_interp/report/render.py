@@ -21,7 +21,7 @@ from nca_interp.base import RunFailed
 from nca_interp.files import write_text
 from nca_interp.outputs import begins, check_output
 from nca_interp.report.charts.theme import SHAPES, THEMES, config, slot
-from nca_interp.report.glossary import GLOSSARY, Glosser, anchor
+from nca_interp.report.glossary import Glosser, anchor
 from nca_interp.report.page import Figure, Page
 
 MAX_BYTES = 10_000_000
@@ -175,7 +175,7 @@ def render(page: Page) -> str:
     )
     gloss = Glosser()
     environment.filters["gloss"] = gloss
-    environment.globals |= {"part": gloss.begin, "glossary": GLOSSARY, "anchor": anchor}
+    environment.globals |= {"part": gloss.begin, "glossary": gloss.used, "anchor": anchor}
     environment.filters["longest"] = lambda text: max(map(len, str(text).split()), default=0)
     legend = [
         {"name": n, "label": t, "slot": slot(i), "path": _PATHS[SHAPES[slot(i + i // len(SHAPES))]]}

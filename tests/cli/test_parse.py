@@ -23,7 +23,7 @@ from tests.cli.test_fuzz import told
         ),
         (["data", "prepare", "nca"], "Missing option '--out'; see: nca-interp data prepare --help"),
         (["train", "smoke", "--out"], "Option '--out' requires an argument; see: nca-interp train --help"),
-        (["train", "smoke", "--regim", "nca"], "No such option: --regim (Possible options: --regime)"),
+        (["train", "smoke", "--regim", "nca"], "No such option: --regim (Possible options: --engine, --regime)"),
         (["trian", "smoke"], "No such command 'trian'. Did you mean 'train', 'transfer'?; see: nca-interp --help"),
         (["train", "smoke", "--out", "n" * 300], "the name is too long"),
         (["train", "smoke", "--dry-run", "--out", "n" * 300 + "/study"], "the name is too long"),

@@ -177,8 +177,11 @@ def test_no_cell_is_clipped_at_any_width(desk: Visit):
             "&& getComputedStyle(e).display !== 'inline').map(e => e.textContent.slice(0, 40))"
         )
         assert (width, cut) == (width, [])
-        # charts follow the window in their own time
-        desk.page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=30_000)
+        for _ in range(60):  # charts follow the window in their own time
+            if desk.ask("document.documentElement.scrollWidth <= innerWidth"):
+                break
+            desk.page.wait_for_timeout(500)
+        assert desk.ask("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_paper_cuts_nothing(desk: Visit):

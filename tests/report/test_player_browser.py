@@ -16,7 +16,7 @@ from test_report_browser import CHROMIUM, Visit, browser  # noqa: F401 the fixtu
 
 from nca_interp.report.page import Page
 from nca_interp.report.player_widget import BUDGET
-from nca_interp.report.render import render
+from nca_interp.report.render import render, unpacked
 from nca_interp.report.sections import player
 from nca_interp.report.tables import Tables
 
@@ -192,9 +192,7 @@ def test_hostile_words_are_words_and_the_budget_holds(desk: Visit, page: Path):
     options = desk.ask("[...document.querySelectorAll('.circuit .pane select')[0].options].map(o => o.textContent)")
     assert f"c4: {HOSTILE}" in options
     assert "dyck, <b>bold</b>" in desk.ask("document.querySelector('#fig-player .notes').textContent")
-    found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert found
-    widget = json.loads(found[1])["figures"]["fig-player"]["widget"]
+    widget = unpacked(page.read_text())["figures"]["fig-player"]["widget"]
     assert len(json.dumps(widget, separators=(",", ":"))) <= BUDGET
     assert [s["steps"] for s in widget["models"][0]["stages"]] == [list(STEPS["ppt"]), list(STEPS["pt"])]
 

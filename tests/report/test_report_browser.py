@@ -301,7 +301,10 @@ def test_canary_a_broken_page_is_caught(browser: Any, report: Path, tmp_path: Pa
     broken.write_text(text.replace(old, new).replace(str(render.packed(json.loads(data))), changed))
     assert broken.read_text() != text
     visit = Visit(browser, broken)
-    visit.page.wait_for_timeout(2000)
-    seen = [f for f in visit.faults() if not f.startswith("chart without marks")]
+    seen: list[str] = []
+    for _ in range(20):
+        visit.page.wait_for_timeout(1000)
+        if seen := [f for f in visit.faults() if not f.startswith("chart without marks")]:
+            break
     visit.context.close()
     assert seen
