@@ -81,7 +81,7 @@ def probe(address: str) -> None:
 
 def looked_at(folder: Path) -> list[Node]:
     """The living nodes of the cluster that this process is connected to. UserError where one of them does not read a token that is
-    written into the folder now, or is of another version."""
+    written into the folder now, or is of another version, or where none is left."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     token, text = folder / f".tmp-shared-{secrets.token_hex(8)}", secrets.token_hex(16)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +120,8 @@ def _look_all(folder: Path, token: Path, text: str) -> list[Node]:
         name = node["NodeManagerHostname"]
         try:
             found = ray.get(ref)
+        except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+            continue  # died, and the cluster had not noticed when its nodes were listed
         except ray.exceptions.RayError as error:
             raise UserError(
                 f"--engine ray: node {name} cannot do this work: {str(error).strip().splitlines()[-1]}"
@@ -135,6 +137,8 @@ def _look_all(folder: Path, token: Path, text: str) -> list[Node]:
             )
         size = min(found["gpus"], default=0.0)
         nodes.append(Node(name, has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0), size))
+    if not nodes:
+        raise UserError(f"--engine ray: none of the {len(alive)} node(s) that the cluster lists takes a task")
     return nodes
 
 

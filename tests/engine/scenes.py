@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
@@ -110,6 +111,8 @@ def lost(folder: Path) -> None:
     """A folder that one node does not see is refused; a worker is killed, then a node; a user's own actor never notices."""
     import ray
 
+    from nca_interp.engine.ray_cluster import looked_at
+
     (folder / "hidden").mkdir()
     cluster = head()
     node, engine = second(folder / "hidden", cluster.address), ("--engine", f"ray:{cluster.address}")
@@ -126,6 +129,7 @@ def lost(folder: Path) -> None:
     theirs = Theirs.options(name="theirs", lifetime="detached").remote()
     assert ray.get(theirs.count.remote()) == 1
     wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) == 2)
+    both = ray.nodes()
     said = ended(command("train", "two", "--out", "hidden/s", *engine, folder=folder), 2)
     assert "is not shared" in said, said
     assert not list((folder / "hidden").iterdir())
@@ -143,6 +147,8 @@ def lost(folder: Path) -> None:
     assert "continues with: nca-interp train two" in said, said
     assert "trained: s" in said, said
     ended(other)
+    with mock.patch("ray.nodes", lambda: both):  # listed as alive for a while after its death
+        assert len(looked_at(folder / "s")) == 1
     ended(command("analyze", "s", *engine, folder=folder))
     assert ray.get(theirs.count.remote()) == 2
 
