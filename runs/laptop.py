@@ -3,7 +3,7 @@
 from nca_interp.arms import CHOSEN, CHOSEN_SCRATCH, PLAIN, mediation_arms, published, shapley_arms, swap_arms
 from nca_interp.config import Domain, Primary, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.controls.repeat import RepeatSpec
-from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
+from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.discover import run
 from nca_interp.head_rule import HeadRule
 from nca_interp.model.presets import PRESETS
@@ -24,6 +24,8 @@ CELLS = {
 STENCIL = HeadRule(probe="nca_stencil", k=2)
 WEB = {"web": SEEDS}
 BUDGETS = WEB | {"web-short": SEEDS, "web-long": SEEDS}
+ASKED = ("scratch", "nca", "repeat")
+"""Regimes that are fine-tuned on questions; as the recipe `questions` does, where the accuracy is neither at chance nor at 1."""
 
 
 def text(corpus: str) -> TextSpec:
@@ -64,7 +66,7 @@ def regimes() -> tuple[Regime, ...]:
         )
         for name, spec in CELLS.items()
     )
-    return (
+    found = (
         scratch,
         nca,
         repeat,
@@ -78,6 +80,7 @@ def regimes() -> tuple[Regime, ...]:
         *mediation_arms(nca, STENCIL, RANDOM, WEB),
         *ends(cells),
     )
+    return tuple(arm.model_copy(update={"ft": arm.name in ASKED}) for arm in found)
 
 
 @run
@@ -85,7 +88,7 @@ def laptop() -> Study:
     """An evening on two cores: regimes x embedding swap, parts and heads taken away, six complexities, three budgets of text.
 
     3 layers, 0.2M parameters; 3.1M synthetic and 0.5M language tokens an arm (0.13M and 1.0M for the main contrasts), five seeds (the
-    further complexities: three). About 225M tokens: 1.6 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,
+    further complexities: three). About 240M tokens, 15M of them in fine-tuning: 1.7 hours at 20,000 tokens/s on each of two quiet cores, the rest for token files,
     analysis and report. Every arm of one source shares its synthetic stages.
 
     Fresh embeddings are those of the released code, N(0, 1), of every regime and of scratch; `-chosen` arms have the swap that costs
@@ -95,11 +98,12 @@ def laptop() -> Study:
     how much of that is the embedding's scale; whether NCA beats prose, Dyck, repeated tokens (known to grow induction heads) and its own
     shuffled tokens, which have no rule; what is lost when attention, MLP or norms are re-initialised, and each one's share; what goes with the
     two heads that read the automaton's causes best, held against random heads; whether the sign is the same at a quarter and at
-    twice the language budget.
+    twice the language budget; whether NCA or repeated tokens make key-value recall easier to learn in fine-tuning.
 
     Cannot conclude: anything about models of other sizes or trained for longer; anything about natural prose: the corpora are docstrings
     of installed packages; that a comparison other than the primary one has no effect: some 40 are corrected for together,
-    so only large ones show; which complexity fits which domain: there are six cells and one domain (see the recipe sweep); reasoning after fine-tuning.
+    so only large ones show; which complexity fits which domain: there are six cells and one domain (see the recipe sweep);
+    reasoning of several steps.
     """
     pt = StageConfig(steps=250, batch_size=16, lr=2e-3, eval_every=25, checkpoint_every=125)
     return Study(
@@ -108,7 +112,13 @@ def laptop() -> Study:
         model=MODEL,
         regimes=regimes(),
         domains=(
-            Domain(name="web", label="prose B (stand-in for web text)", source=text("prose-b")),
+            Domain(
+                name="web",
+                label="prose B (stand-in for web text)",
+                source=text("prose-b"),
+                qa=QaSpec(source="puzzle:recall:1", n_train=2000, n_val=64, n_test=400, choose="best"),
+                epochs=4,
+            ),
             Domain(
                 name="web-short",
                 label="prose B, a quarter of the tokens",
@@ -126,6 +136,7 @@ def laptop() -> Study:
         primary=Primary(treated="nca", control="scratch", domain="web"),
         ppt=StageConfig(steps=1500, batch_size=16, lr=3e-3, eval_every=150, checkpoint_every=300),
         pt=pt,
+        ft=StageConfig(steps=252, batch_size=32, lr=2e-3, checkpoints="even"),
         val_rows=128,
         deviations=(
             "a 0.2M-parameter model with 3 layers, not 1.6B with 24; about 0.5M language tokens, not 9B",
