@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nca_interp.engine.engines import Asked, Resources, opened
-from nca_interp.engine.plan import Job, MeasureJob, Plan
+from nca_interp.engine.graph import Job, MeasureJob, Plan
 from nca_interp.engine.runner import run_plan
 from nca_interp.store import AnalysisDir
 

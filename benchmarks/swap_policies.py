@@ -25,7 +25,8 @@ from nca_interp.analysis.verdicts.best_scratch import scratches
 from nca_interp.analysis.verdicts.evidence import final_losses
 from nca_interp.analysis.verdicts.statistics import t_interval
 from nca_interp.arms import stds, swap_arms
-from nca_interp.cli.plan import check_folder, run_plan
+from nca_interp.cli.plan import check_folder
+from nca_interp.cli.running import run_plan
 from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.engine.plan import make_plan

@@ -21,8 +21,9 @@ from nca_interp.base import digest
 from nca_interp.config import Domain, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.sources import parse_source
 from nca_interp.data.specs import TextSpec, TokenizerSpec
+from nca_interp.engine.graph import Plan
 from nca_interp.engine.jobs import execute
-from nca_interp.engine.plan import Plan, make_plan
+from nca_interp.engine.plan import make_plan
 from nca_interp.model.presets import PRESETS
 from nca_interp.overrides import with_overrides
 from nca_interp.store import StudyDir

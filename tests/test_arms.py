@@ -23,7 +23,8 @@ from nca_interp.base import UserError
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds, reinit_arms
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
-from nca_interp.engine.plan import make_plan, vocab
+from nca_interp.engine.plan import make_plan
+from nca_interp.engine.vocabulary import vocab
 from nca_interp.graft import Graft, HeadFile
 from nca_interp.overrides import with_overrides
 from nca_interp.swap_policy import TODAY, SwapPolicy

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nca_interp.cli.flags import only_these, split
-from nca_interp.cli.plan import (
-    Engine,
-    Probes,
-    Workers,
-    check_engine,
-    finish,
-    follow,
-    open_engine,
-    print_table,
-    this_command,
-    write_report,
-    write_tables,
-)
+from nca_interp.cli.plan import Engine, Probes, Workers, check_engine
+from nca_interp.cli.running import finish, follow, open_engine, write_report, write_tables
+from nca_interp.cli.show import print_table
 from nca_interp.errors import UserError
 from nca_interp.measurement import check_given
+from nca_interp.signals import this_command
 
 if TYPE_CHECKING:
     from nca_interp.analysis.collection.collection import Collection

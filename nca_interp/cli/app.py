@@ -17,6 +17,7 @@ from nca_interp.cli.help import WithMeasurements
 from nca_interp.cli.match import match
 from nca_interp.cli.parse import Commands, UsageError, explain
 from nca_interp.cli.plan import (
+    RUNS,
     Engine,
     Probes,
     Threads,
@@ -27,12 +28,11 @@ from nca_interp.cli.plan import (
     execute_on,
     part,
     planned,
-    print_about,
-    run_plan,
     stands,
-    write_report,
-    write_tables,
+    wanted,
 )
+from nca_interp.cli.running import run_plan, write_report, write_tables
+from nca_interp.cli.show import print_about
 from nca_interp.cli.transfer import transfer
 from nca_interp.console import last_resort, make_patient
 from nca_interp.errors import RunFailed, UserError
@@ -55,8 +55,6 @@ app.command()(transfer)
 app.command()(evaluate)
 app.command("plan")(plan_command)
 app.command(cls=WithMeasurements, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
-OUT = Path("runs/out")
-
 Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -102,7 +100,7 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
     from nca_interp.overrides import call_study
 
     study = call_study(discover.find("runs", "demo").value, [])
-    folder = out or OUT / study.name
+    folder = out or RUNS / study.name
     study = arranged(folder, study)
     plan = planned(study, None, None, None, analyze=True)
     runs = [collection.planned(run) for run in headline(plan)]
@@ -116,7 +114,9 @@ def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None
 
 @app.command()
 def train(
-    run: Annotated[str, typer.Argument(help="Recipe, e.g. demo, laptop, phase, gpu (see: nca-interp list).")],
+    run: Annotated[
+        str, typer.Argument(help="Recipe, e.g. demo, laptop, phase, gpu (see: nca-interp list), or a study folder.")
+    ],
     regime: Annotated[str | None, typer.Option(help="Only this regime.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Only this seed (index).")] = None,
@@ -144,23 +144,19 @@ def train(
         str | None, typer.Option(help="Only this job of the plan (see: nca-interp plan), what it needs being done.")
     ] = None,
 ) -> None:
-    """Train the runs of a recipe (all, or one regime, domain or seed). Continues where it stopped."""
-    from nca_interp import discover
-    from nca_interp.overrides import call_recipe
+    """Train the runs of a recipe or of a study that has begun (all, or one regime, domain or seed). Continues where it stopped."""
     from nca_interp.phase import Phase
 
     check_engine(engine)
     execute_on(device, track or [], shard, here=engine == "local")
-    recipe = discover.find("runs", run)
-    found = call_recipe(recipe.value, set_ or [])
-    folder = out or OUT / found.name
+    _, found, folder, about = wanted(run, set_ or [], out)
     if isinstance(found, Phase):
         from nca_interp.cli import phase as phases
 
         phases.refuse_parts(regime=regime, domain=domain, seed=seed, spread=spread, share=share, job=job)
         phases.check(found, folder)
         if dry_run:
-            print_about(recipe.about)
+            print_about(about)
             phases.print_phase(found, folder, workers, threads)
             return
         raise typer.Exit(phases.train(found, folder, workers, threads, engine))
@@ -176,7 +172,7 @@ def train(
         from nca_interp.engine.cost import print_plan
 
         power = [*power_plan(study, spread_of(spread)), *arms_plan(study), *mediation_plan(study)]
-        print_about(recipe.about)
+        print_about(about)
         print_plan(plan, folder, workers, threads, stands(folder, study, plan))
         print(*power, sep="\n")
         return
@@ -219,7 +215,8 @@ def report(
 
 @app.command()
 def view(
-    study: Annotated[Path, typer.Argument(help="Study folder, a page, or a folder of several reports.")] = OUT / "demo",
+    study: Annotated[Path, typer.Argument(help="Study folder, a page, or a folder of several reports.")] = RUNS
+    / "demo",
 ) -> None:
     """Open the report of a study or an analysis in the browser; of a folder above several, an index of them."""
     from nca_interp.cli import reports

@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nca_interp.cli.plan import check_folder, run_plan, this_command
+from nca_interp.cli.plan import check_folder
+from nca_interp.cli.running import run_plan
 from nca_interp.errors import UserError
+from nca_interp.signals import this_command
 
 if TYPE_CHECKING:
     from nca_interp.config import Study

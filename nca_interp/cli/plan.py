@@ -1,24 +1,23 @@
-"""What commands share: from a recipe to its plan, running it, exit codes, tables printed and written, report."""
+"""What commands share before anything runs: their options, from a recipe to its plan, and what is refused."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from nca_interp.cli.parse import MAX_WORKERS
-from nca_interp.errors import RunFailed, UserError
-from nca_interp.signals import this_command as this_command
+from nca_interp.errors import UserError
 
 if TYPE_CHECKING:
     from nca_interp.config import Study
-    from nca_interp.engine.cost import Stand
-    from nca_interp.engine.engines import Engine as Opened
-    from nca_interp.engine.plan import Job, Plan
-    from nca_interp.engine.runner import Outcome
-    from nca_interp.store import AnalysisDir, StudyDir
+    from nca_interp.engine.graph import Plan
+    from nca_interp.engine.stands import Stand
+    from nca_interp.phase import Phase
+
+RUNS = Path("runs/out")
+"""Where studies lie that no folder was named for."""
 
 Workers = Annotated[
     int | None,
@@ -30,51 +29,6 @@ Engine = Annotated[
 ]
 Threads = Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Threads a job.")]
 Probes = Annotated[Path | None, typer.Option(help="Folder with further probe files.")]
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Print one message on stderr and leave."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def print_table(title: str, columns: list[str], rows: list[list[str]], left: tuple[str, ...] = ()) -> None:
-    """A table for 80 columns; the first column, what rows are of, and headings are never cut. `left`: columns of text."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    if not rows:
-        return
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    tall = any("\n" in name for name in columns)
-    for index, name in enumerate(columns):
-        text = index == 0 or name in left
-        table.add_column(
-            name,
-            justify="left" if text else "right",
-            vertical="bottom" if tall else "top",
-            no_wrap=name not in left,
-        )
-    for row in rows:
-        table.add_row(*row)
-    print(title)
-    Console().print(table)
-
-
-WIDTH = 80
-"""Columns of a terminal that text is wrapped for."""
-
-
-def print_about(text: str) -> None:
-    """Print what a recipe says of itself, its paragraphs wrapped, and an empty line."""
-    import textwrap
-
-    for paragraph in text.split("\n\n"):
-        print(
-            textwrap.fill(" ".join(paragraph.split()), WIDTH, break_long_words=False, break_on_hyphens=False),
-            end="\n\n",
-        )
 
 
 def execute_on(device: str, track: list[str], shard: bool, here: bool = True) -> None:
@@ -130,53 +84,6 @@ def part(plan: Plan, share: str | None, job: str | None) -> Plan:
     return plan if share is None else shares.share(plan, *shares.parse_share(share))
 
 
-def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int, engine: str = "local") -> int:
-    """Check the disk and the engine, claim the folder, run the plan; returns the exit code."""
-    import os
-    import shutil
-
-    from nca_interp import machine
-    from nca_interp.analysis.verdicts.plan import contrasts_of, declare
-    from nca_interp.data.text.named_tokenizer import ASSUMED
-    from nca_interp.engine.change import alters_no_run, rename
-    from nca_interp.engine.cost import disk_cost, size
-    from nca_interp.engine.local import default_workers
-    from nca_interp.engine.plan import unknown_tokenizers
-    from nca_interp.store import StudyDir, refuse_unwritable
-
-    contrasts_of(study)  # a plan that cannot be is refused before anything is written
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if together and engine != "local":
-        raise UserError(
-            f"--engine {engine}: several processes that were launched together train one run here; start it once"
-        )
-    directory = StudyDir(folder)
-    refuse_unwritable("--out", folder)
-    if not directory.config.exists():
-        check_bands(plan)
-        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        free, needed = shutil.disk_usage(there).free, disk_cost(plan, workers or default_workers()).peak
-        if needed > free:
-            unknown = "".join(f"; {n!r} is taken to have {ASSUMED:,} tokens" for n in unknown_tokenizers(plan))
-            raise RunFailed(
-                f"{folder}: the plan needs {size(needed)}, {size(free)} are free (details: --dry-run){unknown}"
-            )
-    opened = None if together else open_engine(engine, folder, plan, workers, threads)
-    workers = workers or (default_workers() if opened is None else opened.workers)
-    precision = machine.resolve_precision(study.precision, study.model.d_model)
-    provenance = machine.provenance(this_command(), precision, workers, threads)
-    if directory.claim(
-        study.model_dump(mode="json"), provenance, lambda there, asked: alters_no_run(there, asked, precision)
-    ):
-        rename(directory, study, precision)
-    declare(directory, study)
-    if opened is None:
-        return _together(directory, plan)
-    outcome = follow(directory, plan, opened)
-    print_notes(directory, plan)
-    return finish(outcome, this_command())
-
-
 def check_bands(plan: Plan) -> None:
     """UserError naming the regime whose automata are chosen by a band or measure that no rule reaches."""
     from nca_interp.data.nca.reach import check_reach
@@ -190,26 +97,77 @@ def check_bands(plan: Plan) -> None:
             raise UserError(f"regimes.{run.regime}.source: {error}") from None
 
 
-def stands(folder: Path, study: Study, plan: Plan) -> dict[str, Stand]:
-    """How far each run of a plan is in a folder, and, printed, what of the study that is there would change; nothing where it is another
-    study, which `train` would refuse."""
+def stands(folder: Path, study: Study, plan: Plan, refuse: bool = False) -> dict[str, Stand]:
+    """How far each job of a plan is in a folder; nothing where there is no study yet. What of the study that is there would change is
+    printed; of another study, which `train` would refuse, nothing stands (`refuse`: UserError, and nothing is printed)."""
     from nca_interp import machine
     from nca_interp.engine.change import alters_no_run
-    from nca_interp.engine.cost import Stand
+    from nca_interp.engine.stands import stands_of
     from nca_interp.store import StudyDir
 
     directory = StudyDir(folder)
+    if not directory.config.is_file():
+        return {}
     precision = machine.resolve_precision(study.precision, study.model.d_model)
     changed, refused = directory.changes(
         study.model_dump(mode="json"), lambda there, asked: alters_no_run(there, asked, precision)
     )
+    if refused and refuse:
+        raise UserError(refused)
     if refused:
         print(f"refused     {refused}\n")
         return {}
-    if changed:
+    if changed and not refuse:
         print(f"changes     {len(changed)} that alter no run: only what is new is trained\n")
-    found = {run.id: directory.run(run.id).status() for run in plan.runs if directory.run(run.id).config.is_file()}
-    return {name: Stand(str(status["state"]), int(status["step"])) for name, status in found.items()}
+    return stands_of(directory, plan)
+
+
+class Wanted(NamedTuple):
+    """What a command is to work on: a recipe, or the study that lies in a folder."""
+
+    words: list[str]
+    """What names it in a further command."""
+    found: Study | Phase
+    folder: Path
+    about: str = ""
+    """What a recipe says of itself."""
+
+
+def wanted(name: str, set_: list[str], out: Path | None) -> Wanted:
+    """The recipe of that name, or else the study in the folder of that name, with fields changed (`--set`). UserError where there is
+    neither, and for a folder of something else."""
+    import os
+
+    from nca_interp import discover
+    from nca_interp.overrides import call_recipe
+
+    path = Path(name)
+    if path.is_dir() and (os.sep in name or path.is_absolute() or name not in discover.load("runs")):
+        return _in_folder(path, set_, out)
+    recipe = discover.find("runs", name)
+    found = call_recipe(recipe.value, set_)
+    folder = out or RUNS / found.name
+    return Wanted([name, *_set(set_), "--out", str(folder.absolute())], found, folder, recipe.about)
+
+
+def _in_folder(path: Path, set_: list[str], out: Path | None) -> Wanted:
+    from nca_interp.engine.phase_folder import RECORD, read_record
+    from nca_interp.overrides import with_overrides
+    from nca_interp.store import StudyDir
+
+    if out is not None:
+        raise UserError(f"--out {out}: goes with a recipe; {path} is itself the folder that is worked on")
+    if (path / RECORD).is_file():
+        begun = read_record(path)["provenance"].get("command", "nca-interp train RECIPE")
+        raise UserError(
+            f"{path}: a phase diagram, which chooses its next runs by the results of others; go on with its recipe: {begun}"
+        )
+    study = with_overrides(StudyDir.open(path).study(), set_)
+    return Wanted([str(path.absolute()), *_set(set_)], study, path)
+
+
+def _set(overrides: list[str]) -> list[str]:
+    return [word for one in overrides for word in ("--set", one)]
 
 
 def check_folder(folder: Path, study: Study) -> None:
@@ -239,114 +197,3 @@ def check_engine(name: str) -> None:
 
     if name != LOCAL:
         parse(name)
-
-
-def open_engine(
-    name: str, folder: Path, plan: Plan, workers: int | None, threads: int, probes: Path | None = None
-) -> Opened:
-    """The engine `NAME[:ADDRESS]` for the jobs of a plan. UserError where it is not there or cannot do one of them, with nothing written."""
-    from functools import partial
-
-    from nca_interp.engine.engines import Asked, device_asked, opened
-    from nca_interp.engine.needs import needs_of
-
-    kinds = frozenset(job.kind for job in plan.jobs)
-    needs = partial(needs_of, plan, threads)
-    engine = opened(name, Asked(folder.absolute(), needs, workers, threads, probes, device=device_asked(), kinds=kinds))
-    if engine.about:
-        print(f"{engine.about}; whatever ends this command, it continues with: {this_command()}", file=sys.stderr)
-    return engine
-
-
-def follow(directory: AnalysisDir, plan: Plan, engine: Opened) -> Outcome:
-    """Have an engine run a plan, and show how far it is; what happens to each job stands in `jobs/` for `watch`."""
-    from rich.console import Console
-
-    from nca_interp.cli.progress import Follow
-    from nca_interp.engine.journal import Journal
-    from nca_interp.engine.runner import run_plan as run_jobs
-
-    following = Follow(directory, plan, Console(stderr=True))
-    with Journal.begun(directory.path) as journal, following.shown():
-
-        def event(what: str, job: Job, message: str) -> None:
-            journal.add(what, job.id, message)
-            following.event(what, job, message)
-
-        return run_jobs(directory, plan, engine=engine, on_event=event, on_tick=following.tick)
-
-
-def print_notes(directory: StudyDir, plan: Plan) -> None:
-    """Say what the tokens of a plan lack of what was asked for (`data.notes`)."""
-    from nca_interp.data.text.notes import notes
-    from nca_interp.data.tokens import read_meta
-    from nca_interp.engine.plan import TokensJob
-
-    for job in plan.jobs:
-        if isinstance(job.payload, TokensJob) and (tokens := directory.path / job.payload.path).is_dir():
-            for note in notes(read_meta(tokens)):
-                print(f"note: {tokens.name}: {note}")
-
-
-def _together(directory: StudyDir, plan: Plan) -> int:
-    """Run the plan as one of several processes that were launched together; the first one speaks for all."""
-    from rich.console import Console
-
-    from nca_interp.cli.progress import Follow
-    from nca_interp.engine.inline import run_inline
-    from nca_interp.machine import launched_again
-    from nca_interp.train.guard import is_first_process
-
-    if not is_first_process():
-        outcome = run_inline(directory, plan)
-        raise SystemExit(128 + outcome.stopped if outcome.stopped else int(bool(outcome.failed)))
-    following = Follow(directory, plan, Console(stderr=True))
-    with following.shown():
-        outcome = run_inline(directory, plan, on_event=following.event, on_tick=following.tick)
-    print_notes(directory, plan)
-    return finish(outcome, launched_again(sys.argv[1:]))
-
-
-def finish(outcome: Outcome, resume: str) -> int:
-    """Exit code of a plan: 1 where runs or probes failed (the others are whole and go on to the report).
-
-    Raises UserError for mistakes, RunFailed where token files could not be made, and leaves with 130 or 143 where it
-    was stopped.
-    """
-    messages = "\n".join(f"{job}: {text}" for job, text in outcome.messages.items())
-    if outcome.stopped:
-        how = f"{len(outcome.failed)} job(s) failed:\n{messages}\n" if messages else "everything is saved, "
-        fail(f"stopped; {how}continue with: {resume}", 128 + outcome.stopped)
-    if outcome.usage_error:
-        raise UserError(messages)
-    if any(job.startswith("tokens:") for job in outcome.failed):
-        raise RunFailed(messages)
-    if outcome.failed:
-        print(f"error: {len(outcome.failed)} job(s) failed, the others are finished:\n{messages}", file=sys.stderr)
-    return 1 if outcome.failed else 0
-
-
-def write_tables(folder: Path, probes: Path | None) -> None:
-    """Write the tables of a study from what its runs hold."""
-    from nca_interp import machine
-    from nca_interp.analysis.tables import build_tables
-    from nca_interp.cli.progress import steps
-
-    with steps() as say:
-        build_tables(folder, probes_folder=probes, say=say, alone=machine.cores() < 2)
-
-
-def write_report(folder: Path, name: str | None = None) -> None:
-    """Write a report and say where it lies; `name`: its definition, by default that of a study or of checkpoints."""
-    from nca_interp import discover
-    from nca_interp.cli.progress import steps
-    from nca_interp.report.build import build_report
-    from nca_interp.report.pages.phase import PhaseFolder
-
-    if PhaseFolder.is_one(folder):
-        found = None if name is None else discover.find("reports", name)
-        print(f"report: {PhaseFolder(folder).build(found).resolve()}")
-        return
-    with steps() as say:
-        path = build_report(folder, None if name is None else discover.find("reports", name), say)
-    print(f"report: {path.resolve()}")

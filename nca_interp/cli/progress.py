@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nca_interp.base import duration
 from nca_interp.cli.status import BoardReader, describe, headline, render
-from nca_interp.engine.plan import Job, Plan
+from nca_interp.engine.graph import Job, Plan
 from nca_interp.store import AnalysisDir, StudyDir
 
 PLAIN_SECONDS = 30.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from statistics import fmean, median
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,12 +17,12 @@ from rich.text import Text
 
 from nca_interp.base import UserError, duration
 from nca_interp.config import STAGE_LABELS
-from nca_interp.engine.plan import Job
-from nca_interp.store import RunDir, StudyDir
+from nca_interp.engine.graph import Job
+from nca_interp.engine.stands import State, state_of
+from nca_interp.store import StudyDir
 from nca_interp.train.grafted import left_out
 from nca_interp.train.run import RunConfig
 
-State = Literal["not begun", "running", "done", "stopped", "failed", "diverged", "blocked", "damaged", "left out"]
 RATE_ROWS = 20
 """Steps over which a run's rate is the median."""
 STAGE_ORDER = {stage: index for index, stage in enumerate(STAGE_LABELS)}
@@ -110,7 +110,7 @@ class BoardReader:
         rows: list[dict[str, Any]] = []
         try:
             status = run.status()
-            state, message = _state(run, status)
+            state, message = state_of(run, status)
             if state == "not begun" and (why := left_out(self.study, config)):
                 state, message = "left out", why
             rows = run.last_metrics(stage.eval_every + 1)
@@ -133,15 +133,6 @@ class BoardReader:
             val_loss=next((row["val_loss"] for row in reversed(rows) if row.get("val_loss") is not None), None),
             tokens_per_second=rate, remaining_seconds=left / rate if rate else None, message=message,
         )  # fmt: skip
-
-
-def _state(run: RunDir, status: dict[str, Any]) -> tuple[State, str]:
-    state = status["state"]
-    if state == "new":
-        return "not begun", ""
-    if state == "running" and run.is_live() is False:
-        return "stopped", f"{run.holder()} is gone; start the same command to continue"
-    return state, str(status.get("message", ""))
 
 
 def headline(board: Board) -> str:

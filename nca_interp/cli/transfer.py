@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nca_interp.cli.parse import MAX_WORKERS
-from nca_interp.cli.plan import (
-    Threads,
-    Workers,
-    arranged,
-    check_folder,
-    execute_on,
-    planned,
-    print_about,
-    print_table,
-    run_plan,
-    write_report,
-    write_tables,
-)
+from nca_interp.cli.plan import Threads, Workers, arranged, check_folder, execute_on, planned
+from nca_interp.cli.running import run_plan, write_report, write_tables
+from nca_interp.cli.show import print_about, print_table
 from nca_interp.errors import UserError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ from nca_interp import machine
 from nca_interp.base import duration
 from nca_interp.config import STAGE_LABELS, ModelConfig
 from nca_interp.data.text.named_tokenizer import ASSUMED
+from nca_interp.engine.graph import Plan, TokensJob
 from nca_interp.engine.local import default_workers
-from nca_interp.engine.plan import Plan, TokensJob, spec_vocab, unknown_tokenizers, vocab
+from nca_interp.engine.stands import BEGINNING, Stand, left
+from nca_interp.engine.vocabulary import spec_vocab, unknown_tokenizers, vocab
 from nca_interp.train.run import RunConfig
 
 CHECKPOINT_BYTES, STATE_BYTES = 4, 12
@@ -121,17 +123,10 @@ def disk_cost(plan: Plan, workers: int) -> DiskCost:
     return DiskCost(tokens, sum(cost.disk for cost in costs), sum(at_once))
 
 
-class Stand(NamedTuple):
-    """How far a run is."""
-
-    state: str
-    step: int = 0
-
-
 def print_plan(
-    plan: Plan, folder: Path, workers: int | None, threads: int, stands: Mapping[str, Stand] | None = None
+    plan: Plan, folder: Path, workers: int | None, threads: int, stands: dict[str, Stand] | None = None
 ) -> None:
-    """Print every run of the plan with its budget, needs, the run it starts from and how far it is (`stands`, by run; None: nothing has begun),
+    """Print every run of the plan with its budget, needs, the run it starts from and how far it is (`stands`, by job; None: nothing has begun),
     what is shared, then the totals. Writes nothing."""
     workers, stands = workers or default_workers(), stands or {}
     from nca_interp.model.parent import forward_words
@@ -160,16 +155,16 @@ def print_plan(
     print(f"runs        {len(runs)} ({', '.join(f'{n} {stage}' for stage, n in stages.items())})")
     for line in shared(runs):
         print(line)
-    total, left = sum(flops.values()), sum(flops[run.id] * _left(run, stands) for run in runs)
-    done = sum(stands[run.id].state == "done" for run in runs if run.id in stands)
+    total, to_do = sum(flops.values()), sum(job.flops * left(job, stands) for job in plan.jobs)
+    done = sum(stands.get(f"train:{run.id}", BEGINNING).state == "done" for run in runs)
     print(f"to do       {len(runs) - done} of {len(runs)} runs; {done} are done and stay as they are")
-    print(f"FLOPs       {total:.3g}" + (f", of which {left:.3g} are to do" if left < total else ""))
+    print(f"FLOPs       {total:.3g}" + (f", of which {to_do:.3g} are to do" if to_do < total else ""))
     for name in unknown_tokenizers(plan):
         print(f"unknown     tokenizer {name!r} is not on this machine: {ASSUMED:,} tokens are assumed")
     _print_needs(plan, list(costs.values()), workers)
     rate = machine.matmul_flops(runs[0].precision, threads)
     print(
-        f"time        about {duration(left / (rate * UTILISATION * workers))}: {workers} worker(s) at {UTILISATION:.0%} of the "
+        f"time        about {duration(to_do / (rate * UTILISATION * workers))}: {workers} worker(s) at {UTILISATION:.0%} of the "
         f"{rate / 1e9:,.0f} GFLOP/s that a {runs[0].precision} matrix product reaches here now (training only)"
     )
 
@@ -202,15 +197,9 @@ def shared(runs: Sequence[RunConfig]) -> Iterator[str]:
     yield from (f"{'graph' if index == 0 else '':11} {line}" for index, line in enumerate(lines))
 
 
-def _stand(run: RunConfig, stands: Mapping[str, Stand]) -> str:
-    found = stands.get(run.id, Stand("not begun"))
+def _stand(run: RunConfig, stands: dict[str, Stand]) -> str:
+    found = stands.get(f"train:{run.id}", BEGINNING)
     return f"{found.step:,} of {run.config.steps:,}" if 0 < found.step < run.config.steps else found.state
-
-
-def _left(run: RunConfig, stands: Mapping[str, Stand]) -> float:
-    """Share of a run that is still to be trained."""
-    found = stands.get(run.id, Stand("not begun"))
-    return 0.0 if found.state == "done" else 1 - min(1.0, found.step / run.config.steps)
 
 
 def _print_needs(plan: Plan, costs: list[RunCost], workers: int) -> None:

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from nca_interp.engine.engines import Asked, subject
+from nca_interp.engine.graph import Job
 from nca_interp.engine.memory import oom_kills
-from nca_interp.engine.plan import Job
 from nca_interp.engine.worker import Work, goes_on, work
 from nca_interp.signals import shielded
 

@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from nca_interp.base import UserError
 from nca_interp.config import suggest
+from nca_interp.engine.graph import Job, MeasureJob
 from nca_interp.engine.jobs import execute
-from nca_interp.engine.plan import Job, MeasureJob
 from nca_interp.machine import DEVICE
 
 LOCAL = "local"

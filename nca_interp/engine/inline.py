@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+from nca_interp.engine.graph import Job, Plan
 from nca_interp.engine.jobs import execute
-from nca_interp.engine.plan import Job, Plan
 from nca_interp.engine.runner import Event, Outcome
 from nca_interp.store import StudyDir
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nca_interp.base import RunFailed, UserError
-from nca_interp.engine.plan import Job, MeasureJob, TokensJob
+from nca_interp.engine.graph import Job, MeasureJob, TokensJob
 from nca_interp.files import damage, held, sweep
 from nca_interp.store import AnalysisDir, StudyDir, read_json
 from nca_interp.train.run import RunConfig

@@ -14,8 +14,8 @@ from contextlib import suppress
 from nca_interp.base import UserError
 from nca_interp.engine.crew import Crew, Worker
 from nca_interp.engine.engines import Asked, Resources, Said, distinct
+from nca_interp.engine.graph import Job
 from nca_interp.engine.memory import free_memory, gpu_bytes, oom_kills, total_memory
-from nca_interp.engine.plan import Job
 from nca_interp.engine.worker import EXIT_MEMORY
 
 HUNG = "NCA_INTERP_HUNG_SECONDS"

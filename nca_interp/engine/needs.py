@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from nca_interp.engine.cost import PROCESS_BYTES, run_cost
 from nca_interp.engine.engines import Resources
-from nca_interp.engine.plan import Job, Plan
+from nca_interp.engine.graph import Job, Plan
 from nca_interp.train.run import RunConfig
 
 ALLOCATED = 1.4

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 from nca_interp.analysis.verdicts.sequential import Looks, Open, Standing, most_doubtful, standing
 from nca_interp.base import UserError
 from nca_interp.config import Study
-from nca_interp.engine.plan import Job, Plan, make_plan
+from nca_interp.engine.graph import Job, Plan
+from nca_interp.engine.plan import make_plan
 from nca_interp.phase import Cell, Phase
 from nca_interp.store import RunDir, StudyDir
 from nca_interp.train.run import RunConfig

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nca_interp.engine.engines import Asked, Resources, Said
+from nca_interp.engine.graph import Job
 from nca_interp.engine.journal import Journal, Journals
-from nca_interp.engine.plan import Job
 from nca_interp.engine.ray_cluster import check as check
 from nca_interp.engine.ray_cluster import check_needs, looked_at, probe
 from nca_interp.engine.ray_node import FORWARDED, Task, perform

@@ -12,8 +12,8 @@ from nca_interp.errors import UserError
 
 if TYPE_CHECKING:
     from nca_interp.engine.engines import Asked
+    from nca_interp.engine.graph import Job
     from nca_interp.engine.journal import Journal
-    from nca_interp.engine.plan import Job
 
 FORWARDED = ("HF_HUB_OFFLINE", "NCA_INTERP_TRACK", "TOKENIZERS_PARALLELISM", "TQDM_DISABLE")
 """Environment of the driver that jobs get too."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from nca_interp.engine.engines import Resources, subject
-from nca_interp.engine.plan import Job
+from nca_interp.engine.graph import Job
 
 Order = tuple[bool, bool, bool, float, int]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nca_interp.engine.engines import Engine, Said
+from nca_interp.engine.graph import Job, Plan
 from nca_interp.engine.jobs import is_done
-from nca_interp.engine.plan import Job, Plan
 from nca_interp.engine.ready import Ready
 from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE
 from nca_interp.signals import collected

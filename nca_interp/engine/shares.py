@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from nca_interp.base import UserError
-from nca_interp.engine.plan import Job, Plan
+from nca_interp.engine.graph import Job, Plan
+from nca_interp.engine.stands import Stand, left
 
 
 def parse_share(text: str) -> tuple[int, int]:
@@ -40,12 +41,13 @@ def leaves(plan: Plan) -> int:
     return len(_spread(plan, 1))
 
 
-def costs(plan: Plan, of: int) -> list[float]:
-    """FLOPs of every share, what it needs included."""
+def costs(plan: Plan, of: int, stands: dict[str, Stand] | None = None) -> list[float]:
+    """FLOPs of every share, what it needs included; `stands`: of that, what is still to be done."""
+    to_do = {job.id: job.flops * left(job, stands or {}) for job in plan.jobs}
     bins, by_bin = _spread(plan, of), defaultdict[int, list[str]](list)
     for job, place in bins.items():
         by_bin[place].append(job)
-    return [sum(job.flops for job in _closed(plan.jobs, by_bin[place])) for place in range(of)]
+    return [sum(to_do[job.id] for job in _closed(plan.jobs, by_bin[place])) for place in range(of)]
 
 
 def _spread(plan: Plan, of: int) -> dict[str, int]:

@@ -12,8 +12,10 @@ from nca_interp.base import UserError, duration
 from nca_interp.engine.cost import UTILISATION
 from nca_interp.engine.engines import Resources
 from nca_interp.engine.export import Commands
-from nca_interp.engine.plan import Plan
+from nca_interp.engine.graph import Plan
 from nca_interp.engine.shares import costs, leaves
+from nca_interp.engine.stands import Stand, left
+from nca_interp.train.run import RunConfig
 
 H100_FLOPS = 989e12
 """Stated dense bf16 peak: what a GPU is assumed to be where nobody says its rate."""
@@ -59,15 +61,22 @@ def seconds_of(text: str) -> float:
     return 60.0 * part["a"] + part.get("b", 0)
 
 
-def script(plan: Plan, needs: dict[str, Resources], commands: Commands, ask: Ask, folder: Path, made_by: str) -> str:
-    """The script; `needs`: of all jobs, measurements included. UserError for a time limit in which a run would not come from one resumable state to the next."""
+def script(
+    plan: Plan, needs: dict[str, Resources], commands: Commands, ask: Ask, folder: Path, made_by: str,
+    stands: dict[str, Stand] | None = None,
+) -> str:  # fmt: skip
+    """The script; `needs`: of all jobs, measurements included; `stands`: how far they are, so that a share of which nothing is left gets no task. UserError for a time limit in which a run would not come from one resumable state to the next."""
     assert plan.study is not None
     ask = ask._replace(tasks=min(ask.tasks, leaves(plan)))
     rate = UTILISATION * (ask.rate or (H100_FLOPS if ask.gpus else _measured(plan, ask.threads)))
     whose = "given" if ask.rate else "assumed: an H100" if ask.gpus else "measured where this was written"
-    longest = max(costs(plan, ask.tasks)) / (rate * ask.workers)
+    shares = costs(plan, ask.tasks, stands)
+    longest = max(shares) / (rate * ask.workers)
+    runs = [job for job in plan.jobs if job.kind == "train"]
+    done = sum(left(job, stands or {}) == 0 for job in runs)
+    begun = f"; {done} of {len(runs)} runs are done already" if done else ""
     limit = seconds_of(ask.time) if ask.time else min(DAY, 300 * math.ceil((MARGIN * longest + START_SECONDS) / 300))
-    step, interval, run = _interval(plan, rate)
+    step, interval, run = _interval(plan, rate, stands or {})
     lead = math.ceil(LEAD_SECONDS + 3 * step)
     if limit < interval + lead:
         raise UserError(
@@ -78,9 +87,9 @@ def script(plan: Plan, needs: dict[str, Resources], commands: Commands, ask: Ask
     gpus = f"\n#SBATCH --gpus={ask.gpus}" if ask.gpus else ""
     more = "".join(f"\n#SBATCH {option}" for option in ask.options)
     return _SCRIPT.format(
-        made_by=made_by, name=plan.study.name, last=ask.tasks - 1, tasks=ask.tasks, cpus=ask.workers * ask.threads,
+        made_by=made_by, name=plan.study.name, array=_array(shares), tasks=ask.tasks, cpus=ask.workers * ask.threads,
         memory=math.ceil(memory / 2**20), time=_clock(limit), lead=lead, more=gpus + more, folder=shlex.quote(str(folder)),
-        directory=shlex.quote(str(Path.cwd())), estimate=f"{duration(longest)}, {rate / UTILISATION:.3g} FLOP/s x {UTILISATION:.0%} ({whose})",
+        directory=shlex.quote(str(Path.cwd())), estimate=f"{duration(longest)}, {rate / UTILISATION:.3g} FLOP/s x {UTILISATION:.0%} ({whose}){begun}",
         train=shlex.join(commands.train), analyze=shlex.join(commands.analyze), report=shlex.join(commands.report),
         workers=ask.workers, threads=ask.threads,
     )  # fmt: skip
@@ -92,15 +101,23 @@ def _measured(plan: Plan, threads: int) -> float:
     return matmul_flops(plan.runs[0].precision, threads)
 
 
-def _interval(plan: Plan, rate: float) -> tuple[float, float, str]:
-    """(seconds of a step, seconds between two resumable states, run) of the run of which the latter are longest."""
-    flops = {job.payload.id: job.flops for job in plan.jobs if job.kind == "train"}  # type: ignore[union-attr]
+def _interval(plan: Plan, rate: float, stands: dict[str, Stand]) -> tuple[float, float, str]:
+    """(seconds of a step, seconds between two resumable states, run) of the run of which the latter are longest, of those not done."""
+    runs = [(job, job.payload) for job in plan.jobs if isinstance(job.payload, RunConfig)]
     found = [
-        (flops[run.id] / run.config.steps / rate, min(run.config.checkpoint_every, run.config.steps), run.id)
-        for run in plan.runs
+        (job.flops / run.config.steps / rate, min(run.config.checkpoint_every, run.config.steps), run.id)
+        for job, run in [(job, run) for job, run in runs if left(job, stands)] or runs
     ]
     step, steps, name = max(found, key=lambda one: one[0] * one[1])
     return step, step * steps, name
+
+
+def _array(shares: list[float]) -> str:
+    """Places of the shares of which something is left, as sbatch takes them; the first one where nothing is, for what comes after."""
+    places = [place for place, flops in enumerate(shares) if flops > 0] or [0]
+    if places == list(range(len(shares))):
+        return f"0-{places[-1]}"
+    return ",".join(map(str, places))
 
 
 def _clock(seconds: float) -> str:
@@ -116,7 +133,7 @@ _SCRIPT = """#!/bin/bash
 # sbatch THIS_FILE: an array trains, its first task submits what comes after it (analysis, report). The longest share: about {estimate}.
 # Logs: {name}-*.log in the working directory. nca-interp watch {folder} shows all jobs.
 #SBATCH --job-name={name}
-#SBATCH --array=0-{last}
+#SBATCH --array={array}
 #SBATCH --ntasks=1 --cpus-per-task={cpus} --mem={memory}M
 #SBATCH --time={time}
 #SBATCH --requeue --open-mode=append

@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol
 
 from nca_interp.base import Busy, RunFailed, UserError
 from nca_interp.console import last_resort
+from nca_interp.engine.graph import Job
 from nca_interp.engine.jobs import execute
-from nca_interp.engine.plan import Job
 from nca_interp.signals import unshield
 
 EXIT_FAILED, EXIT_USAGE, EXIT_MEMORY, EXIT_BUSY, EXIT_STOPPED = 1, 2, 71, 75, 130

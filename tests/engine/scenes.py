@@ -147,7 +147,7 @@ def lost(folder: Path) -> None:
     assert "continues with: nca-interp train two" in said, said
     assert "trained: s" in said, said
     ended(other)
-    with mock.patch("ray.nodes", lambda: both):  # listed as alive for a while after its death
+    with mock.patch("ray.nodes", return_value=both):  # listed as alive for a while after its death
         assert len(looked_at(folder / "s")) == 1
     ended(command("analyze", "s", *engine, folder=folder))
     assert ray.get(theirs.count.remote()) == 2

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nca_interp.base import UserError
-from nca_interp.cli.plan import run_plan, stands
+from nca_interp.cli.plan import stands
+from nca_interp.cli.running import run_plan
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.specs import NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.engine.change import alters_no_run, arranged

@@ -12,12 +12,13 @@ from tokenizers import Tokenizer, models
 
 from nca_interp import discover
 from nca_interp.base import RunFailed
-from nca_interp.cli import plan as cli_plan
+from nca_interp.cli import running as cli_running
 from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.text import prepare
 from nca_interp.data.text.named_tokenizer import known_vocabulary
 from nca_interp.engine.cost import disk_cost, memory, print_plan, run_cost, size
-from nca_interp.engine.plan import make_plan, spec_vocab, unknown_tokenizers
+from nca_interp.engine.plan import make_plan
+from nca_interp.engine.vocabulary import spec_vocab, unknown_tokenizers
 from nca_interp.model.presets import PRESETS
 from nca_interp.overrides import call_recipe
 from nca_interp.train.loop import train
@@ -65,7 +66,7 @@ def test_a_plan_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypa
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, disk_cost(plan, 1).peak - 1))
     with pytest.raises(RunFailed, match=r"the plan needs .* MB, .* MB are free \(details: --dry-run\)"):
-        cli_plan.run_plan(tmp_path / "s", recipe, plan, 1, 1)
+        cli_running.run_plan(tmp_path / "s", recipe, plan, 1, 1)
     assert not list(tmp_path.iterdir())  # so that it is refused the next time as well
 
 

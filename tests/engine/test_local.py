@@ -14,10 +14,10 @@ import pytest
 from nca_interp.base import UserError
 from nca_interp.engine import local
 from nca_interp.engine.engines import Asked, Resources
+from nca_interp.engine.graph import Job, MeasureJob, Plan
 from nca_interp.engine.journal import Journal, Journals
 from nca_interp.engine.local import LocalEngine
 from nca_interp.engine.memory import free_memory, oom_kills, total_memory
-from nca_interp.engine.plan import Job, MeasureJob, Plan
 from nca_interp.engine.runner import run_plan
 from nca_interp.store import AnalysisDir
 from nca_interp.train.micro import halve, recorded

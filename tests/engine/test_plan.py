@@ -8,7 +8,8 @@ import pytest
 
 from nca_interp import discover
 from nca_interp.analysis.collection.collection import planned
-from nca_interp.engine.plan import RULES, MeasureJob, headline, make_plan, measure_jobs
+from nca_interp.engine.graph import RULES, MeasureJob
+from nca_interp.engine.plan import headline, make_plan, measure_jobs
 from nca_interp.measurement import measurements
 
 

@@ -11,7 +11,8 @@ import pytest
 from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.engine.engines import Resources, names, parse
-from nca_interp.engine.plan import Job, MeasureJob, Plan, make_plan
+from nca_interp.engine.graph import Job, MeasureJob, Plan
+from nca_interp.engine.plan import make_plan
 from nca_interp.engine.ready import Ready
 from nca_interp.engine.shares import costs, leaves, only, parse_share, share
 

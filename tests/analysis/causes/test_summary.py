@@ -10,7 +10,7 @@ import pandas as pd
 from nca_interp.analysis.causes.circuit_edges import COLUMNS as EDGES
 from nca_interp.analysis.causes.summary import summary
 from nca_interp.analysis.causes.table import as_table
-from nca_interp.cli.plan import print_table
+from nca_interp.cli.show import print_table
 from nca_interp.measurement import Shown
 
 LOSS = "repeated_token_loss"

@@ -15,7 +15,8 @@ from nca_interp.analysis.probing.engine import analyze, analyze_run
 from nca_interp.analysis.probing.null_study import fdr_least, null_of_run, probe_tables, significant
 from nca_interp.config import ModelConfig
 from nca_interp.data.tokens import TokenFile, write_tokens
-from nca_interp.engine.plan import MeasureJob, measure_jobs
+from nca_interp.engine.graph import MeasureJob
+from nca_interp.engine.plan import measure_jobs
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
 from nca_interp.store import StudyDir

@@ -8,7 +8,7 @@ import pytest
 from nca_interp.analysis.causes.rows import top_heads
 from nca_interp.analysis.probing.patterns import notable
 from nca_interp.analysis.probing.summary import columns, summarise, units
-from nca_interp.cli.plan import print_table
+from nca_interp.cli.show import print_table
 
 
 def scores(values, probe="sink", unit="share of sequences"):

@@ -265,7 +265,7 @@ def test_settings_that_cannot_be(text, message):
 def test_any_control_can_be_a_regime():
     from nca_interp import discover as definitions
     from nca_interp.config import Regime
-    from nca_interp.engine.plan import spec_vocab
+    from nca_interp.engine.vocabulary import spec_vocab
     from nca_interp.overrides import parse
 
     study = definitions.load("runs", on_error=lambda message: None)["smoke"].value()

@@ -11,13 +11,13 @@ import pytest
 from tokenizers import Tokenizer
 
 from nca_interp.base import UserError
-from nca_interp.cli.plan import print_notes
+from nca_interp.cli.running import print_notes
 from nca_interp.data.specs import ArithmeticSpec, QaSpec, TextSpec, TokenizerSpec
 from nca_interp.data.text import arithmetic
 from nca_interp.data.text.notes import notes
 from nca_interp.data.text.qa import generate_qa, qa_prompt, write_qa
 from nca_interp.data.tokens import TokenFile, write_tokens
-from nca_interp.engine.plan import Job, TokensJob
+from nca_interp.engine.graph import Job, TokensJob
 from nca_interp.report.sections.cautions import _tokens
 
 SIZES = {"n_train": 40, "n_val": 5, "n_test": 10}
