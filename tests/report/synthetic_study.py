@@ -350,7 +350,7 @@ def _claims(names: dict[str, str], tables: dict[str, pd.DataFrame]) -> pd.DataFr
         for name, (_, role, _) in REGIMES.items()
     ]  # fmt: skip
     study: Any = SimpleNamespace(
-        regimes=regimes, domains=[SimpleNamespace(name=name, qa=None) for name in DOMAINS], primary=None, claims=None, margin=0.01,
+        name="synthetic", regimes=regimes, domains=[SimpleNamespace(name=name, qa=None) for name in DOMAINS], primary=None, claims=None, margin=0.01,
         regime=lambda wanted: next(r for r in regimes if r.name == wanted),
     )  # fmt: skip
     return claims_table(study, tables)

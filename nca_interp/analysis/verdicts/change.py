@@ -26,7 +26,7 @@ def change(row: Any, verdict: str, contrasts: pd.DataFrame) -> str:
         )  # fmt: skip
     if verdict == UNKNOWN:
         return str(row.sentence)
-    gate = _gate(row, contrasts)
+    gate = gate_of(row, contrasts)
     if gate is not None:
         return (
             f"It is closed by the primary comparison ({gate.treated} minus {gate.control}, {gate.domain}: {gate.verdict}): before that one shows a "
@@ -36,16 +36,26 @@ def change(row: Any, verdict: str, contrasts: pd.DataFrame) -> str:
 
 
 def _enough(row: Any, where: str) -> str:
-    """The seeds that an effect of the size seen takes; `where` begins the sentence."""
     wanted = _seeds_for(abs(float(row.effect)), float(row.detectable), int(row.n), int(row.comparisons))
+    return _told(wanted, int(row.n), where)
+
+
+def alone(effect: float, sd: float, n: int) -> str:
+    """The same of one paired t-test by itself at 5 %: `effect` and `sd` of n values."""
+    known = n > 1 and math.isfinite(sd) and sd > 0
+    return _told(_seeds_for(abs(effect), sd * standard_effect(n), n, 1) if known else None, n, "")
+
+
+def _told(wanted: int | None, n: int, where: str) -> str:
+    """The seeds that an effect of the size seen takes; `where` begins the sentence."""
     if wanted is None:
         return f"{where + ': more' if where else 'More'} seeds, if the effect is not much smaller than it looks."
     many = f"about {wanted} seeds" if wanted <= MANY else f"more than {MANY} seeds"
     start = f"{where}, an" if where else "An"
-    return f"{start} effect of the size seen is found four times in five with {many} of this spread (there are {int(row.n)})."
+    return f"{start} effect of the size seen is found four times in five with {many} of this spread (there are {n})."
 
 
-def _gate(row: Any, contrasts: pd.DataFrame) -> Any:
+def gate_of(row: Any, contrasts: pd.DataFrame) -> Any:
     """The primary comparison that keeps this one open, the least sure of several; None where there is none, or it shows a difference."""
     if str(row.primary).lower() in ("true", "1", "1.0"):
         return None

@@ -1,29 +1,34 @@
 """What a study found on each of its claims: a word, the effect with its interval and n, what would change it, where the evidence is.
 
 Claims on losses and accuracies repeat the verdict of the planned contrast, which is corrected over the whole study; those on heads that
-of their own tables. Two kinds are judged here, each alone at 5 % over seeds: `faster` by the interval of the speed-up, `depends_on_swap`
-and `part_carries` by the paired t-test on a difference of differences. docs/statistics.md.
+of their own tables. Three kinds are judged here, each alone at 5 % over seeds: `faster` by the interval of the speed-up, `depends_on_swap`
+and `part_carries` by the paired t-test on a difference of differences. A column says which of this it was (JUDGED). docs/statistics.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nca_interp.analysis.verdicts.change import (
-    CONTRADICTED,
-    OPEN,
-    SAME,
-    SUPPORTED,
-    UNKNOWN,
-    UNTESTED,
-    change,
+from nca_interp.analysis.verdicts.change import CONTRADICTED, OPEN, SAME, SUPPORTED, UNKNOWN, alone, change, gate_of
+from nca_interp.analysis.verdicts.claims_heads import FAMILY, complexity, heads_earlier, load_bearing
+from nca_interp.analysis.verdicts.judge import INTERIM
+from nca_interp.analysis.verdicts.not_tested import (
+    NOT_FINISHED,
+    NOT_PLANNED,
+    Row,
+    absent,
+    finish,
+    unfinished,
+    unplanned,
+    untellable,
 )
+from nca_interp.analysis.verdicts.sentences import ADDED
 from nca_interp.analysis.verdicts.standard_claims import standard
 from nca_interp.analysis.verdicts.statistics import t_interval
 from nca_interp.claims import Claim
@@ -31,11 +36,13 @@ from nca_interp.config import Study
 from nca_interp.rows import each
 
 CLAIMS = [
-    "claim", "says", "source", "domain", "verdict", "effect", "low", "high", "zero", "unit", "n", "sentence", "change", "evidence",
+    "claim", "says", "source", "domain", "verdict", "effect", "low", "high", "zero", "unit", "n", "judged", "sentence", "change", "evidence",
 ]  # fmt: skip
+FIRST, CORRECTED, CLOSED, ALONE = "first", "corrected", "closed", "alone"
+JUDGED = (FIRST, CORRECTED, CLOSED, ALONE, FAMILY)
+"""How a verdict was come to: tested alone as the primary comparison; corrected over all planned comparisons; the same, and kept open by
+the primary comparison; by itself at 5 %, not corrected with the others; corrected within the table of its own measurement."""
 Tables = dict[str, pd.DataFrame]
-Row = dict[str, Any]
-NOTHING = {"effect": math.nan, "low": math.nan, "high": math.nan, "zero": 0.0, "unit": "", "n": 0}
 
 
 def claims_table(study: Study, tables: Tables) -> pd.DataFrame:
@@ -44,20 +51,9 @@ def claims_table(study: Study, tables: Tables) -> pd.DataFrame:
     for claim in study.claims if study.claims is not None else standard(study):
         found = list(_KINDS[claim.kind](claim, study, tables))
         head = {"claim": claim.name, "says": claim.says, "source": claim.source}
-        rows += [{**head, **row} for row in found or [_untested("no run of this study speaks to it")]]
+        told = [row for row in found if row["verdict"] != NOT_PLANNED or math.isfinite(row["effect"])] or found[:1]
+        rows += [{**head, **row} for row in told or [unplanned("no comparison of this study speaks to it")]]
     return pd.DataFrame(rows, columns=CLAIMS).replace([math.inf, -math.inf], math.nan)  # unbounded: no number
-
-
-def _untested(why: str, **row: Any) -> Row:
-    return {
-        "domain": "",
-        "verdict": UNTESTED,
-        **NOTHING,
-        "sentence": f"Not tested: {why}.",
-        "change": "",
-        "evidence": "",
-        **row,
-    }
 
 
 def _of_contrast(row: Any, contrasts: pd.DataFrame, unit: str, evidence: str, better: str = "better") -> Row:
@@ -67,9 +63,30 @@ def _of_contrast(row: Any, contrasts: pd.DataFrame, unit: str, evidence: str, be
     verdict = told.get(word, UNKNOWN if word.startswith(("cannot", "no verdict")) else OPEN)
     return {
         "domain": row.domain, "verdict": verdict + ("," + negligibly if negligibly and word in told else ""),
-        "effect": row.effect, "low": row.low, "high": row.high, "zero": 0.0, "unit": unit, "n": row.n,
+        "effect": row.effect, "low": row.low, "high": row.high, "zero": 0.0, "unit": unit, "n": row.n, "judged": _judged(row, verdict, contrasts),
         "sentence": row.sentence, "change": change(row, verdict, contrasts), "evidence": evidence,
     }  # fmt: skip
+
+
+def _judged(row: Any, verdict: str, contrasts: pd.DataFrame) -> str:
+    if str(row.primary).lower() in ("true", "1", "1.0"):
+        return FIRST
+    return CLOSED if verdict == OPEN and gate_of(row, contrasts) is not None else CORRECTED
+
+
+def _planned(claim: Claim, study: Study, tables: Tables, metric: str, unit: str, evidence: str) -> Iterator[Row]:
+    """The verdicts of the planned contrasts of a claim; what waits for runs, or came after the plan, has none."""
+    for row in each(_contrasts(tables, claim, metric)):
+        told = _of_contrast(row, tables["contrasts"], unit, evidence)
+        if str(row.verdict) == INTERIM:
+            told |= {"verdict": NOT_FINISHED, "judged": "", "change": finish(study)}
+        elif str(row.verdict) == ADDED:
+            told |= {
+                "verdict": NOT_PLANNED,
+                "judged": "",
+                "change": "A study of its own, whose plan names this comparison before the first run.",
+            }
+        yield told
 
 
 def _contrasts(tables: Tables, claim: Claim, metric: str) -> pd.DataFrame:
@@ -78,29 +95,49 @@ def _contrasts(tables: Tables, claim: Claim, metric: str) -> pd.DataFrame:
 
 
 def _lower_loss(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    for row in each(_contrasts(tables, claim, "val_loss")):
-        yield _of_contrast(row, tables["contrasts"], "nats per token", "fig-effects")
+    yield from _planned(claim, study, tables, "val_loss", "nats per token", "fig-effects")
 
 
 def _reasons_better(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    for row in each(_contrasts(tables, claim, "accuracy")):
-        yield _of_contrast(row, tables["contrasts"], "accuracy", "reasoning")
+    found = list(_planned(claim, study, tables, "accuracy", "accuracy", "reasoning"))
+    if not found and not any(domain.qa for domain in study.domains):
+        found = [
+            unplanned(
+                "no domain of this study has questions to fine-tune on", "A domain with questions (docs/reasoning.md)."
+            )
+        ]
+    yield from found
 
 
 def _faster(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    rows = tables["speedups"]
+    rows, contrasts = tables["speedups"], tables["contrasts"]
     if claim.control != "scratch":
-        yield _untested("tokens to the same loss are counted against scratch only")
+        yield unplanned(
+            "tokens to the same loss are counted against scratch only", "The claim with scratch as its control."
+        )
         return
-    for row in each(rows[(rows.regime == claim.treated) & (rows.budget == "pt")]):
-        known = row.n > 1 and math.isfinite(row.low)
-        verdict = UNKNOWN if not known else SUPPORTED if row.low > 1 else CONTRADICTED if row.high < 1 else OPEN
-        yield {
-            "domain": row.domain, "verdict": verdict, "effect": row.speedup, "low": row.low, "high": row.high, "zero": 1.0,
-            "unit": "times the speed of scratch", "n": row.n, "sentence": row.sentence,
-            "change": "By the interval of this number alone. Tokens of the synthetic stage counted too, it would be "
-            + _with_both(rows, row), "evidence": "fig-speedup",
-        }  # fmt: skip
+    pair, rows = (claim.treated, "scratch"), rows[(rows.regime == claim.treated) & (rows.budget == "pt")]
+    for domain in (d.name for d in study.domains):
+        mine = rows[rows.domain == domain]
+        if row := unfinished(study, contrasts, domain, pair) or (
+            absent(study, contrasts, domain, pair) if mine.empty else None
+        ):
+            yield row
+            continue
+        for row in each(mine):
+            known = row.n > 1 and math.isfinite(row.low)
+            verdict = UNKNOWN if not known else SUPPORTED if row.low > 1 else CONTRADICTED if row.high < 1 else OPEN
+            more = (
+                f" {alone(math.log(row.speedup), getattr(row, 'log_sd', math.nan), int(row.n))}"
+                if verdict == OPEN
+                else ""
+            )
+            yield {
+                "domain": row.domain, "verdict": verdict, "effect": row.speedup, "low": row.low, "high": row.high, "zero": 1.0,
+                "unit": "times the speed of scratch", "n": row.n, "judged": ALONE, "sentence": row.sentence,
+                "change": "By the interval of this number alone. Tokens of the synthetic stage counted too, it would be "
+                + _with_both(tables["speedups"], row) + more, "evidence": "fig-speedup",
+            }  # fmt: skip
 
 
 def _with_both(rows: pd.DataFrame, row: Any) -> str:
@@ -117,44 +154,70 @@ def _differences(tables: Tables, treated: str, control: str, domain: str) -> pd.
     return rows.drop_duplicates("seed").set_index("seed").difference.astype(float)
 
 
-def _twice(first: pd.Series, second: pd.Series) -> tuple[Row, str] | None:
-    """Mean of first minus second over the seeds of both, with interval and p of the paired t-test; None for fewer than two seeds."""
+def _twice(first: pd.Series, second: pd.Series) -> tuple[Row, str, str] | None:
+    """Mean of first minus second over the seeds of both, with interval, p of the paired t-test and the seeds that it takes to find it;
+    None for fewer than two seeds."""
     values = (first - second).dropna().to_numpy()
     if len(values) < 2 or np.ptp(values) == 0:
         return None
     found = t_interval(values)
     p = float(stats.ttest_1samp(values, 0.0).pvalue)
-    return {
-        "effect": found.value,
-        "low": found.low,
-        "high": found.high,
-        "n": len(values),
-        "zero": 0.0,
-        "unit": "nats per token",
-    }, f"p {p:.3g}, this test alone"
+    return (
+        {
+            "effect": found.value,
+            "low": found.low,
+            "high": found.high,
+            "n": len(values),
+            "zero": 0.0,
+            "unit": "nats per token",
+            "judged": ALONE,
+        },
+        f"p {p:.3g}, this test alone",
+        alone(found.value, float(values.std(ddof=1)), len(values)),
+    )
+
+
+def _no_pairs(
+    study: Study, tables: Tables, domain: str, pairs: Sequence[tuple[str, str]], found: Sequence[pd.Series]
+) -> list[Row]:
+    """What is said instead of a difference of two differences: nothing ([]) where all are there, else why they are not."""
+    if waiting := unfinished(study, tables["contrasts"], domain, *pairs):
+        return [waiting]
+    if not any(one.empty for one in found):
+        return []
+    gone = absent(study, tables["contrasts"], domain, *pairs)
+    return [
+        gone
+        or unplanned(
+            f"{' and '.join(f'{t} against {c}' for t, c in pairs)} are not compared on {domain}", domain=domain
+        )
+    ]
+
+
+def _too_few(why: str, domain: str) -> Row:
+    return untellable(why, "A second seed.", domain)
 
 
 def _depends(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     assert claim.other is not None
+    pairs = ((claim.treated, claim.control), claim.other)
     for domain in (d.name for d in study.domains):
-        here, there = (
-            _differences(tables, claim.treated, claim.control, domain),
-            _differences(tables, *claim.other, domain),
-        )
-        if here.empty or there.empty:
+        here, there = (_differences(tables, *pair, domain) for pair in pairs)
+        if none := _no_pairs(study, tables, domain, pairs, (here, there)):
+            yield from none
             continue
         found = _twice(there, here)
         if found is None:
-            yield _untested("it takes two seeds of all four regimes", domain=domain)
+            yield _too_few("it takes two seeds of all four regimes", domain)
             continue
-        row, p = found
+        row, p, more = found
         sure = row["low"] > 0 or row["high"] < 0
         small = max(abs(row["low"]), abs(row["high"])) < study.margin
         yield {
             "domain": domain, **row, "verdict": SUPPORTED if sure and not small else SAME if small else OPEN,
             "sentence": f"{claim.treated} minus {claim.control} is {here.mean():+.3f}, {claim.other[0]} minus {claim.other[1]} "
             f"{there.mean():+.3f}; they differ by {row['effect']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}, {row['n']} seeds, {p}).",
-            "change": "Another size of model or budget; more seeds narrow it.", "evidence": "fig-effects",
+            "change": more if not sure and not small else "Another size of model or budget; more seeds narrow it.", "evidence": "fig-effects",
         }  # fmt: skip
 
 
@@ -163,15 +226,20 @@ def _part_carries(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
     needed = contrasts[(contrasts.family == "transfer") & (contrasts.treated == claim.treated)].control
     trained_before = {regime.name for regime in study.regimes if regime.source is not None}
     whole = next((name for name in needed if name in trained_before), "")
+    if not whole:
+        yield unplanned(f"{claim.treated} is compared with no regime that it comes from")
+        return
     for domain in (d.name for d in study.domains):
-        one, other = (_differences(tables, arm, whole, domain) for arm in (claim.treated, claim.control))
-        if one.empty or other.empty:
+        pairs = ((claim.treated, whole), (claim.control, whole))
+        one, other = (_differences(tables, *pair, domain) for pair in pairs)
+        if none := _no_pairs(study, tables, domain, pairs, (one, other)):
+            yield from none
             continue
         found = _twice(one, other)
         if found is None:
-            yield _untested("it takes two seeds of both arms", domain=domain)
+            yield _too_few("it takes two seeds of both arms", domain)
             continue
-        row, p = found
+        row, p, more = found
         gain = contrasts[
             (contrasts.domain == domain)
             & (contrasts.metric == "val_loss")
@@ -189,79 +257,13 @@ def _part_carries(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
             "domain": domain, **row, "verdict": verdict,
             "sentence": f"Re-initialising what {claim.treated} names changes the loss by {one.mean():+.3f}, what {claim.control} names by {other.mean():+.3f}; "
             f"difference {row['effect']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}, {row['n']} seeds, {p}).{nothing}",
-            "change": "" if helped else "A setting in which the whole network, carried over, beats scratch.", "evidence": "transfer",
-        }  # fmt: skip
-
-
-def _complexity(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    rows = tables.get("sweep_tests", pd.DataFrame(columns=["family", "predictor"]))
-    rows = rows[(rows.family == "declared") & (rows.predictor == "distance")]
-    for row in each(rows):
-        word = str(row.verdict)
-        yield {
-            "domain": row.domain if isinstance(row.domain, str) else "", "verdict": word if word in (SUPPORTED, CONTRADICTED) else UNKNOWN if word.startswith("cannot") else OPEN,
-            "effect": row.effect, "low": row.low, "high": row.high, "zero": 0.0, "unit": "nats for one standard deviation of distance",
-            "n": row.seeds, "sentence": row.sentence, "change": "More arms, and domains whose corpora lie apart; arms whose models learn their task.",
-            "evidence": "sweep",
-        }  # fmt: skip
-    if rows.empty:
-        yield _untested(
-            "it takes five or more settings of complexity whose models learned their task, compared with scratch"
-        )
-
-
-def _heads_earlier(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    rows = tables.get("timing", pd.DataFrame(columns=["probe"]))
-    rows = rows[rows.probe == claim.probe]
-    if rows.empty:
-        return
-    rows = rows[
-        (rows.stage == "pt") & (rows.budget == "pt") & (rows.treated == claim.treated) & (rows.control == claim.control)
-    ]
-    told = {"earlier": SUPPORTED, "later": CONTRADICTED, "together": SAME, "never reached": UNKNOWN}
-    for row in each(rows):
-        verdict = told.get(str(row.verdict), UNKNOWN if str(row.verdict).startswith(("no verdict", "cannot")) else OPEN)
-        yield {
-            "domain": row.domain, "verdict": verdict, "effect": row.effect, "low": row.low, "high": row.high, "zero": 0.0,
-            "unit": "doublings of tokens", "n": row.n, "sentence": row.sentence, "evidence": "emergence",
-            "change": "Denser checkpoints and more seeds; longer training where a head was not there at the end.",
-        }  # fmt: skip
-
-
-def _never_formed(tables: Tables, claim: Claim, domain: str) -> str:
-    """The sentence on heads that no seed has at any checkpoint; empty where one has, or where it was not looked at."""
-    seen = tables.get("emergence")
-    if seen is None or seen.empty:
-        return ""
-    own = seen[
-        (seen.stage == "pt") & (seen.regime == claim.treated) & (seen.probe == claim.probe) & (seen.domain == domain)
-    ]
-    return (
-        f"No {claim.probe} head formed in any of {len(own)} runs. " if len(own) and (own.state == "never").all() else ""
-    )
-
-
-def _load_bearing(claim: Claim, study: Study, tables: Tables) -> Iterator[Row]:
-    rows = tables.get("top_sets", pd.DataFrame(columns=["probe"]))
-    rows = rows[rows.probe == claim.probe]
-    if rows.empty:
-        yield _untested("heads were not ablated (nca-interp analyze --causes)")
-        return
-    rows = rows[(rows.stage == "pt") & (rows.regime == claim.treated) & (rows.metric == "repeated_token_loss")]
-    for row in each(rows):
-        word, absent = str(row.verdict), _never_formed(tables, claim, row.domain)
-        told = {"not": CONTRADICTED, "load-bearing": SUPPORTED, "inconclusive": OPEN}
-        verdict = UNKNOWN if absent else told.get(word.split(" ")[0].strip(","), UNKNOWN)
-        yield {
-            "domain": row.domain, "verdict": verdict, "effect": row.excess, "low": row.low, "high": row.high, "zero": 0.0, "unit": "nats per token",
-            "n": row.seeds, "sentence": f"{absent}Without its top {claim.probe} head(s) ({row.at}) the loss on repeated tokens rises by {row.effect:+.4f}, "
-            f"by {row.excess:+.4f} more than without others of their layers ({row.low:+.4f} to {row.high:+.4f}): {word}.",
-            "change": "More seeds, more heads a layer; a network in which such heads have formed.", "evidence": "causes",
+            "change": (more if verdict == OPEN else "More seeds narrow it; another size or budget may change it.") if helped else "A setting in which the whole network, carried over, beats scratch.",
+            "evidence": "transfer",
         }  # fmt: skip
 
 
 _KINDS: dict[str, Callable[[Claim, Study, Tables], Iterator[Row]]] = {
     "lower_loss": _lower_loss, "faster": _faster, "depends_on_swap": _depends, "part_carries": _part_carries,
-    "complexity_matches": _complexity, "heads_earlier": _heads_earlier, "heads_load_bearing": _load_bearing,
+    "complexity_matches": complexity, "heads_earlier": heads_earlier, "heads_load_bearing": load_bearing,
     "reasons_better": _reasons_better,
 }  # fmt: skip

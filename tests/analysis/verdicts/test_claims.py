@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from nca_interp.analysis.verdicts.claims import CONTRADICTED, OPEN, SAME, SUPPORTED, UNKNOWN, UNTESTED, claims_table
+from nca_interp.analysis.verdicts.claims import CONTRADICTED, OPEN, SAME, SUPPORTED, UNKNOWN, claims_table
 from nca_interp.analysis.verdicts.contrasts import Values, contrast_tables
+from nca_interp.analysis.verdicts.judge import INTERIM
+from nca_interp.analysis.verdicts.not_tested import NOT_FINISHED, NOT_MEASURED, NOT_PLANNED
 from nca_interp.analysis.verdicts.plan import Contrast
 from nca_interp.analysis.verdicts.standard_claims import standard
 from nca_interp.claims import Claim, check_claims
@@ -30,7 +33,7 @@ def _study(*claims: Claim, margin: float = 0.01) -> Any:
         for name, role in ROLES.items()
     ]
     return SimpleNamespace(
-        regimes=regimes, domains=[SimpleNamespace(name="web", qa=None)], claims=claims, margin=margin
+        name="own", regimes=regimes, domains=[SimpleNamespace(name="web", qa=None)], claims=claims, margin=margin
     )
 
 
@@ -172,7 +175,7 @@ def test_claims_judged_here_are_wrong_at_most_once_in_twenty(claim, others):
 def test_what_cannot_be_tested_says_why():
     load = Claim(name="l", says="load", kind="heads_load_bearing", treated="nca")
     row = _verdict(load, _tables({"scratch": 0.0, "nca": 0.0}))
-    assert row.verdict == UNTESTED
+    assert row.verdict == NOT_MEASURED
     assert "--causes" in row.sentence
     one = _tables({"scratch": 0.0, "nca": -0.1}, n=1)
     assert _verdict(HELPS, one).verdict == UNKNOWN
@@ -283,3 +286,121 @@ def test_a_gated_claim_counts_the_seeds_of_the_primary_comparison_too():
     assert _verdict(other, _gated(-0.2)).verdict == SUPPORTED  # the gate open
     none = {**tables, "contrasts": tables["contrasts"].assign(primary=False)}
     assert "primary" not in _verdict(other, none).change
+
+
+EARLIER = Claim(name="e", says="earlier", kind="heads_earlier", treated="nca", control="scratch")
+LOAD = Claim(name="l", says="load", kind="heads_load_bearing", treated="nca")
+COMPLEXITY = Claim(name="x", says="complexity", kind="complexity_matches", treated="nca")
+REASONS = Claim(name="r", says="reasons", kind="reasons_better", treated="nca", control="scratch")
+BESIDE_C4 = HELPS.model_copy(update={"control": "c4"})
+SEEN = {"stage": "pt", "probe": "induction", "domain": "web"}
+TIMED = {**SEEN, "budget": "pt", "treated": "nca", "control": "c4", "verdict": "earlier", "effect": 1.0, "low": 0.5, "high": 1.5, "n": 6, "sentence": "told"}  # fmt: skip
+
+
+def _waiting(
+    tables: dict[str, pd.DataFrame], treated: str = "nca", control: str = "scratch"
+) -> dict[str, pd.DataFrame]:
+    """The same before two planned seeds of a comparison are there."""
+    rows = tables["contrasts"]
+    rows = pd.concat([rows, rows.head(1).assign(treated=treated, control=control)]) if rows[(rows.treated == treated) & (rows.control == control)].empty else rows  # fmt: skip
+    waits = (rows.treated == treated) & (rows.control == control)
+    late = rows.assign(
+        pending=rows.pending.mask(waits, "nca seed 4, nca seed 5"), verdict=rows.verdict.mask(waits, INTERIM)
+    )
+    return {**tables, "contrasts": late}
+
+
+@pytest.mark.parametrize(
+    ("claim", "tables", "verdict", "says", "todo"),
+    [
+        (BESIDE_C4, {}, NOT_PLANNED, "no comparison of this study speaks to it", "recipe"),
+        (DEPENDS, {}, NOT_PLANNED, "nca-wide and scratch-wide are not compared on web", "recipe"),
+        (CARRIES, {}, NOT_PLANNED, "nca-reinit-attn is compared with no regime that it comes from", "recipe"),
+        (COMPLEXITY, {}, NOT_PLANNED, "it takes 5 settings of complexity, compared with scratch, and this study has 0 arms", "docs/sweep.md"),
+        (REASONS, {}, NOT_PLANNED, "no domain of this study has questions", "docs/reasoning.md"),
+        (FASTER.model_copy(update={"control": "c4"}), {}, NOT_PLANNED, "against scratch only", "scratch as its control"),
+        (EARLIER, {}, NOT_MEASURED, "induction was not measured over training.", "nca-interp analyze STUDY"),
+        (EARLIER, {"timing": pd.DataFrame([TIMED]), "emergence": pd.DataFrame([{**SEEN, "regime": "nca"}])}, NOT_MEASURED, "in runs of scratch.", "nca-interp analyze STUDY"),
+        (EARLIER, {"timing": pd.DataFrame([TIMED]), "emergence": pd.DataFrame([{**SEEN, "regime": r} for r in ("nca", "scratch")])}, NOT_PLANNED, "is not compared", "recipe"),
+        (LOAD, {}, NOT_MEASURED, "heads were not ablated", "--causes"),
+        (LOAD, {"top_sets": pd.DataFrame([{**SEEN, "regime": "c4", "metric": "repeated_token_loss"}])}, NOT_MEASURED, "heads of nca were not ablated at the end", "--causes"),
+    ],
+    ids=["pair", "swap", "part", "complexity", "questions", "speed", "times", "times of one", "times of a pair", "ablation", "ablation of one"],
+)  # fmt: skip
+def test_what_was_not_planned_and_what_was_not_measured_are_told_apart(claim, tables, verdict, says, todo):
+    row = _verdict(claim, {**_tables({"scratch": 0.0, "nca": -0.1}), **tables})
+    assert row.verdict == verdict
+    assert says in row.sentence
+    assert todo in row.change
+    assert row.judged == ""
+
+
+@pytest.mark.parametrize("claim", [HELPS, FASTER, DEPENDS, EARLIER], ids=lambda c: c.kind)
+def test_what_is_not_finished_names_its_runs_and_waits_for_them(claim):
+    tables = _tables({"scratch": 0.0, "nca": -0.1, "scratch-wide": 0.3, "nca-wide": 0.3})
+    speed = {
+        "domain": "web",
+        "regime": "nca",
+        "budget": "pt",
+        "n": 4,
+        "speedup": 1.5,
+        "low": 1.3,
+        "high": 1.7,
+        "sentence": "told",
+    }
+    tables |= {"speedups": pd.DataFrame([speed]), "timing": pd.DataFrame([{**TIMED, "control": "scratch"}])}
+    assert _verdict(claim, tables).verdict == SUPPORTED
+    row = _verdict(claim, _waiting(tables))
+    assert row.verdict == NOT_FINISHED
+    assert claim is HELPS or "nca seed 4, nca seed 5" in row.sentence
+    assert "nca-interp train own" in row.change
+
+
+def test_lost_runs_and_a_single_seed_cannot_be_told_from():
+    tables = _tables({"scratch": 0.0, "nca": -0.1, "scratch-wide": 0.3, "nca-wide": 0.3})
+    gone = tables["contrasts"].assign(lost="pt.nca.web.s0")
+    pairs = tables["pairs"]
+    none = {**tables, "contrasts": pd.concat([gone, gone.head(1).assign(treated="nca-wide", control="scratch-wide")]), "pairs": pairs[pairs.treated != "nca"]}  # fmt: skip
+    row = _verdict(DEPENDS, none)
+    assert row.verdict == UNKNOWN
+    assert "pt.nca.web.s0 came to no usable loss" in row.sentence
+    one = {**tables, "pairs": pairs[pairs.seed == 0]}
+    assert _verdict(DEPENDS, one).verdict == UNKNOWN
+    assert "two seeds" in _verdict(DEPENDS, one).sentence
+
+
+def test_a_domain_without_the_arms_says_nothing_where_another_has_them():
+    study = _study(DEPENDS)
+    study.domains.append(SimpleNamespace(name="other", qa=None))
+    tables = _tables({"scratch": 0.0, "nca": -0.1, "scratch-wide": 0.3, "nca-wide": 0.3})
+    assert claims_table(study, tables).domain.tolist() == ["web"]
+
+
+def test_a_claim_says_how_it_was_judged():
+    gated = {**_gated(-0.002), "speedups": _tables({"scratch": 0.0, "nca": 0.0})["speedups"]}
+    assert (_verdict(HELPS, gated).judged, _verdict(BESIDE_C4, gated).judged) == ("first", "closed")
+    assert _verdict(BESIDE_C4, _gated(-0.2)).judged == "corrected"
+    assert (
+        _verdict(DEPENDS, _tables({"scratch": 0.0, "nca": -0.1, "scratch-wide": 0.3, "nca-wide": 0.3})).judged
+        == "alone"
+    )
+    assert _verdict(HELPS, _waiting(gated)).judged == ""
+
+
+def test_a_claim_judged_alone_counts_its_seeds():
+    """Where the test stays open, the seeds that it says find the effect four times in five do."""
+    noise = {"n": 4, "sd": 0.04, "seed": 5}
+    row = _verdict(DEPENDS, _tables({"scratch": 0.0, "nca": -0.08, "scratch-wide": 0.3, "nca-wide": 0.3}, **noise))
+    assert row.verdict == OPEN
+    needed = int(row.change.split("about ")[1].split()[0])
+    found = [
+        _verdict(DEPENDS, _tables({"scratch": 0.0, "nca": -row.effect, "scratch-wide": 0.3, "nca-wide": 0.3}, n=needed, sd=_spread_of(row), seed=s)).verdict == SUPPORTED
+        for s in range(24)
+    ]  # fmt: skip
+    assert np.mean(found) >= 0.8 - 3 * math.sqrt(0.8 * 0.2 / 24)
+
+
+def _spread_of(row: Any) -> float:
+    """Standard deviation of one run, from the interval of a difference of differences of n seeds."""
+    half = (row.high - row.low) / 2
+    return float(half / stats.t.ppf(0.975, row.n - 1) * math.sqrt(row.n) / 2)
