@@ -67,6 +67,7 @@ def call(arguments: list[str]) -> int:
     make_patient()
     try:
         try:
+            _check_here()
             # what a command returns is its exit code
             return int(app(arguments, prog_name="nca-interp", standalone_mode=False) or 0)
         finally:
@@ -84,8 +85,18 @@ def call(arguments: list[str]) -> int:
         if error.errno == errno.ENAMETOOLONG:
             return _told(f"{str(error.filename)[:80]}...: the name is too long for a file", 2)
         return _told(last_resort(error, this_command()), 1)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a user's file may raise what is no Exception
         return _told(last_resort(error, this_command()), 1)
+
+
+def _check_here() -> None:
+    """UserError where the working directory was deleted: no path means anything then."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the working directory is no longer there: cd into one that is") from None
 
 
 def _told(message: str, code: int) -> int:
