@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -100,7 +101,8 @@ def _check_here() -> None:
 
 
 def _told(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    with suppress(OSError):  # stderr may be full: the exit code says it then
+        print(f"error: {message}", file=sys.stderr, flush=True)
     return code
 
 
