@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 
 from nca_interp.data.text.tokenizer import open_tokenizer
 
-
 TRIED = 1000
 """Tokens whose text is tried for one that the tokenizer knows."""
 
