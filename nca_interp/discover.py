@@ -14,7 +14,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -198,8 +198,9 @@ def _load(path: Path) -> tuple[ModuleType, list[tuple[str, str, Any]]]:
 
 @contextmanager
 def running(path: Path) -> Iterator[None]:
-    """Run code of a definition file: what it raises, or its exit(), becomes UserError naming file and line, and modules
-    beside it or in the current directory can be imported where no installed one has their name.
+    """Run code of a definition file: what it raises, or its exit(), becomes UserError naming file and line, what it prints
+    goes to stderr (stdout is the command's, which other programs read), and modules beside it or in the current directory can
+    be imported where no installed one has their name.
 
     What a file of the package raises stays as it is: a UserError of it is complete, anything else a fault of ours.
     """
@@ -207,9 +208,10 @@ def running(path: Path) -> Iterator[None]:
     siblings = [place for place in (str(path.parent), str(Path.cwd())) if own and place not in sys.path]
     sys.path += siblings
     try:
-        yield
-    except (Exception, SystemExit) as error:
-        if not own:
+        with redirect_stdout(sys.stderr):
+            yield
+    except BaseException as error:
+        if not own or isinstance(error, KeyboardInterrupt):
             raise
         raise UserError(f"{where(path, error)}: {reason(error)}") from error
     finally:

@@ -38,7 +38,7 @@ def call_recipe(recipe: Recipe, overrides: Iterable[str]) -> Study | Phase:
     """
     from nca_interp.discover import running
 
-    path, defaults = Path(inspect.getfile(recipe)), _defaults(recipe)
+    path, defaults = Path(inspect.getfile(inspect.unwrap(recipe))), _defaults(recipe)
     arguments = {name: default.model_dump(mode="json") for name, default in defaults.items()}
     rest = []
     for override in overrides:
@@ -65,7 +65,7 @@ def _defaults(recipe: Recipe) -> dict[str, BaseModel]:
     for name, default in found.items():
         if not isinstance(default, BaseModel):
             raise UserError(
-                f"{inspect.getfile(recipe)}: {recipe.__name__}: its argument {name!r} has no configuration model as its "
+                f"{inspect.getfile(inspect.unwrap(recipe))}: {recipe.__name__}: its argument {name!r} has no configuration model as its "
                 "default; legal: no arguments, or models with defaults"
             )
     return found

@@ -84,6 +84,46 @@ def test_a_file_that_ends_the_program_is_named_with_its_line(tmp_path, how, kind
         discover.load(kind, tmp_path)
 
 
+def test_what_is_no_exception_is_named_too(tmp_path):
+    (tmp_path / "odd.py").write_text(RECIPE + "raise GeneratorExit\n")
+    with pytest.raises(UserError, match=r"odd\.py:8: GeneratorExit"):
+        discover.load("runs", tmp_path)
+
+
+def test_what_a_definition_file_prints_is_not_what_the_command_prints(tmp_path, capsys):
+    from nca_interp.overrides import call_recipe
+
+    (tmp_path / "talks.py").write_text("print('loading')\n" + RECIPE.replace("return 1", "print('called'); return 1"))
+    with pytest.raises(UserError, match="returned int, expected a Study"):
+        call_recipe(discover.load("runs", tmp_path)["my-recipe"].value, [])
+    assert tuple(capsys.readouterr()) == ("", "loading\ncalled\n")
+
+
+def test_a_recipe_may_be_wrapped(tmp_path):
+    from nca_interp.overrides import call_recipe
+
+    text = RECIPE.replace("@run", "import functools\n@run\n@functools.cache").replace("return 1", "return 1 / 0")
+    (tmp_path / "cached.py").write_text(text)
+    with pytest.raises(UserError, match=r"cached\.py:9: ZeroDivisionError"):
+        call_recipe(discover.load("runs", tmp_path)["my-recipe"].value, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("low='0'", "low: '0'; legal: a finite number"), ("hit=float('nan')", "hit: nan; legal"), ("unit=None", "unit: None; legal"),
+        ("low=1.0, high=0.0", "low: 1.0, which is above high=0.0"), ("reads='loss', chance='no'", "chance: 'no'; legal"),
+    ],
+)  # fmt: skip
+def test_what_a_probe_declares_is_checked_where_it_stands(tmp_path, given, problem):
+    unit = "" if "unit" in given else ", unit='x'"
+    (tmp_path / "p.py").write_text(
+        f"from nca_interp import probe, repeated_tokens\n@probe(stimulus=repeated_tokens(period=64){unit}, {given})\ndef p(a): pass\n"
+    )
+    with pytest.raises(UserError, match=rf"p\.py:2: {problem}"):
+        discover.load("probes", tmp_path)
+
+
 def test_ctrl_c_passes_through_a_definition_file(tmp_path):
     (tmp_path / "slow.py").write_text(RECIPE + "raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,7 @@ def call(arguments: list[str]) -> int:
     make_patient()
     try:
         try:
+            _check_here()
             # what a command returns is its exit code
             return int(app(arguments, prog_name="nca-interp", standalone_mode=False) or 0)
         finally:
@@ -82,12 +84,23 @@ def call(arguments: list[str]) -> int:
         if error.errno == errno.ENAMETOOLONG:
             return _told(f"{str(error.filename)[:80]}...: the name is too long for a file", 2)
         return _told(last_resort(error, this_command()), 1)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a user's file may raise what is no Exception
         return _told(last_resort(error, this_command()), 1)
 
 
+def _check_here() -> None:
+    """UserError where the working directory was deleted: no path means anything then."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the working directory is no longer there: cd into one that is") from None
+
+
 def _told(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    with suppress(OSError):  # stderr may be full: the exit code says it then
+        print(f"error: {message}", file=sys.stderr, flush=True)
     return code
 
 

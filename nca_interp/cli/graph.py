@@ -65,6 +65,12 @@ def plan(
             f"{run}: a phase diagram chooses its next runs by the results of others; start nca-interp train {run} several times"
         )
     study, folder = arranged(folder, study), folder.absolute()
+    where = str(folder)
+    if (format_ in ("slurm", "make") and len(where.splitlines()) > 1) or (format_ == "make" and "%" in where):
+        what = "% or a line break" if format_ == "make" else "a line break"
+        raise UserError(
+            f"--out {where!r}: holds {what}, which no file of --format {format_} can name; choose another folder"
+        )
     check_folder(folder, study)
     chosen = {"regime": regime, "domain": domain, "seed": seed}
     parts = [word for name, value in chosen.items() if value is not None for word in (f"--{name}", str(value))]

@@ -6,7 +6,7 @@ import difflib
 import glob
 import re
 from collections.abc import Iterable
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.config import suggest
 from nca_interp.data.controls.base import Control
 from nca_interp.data.specs import CONTROLS, SITE_CORPORA, DyckSpec, NcaSpec, SourceSpec, TextSpec
+from nca_interp.data.text.files import way_into
 from nca_interp.data.text.hub import saved_dataset
 from nca_interp.data.text.raw import COMPRESSED, TEXT_FILES, check_kind, file_kind
 from nca_interp.overrides import call_study, explain, parse, with_overrides
@@ -24,8 +25,6 @@ from nca_interp.overrides import call_study, explain, parse, with_overrides
 Spec = NcaSpec | DyckSpec | TextSpec | Control
 SYNTHETIC: dict[str, type[NcaSpec] | type[DyckSpec] | type[Control]] = {"nca": NcaSpec, "dyck": DyckSpec, **CONTROLS}
 TEXT_SCHEMES = ("site", "files", "hf", "arithmetic")
-LOOKED_AT = 10_000
-"""Files of a folder that a message looks at to name their kinds."""
 FORMS = f"""\
   nca, dyck                    with their defaults; changed in place: nca:n_states=2,band=[0.3,1]
   {", ".join(CONTROLS)}
@@ -127,12 +126,7 @@ def _directory(path: Path) -> Spec:
     inside = sorted(p.parent for p in [*path.glob("*/meta.json"), *path.glob("tokens/*/meta.json")])
     if inside:
         raise UserError(f"source: {path} holds several token directories; choose one: {', '.join(map(str, inside))}")
-    some = (p for p in islice(path.rglob("*"), LOOKED_AT) if file_kind(p)[0] in TEXT_FILES and p.is_file())
-    kinds = sorted({"".join(file_kind(p)) for p in some})
-    raise UserError(
-        f"source: {path} is a folder without meta.json; for text in it: files:{path}/**/*{kinds[0] if kinds else '.txt'}"
-        + (f" (there are {', '.join(kinds)})" if kinds[1:] else "")
-    )
+    raise UserError(f"source: {path} is a folder without meta.json; {way_into(path)}")
 
 
 def validate(data: dict[str, Any], where: str) -> Spec:

@@ -55,16 +55,16 @@ def as_json(
 def as_make(plan: Plan, commands: Commands, folder: Path, stands: Mapping[str, Stand]) -> Iterator[str]:
     """Lines of a makefile: `make -f FILE -j N`. A job that is done leaves an empty file in `made/` of the folder; of one that
     is done already nothing else is left to do (`analyze`, which comes after all, measures whatever is out of date)."""
-    made = _quoted(str(folder / "made"))
+    made, touch = _quoted(str(folder / "made")), _command(shlex.quote(str(folder / "made")))
     stamp = {job.id: f"{made}/{_name(job.id)}" for job in plan.jobs}
     yield f"# make -f THIS_FILE -j N; {_done(plan, stands)} of {len(plan.jobs)} jobs were done when this was written\n.PHONY: report\nreport: {made}/analyze\n\t{_command(shlex.join(commands.report))}\n"
     yield f"{made}/analyze: \\\n  " + " \\\n  ".join(stamp.values())
-    yield f"\t{_command(shlex.join(commands.analyze))}\n\t@touch $@\n"
+    yield f"\t{_command(shlex.join(commands.analyze))}\n\t@touch {touch}/analyze\n"
     for job in plan.jobs:
         yield f"{stamp[job.id]}: {' '.join(stamp[need] for need in job.needs)}".rstrip()
         if stands.get(job.id, BEGINNING).state not in FINISHED:
             yield f"\t{_command(commands.job(job.id))}"
-        yield f"\t@mkdir -p {_command(shlex.quote(str(folder / 'made')))} && touch $@\n"
+        yield f"\t@mkdir -p {touch} && touch {touch}/{_name(job.id)}\n"
 
 
 def as_dot(plan: Plan, stands: Mapping[str, Stand]) -> Iterator[str]:

@@ -67,6 +67,7 @@ def script(
 ) -> str:  # fmt: skip
     """The script; `needs`: of all jobs, measurements included; `stands`: how far they are, so that a share of which nothing is left gets no task. UserError for a time limit in which a run would not come from one resumable state to the next."""
     assert plan.study is not None
+    _check(ask)
     ask = ask._replace(tasks=min(ask.tasks, leaves(plan)))
     rate = UTILISATION * (ask.rate or (H100_FLOPS if ask.gpus else _measured(plan, ask.threads)))
     whose = "given" if ask.rate else "assumed: an H100" if ask.gpus else "measured where this was written"
@@ -93,6 +94,15 @@ def script(
         train=shlex.join(commands.train), analyze=shlex.join(commands.analyze), report=shlex.join(commands.report),
         workers=ask.workers, threads=ask.threads,
     )  # fmt: skip
+
+
+def _check(ask: Ask) -> None:
+    """UserError for an option that would not stay on its line of the script, and for a rate that is no number."""
+    for option in ask.options:
+        if not option.startswith("-") or len(option.splitlines()) > 1:
+            raise UserError(f"--sbatch {option!r}: legal: one option of sbatch, e.g. --sbatch=--account=x")
+    if ask.rate is not None and not math.isfinite(ask.rate):
+        raise UserError(f"--rate {ask.rate}: legal: a number of FLOP/s")
 
 
 def _measured(plan: Plan, threads: int) -> float:

@@ -124,7 +124,7 @@ def guarded(
         text, code = str(error), EXIT_USAGE
     except RunFailed as error:
         text, code = str(error), EXIT_FAILED
-    except (Exception, SystemExit) as error:  # an exit() deep in a library is no success
+    except BaseException as error:  # an exit() deep in a library is no success
         if isinstance(error, MemoryError | OutOfMemoryError) or "can't allocate memory" in str(error):
             text, code = (
                 f"memory is short: {str(error).splitlines()[0] if str(error) else 'no more can be had'}",

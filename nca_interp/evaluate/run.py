@@ -147,6 +147,7 @@ def _open(checkpoint: Path, settings: Settings) -> tuple[Any, Any, int]:
     from nca_interp.data.text.tokenizer import has_tokenizer, open_tokenizer
     from nca_interp.machine import check_device
     from nca_interp.model.checkpoint import load_model
+    from nca_interp.model.roles import context_length
 
     where = settings.tokenizer or checkpoint
     if settings.tokenizer is None and not has_tokenizer(checkpoint):
@@ -161,15 +162,7 @@ def _open(checkpoint: Path, settings: Settings) -> tuple[Any, Any, int]:
         raise UserError(
             f"{where}: a tokenizer of {size:,} tokens; the model in {checkpoint} has {rows:,}; give its own"
         )
-    n_ctx = next(
-        (
-            n
-            for name in ("max_position_embeddings", "n_positions", "n_ctx")
-            if isinstance(n := getattr(model.config, name, None), int) and n > 0
-        ),
-        2048,
-    )
-    return model.to(settings.device), opened, n_ctx
+    return model.to(settings.device), opened, context_length(model.config.get_text_config())
 
 
 def _model(

@@ -23,6 +23,10 @@ from nca_interp.model.llama import kind_of
 MIXERS = re.compile("mamba|recurrent|rwkv|(?<!o)ssm|deltanet|mixer2|shortconv|lightning", re.IGNORECASE)
 """In the class of a part of a layer that mixes positions without attention."""
 OTHER = "other"
+POSITIONS_AFTER_PADDING = frozenset(
+    {"camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+)
+"""Families that count positions from `pad_token_id` + 1, so that their table holds so many more than the context."""
 OFFSET = 8
 """Rows that an embedding of positions may have beyond the context (OPT's: 2)."""
 
@@ -157,8 +161,9 @@ def unembedding_of(model: Any) -> str | None:
 
 def context_length(config: Any) -> int:
     """Longest sequence a Hugging Face text configuration allows; 2048 where it names none."""
+    first = (config.pad_token_id or 0) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"):
         value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
+        if isinstance(value, int) and value > first:
+            return value - first
     return 2048

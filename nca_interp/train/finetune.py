@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from nca_interp.evaluate.answers import plain as normalise
+from nca_interp.model.roles import context_length
 from nca_interp.store import RunDir, read_json
 
 
@@ -26,7 +27,7 @@ def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str,
     tokenizer.encode_special_tokens = True  # as the training problems were
     items = [json.loads(line) for line in (tokens_dir / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     prompts = [tokenizer.encode(item["prompt"], add_special_tokens=False).ids for item in items]
-    n_ctx = model.config.max_position_embeddings
+    n_ctx = context_length(model.config.get_text_config())
     answers: list[str | None] = [None] * len(items)
     by_length: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -187,7 +188,14 @@ def test_plans_for_others(tmp_path):
     short = call(*asked, "--time", "0:30", cwd=tmp_path)
     assert short.returncode == 2
     assert "--time 0:30: shorter than" in short.stderr
-    made = call("plan", "two", "--format", "make", "--out", "s", cwd=tmp_path)
+    for words, said in (
+        (("slurm", "--sbatch", "--account=x\nrm y"), "--sbatch '--account=x\\nrm y': legal: one option"),
+        (("slurm", "--sbatch", "account=x"), "--sbatch 'account=x': legal: one option"), (("slurm", "--rate", "inf"), "--rate inf: legal"),
+        (("slurm", "--out", "a\nb"), "holds a line break"), (("make", "--out", "50%"), "holds % or a line break"),
+    ):  # fmt: skip
+        refused = call("plan", "two", "--format", *words, cwd=tmp_path)
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+    made = call("plan", "two", "--format", "make", "--out", "s p$a#c:d'e", cwd=tmp_path)
     (tmp_path / "Makefile").write_text(made.stdout)
     if shutil.which("make"):
         told = subprocess.run(["make", "-n", "-C", tmp_path], capture_output=True, text=True)
@@ -197,4 +205,11 @@ def test_plans_for_others(tmp_path):
             order.index("train:ppt.nca.s0") < order.index("train:pt.nca.web.s0") < order.index("probes:pt.nca.web.s0")
         )
         assert "report" in told.stdout.splitlines()[-2]
+        assert not list(tmp_path.glob("s*"))
+        (tmp_path / "nothing").symlink_to(shutil.which("true"))
+        (tmp_path / "Makefile").write_text(re.sub(r"\t\S*nca-interp", "\t./nothing", made.stdout))
+        for begun in (True, False):  # what is made is known again
+            told = subprocess.run(["make", "-C", tmp_path], capture_output=True, text=True)
+            assert told.returncode == 0, told.stderr
+            assert ("--job" in told.stdout) == begun
     assert not (tmp_path / "s").exists()

@@ -20,6 +20,8 @@ from nca_interp.analysis.attention.anatomy import Block, Call, chain, changing, 
 from nca_interp.analysis.attention.heads import side_by_side
 from nca_interp.analysis.attention.kernel import Layer, handing_to, register
 from nca_interp.analysis.stimuli.base import NotApplicable
+from nca_interp.base import UserError
+from nca_interp.model.roles import context_length
 
 OFFSETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Query position minus key position: scores are given at 0 and averaged over those that the context allows."""
@@ -77,7 +79,7 @@ class Folding:
 
     def __init__(self, model: Any, qk: bool) -> None:
         self._model, self._qk, name = model, qk, type(model).__name__
-        self._offsets = torch.tensor([o for o in OFFSETS if o < model.config.get_text_config().max_position_embeddings])
+        self._offsets = torch.tensor([o for o in OFFSETS if o < context_length(model.config.get_text_config())])
         self._w_e = model.get_input_embeddings().weight.detach()
         self._tokens = np.random.default_rng(0).integers(len(self._w_e), size=(1, len(self._offsets)))
         self._parts = watch(model, self._tokens)
@@ -150,12 +152,20 @@ def _scored(model: Any) -> Iterator[None]:
 
 def _run(model: Any, tokens: np.ndarray, offsets: torch.Tensor) -> list[Call]:
     """The calls of a pass of tokens at the positions `offsets`."""
-    with noting(model) as calls:
-        try:
-            model(input_ids=torch.from_numpy(tokens), position_ids=offsets[None], use_cache=False)
-        except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise NotApplicable(f"{type(model).__name__} does not run at chosen positions ({_first(error)})") from None
+    with noting(model) as calls, _foreign(f"{type(model).__name__} does not run at chosen positions"):
+        model(input_ids=torch.from_numpy(tokens), position_ids=offsets[None], use_cache=False)
     return calls
+
+
+@contextmanager
+def _foreign(problem: str) -> Iterator[None]:
+    """NotApplicable for whatever a family's own code raises inside, called in a way that it need not know."""
+    try:
+        yield
+    except (NotApplicable, UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise NotApplicable(f"{problem} ({_first(error)})") from error
 
 
 def _layer(model: Any, block: Block, calls: list[Call], qk: bool) -> Heads:
@@ -203,7 +213,10 @@ class _Reader:
         reached: list[torch.Tensor] = []
         hook = self._block.projection.register_forward_pre_hook(lambda _, given: reached.append(given[0]))
         try:
-            with handing_to(seen.append):
+            with (
+                handing_to(seen.append),
+                _foreign(f"{type(self._block.attention).__name__} does not run on chosen vectors"),
+            ):
                 self._call.module(*args, **options)
         finally:
             hook.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from nca_interp.analysis.probing.probe import Probe
@@ -16,6 +17,8 @@ TOLERANCE = 1e-4
 def fault_of_value(value: Any, shape: tuple[int, ...], probe: Probe, nan: bool) -> str | None:
     if not isinstance(value, torch.Tensor):
         return f"{type(value).__name__}; legal: a tensor of shape {list(shape)}"
+    if value.is_complex():
+        return f"{value.dtype}; legal: real numbers"
     if tuple(value.shape) != shape:
         return f"shape {list(value.shape)}; legal: {list(shape)}"
     finite = value[~value.isnan()].float()
@@ -34,6 +37,15 @@ def fault_of_batch(batch: Any, subject: Subject) -> str | None:
     """What makes a built stimulus one that the model cannot take."""
     if not isinstance(batch, Batch):
         return f"its stimulus built a {type(batch).__name__}; legal: a Batch"
+    for what, tokens in (("inputs", batch.inputs), ("targets", batch.targets)):
+        if not (isinstance(tokens, np.ndarray) and tokens.dtype.kind in "iu" and tokens.ndim == 2 and tokens.size):
+            told = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, np.ndarray) else type(tokens).__name__
+            return f"its stimulus has {what} {told}; legal: whole numbers of NumPy [sequence, position]"
+    if len(batch.inputs) != len(batch.targets) or batch.length - batch.targets.shape[1] not in (0, 1):
+        return (
+            f"its stimulus has inputs {list(batch.inputs.shape)} and targets {list(batch.targets.shape)}; legal: a target for each "
+            "input, or for each but the last"
+        )
     if batch.length > subject.n_ctx:
         return f"its stimulus has {batch.length} tokens a sequence; the model's context holds {subject.n_ctx}"
     for tokens in (batch.inputs, batch.targets):

@@ -103,7 +103,9 @@ class Measurer:
                 self._batches[key] = fault_of_batch(batch, subject) or batch
             except NotApplicable as reason:
                 self._batches[key] = NotApplicable(str(reason))
-            except (Exception, SystemExit) as error:  # a user's stimulus may raise anything
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a user's stimulus may raise anything
                 self._batches[key] = f"its stimulus {stimulus} raised {reason_of(error)}"
         built = self._batches[key]
         if isinstance(built, Batch):
@@ -202,7 +204,9 @@ class Measurer:
         try:
             level = chance(batch) if callable(chance) else chance
             return math.nan if level is None else float(level)
-        except (Exception, SystemExit) as error:  # a user's file may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's file may raise anything
             result.problems[name] = f"{self._where(name, error)}: chance of probe {name}: {reason_of(error)}"
             return None
 
@@ -245,14 +249,16 @@ class Measurer:
         """The probe's result, checked; None after noting what is wrong with it (so that all others finish)."""
         try:
             value = probe.function(*views)
+            value = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+            value = value.detach().cpu() if isinstance(value, torch.Tensor) else value  # once, before all questions
         except NotApplicable as reason:
             result.skipped[name] = str(reason)
             return None
-        except (Exception, SystemExit) as error:  # a user's file may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's file may raise anything
             result.problems[name] = f"{self._where(name, error)}: probe {name}: {reason_of(error)}"
             return None
-        value = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        value = value.detach().cpu() if isinstance(value, torch.Tensor) else value  # once, before all questions
         problem = fault_of_value(value, shape, probe, nan)
         if problem is not None:
             result.problems[name] = f"{self._where(name)}: probe {name} returned {problem}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -75,6 +76,15 @@ def probe(
         raise UserError(
             f"stimulus: {stimulus!r}; legal: repeated_tokens(...), natural(...), nca_frames(...), dyck(...)"
         )
+    for name, value in {"low": low, "high": high, "hit": hit, "chance": None if callable(chance) else chance}.items():
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
+        ):
+            raise UserError(f"{name}: {value!r}; legal: a finite number, or None")
+    if low is not None and high is not None and low > high:
+        raise UserError(f"low: {low!r}, which is above high={high!r}")
+    if not isinstance(unit, str):
+        raise UserError(f'unit: {unit!r}; legal: a text, e.g. "attention mass"')
     if reads == "attention" and chance is not None:
         raise UserError("chance: attention probes have the chance level of uniform attention; legal: None")
 

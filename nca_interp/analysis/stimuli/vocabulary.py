@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from nca_interp.data.text.tokenizer import open_tokenizer
+
+TRIED = 1000
+"""Tokens whose text is tried for one that the tokenizer knows."""
 
 
 class Vocabulary(NamedTuple):
@@ -25,9 +29,13 @@ def read_vocabulary(path: Path) -> Vocabulary:
     file, transformers 5 reads `add_bos_token` of tokenizer_config.json as little."""
     tokenizer = open_tokenizer(path).tokenizer
     ordinary = set(tokenizer.get_vocab(with_added_tokens=True).values()) - tokenizer.get_added_tokens_decoder().keys()
-    encoded = tokenizer.encode("a", add_special_tokens=True)
-    own = encoded.special_tokens_mask.index(0) if 0 in encoded.special_tokens_mask else 0
-    return Vocabulary(frozenset(ordinary), tuple(encoded.ids[:own]))
+    # of a text that has tokens: an alphabet may lack any one letter
+    texts = chain("a", (tokenizer.decode([token]) for token in islice(sorted(ordinary), TRIED)))
+    for encoded in (tokenizer.encode(text, add_special_tokens=True) for text in texts):
+        if 0 in encoded.special_tokens_mask:
+            own = encoded.special_tokens_mask.index(0)
+            return Vocabulary(frozenset(ordinary), tuple(encoded.ids[:own]))
+    return Vocabulary(frozenset(ordinary), ())
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:

@@ -6,6 +6,7 @@ import codecs
 import glob
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from nca_interp.base import UserError
 from nca_interp.data.text.columns import text_of, valid
 from nca_interp.data.text.cuts import pieces as pieces
 from nca_interp.data.text.cuts import range_pieces
+from nca_interp.data.text.hub import saved_dataset
 from nca_interp.data.text.raw import COMPRESSED as COMPRESSED
 from nca_interp.data.text.raw import PLAIN, Stream, check_kind, decode, file_kind
 from nca_interp.data.text.raw import TEXT_FILES as TEXT_FILES
 from nca_interp.data.text.records import in_ranges, parquet_file, place, records
 
+LOOKED_AT = 10_000
+"""Entries of a folder that are looked at to say what is in it."""
 RANGE_BYTES = 4_000_000
 """Plain text and JSON lines are read in ranges of this many bytes. Changing it changes the documents of plain text."""
 
@@ -26,15 +30,29 @@ def match_files(patterns: str) -> list[Path]:
     """Files of comma-separated globs, sorted, each once. UserError if a glob matches nothing, or another kind of file."""
     paths: set[Path] = set()
     for pattern in patterns.split(","):
+        if not pattern.strip():
+            raise UserError(f"source: files:{patterns} names nothing on one side of a comma")
         files = globbed(pattern)
         if not files:
-            folder = Path(pattern.strip()).expanduser().is_dir()
-            hint = f"; it is a folder: try files:{pattern.strip().rstrip('/')}/**/*.txt" if folder else ""
+            folder = Path(pattern.strip()).expanduser()
+            hint = f"; it is a folder: {way_into(folder)}" if folder.is_dir() else ""
             raise UserError(f"source: files:{pattern} matches no file (working directory {Path.cwd()}){hint}")
         paths.update(files)
     for path in paths:
         check_kind(path)
     return sorted(paths)
+
+
+def way_into(folder: Path) -> str:
+    """The source that reads what lies in a folder: a saved dataset, else its first kind of files, spelled as they are."""
+    if saved_dataset(folder):
+        return f"for the dataset saved there: hf:{folder}"
+    some = (
+        path for path in islice(folder.rglob("*"), LOOKED_AT) if file_kind(path)[0] in TEXT_FILES and path.is_file()
+    )
+    kinds = sorted({path.name[-len("".join(file_kind(path))) :] for path in some})
+    more = f" (there are {', '.join(kinds)})" if kinds[1:] else ""
+    return f"for text in it: files:{folder}/**/*{kinds[0] if kinds else '.txt'}{more}"
 
 
 def globbed(patterns: str) -> set[Path]:

@@ -45,7 +45,7 @@ def records(path: Path, stream: Stream, column: str | None = None) -> Records:
     elif form == ".arrow":
         yield from _arrow(path, column)
     elif form in (".csv", ".tsv"):
-        yield from _csv(path, "," if form == ".csv" else "\t")
+        yield from _csv(path, "," if form == ".csv" else "\t", column)
     elif not stream.stop and is_array(path):
         yield from _array(path)
     else:
@@ -147,12 +147,14 @@ class _Growing:
         return bool(block)
 
 
-def _csv(path: Path, delimiter: str) -> Records:
+def _csv(path: Path, delimiter: str, column: str | None) -> Records:
     csv.field_size_limit(sys.maxsize)
     text = (decode(path, line, offset) for offset, line in lines(path, Stream(str(path), 0, 0)))
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
+        if column is not None and header.count(column) > 1:
+            raise UserError(f"{path}: {header.count(column)} columns are called {column!r}; rename all but one of them")
         for row in reader:
             if row and len(row) != len(header):
                 raise UserError(

@@ -16,6 +16,7 @@ from nca_interp.analysis.probing.engine import analyze
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable
 from nca_interp.base import UserError
+from nca_interp.model.roles import context_length
 from tests.analysis.models import tiny
 
 SMALL = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -217,3 +218,21 @@ def assert_patterns_equal_eager(model):
         torch.testing.assert_close(Attention.of(layer, stimulus).corner(40), pattern, atol=3e-5, rtol=0)
         assert float(pattern.max()) > 0.3
     return layers
+
+
+def test_where_positions_begin_behind_the_padding_the_context_is_so_much_shorter():
+    """RoBERTa counts positions from pad_token_id + 1: a table of 40 rows holds 38 of them with padding 1."""
+    sizes = SIZES | {
+        "max_position_embeddings": 40,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "vocab_size": 97,
+    }
+    model = sharpened(t.RobertaForCausalLM(t.RobertaConfig(**sizes, is_decoder=True)))
+    assert context_length(model.config) == 38
+    assert access(model).way == "kernel"
+    with torch.no_grad():
+        assert model(tokens(1, 38)).logits.shape[1] == 38
+        with pytest.raises((IndexError, RuntimeError)):
+            model(tokens(1, 39))

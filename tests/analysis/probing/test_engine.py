@@ -41,6 +41,9 @@ BROKEN = {
     "ranged": ('    return attention.offset(2).mean() + 3', 4, "its declared range is 0.0 to 1.0"),
     "ends": ('    exit()', 6, "SystemExit: None"),
     "typed": ('    return 3', 4, "int; legal: a tensor"),
+    "objects": ('    import numpy\n    return numpy.array([[None]])', 4, "TypeError: can't convert np.ndarray of type numpy.object_"),
+    "complex": ('    return attention.offset(2).mean() * 1j', 4, "torch.complex64; legal: real numbers"),
+    "base": ('    raise BaseException("odd")', 6, "BaseException: odd"),
 }  # fmt: skip
 
 
@@ -334,6 +337,14 @@ class Own(Stimulus):
         ),
         ("return Batch(np.full((2, 9), 18), np.zeros((2, 8), int))", "holds tokens 18 to 18; the model knows 0 to 17"),
         ("return np.zeros((2, 9))", "built a ndarray; legal: a Batch"),
+        ("return Batch(np.zeros((2, 9)), np.zeros((2, 8), int))", "inputs float64 [2, 9]; legal: whole numbers"),
+        ("return Batch(np.zeros((2, 9), int), [[1]])", "targets list; legal: whole numbers"),
+        ("return Batch(np.zeros(9, int), np.zeros(8, int))", "inputs int64 [9]; legal: whole numbers"),
+        ("return Batch(np.zeros((0, 9), int), np.zeros((0, 8), int))", "inputs int64 [0, 9]; legal: whole numbers"),
+        (
+            "return Batch(np.zeros((2, 9), int), np.zeros((3, 4), int))",
+            "inputs [2, 9] and targets [3, 4]; legal: a target",
+        ),
         ("raise KeyError('x')", "raised KeyError: 'x'"),
         ("exit(0)", "raised SystemExit: 0"),
     ],

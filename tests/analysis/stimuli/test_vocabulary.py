@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models, processors
 
 from nca_interp.analysis.probing.engine import analyze
 from nca_interp.analysis.stimuli.base import Subject, account, drawable, natural, repeated_tokens
 from nca_interp.analysis.stimuli.streams import dyck, nca_frames
 from nca_interp.analysis.stimuli.subject import describe
+from nca_interp.analysis.stimuli.vocabulary import read_vocabulary
 from nca_interp.model.checkpoint import load_config
 from nca_interp.store import write_json
 from tests.analysis.models import letter_tokenizer, tiny
@@ -68,6 +69,15 @@ def test_all_rows_begin_as_the_tokenizer_begins_a_text(tmp_path, prefix):
     assert np.array_equal(
         shown.targets[:, -1], np.concatenate([bare.inputs, bare.targets[:, -1:]], 1)[:, 96 - len(first)]
     )
+
+
+def test_the_beginning_is_found_where_the_alphabet_is_a_small_one(tmp_path):
+    """A tokenizer of DNA knows no "a"."""
+    tokenizer = Tokenizer(models.BPE({"A": 0, "C": 1, "G": 2, "T": 3, "<s>": 4}, []))
+    tokenizer.add_special_tokens(["<s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A <s>", special_tokens=[("<s>", 4)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert read_vocabulary(tmp_path) == ({0, 1, 2, 3}, (4,))
 
 
 @pytest.mark.parametrize("wanted", [True, False, None])

@@ -24,11 +24,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from nca_interp.base import RunFailed, UserError
+from nca_interp.data.sources import parse_source
 from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.text import corpus, cuts, files, hub, inputs
 from nca_interp.data.text import documents as text
 from nca_interp.data.text.corpus import Corpus
 from nca_interp.data.text.duplicates import Seen
+from nca_interp.data.text.files import match_files
+from nca_interp.data.text.raw import Stream
+from nca_interp.data.text.records import records
 from nca_interp.data.tokens import TokenFile, write_tokens
 
 DOCUMENTS = [f"Document {i}, of {i * i}: naïve ☃ 字 {'la ' * (i % 17)}{'x' * (i % 7)}\n" * 3 for i in range(600)]
@@ -375,8 +379,41 @@ def test_binary_files_are_named_before_anything_is_written(tmp_path, name, data,
 
 
 def test_a_folder_is_told_from_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"matches no file .*it is a folder: try files:.*/\*\*/\*\.txt"):
+    with pytest.raises(UserError, match=r"matches no file .*it is a folder: for text in it: files:.*/\*\*/\*\.txt$"):
         Corpus(TextSpec(source=f"files:{tmp_path}")).plan  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("files", "way"),
+    [
+        ({"B.JSONL": '{"text": "x"}'}, r"/\*\*/\*\.JSONL$"),
+        ({"sub/a.txt.gz": "", "b.csv": "text"}, r"/\*\*/\*\.csv \(there are \.csv, \.txt\.gz\)$"),
+        ({"state.json": "{}", "data.arrow": ""}, r"saved there: hf:"),
+    ],
+)
+def test_the_way_into_a_folder_is_that_of_what_lies_in_it(tmp_path, files, way):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=way):
+        match_files(str(tmp_path))
+    if "hf:" not in way:  # which is opened as it is
+        with pytest.raises(UserError, match=way):
+            parse_source(str(tmp_path), [])
+
+
+def test_nothing_between_commas_is_no_file(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    for source in (f"{tmp_path}/a.txt,", f", {tmp_path}/a.txt", ","):
+        with pytest.raises(UserError, match="names nothing on one side of a comma"):
+            match_files(source)
+
+
+def test_two_columns_of_one_name_are_refused_where_they_are_asked_for(tmp_path):
+    (tmp_path / "x.csv").write_text("n,n,text\n1,2,some words\n")
+    assert list(records(tmp_path / "x.csv", Stream("x.csv", 0, 0), "text")) == [(2, {"n": "2", "text": "some words"})]
+    with pytest.raises(UserError, match="2 columns are called 'n'; rename"):
+        list(records(tmp_path / "x.csv", Stream("x.csv", 0, 0), "n"))
 
 
 def test_odd_texts(tmp_path):
