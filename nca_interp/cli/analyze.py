@@ -162,17 +162,18 @@ def _collect(
 
 def _try(listed: Any) -> None:
     """UserError unless the last checkpoint of each run opens: before anything is written."""
-    from nca_interp.analysis.probing.measure import open_scored
+    from nca_interp.analysis.probing.opened import forget, open_last
     from nca_interp.analysis.stimuli.source import Source
     from nca_interp.model.checkpoint import check_directory, load_config
 
     for entry in {entry.run: entry for entry in listed.entries}.values():
         directory = Source.find(entry.path).directory
         if sum(file.stat().st_size for file in directory.glob("*.safetensors")) <= TRIED_BYTES:
-            open_scored(directory, dtype=listed.settings.dtype)
+            open_last(directory, dtype=listed.settings.dtype)
         else:
             check_directory(directory)
             load_config(directory)
+    forget()  # others work now
 
 
 def _listed(collection: Collection, given: dict[str, Any]) -> Any:

@@ -97,9 +97,9 @@ def test_a_changed_probe_is_drawn_again_alone(study, probes, monkeypatch):
     before, seen = pd.read_csv(path), []
     measure = null_study._measure
 
-    def counted(directory, measurer, models, settings):
+    def counted(directory, measurer, models, settings, say):
         seen.append((sorted(measurer.hashes), models))
-        return measure(directory, measurer, models, settings)
+        return measure(directory, measurer, models, settings, say)
 
     monkeypatch.setattr(null_study, "_measure", counted)
     assert null_of_run(collection, run, 2, probes) == []
