@@ -20,6 +20,7 @@ from nca_interp.analysis.attention.anatomy import Block, Call, chain, changing, 
 from nca_interp.analysis.attention.heads import side_by_side
 from nca_interp.analysis.attention.kernel import Layer, handing_to, register
 from nca_interp.analysis.stimuli.base import NotApplicable
+from nca_interp.analysis.stimuli.subject import context_length
 
 OFFSETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Query position minus key position: scores are given at 0 and averaged over those that the context allows."""
@@ -77,7 +78,7 @@ class Folding:
 
     def __init__(self, model: Any, qk: bool) -> None:
         self._model, self._qk, name = model, qk, type(model).__name__
-        self._offsets = torch.tensor([o for o in OFFSETS if o < model.config.get_text_config().max_position_embeddings])
+        self._offsets = torch.tensor([o for o in OFFSETS if o < context_length(model.config.get_text_config())])
         self._w_e = model.get_input_embeddings().weight.detach()
         self._tokens = np.random.default_rng(0).integers(len(self._w_e), size=(1, len(self._offsets)))
         self._parts = watch(model, self._tokens)
