@@ -18,6 +18,10 @@ from nca_interp.store import AnalysisDir, StudyDir
 PLAIN_SECONDS = 30.0
 TERMINAL_SECONDS = 0.5
 STEP_SECONDS = 5.0
+TOLD_BY = 0.1
+"""Share of what is left that must be done before it is said how long that takes."""
+KEPT_SECONDS = 3.0
+"""A measurement that should take ten times as long and ended within this was kept from an earlier call."""
 KINDS = {"tokens": "token files", "train": "training runs", "measure": "measurements"}
 
 
@@ -53,7 +57,9 @@ class Follow:
         self.doing: dict[str, tuple[float, str]] = {}
         self.left = sum(job.cost for job in plan.jobs if job.kind == "measure")
         self.spent = 0.0
+        self.kept_seconds = 0.0
         self.begin = time.monotonic()
+        self.started: dict[str, float] = {}
         self.shown_at = self.begin
         self.live: Live | None = None
 
@@ -76,11 +82,13 @@ class Follow:
             share, _, doing = message.partition(":")
             self.doing[job.id] = (float(share) if share else 0.0, doing)
             return
+        if what == "start":
+            self.started[job.id] = time.monotonic()
         if what in ("done", "skipped", "failed", "blocked"):
             self.finished[job.kind] += 1
             self.doing.pop(job.id, None)
-            if what == "done":
-                self.spent += job.cost
+            if what == "done" and job.kind == "measure":
+                self._measured(job)
             self.left -= job.cost if job.kind == "measure" else 0.0
         if what in ("failed", "waiting", "retried", "note"):
             text = message.splitlines()[-1] if message else ""
@@ -107,12 +115,22 @@ class Follow:
             f"{job.id} ({self.doing[job.id][1]})" if job.id in self.doing else job.id for job in named
         ] + self._time_left()
 
+    def _measured(self, job: Job) -> None:
+        """Count one that has ended: one that took next to nothing was there already, and says nothing of the others."""
+        took = time.monotonic() - self.started.get(job.id, self.begin)
+        if took < KEPT_SECONDS and job.cost > 10 * KEPT_SECONDS:
+            self.kept_seconds += took
+        else:
+            self.spent += job.cost
+
     def _time_left(self) -> list[str]:
-        """Of measurements, from what those that are done took."""
+        """Of measurements, from what those that are done took and how far those are that are under way; nothing while these are
+        too small a part of what is left to tell by."""
         under_way = sum(self.doing[job.id][0] * job.cost for job in self.running if job.id in self.doing)
-        if self.total["train"] or self.spent + under_way <= 0:
+        known, left = self.spent + under_way, self.left - under_way
+        if self.total["train"] or known < TOLD_BY * left or known <= 0:
             return []
-        seconds = (time.monotonic() - self.begin) * (self.left - under_way) / (self.spent + under_way)
+        seconds = (time.monotonic() - self.begin - self.kept_seconds) * left / known
         return [f"about {duration(max(seconds, 0.0))} left"]
 
     def _line(self) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -17,10 +18,10 @@ from nca_interp.base import UserError, duration
 from nca_interp.cli import progress, watch
 from nca_interp.cli import status as boards
 from nca_interp.cli.progress import Follow
-from nca_interp.engine.plan import make_plan
+from nca_interp.engine.plan import Job, MeasureJob, Plan, make_plan
 from nca_interp.files import held
 from nca_interp.metrics import last_rows
-from nca_interp.store import StudyDir
+from nca_interp.store import AnalysisDir, StudyDir
 
 RUN = "pt.nca.web.s0"
 
@@ -190,3 +191,35 @@ def test_a_terminal_gets_a_live_table(study, monkeypatch):
         "is damaged",
     ):
         assert word in text, word
+
+
+def left(costs, spend, monkeypatch):
+    """What is said of the time left of measurements of these costs when `spend` (event, job, message or seconds) has happened."""
+    jobs = [Job(f"m{n}:x", "measure", MeasureJob(f"m{n}", "x"), (), 0.0, cost) for n, cost in enumerate(costs)]
+    out, now = io.StringIO(), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    shown = Follow(AnalysisDir(Path("nowhere")), Plan(None, jobs), Console(file=out))
+    for what in spend:
+        if isinstance(what, (int, float)):
+            now[0] += what
+        else:
+            shown.event(what[0], jobs[what[1]], what[2])
+    shown.running = [jobs[n] for n in {what[1] for what in spend if not isinstance(what, (int, float))}]
+    return shown._time_left()
+
+
+def test_time_left_is_in_proportion_to_what_measurements_cost(monkeypatch):
+    begun = [("start", 0, ""), 60, ("share", 0, "0.5:half")]
+    assert left([100, 200], begun, monkeypatch) == ["about 5 min left"]
+    assert left([100, 200], [*begun, 60, ("done", 0, "")], monkeypatch) == ["about 4 min left"]
+
+
+def test_no_time_left_is_told_by_too_little(monkeypatch):
+    small = [("start", 0, ""), 5, ("done", 0, ""), ("start", 1, ""), 100]
+    assert left([1, 300], small, monkeypatch) == []
+    assert left([1, 300], [*small, ("share", 1, "0.25:a quarter")], monkeypatch) == ["about 5 min left"]
+
+
+def test_what_was_kept_from_an_earlier_call_says_nothing_of_the_rest(monkeypatch):
+    resumed = [("start", 0, ""), 2, ("done", 0, ""), ("start", 1, ""), 60, ("share", 1, "0.5:half")]
+    assert left([300, 100], resumed, monkeypatch) == ["about 60 s left"]

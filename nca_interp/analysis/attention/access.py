@@ -131,25 +131,27 @@ def _examine(model: Any) -> Access:
     final = next((p for p, out in calls if _is_same(out[0] if isinstance(out, tuple) and out else out, own)), "")
     del calls
     tried = Access("none", "", path or "", final=final)
-    tried = _by_kernel(model, states, own, tried)
+    tried = _by_kernel(model, lambda: model(input_ids=short, use_cache=False), states, own, tried)
     if tried.way == "none":
         _use(model, "eager")
         tried = _by_returned(model, states, own, tried)
     return tried
 
 
-def _by_kernel(model: Any, states: Callable[..., torch.Tensor], own: torch.Tensor, tried: Access) -> Access:
-    name, seen = type(model).__name__, list[Layer]()
+def _by_kernel(
+    model: Any, short: Callable[[], Any], states: Callable[..., torch.Tensor], own: torch.Tensor, tried: Access
+) -> Access:
+    name, seen = type(model).__name__, list[torch.nn.Module]()
     if not type(model)._can_set_attn_implementation():
         return tried._replace(reason=f"{name} {FIXED}")
     try:
         _use(model, FAST)
-        with torch.inference_mode(), handing_to(seen.append):
-            states()
+        with torch.inference_mode(), handing_to(lambda layer: seen.append(layer.module)):
+            short()
         if not seen:
             return tried
         paths = {module: path for path, module in model.named_modules()}
-        attending = tuple(dict.fromkeys(paths[layer.module] for layer in seen))
+        attending = tuple(dict.fromkeys(paths[module] for module in seen))
         found = tried._replace(way="kernel", layers=layer_paths(model, attending), attending=attending)
         with torch.inference_mode(), _reading(model, found, lambda layer: None) as options:
             ours = states(**options)

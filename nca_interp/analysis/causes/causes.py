@@ -46,7 +46,7 @@ def causes(
     checkpoint that cannot be opened or changes while it is read, a model whose layers have no known names or that takes no
     stimulus, and options out of range.
     """
-    from nca_interp.analysis.probing.measure import open_scored
+    from nca_interp.analysis.probing.opened import open_last
     from nca_interp.analysis.stimuli.source import Source, unchanged
     from nca_interp.analysis.stimuli.subject import describe
     from nca_interp.machine import package_versions
@@ -56,7 +56,7 @@ def causes(
     source = Source.find(checkpoint)
     with unchanged(source.directory):
         say("opening the model", 0.0)
-        model = open_scored(source.directory, device)
+        model = open_last(source.directory, device)
         provenance = read_provenance(source.directory)
         subject = describe(source.directory, model.config, provenance, _path(tokens), _path(tokenizer))
         try:

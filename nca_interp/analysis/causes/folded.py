@@ -97,14 +97,15 @@ class Folding:
         for attention in self._parts.blocks:
             yield _layer(self._model, self._parts.block(attention), self._calls, self._qk)
 
-    def embeddings(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """`Weights.w_e` and `Weights.w_u`."""
+    def embeddings(self, tokens: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """`Weights.w_e` (of some `tokens` alone where they are given) and `Weights.w_u`."""
         again = _run(self._model, self._tokens[:, ::-1].copy(), self._offsets)
         w_e = self._w_e.double()
         _check_embedding(self._model, self._first, w_e, self._tokens, self._calls, again)
+        shape, w_e = w_e.T.shape, w_e if tokens is None else w_e[tokens]
         w_u = _unembedding(self._model, self._parts.final(), self._calls)
-        if w_u.shape != w_e.T.shape:
-            raise NotApplicable(f"{self._name} embeds {len(w_e)} tokens and has logits of {w_u.shape[1]}")
+        if w_u.shape != shape:
+            raise NotApplicable(f"{self._name} embeds {shape[1]} tokens and has logits of {w_u.shape[1]}")
         return w_e, w_u
 
 

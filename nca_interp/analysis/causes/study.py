@@ -22,6 +22,7 @@ from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import engine_hash
 from nca_interp.analysis.probing.table import read_table
+from nca_interp.analysis.stimuli.size import seconds
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
 from nca_interp.discover import find
@@ -40,8 +41,6 @@ BEHAVIOUR = ("in_context_learning", "repeated_token_gain")
 """Probes whose numbers are metrics of an ablation."""
 CROSS_STAGE = (("nca_loss", "own_loss"), ("own_loss", "own_loss"), ("repeated_token_loss", "repeated_token_loss"))
 """A loss before the swap and one after it: do the same heads carry both?"""
-THROUGHPUT = 5e10
-"""FLOP/s that `cost` supposes."""
 TOP_SETS = 12
 """Different sets of top heads that `cost` supposes."""
 
@@ -122,11 +121,8 @@ def cost(run: Run, options: CausesOptions) -> float:
         "attribution": 6, "ablation": ablated / 2, "knock_outs": 1.5 * layers, "top_heads": TOP_SETS * (1 + scope.sets),
         "logit_lens": layers / 2, "patching": layers, "edges": 4,
     }  # fmt: skip
-    width = int(getattr(text, "hidden_size", None) or 64)
-    flops = 24 * layers * width**2 + 2 * width * int(text.vocab_size)
-    tokens = 2**10 if scope.large else 2**12
     measured = sum(n * len(scope.stimuli(stage)) for stage, n in passes.items() if scope.has(stage))
-    return 1.0 + measured * tokens * flops / THROUGHPUT
+    return seconds(run.last, measured * (2**10 if scope.large else 2**12))
 
 
 def tables(collection: Collection, tables: dict[str, pd.DataFrame], asked: Asked) -> dict[str, pd.DataFrame]:

@@ -19,6 +19,7 @@ from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.collection.series import Series
 from nca_interp.analysis.probing.engine import engine_hash
 from nca_interp.analysis.probing.measure import open_scored
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.analysis.stimuli.subject import describe
@@ -58,7 +59,8 @@ def measure(run: Run, asked: Asked) -> list[str]:
     settings = asked.collection.settings
     missing = [s for s in steps_of(run, asked.options.checkpoints) if kept_arrays(run, s, asked.collection) is None]
     device = settings.device if run.config is None else device_type()
-    series, problems = Series(run, settings, lambda d: open_scored(d, device, settings.dtype)), []
+    open_ = open_last if run.config is None else open_scored  # a series of ours is read into one model
+    series, problems = Series(run, settings, lambda d: open_(d, device, settings.dtype)), []
     for index, step in enumerate(missing):
         frame, found = pd.DataFrame(columns=EFFECTS), None
         try:

@@ -73,11 +73,9 @@ def head_tokens(model: Any, sources: np.ndarray, options: Options) -> Iterator[t
 
 def _read(model: Any, sources: np.ndarray, options: Options, qk: bool) -> Iterator[tuple[int, int, list[Found]]]:
     with folding(model, qk) as parts:
-        w_e, w_u = parts.embeddings()
         chosen = torch.from_numpy(sources)
-        read = w_e[chosen]
+        read, w_u = parts.embeddings(chosen)
         read = (read / read.norm(dim=1, keepdim=True).clamp(min=1e-300)).float()
-        del w_e
         centred = w_u.sub_(w_u.mean(1, keepdim=True)).float()  # a constant changes no probability
         del w_u
         # all layers are checked before the first is handed on, one at a time in memory

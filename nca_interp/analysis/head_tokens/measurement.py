@@ -10,6 +10,7 @@ MEASUREMENT = Measurement(
     options="nca_interp.analysis.head_tokens.circuits:Options",
     measure="nca_interp.analysis.head_tokens.study:measure",
     tables="nca_interp.analysis.head_tokens.study:tables",
+    cost="nca_interp.analysis.head_tokens.study:cost",
     columns={
         "head_tokens": "run step layer head circuit:text place source source_text:text target target_text:text value",
         "head_words": "run layer head group:text fact:text text:text",

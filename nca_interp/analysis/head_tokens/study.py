@@ -11,13 +11,15 @@ import pandas as pd
 from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
-from nca_interp.analysis.head_tokens.circuits import FIRST, choose_sources, head_tokens
+from nca_interp.analysis.head_tokens.circuits import FIRST, Options, choose_sources, head_tokens
 from nca_interp.analysis.probing.engine import engine_hash
-from nca_interp.analysis.probing.measure import open_scored
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject
+from nca_interp.analysis.stimuli.size import OVERHEAD, THROUGHPUT
 from nca_interp.analysis.stimuli.source import unchanged, weights_sha256
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.analysis.stimuli.vocabulary import token_texts
+from nca_interp.base import UserError
 from nca_interp.measurement import Asked
 from nca_interp.model.checkpoint import load_config, read_provenance
 from nca_interp.readers import read_object
@@ -50,7 +52,7 @@ def measure(run: Run, asked: Asked) -> list[str]:
     told: dict[Any, Any] = {"sources": "", "not_measured": ""}
     try:
         with unchanged(run.last):
-            model: Any = open_scored(run.last)
+            model: Any = open_last(run.last)
         n_tokens = min(subject.vocab_size, model.get_input_embeddings().weight.shape[0])
         sources = choose_sources(subject.rows, n_tokens, options.sources)
         where = f"the most frequent of {subject.rows_from}" if subject.rows is not None else "evenly spaced token ids"
@@ -69,6 +71,22 @@ def measure(run: Run, asked: Asked) -> list[str]:
     frame.attrs = {**told, "first": FIRST, "shape": shape, "n_tokens": int(config.vocab_size)}
     keep(path, frame, made_from)
     return []
+
+
+def cost(run: Run, options: Options) -> float:
+    """Seconds that it takes, about: of every head W_OV times the unembedding, and what each source writes, several times over."""
+    try:
+        text = load_config(run.last).get_text_config() if run.steps else None
+    except UserError:
+        text = None
+    if text is None:
+        return OVERHEAD
+    layers, heads = (int(getattr(text, name, None) or 1) for name in ("num_hidden_layers", "num_attention_heads"))
+    width, vocab = int(getattr(text, "hidden_size", None) or 64), int(text.vocab_size)
+    return (
+        OVERHEAD
+        + layers * heads * vocab * (2 * width / heads * (width + options.sources) + 750 * options.sources) / THROUGHPUT
+    )
 
 
 def _texts(subject: Subject) -> Any:

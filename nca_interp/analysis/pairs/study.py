@@ -14,7 +14,7 @@ from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.pairs.pair import Options, Pair, read_pair
 from nca_interp.analysis.pairs.patching import Head, Patching, Site
 from nca_interp.analysis.probing.engine import engine_hash
-from nca_interp.analysis.probing.measure import open_scored
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.prompts.study import last_kept
 from nca_interp.analysis.prompts.texts import Encoder, encoder
 from nca_interp.analysis.stimuli.base import NotApplicable
@@ -61,7 +61,7 @@ def _patched(run: Run, settings: Settings, options: Options, asked: Asked, told:
     pair = read_pair(encode, options)
     device = settings.device if run.config is None else device_type()
     with unchanged(run.last):
-        model: Any = open_scored(run.last, device, settings.dtype)
+        model: Any = open_last(run.last, device, settings.dtype)
         limits = context_length(model.config.get_text_config()), model.config.get_text_config().vocab_size
         largest = max(*pair.clean, *pair.corrupt, pair.answer, pair.wrong or 0)
         if len(pair.clean) > limits[0] or largest >= limits[1]:

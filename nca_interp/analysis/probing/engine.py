@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -23,6 +24,7 @@ from nca_interp.analysis.probing.cache import Refreshed, refresh
 from nca_interp.analysis.probing.measure import ENGINE_CODE, Measured, Measurer, open_scored
 from nca_interp.analysis.probing.memory import handing_out, is_model, name_of, on_disk, weights_of
 from nca_interp.analysis.probing.null import add_null, like
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.probing.table import COLUMNS as COLUMNS
 from nca_interp.analysis.probing.table import read_table as read_table
 from nca_interp.analysis.probing.table import table
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+Tell = Callable[[float], None]
+"""tell(share that is done)."""
 Opener = Callable[[int], Any]
 """Opens a run's checkpoint of a step."""
 KEPT = 2
@@ -135,11 +139,12 @@ def analyze_run(
     probes_folder: Path | None = None,
     settings: Settings | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    tell: Tell = lambda share: None,
 ) -> RunAnalysis:
     """Measure every checkpoint of a run into probes/step-XXXXXXXX.csv, with step-XXXXXXXX.json saying from what.
 
     A checkpoint is done when its weights, the probe files, the engine and the `settings` are those recorded. `on_step(done,
-    total)` is called after each. A damaged checkpoint is a problem of the run, the others are measured.
+    total)` is called after each, `tell(share of all that is done)` within them, too. A damaged checkpoint is a problem of the run, the others are measured.
     """
     definitions, problems = choose(None if probes is None else list(probes), probes_folder)
     measurer, settings = shared(definitions), settings or Settings()
@@ -147,7 +152,8 @@ def analyze_run(
     computed, skipped = 0, []
     for index, step in enumerate(run.steps):
         try:
-            changed, header = _analyze_step(run, step, measurer, settings, open_)
+            within = partial(_within, tell, index, len(run.steps))
+            changed, header = _analyze_step(run, step, measurer, settings, open_, within)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -181,7 +187,7 @@ def keep_recent(measurer: Measurer, subject: Subject) -> None:
 def _opener(run: Run, settings: Settings) -> Opener:
     """How the checkpoints of a run are opened for their scores: those of our own trainer into one model."""
     if run.config is None:
-        return lambda step: open_scored(run.checkpoint(step), settings.device, settings.dtype)
+        return lambda step: open_last(run.checkpoint(step), settings.device, settings.dtype)
     series = Series(run, settings, lambda directory: open_scored(directory, settings.device, settings.dtype))
 
     def opened(step: int) -> Any:
@@ -192,14 +198,18 @@ def _opener(run: Run, settings: Settings) -> Opener:
     return opened
 
 
-def _analyze_step(run: Run, step: int, measurer: Measurer, settings: Settings, open_: Opener) -> Refreshed:
+def _within(tell: Tell, index: int, total: int, share: float) -> None:
+    tell((index + share) / total)
+
+
+def _analyze_step(run: Run, step: int, measurer: Measurer, settings: Settings, open_: Opener, tell: Tell) -> Refreshed:
     directory = run.checkpoint(step)
     made_from = {"engine": engine_hash(), "checkpoint": weights_sha256(directory), **settings.decide()}
 
     def measure(missing: Measurer) -> Measured:
         found = _measure(
             directory, missing, _path(settings.tokens), _path(settings.tokenizer), fast=settings.fast,
-            open_=lambda: open_(step),
+            open_=lambda: open_(step), tell=tell,
         )  # fmt: skip
         return found._replace(rows=[{**row, **run.at(step)} for row in found.rows])
 
@@ -216,6 +226,7 @@ def _measure(
     dtype: str = "float32",
     fast: bool = False,
     open_: Callable[[], PreTrainedModel] | None = None,
+    tell: Tell = lambda share: None,
 ) -> Measured:
     """Rows of one checkpoint, each with the checkpoint's identity; `open_`: how it is opened, if not by itself."""
     from nca_interp.model.checkpoint import read_provenance
@@ -224,7 +235,7 @@ def _measure(
         model = open_scored(directory, device, dtype) if open_ is None else open_()
         provenance = read_provenance(directory)
         subject = replace(describe(directory, model.config, provenance, tokens, tokenizer), fast=fast)
-        measured = measurer.measure(model, subject)
+        measured = measurer.measure(model, subject, tell)
         keep_recent(measurer, subject)
     if random:
         add_null(measured, measurer, like(model, random), subject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 ENGINE_CODE = (
     "attention/access.py", "attention/anatomy.py", "attention/backbone.py", "attention/forward.py", "attention/heads.py",
     "attention/kernel.py", "attention/losses.py", "attention/probabilities.py", "attention/returned.py", "attention/scores.py",
-    "attention/view.py", "probing/faults.py", "probing/measure.py", "stimuli/base.py", "stimuli/geometry.py",
+    "attention/view.py", "probing/faults.py", "probing/measure.py", "stimuli/base.py", "stimuli/geometry.py", "stimuli/size.py",
     "stimuli/streams.py", "stimuli/subject.py", "stimuli/text.py", "stimuli/vocabulary.py",
 )  # fmt: skip
 """Files of this package that decide a number."""
@@ -77,17 +78,25 @@ class Measurer:
         part._batches = self._batches
         return part
 
-    def measure(self, model: PreTrainedModel, subject: Subject) -> Measured:
-        """All probes on one model."""
+    def measure(
+        self, model: PreTrainedModel, subject: Subject, tell: Callable[[float], None] = lambda share: None
+    ) -> Measured:
+        """All probes on one model; tell(share of the tokens that went through) is called now and then."""
         result = Measured([], {}, {})
         by_stimulus: dict[Stimulus, dict[str, Probe]] = {}
         for name, probe in self.probes.items():
             by_stimulus.setdefault(probe.stimulus, {})[name] = probe
-        for stimulus, probes in by_stimulus.items():
-            key = (stimulus, *subject.key)
-            batch = self._build(stimulus, subject, key, probes, result)
+        built = {s: self._build(s, subject, (s, *subject.key), probes, result) for s, probes in by_stimulus.items()}
+        total, done = max(1, sum(batch.inputs.size for batch in built.values() if batch is not None)), 0
+        for stimulus, batch in built.items():
             if batch is not None:
-                self._pass(model, batch, probes, result)
+                before = done
+
+                def tell_part(tokens: int, before: int = before) -> None:
+                    tell((before + tokens) / total)
+
+                self._pass(model, batch, by_stimulus[stimulus], result, tell_part)
+                done += batch.inputs.size
         place = {name: index for index, name in enumerate(self.probes)}
         result.rows.sort(key=lambda row: place[row["probe"]])
         return result
@@ -99,8 +108,7 @@ class Measurer:
         if key not in self._batches:
             try:
                 batch = stimulus.build(subject)
-                batch = batch.rows(0, max(2, len(batch.inputs) // 4)) if subject.fast else batch
-                self._batches[key] = fault_of_batch(batch, subject) or batch
+                self._batches[key] = fault_of_batch(batch, subject) or subject.part(batch)
             except NotApplicable as reason:
                 self._batches[key] = NotApplicable(str(reason))
             except KeyboardInterrupt:
@@ -116,7 +124,14 @@ class Measurer:
             result.problems.update({name: f"{self._where(name)}: probe {name}: {built}" for name in probes})
         return None
 
-    def _pass(self, model: PreTrainedModel, batch: Batch, probes: dict[str, Probe], result: Measured) -> None:
+    def _pass(
+        self,
+        model: PreTrainedModel,
+        batch: Batch,
+        probes: dict[str, Probe],
+        result: Measured,
+        tell: Callable[[int], None],
+    ) -> None:
         """One forward pass of a stimulus (in slices of whole sequences where it is long) for all probes that read it."""
         kinds: dict[str, dict[str, Probe]] = {"attention": {}, "heads": {}, "loss": {}, "stimulus": {}}
         for name, probe in probes.items():
@@ -127,12 +142,15 @@ class Measurer:
         collected: dict[tuple[str, int], list[_Slice]] = {}
         nlls = []
         if looking or kinds["loss"]:
+            done = 0
             for part in slices(batch):
                 sink = self._sink(model, part, {n: probes[n] for n in looking}, constants, collected, result)
                 whole = at_projection(model, part.inputs, sink) if constants else nullcontext(sink)
                 with whole as handed:
                     wanted = handed if looking else None
                     nlls.append(forward(model, part, wanted, bool(kinds["loss"]), looking, result.skipped))
+                done += part.inputs.size
+                tell(done)
         for (name, layer), found in collected.items():
             self._head_rows(name, layer, found, batch, result)
         for name, probe in (kinds["loss"] | kinds["stimulus"]).items():

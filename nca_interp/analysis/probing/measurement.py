@@ -10,6 +10,7 @@ MEASUREMENT = (
         measure="nca_interp.analysis.probing.study:measure_null",
         share="nca_interp.analysis.probing.study:shares_null",
         options="nca_interp.analysis.probing.study:NullOptions",
+        cost="nca_interp.analysis.probing.study:null_cost",
     ),
     Measurement(
         name="probes",
@@ -18,6 +19,7 @@ MEASUREMENT = (
         measure="nca_interp.analysis.probing.study:measure_probes",
         tables="nca_interp.analysis.probing.study:tables",
         options="nca_interp.analysis.probing.study:ProbeOptions",
+        cost="nca_interp.analysis.probing.study:cost",
         files="nca_interp.analysis.probing.study:files",
         summary="nca_interp.analysis.probing.study:summary",
         section="nca_interp.report.sections.heads:sections",

@@ -4,12 +4,15 @@ checkpoints that it fits, kept, and joined to their probes."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from nca_interp.analysis.cache import code_hash
 from nca_interp.analysis.collection.collection import Collection, Settings
@@ -20,9 +23,10 @@ from nca_interp.analysis.probing.measure import Measured, Measurer
 from nca_interp.analysis.probing.null import PERCENTILE, random_models
 from nca_interp.analysis.probing.probe import TOP_SHARE
 from nca_interp.analysis.probing.table import read_table, read_tables
+from nca_interp.analysis.stimuli.size import SHOWN_RANDOM, is_large
 from nca_interp.analysis.verdicts.statistics import benjamini_hochberg
 from nca_interp.base import digest
-from nca_interp.machine import device_type
+from nca_interp.machine import device_type, native_bf16
 from nca_interp.readers import damaged
 from nca_interp.store import MANIFEST, damage, read_json, sha256_file
 
@@ -56,7 +60,10 @@ class Null(NamedTuple):
         return probe in self.values and same == (measured["engine"], measured["probes"].get(probe))
 
 
-def null_of_run(collection: Collection, run: Run, models: int | None, probes_folder: Path | None = None) -> list[str]:
+def null_of_run(
+    collection: Collection, run: Run, models: int | None, probes_folder: Path | None = None,
+    say: Callable[[str, float | None], None] = lambda what, share: None,
+) -> list[str]:  # fmt: skip
     """Measure randomly initialised models of a run's architecture on its stimuli, unless as many have been.
 
     `models`: how many; None: as many as have ENOUGH_HEADS heads together, at most MODELS. Kept in nulls/KEY.csv, a table of
@@ -66,9 +73,9 @@ def null_of_run(collection: Collection, run: Run, models: int | None, probes_fol
     path = collection.dir.null(null_key(run, collection.settings))
     wanted = models if models is not None else enough(run.last)
     n = max(wanted, (read_header(path) or {}).get("models", 0))
-    made_from = {"engine": engine_hash(), "drawn": code_hash(("probing/null.py",)), "models": n}
+    made_from = {"engine": engine_hash(), "drawn": code_hash(("probing/null.py",)), "models": n} | _less(run.last)
     done = refresh(
-        path, shared(definitions), made_from, lambda missing: _measure(run.last, missing, n, collection.settings)
+        path, shared(definitions), made_from, lambda missing: _measure(run.last, missing, n, collection.settings, say)
     )
     return [*problems, *done.header["problems"].values()]
 
@@ -94,16 +101,35 @@ def null_key(run: Run, settings: Settings | None) -> str:
     return digest([config, files, settings.decide() if settings is not None else {}], 16)
 
 
-def _measure(directory: Path, measurer: Measurer, models: int, settings: Settings) -> Measured:
+def _less(directory: Path) -> dict[str, Any]:
+    """How random models of a large shape are measured: precision, and tokens of a stimulus. Empty for others, and for our own runs."""
+    from nca_interp.model.checkpoint import load_config, read_provenance
+
+    if not is_large(load_config(directory)) or read_provenance(directory):
+        return {}
+    fast = device_type() != "cpu" or native_bf16()
+    return {"dtype": "bfloat16" if fast else "float32", "shown": SHOWN_RANDOM}
+
+
+def _measure(
+    directory: Path, measurer: Measurer, models: int, settings: Settings, say: Callable[[str, float | None], None]
+) -> Measured:
     from nca_interp.analysis.stimuli.subject import describe
     from nca_interp.model.checkpoint import load_config, read_provenance
 
     config = load_config(directory)
     tokens, tokenizer = (Path(p) if p else None for p in (settings.tokens, settings.tokenizer))
     subject = describe(directory, config, read_provenance(directory), tokens, tokenizer)
+    less = _less(directory)
+    subject = replace(subject, shown=less.get("shown"))
+    dtype = getattr(torch, less["dtype"]) if less else config.dtype
     result = Measured([], {}, {})
-    for seed, model in enumerate(random_models(config, models, config.dtype, device_type())):
-        found = measurer.measure(model, subject)
+    for seed, model in enumerate(random_models(config, models, dtype, device_type())):
+
+        def tell(share: float, seed: int = seed) -> None:
+            say(f"random model {seed + 1} of {models}", (seed + share) / models)
+
+        found = measurer.measure(model, subject, tell)
         result.rows.extend({"run": f"random.{seed}", "seed": seed, **row} for row in found.rows)
         result.problems.update(found.problems)
         result.skipped.update(found.skipped)

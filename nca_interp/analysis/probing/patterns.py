@@ -17,7 +17,7 @@ from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import Run
-from nca_interp.analysis.probing.measure import open_scored
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
 from nca_interp.analysis.stimuli.own_text import own_texts
 from nca_interp.analysis.stimuli.subject import describe
@@ -69,7 +69,7 @@ def export_patterns(
     row, the texts of `settings`). `scores`: the checkpoint's rows of the probes table; they choose whose pattern is exported whole, of
     at most `limit` heads. `who`: its identity (default: as its provenance has it). Holds the attention of one layer at a time."""
     provenance, settings = read_provenance(directory), settings or Settings()
-    model = open_scored(directory, settings.device, settings.dtype)
+    model = open_last(directory, settings.device, settings.dtype)
     tokens, tokenizer = (Path(p) if p else None for p in (settings.tokens, settings.tokenizer))
     subject = describe(directory, model.config, provenance, tokens, tokenizer)
     who = {key: (who or provenance).get(key) for key in ("run", "regime", "domain", "seed", "stage", "step")}

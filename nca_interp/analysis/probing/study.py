@@ -13,13 +13,16 @@ from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import analyze_run, choose
-from nca_interp.analysis.probing.null_study import MODELS, null_key, null_of_run, probe_tables
+from nca_interp.analysis.probing.null_study import MODELS, enough, null_key, null_of_run, probe_tables
 from nca_interp.analysis.probing.patterns import write_patterns
 from nca_interp.analysis.probing.summary import WIDTH, columns, summarise, units
+from nca_interp.analysis.stimuli.size import seconds
 from nca_interp.base import Frozen
 from nca_interp.measurement import Asked, Shown
 from nca_interp.store import write_json
 
+TOKENS, TOKENS_RANDOM = 4e4, 4e3
+"""Tokens of all stimuli, about, what probes compute of them included; of a random model of a large shape."""
 SUMMARISED = 2
 """Runs whose probes are printed."""
 
@@ -41,12 +44,14 @@ class NullOptions(Frozen):
 def measure_probes(run: Run, asked: Asked) -> list[str]:
     """Every probe on every checkpoint of a run that is not up to date."""
 
-    def told(done: int, steps: int) -> None:
-        asked.say(f"checkpoint {done} of {steps}", done / steps)
+    steps = len(run.steps)
+
+    def told(share: float) -> None:
+        asked.say(f"checkpoint {min(steps, int(share * steps) + 1)} of {steps}", share)
 
     settings = asked.collection.settings
     names = list(asked.options.names) or None
-    return analyze_run(run, probes=names, probes_folder=asked.probes, settings=settings, on_step=told).problems
+    return analyze_run(run, probes=names, probes_folder=asked.probes, settings=settings, tell=told).problems
 
 
 def measure_null(run: Run, asked: Asked) -> list[str]:
@@ -55,8 +60,21 @@ def measure_null(run: Run, asked: Asked) -> list[str]:
     if models == 0 or asked.collection.settings.fast:
         return []
     return null_of_run(
-        asked.collection, run, MODELS if models is None and run.config is not None else models, asked.probes
+        asked.collection, run, MODELS if models is None and run.config is not None else models, asked.probes, asked.say
     )
+
+
+def cost(run: Run, options: ProbeOptions) -> float:
+    """Seconds that the probes of a run take, about."""
+    return sum(seconds(run.checkpoint(step), TOKENS) for step in run.steps) or 1.0
+
+
+def null_cost(run: Run, options: NullOptions) -> float:
+    """Seconds that its random models take, about."""
+    if not run.steps:
+        return 1.0
+    models = options.models if options.models is not None else (MODELS if run.config is not None else enough(run.last))
+    return models * seconds(run.last, TOKENS_RANDOM)
 
 
 def shares_null(run: Run) -> Hashable:
@@ -92,6 +110,9 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
         header = read_header(run.kept("probes", run.steps[-1])) or {}
         if told := header.get("tokens"):
             yield textwrap.fill(told["sentence"], WIDTH, break_long_words=False, break_on_hyphens=False)
+        null = read_header(collection.dir.null(null_key(run, collection.settings))) or {}
+        if "shown" in null:
+            yield f"random models: {null['models']}, in {null['dtype']}, at most {null['shown']:,} tokens of a stimulus"
         reasons: dict[str, list[str]] = {}
         for name, reason in header.get("skipped", {}).items():
             reasons.setdefault(reason, []).append(name)

@@ -15,7 +15,7 @@ from nca_interp.analysis.causes.resume import Trunk
 from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
 from nca_interp.analysis.probing.engine import engine_hash
-from nca_interp.analysis.probing.measure import open_scored
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.prompts.look import Look, Row, look
 from nca_interp.analysis.prompts.texts import Options, Prompt, arguments, encoder, read_prompts
 from nca_interp.analysis.stimuli.base import NotApplicable
@@ -86,7 +86,7 @@ def _look(
     encode = encoder(run, settings)
     device = settings.device if run.config is None else device_type()
     with unchanged(run.last):
-        model: Any = open_scored(run.last, device, settings.dtype)
+        model: Any = open_last(run.last, device, settings.dtype)
         try:
             trunk: Trunk | NotApplicable = Trunk(model)
         except NotApplicable as reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.collection.series import Series
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.retrieval.lists import Lists, all_lists
 from nca_interp.analysis.retrieval.losses import (
     LISTS,
@@ -25,6 +27,7 @@ from nca_interp.analysis.retrieval.losses import (
 )
 from nca_interp.analysis.retrieval.options import RetrievalOptions
 from nca_interp.analysis.stimuli.base import NotApplicable, Subject, rows_batch
+from nca_interp.analysis.stimuli.size import seconds
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.analysis.stimuli.subject import LONGEST, describe
 from nca_interp.base import UserError
@@ -41,14 +44,14 @@ CODE = (
 """Files that decide a number."""
 NUMBERS, INTEGERS = ("first", "second", "control"), ("length", "distance", "item", "sequence")
 PROFILE_NUMBERS, PROFILE_INTEGERS = ("low_edge", "high_edge", "value"), ("bin", "sequence", "targets")
-THROUGHPUT = 5e10
-"""FLOP/s that `cost` supposes."""
 
 
 def measure(run: Run, asked: Asked) -> list[str]:
     """Measure each checkpoint of a run unless it is up to date; a damaged one is a problem of the run, the others are measured."""
     missing = [step for step in run.steps if _kept_both(run, step, asked) is None]
-    series, shown, problems = Series(run, asked.collection.settings), _Stimuli(run, asked), []
+    settings = asked.collection.settings
+    load = None if run.config is not None else partial(open_last, device=settings.device, dtype=settings.dtype)
+    series, shown, problems = Series(run, settings, load), _Stimuli(run, asked), []
     for index, step in enumerate(missing):
         try:
             if problem := _damage(run, step):
@@ -151,14 +154,5 @@ def _kept_both(run: Run, step: int, asked: Asked) -> tuple[pd.DataFrame, pd.Data
 
 def cost(run: Run, options: RetrievalOptions) -> float:
     """Seconds that it takes, about: tokens that go through the model, from the shape in its configuration."""
-    from nca_interp.model.checkpoint import load_config
-
-    if not run.steps:
-        return 1.0
-    try:
-        text = load_config(run.last).get_text_config()
-    except UserError:
-        return 1.0
-    width, layers = int(getattr(text, "hidden_size", None) or 64), int(getattr(text, "num_hidden_layers", None) or 1)
-    tokens = 6 * options.sequences * sum(2 * n + d for n, d in options.cells) + 128 * options.rows
-    return len(run.steps) * (0.03 + tokens * (24 * layers * width**2 + 2 * width * int(text.vocab_size)) / THROUGHPUT)
+    lists = 2 * options.sequences * sum(2 * n + d for n, d in options.cells)
+    return sum(seconds(run.checkpoint(step), lists + LONGEST * options.rows) for step in run.steps) or 1.0

@@ -116,6 +116,8 @@ def summary(collection: Collection, tables: dict[str, pd.DataFrame]) -> Iterator
     rows, options = tables["retrieval"], RetrievalOptions()
     for run in collection.runs[:SHOWN_RUNS]:
         own = rows[(rows.run == run.id) & (rows.step == rows[rows.run == run.id].step.max())]
+        if own.empty and not any(run.kept("retrieval", step).is_file() for step in run.steps):
+            continue  # not asked for
         if own.empty:
             yield f"{run.label}: retrieval not measured (no list of {options.lengths[0]} items or more fits)"
             continue

@@ -17,7 +17,7 @@ import pandas as pd
 from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
-from nca_interp.analysis.probing.measure import open_scored
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.similarity.apart import COLUMNS as DISTANCES
 from nca_interp.analysis.similarity.apart import distances
 from nca_interp.analysis.similarity.cka import Moments, cka, cka_matrix, open_streams
@@ -161,7 +161,7 @@ def run_head_norms(run: Run) -> pd.DataFrame:
             if n_heads:
                 norms = head_norms(tensors(run, step), int(n_heads))
             else:
-                norms = model_head_norms(open_scored(run.checkpoint(step)))
+                norms = model_head_norms(open_last(run.checkpoint(step)))
             tables.append(norms.assign(**run.at(step)))
     except (NotApplicable, UserError) as reason:
         empty = pd.DataFrame(columns=TABLES["head_norms"])

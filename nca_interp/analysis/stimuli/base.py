@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nca_interp.analysis.stimuli.size import FEWEST
 from nca_interp.base import UserError, stream_seed
 from nca_interp.data.specs import SYNTHETIC_KINDS
 
@@ -108,11 +109,22 @@ class Subject:
     """Whether we trained it: its rows begin as they did in training."""
     fast: bool = False
     """Whether a quarter of the sequences of each stimulus is enough."""
+    shown: int | None = None
+    """Tokens of a stimulus that are enough (size.py); None: all."""
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """Stimuli of equal keys are equal."""
-        return self.vocab_size, self.n_ctx, self.specials, self.prefix, self.rows_from, self.rows_sha256, self.fast
+        tokens = self.vocab_size, self.n_ctx, self.specials, self.prefix, self.rows_from, self.rows_sha256
+        return (*tokens, self.fast, self.shown)
+
+    def part(self, batch: Batch) -> Batch:
+        """Of a stimulus, the sequences that are enough."""
+        n = len(batch.inputs)
+        if self.shown is not None:
+            n = min(n, max(FEWEST, self.shown // batch.length))
+        n = max(2, n // 4) if self.fast else n
+        return batch if n == len(batch.inputs) else batch.rows(0, n)
 
     @cached_property
     def counts(self) -> np.ndarray | None:
@@ -216,10 +228,11 @@ def account(subject: Subject) -> dict[str, Any]:
         begin = "no begin-of-sequence token, " + (
             "as in training" if subject.own else "as the tokenizer adds none" if source else "as no tokenizer adds one"
         )
+    enough = f"; a large model, so at most {subject.shown:,} tokens of a stimulus" if subject.shown is not None else ""
     return {
         "drawn_from": n, "vocab_size": subject.vocab_size, "tokenizer": None if source is None else str(source),
         "prefix": list(subject.prefix), "rows_from": subject.rows_from, "rows_sha256": subject.rows_sha256,
-        "sentence": f"{natural}random tokens are drawn from {n:,} of {subject.vocab_size:,} ids ({known}{trimmed}); {begin}",
+        "sentence": f"{natural}random tokens are drawn from {n:,} of {subject.vocab_size:,} ids ({known}{trimmed}); {begin}{enough}",
     }  # fmt: skip
 
 

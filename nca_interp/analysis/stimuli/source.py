@@ -16,15 +16,16 @@ from nca_interp.model.source import weights_sha256 as weights_sha256
 @contextmanager
 def unchanged(directory: Path) -> Iterator[None]:
     """UserError if the checkpoint's files change while the body reads them."""
-    before = _state(directory)
+    before = state_of(directory)
     try:
         yield
     finally:
-        if _state(directory) != before:
+        if state_of(directory) != before:
             raise UserError(f"{directory}: the checkpoint changed while it was read; analyse it when it is complete")
 
 
-def _state(directory: Path) -> list[tuple[str, int, int, int]]:
+def state_of(directory: Path) -> list[tuple[str, int, int, int]]:
+    """Name, size, time of change and number of each file of a checkpoint."""
     state = []
     for path in checkpoint_files(directory):
         stat = path.stat()

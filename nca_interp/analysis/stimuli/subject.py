@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nca_interp.analysis.stimuli.base import Subject
+from nca_interp.analysis.stimuli.size import SHOWN, is_large
 from nca_interp.analysis.stimuli.text import read_text, rows_of, sample_text
 from nca_interp.analysis.stimuli.vocabulary import read_vocabulary
 from nca_interp.base import UserError
@@ -79,6 +80,7 @@ def describe(
         rows_sha256=found.sha256 if found else "",
         tokenizer=own_tokenizer,
         own=bool(provenance),
+        shown=SHOWN if not provenance and is_large(config) else None,
     )
 
 

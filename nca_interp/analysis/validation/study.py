@@ -19,7 +19,7 @@ from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, IDENTITY, Run
 from nca_interp.analysis.probing.engine import engine_hash
-from nca_interp.analysis.probing.measure import open_scored
+from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable
 from nca_interp.analysis.stimuli.source import unchanged, weights_sha256
 from nca_interp.analysis.stimuli.subject import describe
@@ -76,7 +76,7 @@ def _losses(directory: Path, asked: Asked) -> pd.DataFrame:
         rows = np.asarray(subject.rows[: asked.options.rows], dtype=np.int64)
         told |= {"text": subject.rows_from, "rows_sha256": digest([rows.shape, rows.tolist(), subject.vocab_size])}
         with unchanged(directory):
-            model = open_scored(directory, settings.device, settings.dtype)
+            model = open_last(directory, settings.device, settings.dtype)
         parts = slices(Batch(rows[:, :-1], rows[:, 1:]))
         found = np.concatenate([forward(model, part, None, True, (), {}).double().numpy() for part in parts])
         nll, targets = found.sum(1), np.full(len(rows), rows.shape[1] - 1)

@@ -109,3 +109,12 @@ def test_weights_of_other_precision_are_read_too():
     other = by_circuit(tiny("llama").to(torch.bfloat16), range(20))
     for place, found in by_circuit(model, range(20)).items():
         assert found["copies"][0].value == pytest.approx(other[place]["copies"][0].value, abs=0.11)
+
+
+def test_a_model_without_attention_is_refused_with_the_reason():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    model = MambaForCausalLM(MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, state_size=4)).eval()
+    assert not hasattr(model.config, "max_position_embeddings")
+    with pytest.raises(NotApplicable, match="attention of MambaForCausalLM cannot be read"):
+        list(head_tokens(model, np.arange(8), Options()))

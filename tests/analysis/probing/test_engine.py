@@ -154,9 +154,9 @@ def test_done_work_is_skipped_and_a_changed_probe_alone_is_measured_again(study,
     measured: list[set[str]] = []
     real = Measurer.measure
 
-    def spy(self, model, subject):
+    def spy(self, model, subject, *told):
         measured.append(set(self.probes))
-        return real(self, model, subject)
+        return real(self, model, subject, *told)
 
     monkeypatch.setattr(Measurer, "measure", spy)
     again = analyze_run(run, probes_folder=folder)
@@ -374,10 +374,10 @@ def test_a_checkpoint_that_changes_while_it_is_read(study, monkeypatch):
 
     checkpoint, real = _run(study).checkpoint(7), Measurer.measure
 
-    def rewritten(self, model, subject):
+    def rewritten(self, model, subject, *told):
         weights = checkpoint / "model.safetensors"
         weights.write_bytes(weights.read_bytes())
-        return real(self, model, subject)
+        return real(self, model, subject, *told)
 
     monkeypatch.setattr(Measurer, "measure", rewritten)
     with pytest.raises(UserError, match="changed while it was read; analyse it when it is complete"):

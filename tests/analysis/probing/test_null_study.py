@@ -10,16 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nca_interp.analysis.collection.collection import Collection, Settings
+from nca_interp.analysis.collection.find import find
 from nca_interp.analysis.probing import null_study
+from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import analyze, analyze_run
 from nca_interp.analysis.probing.null_study import fdr_least, null_of_run, probe_tables, significant
+from nca_interp.analysis.probing.table import read_table
+from nca_interp.analysis.stimuli import size
 from nca_interp.config import ModelConfig
 from nca_interp.data.tokens import TokenFile, write_tokens
 from nca_interp.engine.graph import MeasureJob
 from nca_interp.engine.plan import measure_jobs
+from nca_interp.machine import native_bf16
 from nca_interp.model.checkpoint import save_model
 from nca_interp.model.llama import build
-from nca_interp.store import StudyDir
+from nca_interp.store import AnalysisDir, StudyDir
+from tests.analysis.models import tiny
 from tests.analysis.runs import opened, run_of
 from tests.analysis.test_tables import MODEL, NCA, TEXT, _add_run, _study
 
@@ -98,9 +105,9 @@ def test_a_changed_probe_is_drawn_again_alone(study, probes, monkeypatch):
     before, seen = pd.read_csv(path), []
     measure = null_study._measure
 
-    def counted(directory, measurer, models, settings):
+    def counted(directory, measurer, models, settings, say):
         seen.append((sorted(measurer.hashes), models))
-        return measure(directory, measurer, models, settings)
+        return measure(directory, measurer, models, settings, say)
 
     monkeypatch.setattr(null_study, "_measure", counted)
     assert null_of_run(collection, run, 2, probes) == []
@@ -167,3 +174,22 @@ def test_a_null_is_a_job_once_for_each_token_source(study):
     assert [job.needs for job in asked] == [(f"train:{run.id}",) for run in runs]
     arm, end = replace(runs[1], id="arm", role="transfer"), replace(runs[1], stage="ft")
     assert measure_jobs([arm, end], ["causes"], only=True) == []
+
+
+def test_random_models_of_a_large_shape_are_shown_less(tmp_path, probes, monkeypatch):
+    tiny("llama").save_pretrained(tmp_path / "model")
+    collection = Collection.of(AnalysisDir(tmp_path / "out"), find([str(tmp_path / "model")], Settings()), {})
+    (run,) = collection.runs
+    shown, path = [], collection.dir.null(null_study.null_key(run, collection.settings))
+    for large in (1e12, 0.0):
+        monkeypatch.setattr(size, "LARGE", large)
+        monkeypatch.setattr(null_study, "SHOWN_RANDOM", 5 * 32)  # rows of 32 tokens
+        assert null_of_run(collection, run, 2, probes, lambda what, share: shown.append(share)) == []
+        header, rows = read_header(path), read_table(path)
+        precision = "bfloat16" if native_bf16() else "float32"
+        assert {k: header.get(k) for k in ("shown", "dtype")} == (
+            {"shown": None, "dtype": None} if large else {"shown": 160, "dtype": precision}
+        )
+        assert set(rows[rows.probe == "back_1"].n) == ({16} if large else {5})
+    assert 1.0 in shown
+    assert all(0 < share <= 1 for share in shown)

@@ -1,0 +1,26 @@
+"""What `analyze` refuses before it writes anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from nca_interp.base import UserError
+from nca_interp.cli.analyze import _collect
+from tests.analysis.models import tiny
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda weights: weights.unlink(), r"checkpoint-1: no \*.safetensors weights in it"),
+        (lambda weights: weights.write_bytes(weights.read_bytes()[:2000]), "checkpoint-1/model.safetensors: truncated or damaged"),
+        (lambda weights: weights.write_bytes(weights.read_bytes()[:-1]), "checkpoint-1/model.safetensors: truncated or damaged"),
+    ],
+)  # fmt: skip
+def test_a_step_that_is_half_written_is_named(tmp_path, spoil, reason):
+    for step in (1, 2):
+        tiny("llama").save_pretrained(tmp_path / "series" / f"checkpoint-{step}")
+    spoil(tmp_path / "series" / "checkpoint-1" / "model.safetensors")
+    with pytest.raises(UserError, match=reason):
+        _collect([str(tmp_path / "series")], {}, tmp_path / "out", [], {})
+    assert not (tmp_path / "out").exists()
