@@ -113,14 +113,14 @@ def induction(model: Any) -> float:
 
 
 def emergence(setting: Setting, seed: int, limit: int) -> tuple[int | None, float]:
-    """Tokens until the induction score passes PASSED (null: not within `limit`), and seconds of it."""
-    began, a_step = time.perf_counter(), setting.batch * setting.n_ctx
+    """Tokens until the induction score passes PASSED (null: not within `limit`), and processor seconds of it."""
+    began, a_step = time.process_time(), setting.batch * setting.n_ctx
     for step, model in trained(setting.spec, setting.model, setting.batch, setting.lr, seed):
         if step and step % LOOK == 0 and induction(model) >= PASSED:
-            return step * a_step, time.perf_counter() - began
+            return step * a_step, time.process_time() - began
         if step * a_step >= limit:
             break
-    return None, time.perf_counter() - began
+    return None, time.process_time() - began
 
 
 def print_emergence(seeds: int, limit: int, chosen: list[int]) -> None:
@@ -129,7 +129,7 @@ def print_emergence(seeds: int, limit: int, chosen: list[int]) -> None:
 
     torch.set_num_threads(1)
     print(
-        "| symbols | period | row | a step | lr | model | tokens until 0.5, by seed | seconds |\n|---|---|---|---|---|---|---|---|"
+        "| symbols | period | row | a step | lr | model | tokens until 0.5, by seed | processor s |\n|---|---|---|---|---|---|---|---|"
     )
     for number, s in enumerate(SETTINGS):
         if chosen and number not in chosen:

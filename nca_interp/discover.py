@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -98,11 +99,15 @@ def files(kind: Kind, extra: Path | None = None) -> list[Path]:
 
 def _defines(path: Path, kind: Kind) -> bool:
     """Whether a file holds a decorator of this kind, read from its syntax tree without running it."""
-    decorator = kind.removesuffix("s")
     try:
-        tree = ast.parse(path.read_bytes())
+        return _marked(path.read_bytes(), kind.removesuffix("s"))
     except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
         return True  # loading it says what is wrong
+
+
+@lru_cache(maxsize=256)
+def _marked(source: bytes, decorator: str) -> bool:
+    tree = ast.parse(source)
     for node in tree.body:
         for mark in getattr(node, "decorator_list", []):
             target = mark.func if isinstance(mark, ast.Call) else mark
@@ -176,7 +181,12 @@ class _Source(SourceFileLoader):
     """Reads the file as it is now: compiled code beside it is told apart by second and size only, and is none of ours to leave."""
 
     def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
+        return _compiled(self.path, self.get_data(self.path))
+
+
+@lru_cache(maxsize=256)
+def _compiled(path: str, source: bytes) -> CodeType:
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _load(path: Path) -> tuple[ModuleType, list[tuple[str, str, Any]]]:

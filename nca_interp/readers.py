@@ -7,7 +7,7 @@ file. Records of earlier versions carry none and are read as they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+Mend = str | Callable[[], str]
+"""How to mend a file, or a function that says it: it may take reading another file to know."""
 SEAL = "record_sha256"
 """Key of a record's own hash."""
 NAMES = {dict: "object", list: "list", str: "text", int: "whole number", float: "number", bool: "truth value"}
@@ -42,7 +44,7 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {**value, SEAL: digest(json.loads(json.dumps(value)))}
 
 
-def read_json(path: Path, mend: str = "") -> Any:
+def read_json(path: Path, mend: Mend = "") -> Any:
     """Parsed JSON, of a record without its hash. UserError names a missing, torn or altered file, and says how to `mend` it."""
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
@@ -62,13 +64,13 @@ def _is_whole(seal: Any, value: dict[str, Any]) -> bool:
         return False
 
 
-def read_object(path: Path, mend: str = "", **types: type | tuple[type, ...]) -> dict[str, Any]:
+def read_object(path: Path, mend: Mend = "", **types: type | tuple[type, ...]) -> dict[str, Any]:
     """A JSON object that has every key of `types`, with a value of that type; UserError says what is not so."""
     return check_object(path, read_json(path, mend), mend, types)
 
 
 def check_object(
-    where: Path | str, value: Any, mend: str = "", types: Mapping[str, type | tuple[type, ...]] | None = None
+    where: Path | str, value: Any, mend: Mend = "", types: Mapping[str, type | tuple[type, ...]] | None = None
 ) -> dict[str, Any]:
     """`value`, if it is a JSON object as `read_object` wants it."""
     if not isinstance(value, dict):
@@ -86,7 +88,7 @@ def check_object(
     return value
 
 
-def read_lines(path: Path, mend: str = "", torn: bool = False) -> list[dict[str, Any]]:
+def read_lines(path: Path, mend: Mend = "", torn: bool = False) -> list[dict[str, Any]]:
     """The JSON objects of a file that holds one a line; UserError names a bad line.
 
     `torn`: an incomplete last line, as a kill while writing leaves it, is left out.
@@ -100,7 +102,7 @@ def read_lines(path: Path, mend: str = "", torn: bool = False) -> list[dict[str,
     return [_line(f"{path}, line {number}", line, mend) for number, line in enumerate(lines, 1)]
 
 
-def _line(where: str, line: bytes, mend: str) -> dict[str, Any]:
+def _line(where: str, line: bytes, mend: Mend) -> dict[str, Any]:
     try:
         return check_object(where, parse_json(line), mend)
     except UserError:
@@ -109,7 +111,7 @@ def _line(where: str, line: bytes, mend: str) -> dict[str, Any]:
         raise damaged(where, f"not readable as JSON ({reason(error)})", mend) from None
 
 
-def read_cells(path: Path, columns: Sequence[str] | None, mend: str = "") -> pd.DataFrame:
+def read_cells(path: Path, columns: Sequence[str] | None, mend: Mend = "") -> pd.DataFrame:
     """`columns` of a CSV table (None: all), every cell as text: a regime may be called "nan". UserError says what is wrong."""
     import pandas as pd
 
@@ -124,7 +126,7 @@ def read_cells(path: Path, columns: Sequence[str] | None, mend: str = "") -> pd.
     return frame[list(columns)].fillna("")
 
 
-def to_numbers(path: Path, name: str, cells: pd.Series[Any], mend: str = "") -> list[float | None]:
+def to_numbers(path: Path, name: str, cells: pd.Series[Any], mend: Mend = "") -> list[float | None]:
     """The numbers of a column of text, bit by bit as they were written; an empty cell is None."""
     try:
         return [float(cell) if cell else None for cell in cells]
@@ -132,7 +134,7 @@ def to_numbers(path: Path, name: str, cells: pd.Series[Any], mend: str = "") -> 
         raise damaged(path, f"column {name}: {reason(error)}", mend) from None
 
 
-def read_arrays(path: Path, mend: str = "") -> dict[str, np.ndarray]:
+def read_arrays(path: Path, mend: Mend = "") -> dict[str, np.ndarray]:
     """All arrays of an .npz file; never unpickles. UserError says what is wrong."""
     import numpy as np
 
@@ -145,8 +147,9 @@ def read_arrays(path: Path, mend: str = "") -> dict[str, np.ndarray]:
         raise damaged(path, f"not readable as arrays ({reason(error)})", mend) from None
 
 
-def damaged(where: Path | str, problem: str, mend: str = "") -> UserError:
+def damaged(where: Path | str, problem: str, mend: Mend = "") -> UserError:
     """The error for a file that is not as it was written."""
+    mend = mend if isinstance(mend, str) else mend()
     return UserError(f"{where}: {problem}{'; ' * bool(mend)}{mend}")
 
 

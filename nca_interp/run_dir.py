@@ -24,7 +24,7 @@ from nca_interp.files import write_json as write_json
 from nca_interp.files import write_record as write_record
 from nca_interp.files import write_text as write_text
 from nca_interp.metrics import last_rows, read_rows
-from nca_interp.readers import damaged, read_object
+from nca_interp.readers import Mend, damaged, read_object
 
 STEP = "step-"
 STATES = ("running", "done", "stopped", "diverged", "failed")
@@ -108,8 +108,8 @@ class RunDir:
 
         return StudyDir(self.path.parent.parent).command()
 
-    def _without(self, record: Path) -> str:
-        return f"delete this file, and the same command goes on from the last state: {self.again()}"
+    def _without(self, record: Path) -> Mend:
+        return lambda: f"delete this file, and the same command goes on from the last state: {self.again()}"
 
     def set_status(self, state: str, step: int, **extra: Any) -> None:
         """Record the run's state atomically, with this process and the wall clock (for reading only)."""

@@ -108,16 +108,13 @@ def _told(message: str, code: int) -> int:
 def demo(out: Out = None, workers: Workers = None, threads: Threads = 1) -> None:
     """Train, analyse and report the demonstration study: minutes on two CPU cores. Finished parts are reused."""
     from nca_interp import discover
-    from nca_interp.analysis.collection import collection
-    from nca_interp.engine.plan import headline, measure_jobs
+    from nca_interp.engine.demonstration import measured_plan
     from nca_interp.overrides import call_study
 
     study = call_study(discover.find("runs", "demo").value, [])
     folder = out or RUNS / study.name
     study = arranged(folder, study)
-    plan = planned(study, None, None, None, analyze=True)
-    runs = [collection.planned(run) for run in headline(plan)]
-    plan.jobs.extend(measure_jobs(runs, ["causes"], only=True, to_train=True))
+    plan = measured_plan(planned(study, None, None, None, analyze=True))
     check_folder(folder, study)
     code = run_plan(folder, study, plan, workers, threads)
     write_tables(folder, None)

@@ -46,13 +46,14 @@ def inspect(
 
     begin = time.perf_counter()
     from nca_interp.base import UserError
-    from nca_interp.data.sources import inputs, parse_source, token_directory
+    from nca_interp.data.sources import check_installed, inputs, parse_source, token_directory
 
     spec, directory = parse_source(source, set_ or []), token_directory(source)
     if directory and (set_ or length is not None or seed is not None):
         raise UserError(
             f"{source}: its rows are shown as they are stored; --set, --length and --seed go with other sources"
         )
+    check_installed([] if directory else [spec])
     length, seed = length or 1024, seed or 0
     folder = out or FOLDER / folder_name(source, [spec.model_dump(mode="json"), n, length, seed, dear])
 

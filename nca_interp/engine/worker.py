@@ -21,7 +21,10 @@ from nca_interp.console import last_resort
 from nca_interp.engine.graph import Job
 from nca_interp.engine.jobs import execute
 from nca_interp.signals import unshield
+from nca_interp.train.allocator import keep_freed_memory
 
+SMALL_BYTES = 2**26
+"""Of a model's weights up to which a worker that measures keeps what it frees: forward passes ask for the same sizes again and again."""
 EXIT_FAILED, EXIT_USAGE, EXIT_MEMORY, EXIT_BUSY, EXIT_STOPPED = 1, 2, 71, 75, 130
 
 
@@ -57,6 +60,8 @@ def work(asked: Work, messages: Connection) -> None:
     if asked.gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[asked.gpu] if visible != [""] else str(asked.gpu)
+    if asked.job.kind == "measure" and asked.job.weights <= SMALL_BYTES:
+        keep_freed_memory()
     logger = logging.getLogger("nca_interp")
     logger.addHandler(Notes(messages))
     logger.propagate = False

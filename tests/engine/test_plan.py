@@ -8,19 +8,24 @@ import pytest
 
 from nca_interp import discover
 from nca_interp.analysis.collection.collection import planned
+from nca_interp.engine.demonstration import OF_HEADS, measured_plan
 from nca_interp.engine.graph import RULES, MeasureJob
 from nca_interp.engine.plan import headline, make_plan, measure_jobs
 from nca_interp.measurement import measurements
 
 
-def test_the_demo_measures_causes_of_nca_and_scratch_before_and_after_the_swap():
+def test_the_demo_measures_what_takes_longest_of_one_seed_and_heads_where_some_are_carried():
     plan = make_plan(discover.find("runs", "demo").value(), "fp32")
     runs = [f"{part}.s{seed}" for seed in range(3) for part in ("ppt.nca", "pt.nca.web", "pt.scratch.web")]
     assert sorted(run.id for run in headline(plan)) == sorted(runs)
-    asked = measure_jobs([planned(run) for run in headline(plan)], ["causes"], only=True, to_train=True)
-    known = {job.id for job in plan.jobs}
-    assert {need for job in asked for need in job.needs} <= known
-    assert not known & {job.id for job in asked}
+    ids, shown = {job.id for job in plan.jobs}, {job.id for job in measured_plan(plan).jobs}
+    first = ("ppt.nca.s0", "ppt.repeat.s0", "pt.nca.web.s0", "pt.scratch.web.s0")
+    assert shown - ids == {f"causes:{run}" for run in first}
+    bare = ("scratch-plain", "scratch-published", "nca-reinit-attn", "nca-reinit-mlp")
+    no_heads = {f"{what}:pt.{arm}.web.s{seed}" for what in OF_HEADS for arm in bare for seed in range(3)}
+    assert ids - shown == {f"decode:ppt.nca.s{seed}" for seed in (1, 2)} | (no_heads & ids)
+    assert len(no_heads & ids) == 3 * 12 - 6  # heads are followed from a parent only
+    assert {need for job in measured_plan(plan).jobs for need in job.needs} <= shown
 
 
 def test_always_measured_are_probes_of_each_run_nulls_of_each_source_and_inference_of_nca():

@@ -162,15 +162,39 @@ def read_runs(study: StudyDir) -> list[Run]:
     metas: dict[str, TokenMeta] = {}
     runs = []
     for run_dir in study.all_runs():
-        config = read_run_config(run_dir)
-        if (status := run_dir.status())["state"] == "new":
+        config, status = _records(run_dir)
+        if status["state"] == "new":
             continue
         if config.tokens not in metas:
             metas[config.tokens] = read_meta(study.path / config.tokens)
-        if status["state"] == "done":
-            _check_done(run_dir, config, status)
-        runs.append(run_of(config, Trained(run_dir, status, metas[config.tokens])))
+        runs.append(run_of(config, Trained(run_dir, dict(status), metas[config.tokens])))
     return sorted(runs, key=lambda r: (STAGES[r.stage], r.regime, r.domain, r.seed))
+
+
+_READ: dict[Path, tuple[tuple[Any, ...], RunConfig, dict[str, Any]]] = {}
+"""Records of runs that this process has read, with the state of the files in which they stood."""
+
+
+def _records(run: RunDir) -> tuple[RunConfig, dict[str, Any]]:
+    """Configuration and status of a run; read and checked again only where one of its files has changed, since a worker opens a study
+    anew for each of its measurements."""
+    state = tuple(_state(path) for path in (run.config, run.status_file, run.metrics, run.result))
+    known = _READ.get(run.path)
+    if known is None or known[0] != state:
+        config, status = read_run_config(run), run.status()
+        if status["state"] == "done":
+            _check_done(run, config, status)
+        known = _READ[run.path] = (state, config, status)
+    return known[1:]
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from one that was written in its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _check_done(run: RunDir, config: RunConfig, status: dict[str, Any]) -> None:

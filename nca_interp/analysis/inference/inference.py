@@ -8,6 +8,7 @@ frames is not given the patches of the frame itself, which teacher-forcing gives
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,17 @@ CODE = (
 
 
 def rule_inference(
-    checkpoint: Path | str, *, rules: int = RULES, temperature: float = 0.0, device: str = "cpu", whole: bool = True
+    checkpoint: Path | str,
+    *,
+    rules: int = RULES,
+    temperature: float = 0.0,
+    device: str = "cpu",
+    whole: bool = True,
+    open_: Callable[[], Any] | None = None,
 ) -> pd.DataFrame:
     """Tidy table (COLUMNS; docs/tables.md) of an NCA checkpoint of ours on `rules` trained, new and other-band rules.
 
-    `temperature` of the free-running frames, 0: greedy. `whole` False: the model alone on the new rules, what a checkpoint
+    `open_`: how it is opened, if not by itself. `temperature` of the free-running frames, 0: greedy. `whole` False: the model alone on the new rules, what a checkpoint
     on the way is asked. `attrs`: "learned" (LEARNED: verdict, effect, slope, controls, a sentence), "course" (rows of COURSE:
     new rules, mean of the last third of the frames), "notes" (what was left out), "checkpoint_sha256", "engine". Raises
     UserError for a checkpoint that does not say on which NCA it was trained, and for a context of less than two frames.
@@ -81,7 +88,7 @@ def rule_inference(
         raise UserError(f"rules: {rules}, temperature: {temperature}; legal: 2 or more rules, a temperature from 0 up")
     source = Source.find(checkpoint)
     with unchanged(source.directory):
-        model = on_device(load_model(source.directory), device)
+        model = on_device(load_model(source.directory), device) if open_ is None else open_()
         meta = read_provenance(source.directory).get("meta") or {}
         if (meta.get("spec") or {}).get("kind") != "nca":
             raise UserError(

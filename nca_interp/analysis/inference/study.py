@@ -7,6 +7,7 @@ that a curve over training is paired).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from nca_interp.analysis.cache import keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import IDENTITY, Run
+from nca_interp.analysis.collection.series import Series
 from nca_interp.analysis.inference.inference import COLUMNS, COURSE, LEARNED, inference_hash, rule_inference
 from nca_interp.analysis.inference.words import by_frame, what_changed_contexts_cost
 from nca_interp.analysis.stimuli.source import weights_sha256
@@ -29,12 +31,13 @@ NOT_MEASURED = "not measured"
 
 def infer_run(run: Run) -> list[str]:
     """Measure each checkpoint of a run unless it is up to date; what cannot be measured is kept with the reason."""
-    problems, last = [], run.steps[-1]
+    problems, last, series = [], run.steps[-1], Series(run)
     for step in run.steps:
         if _kept(run, step, step == last) is not None:
             continue
         try:
-            frame = rule_inference(run.checkpoint(step), device=device_type(), whole=step == last)
+            opened = partial(series.open, step) if run.config is not None else None
+            frame = rule_inference(run.checkpoint(step), device=device_type(), whole=step == last, open_=opened)
         except UserError as error:
             if damage(run.checkpoint(step)):
                 problems.append(str(error))

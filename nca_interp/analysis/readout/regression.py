@@ -88,13 +88,17 @@ def decode(features: npt.ArrayLike, attribute: npt.ArrayLike, folds: int = FOLDS
 
 
 class Fit(NamedTuple):
-    """What a ridge regression needs of the features [rule, width] that it is fitted on, whatever the target."""
+    """What a ridge regression needs of the features [rule, width] that it is fitted on, whatever the target: `turned` are the
+    standardised features in their principal axes."""
 
     centre: Matrix
     scale: Matrix
-    u: Matrix
-    s: Matrix
-    vt: Matrix
+    turned: Matrix
+    """[rule, axis]."""
+    squares: Matrix
+    """[axis] sum of squares."""
+    axes: Matrix
+    """[axis, width]."""
 
 
 def predict(
@@ -150,10 +154,14 @@ def _ranks(guess: Matrix) -> Matrix:
     """Ranks [rule, target] of predictions: those that differ by no more than the rounding of a forward pass are tied, since rules
     that look alike to the model would otherwise be ordered by the last bit, anew in every pass."""
     order = guess.argsort(axis=0)
-    rises = np.diff(np.take_along_axis(guess, order, 0), axis=0, prepend=-np.inf) > ROUNDING * np.ptp(guess, axis=0)
-    steps = np.empty_like(order)
-    np.put_along_axis(steps, order, rises.cumsum(0), 0)
-    return np.asarray(rankdata(steps, axis=0))
+    rises = np.diff(np.take_along_axis(guess, order, 0), axis=0) > ROUNDING * np.ptp(guess, axis=0)
+    place, edge = np.arange(len(guess))[:, None], np.ones((1, guess.shape[1]), dtype=bool)
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, rises]), place, 0), axis=0)
+    last = np.where(np.concatenate([rises, edge]), place, len(guess))[::-1]
+    last = np.minimum.accumulate(last, axis=0)[::-1]
+    ranks = np.empty_like(guess)
+    np.put_along_axis(ranks, order, (first + last) / 2 + 1, 0)  # those that are tied share the mean of their places
+    return ranks
 
 
 def _correlation(a: Matrix, b: Matrix) -> Matrix:
@@ -164,25 +172,25 @@ def _correlation(a: Matrix, b: Matrix) -> Matrix:
 
 
 def _fit(x: Matrix) -> Fit:
-    """Features standardised, and decomposed."""
+    """Features standardised, and turned into their principal axes."""
     centre, scale = x.mean(0), x.std(0)
     # what varies by no more than the rounding of a forward pass is constant, and must not be scaled up
     scale[scale <= ROUNDING * np.abs(x).max()] = np.inf
-    return Fit(centre, scale, *svd((x - centre) / scale))
+    x = (x - centre) / scale
+    if x.shape[0] >= x.shape[1]:
+        # squared features lose what lies under 1e-8 of the largest, far below the smallest penalty
+        squares, axes = np.linalg.eigh(x.T @ x)
+        return Fit(centre, scale, x @ axes, np.maximum(squares, 0.0), axes.T)
+    u, s, axes = svd(x)
+    return Fit(centre, scale, u * s, s**2, axes)
 
 
 def _ridge(fit: Fit, y: Matrix, new: Matrix) -> Matrix:
     """Predictions [new, target]; penalty of each target by generalised cross-validation."""
-    s = fit.s
     centred = y - y.mean(0)
-    target = fit.u.T @ centred
-    total, squares = (centred**2).sum(0), target**2
-    best, chosen = np.full(y.shape[1], np.inf), np.zeros_like(target)
-    for penalty in PENALTIES:
-        shrink = (s**2 / (s**2 + penalty))[:, None]
-        residual = total - ((2 * shrink - shrink**2) * squares).sum(0)
-        score = residual / (len(y) - 1 - shrink.sum()) ** 2
-        better = score < best
-        best = np.where(better, score, best)
-        chosen = np.where(better, (s / (s**2 + penalty))[:, None] * target, chosen)
-    return np.asarray(((new - fit.centre) / fit.scale) @ (fit.vt.T @ chosen) + y.mean(0))
+    along = fit.turned.T @ centred
+    kept = 1 / (fit.squares + PENALTIES[:, None])  # [penalty, axis]
+    shrink = fit.squares * kept
+    residual = (centred**2).sum(0) - (kept * (2 - shrink)) @ along**2
+    best = (residual / (len(y) - 1 - shrink.sum(1)[:, None]) ** 2).argmin(0)
+    return np.asarray(((new - fit.centre) / fit.scale) @ (fit.axes.T @ (kept[best].T * along)) + y.mean(0))

@@ -18,13 +18,13 @@ import pandas as pd
 from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
+from nca_interp.analysis.collection.series import Series
 from nca_interp.analysis.inference.study import NOT_MEASURED, applies
 from nca_interp.analysis.probing.null import like
 from nca_interp.analysis.readout.regression import Fit, Folds, Judged, jackknife, judge, make_folds, predict, ranks_of
 from nca_interp.analysis.readout.rules import Rules, contexts, count_statistics, draw_rules, frame_means, token_counts
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
-from nca_interp.machine import device_type
 from nca_interp.measurement import Asked
 from nca_interp.store import damage
 
@@ -97,7 +97,10 @@ def rivals_of(model: Any, rules: Rules) -> list[Source]:
     for g in frames:
         for name, features in ((COUNTS, token_counts(rules, g)), (STATISTICS, count_statistics(rules, g))):
             found.append(Source(name, g, None, judge(predict(features, truth, folds), truth, folds, ranks)))
-    streams = [frame_means(random, rules, frames) for random in like(model, RANDOM_MODELS)]
+    streams = []
+    for random in like(model, RANDOM_MODELS):
+        random.set_attn_implementation("sdpa")  # nothing here reads patterns
+        streams.append(frame_means(random, rules, frames))
     return [*found, *_streams(RANDOM, frames, streams, truth, folds)]
 
 
@@ -233,12 +236,9 @@ def chosen_steps(steps: list[int]) -> list[int]:
 
 
 def _measure(run: Run, steps: list[int]) -> Iterator[pd.DataFrame]:
-    from nca_interp.model.checkpoint import load_model
-
-    null, rules = None, None
+    null, rules, series = None, None, Series(run)
     for step in steps:
-        model: Any = load_model(run.checkpoint(step))
-        model = model.to(device_type())
+        model = series.open(step)
         if rules is None:
             rules = rules_of(model, run.checkpoint(step))
             null = rivals_of(model, rules)

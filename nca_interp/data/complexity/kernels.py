@@ -10,6 +10,8 @@ from numba import njit
 
 TABLE = 16_384
 """Largest table of pairs that is counted in place; above, pairs are sorted."""
+FEW = 8
+"""Pairs that there may be for each that occurs, up to which all of them are looked at."""
 
 
 @njit(nogil=True, cache=True)
@@ -55,23 +57,43 @@ def _self_information(counts):
 @njit(nogil=True, cache=True)
 def lagged_information(rows, kinds, lags, out):
     """out[row, lag] = plug-in mutual information in nats of rows[row, t] and rows[row, t + lag], tokens in [0, kinds[row])."""
-    table = np.zeros(TABLE, np.int64)
+    longest = rows.shape[1]
+    table = np.zeros(max(TABLE, FEW * longest), np.int64)
+    often = np.empty(longest, np.int64)
+    cost = np.zeros(longest + 1)
+    for c in range(2, longest + 1):
+        cost[c] = c * math.log(c)
     for i in range(len(rows)):
         row, k = rows[i], kinds[i]
+        first, second = np.zeros(k, np.int64), np.zeros(k, np.int64)
         for j in range(len(lags)):
             d = lags[j]
             m = len(row) - d
-            first, second = np.zeros(k, np.int64), np.zeros(k, np.int64)
+            first[:] = 0
+            second[:] = 0
             for t in range(m):
                 first[row[t]] += 1
                 second[row[t + d]] += 1
             joint = 0.0
-            if k * k <= TABLE:
+            if k * k <= FEW * m:
                 pairs = table[: k * k]
                 for t in range(m):
                     pairs[row[t] * k + row[t + d]] += 1
-                joint = _self_information(pairs)
+                for c in pairs:
+                    joint += cost[c]
                 pairs[:] = 0
+            elif k * k <= TABLE:
+                n = 0  # pairs that occur more than once: few of all that there may be
+                for t in range(m):
+                    code = row[t] * k + row[t + d]
+                    table[code] += 1
+                    if table[code] == 2:
+                        often[n] = code
+                        n += 1
+                for code in np.sort(often[:n]):  # summed in order, whatever comes first in the row
+                    joint += cost[table[code]]
+                for t in range(m):
+                    table[row[t] * k + row[t + d]] = 0
             else:
                 codes = np.sort(row[:m] * k + row[d:])
                 run = 1
@@ -79,6 +101,6 @@ def lagged_information(rows, kinds, lags, out):
                     if t < m and codes[t] == codes[t - 1]:
                         run += 1
                     else:
-                        joint += run * math.log(run)
+                        joint += cost[run]
                         run = 1
             out[i, j] = math.log(m) + (joint - _self_information(first) - _self_information(second)) / m

@@ -42,7 +42,7 @@ def score_against_harm(rows: pd.DataFrame, levels: pd.DataFrame, regimes: list[s
     )
     text = lines.mark_text(align="left", baseline="top", dx=3, dy=3, angle=90, fontSize=10.5, color=signal("mut"))
     return sized(
-        alt.layer(zero, lines.mark_rule(strokeDash=[4, 3], strokeWidth=1.2), text.encode(y=alt.value(0), text=alt.Text("text:N")), marks), 300
+        alt.layer(zero, lines.mark_rule(strokeDash=[4, 3], strokeWidth=1.2), text.encode(y=alt.YValue(0), text=alt.Text("text:N")), marks), 300
     )  # fmt: skip
 
 

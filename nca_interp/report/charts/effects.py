@@ -194,7 +194,7 @@ def scatter(
         layers.append(mark.mark_rule(strokeDash=[4, 3]).encode())
         layers.append(
             mark.mark_text(align="right", dx=-5, dy=-7, fontSize=11, color=signal("mut")).encode(
-                y=alt.value("height"), text=alt.Text("text:N")
+                y=alt.YValue("height"), text=alt.Text("text:N")
             )
         )
     blue = signal("pal[1]")

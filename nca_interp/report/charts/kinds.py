@@ -112,7 +112,7 @@ def _reference_lines(references: list[tuple[float, str]], zero: bool) -> list[An
         layers.append(base.mark_rule(strokeDash=[4, 3], strokeWidth=1.2).encode())
         layers.append(
             base.mark_text(align="right", dx=-2, dy=8, fontSize=11, color=signal("mut")).encode(
-                x=alt.value("width"), text=alt.Text("text:N")
+                x=alt.XValue("width"), text=alt.Text("text:N")
             )
         )
     return layers
@@ -124,7 +124,7 @@ def swap_rule() -> Any:
     base = alt.Chart(frame).encode(x=alt.X("tokens:Q"))
     rule = base.mark_rule(strokeDash=[2, 3], strokeWidth=1.2)
     text = base.mark_text(align="right", dx=-5, dy=6, fontSize=11, color=signal("mut")).encode(
-        y=alt.value(0), text=alt.Text("text:N")
+        y=alt.YValue(0), text=alt.Text("text:N")
     )
     return rule + text
 

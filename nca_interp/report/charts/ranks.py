@@ -33,7 +33,7 @@ def ranked(rows: pd.DataFrame, levels: pd.DataFrame) -> alt.LayerChart:
     chosen = base.transform_filter("datum.layer == at[0] && datum.head == at[1]")
     layers: list[Any] = [
         lines.mark_rule(strokeDash=[4, 3], strokeWidth=1.2),
-        text.encode(x=alt.value("width"), text=alt.Text("text:N")),
+        text.encode(x=alt.XValue("width"), text=alt.Text("text:N")),
         marks,
         chosen.mark_point(size=160, strokeWidth=2.5, color=signal("fg")).encode(x, y),
     ]

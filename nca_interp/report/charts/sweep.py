@@ -49,7 +49,7 @@ def _corpus(corpus: tuple[float, float | None] | None, x_title: str, y_title: st
     frame = pd.DataFrame({"complexity": [corpus[0]], "second_value": [corpus[1]], "text": ["this corpus"]})
     mark = alt.Chart(frame).encode(x=alt.X("complexity:Q", title=x_title))
     text = mark.mark_text(align="right", dx=-5, dy=-7, fontSize=11, color=signal("mut"))
-    layers: list[Any] = [mark.mark_rule(strokeDash=[4, 3]).encode(), text.encode(y=alt.value("height"), text="text:N")]
+    layers: list[Any] = [mark.mark_rule(strokeDash=[4, 3]).encode(), text.encode(y=alt.YValue("height"), text="text:N")]
     if corpus[1] is not None:
         star = alt.Chart(frame).mark_point(shape="diamond", size=180, filled=True, color=signal("fg"))
         layers.append(star.encode(alt.X("complexity:Q", title=x_title), alt.Y("second_value:Q", title=y_title)))

