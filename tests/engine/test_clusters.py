@@ -22,21 +22,9 @@ from nca_interp.engine.engines import Resources
 from nca_interp.engine.slurm import seconds_of
 from nca_interp.errors import UserError
 from tests.cli.test_app import call
-from tests.engine.scenes import RECIPE
+from tests.engine.scenes import APART, PATIENCE, RECIPE
 
 CLOCK = ["tokens_per_second", "loader_share"]
-APART = [
-    "unshare",
-    "--net",
-    "--mount",
-    "--pid",
-    "--uts",
-    "--fork",
-    "--mount-proc",
-    "--kill-child",
-    "--propagation",
-    "private",
-]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra [ray])")
 needs_slurm = pytest.mark.skipif(
     not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))),
@@ -50,7 +38,7 @@ def play(scene: str, folder: Path) -> None:
         pytest.skip("this user may not make namespaces, without which servers would listen on more than loopback")
     environment = {**os.environ, "HOME": str(folder), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     script = [sys.executable, str(Path(__file__).with_name("scenes.py")), scene, str(folder)]
-    done = subprocess.run([*APART, *script], capture_output=True, text=True, env=environment, timeout=580)
+    done = subprocess.run([*APART, *script], capture_output=True, text=True, env=environment, timeout=3 * PATIENCE + 30)
     logs = [path.read_text()[-2000:] for path in sorted(folder.glob("*.log"))]
     assert done.returncode == 0, "\n".join([done.stdout, done.stderr[-4000:], *logs])
 
@@ -66,7 +54,7 @@ def here(tmp_path_factory) -> Path:
     for arguments in (["train", "two", "--out", "s", "--workers", "1"], ["analyze", "s", "--workers", "1"]):
         done = call(*arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
-    assert other.wait(timeout=120) == 0, other.communicate()
+    assert other.wait(timeout=PATIENCE) == 0, other.communicate()
     return folder / "s"
 
 
