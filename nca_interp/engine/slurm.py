@@ -167,8 +167,9 @@ later="{name}-$SLURM_ARRAY_JOB_ID.later" # the jobs that come after; a task that
 case "$stage" in
   train)
     if [ "$SLURM_ARRAY_TASK_ID" = "$SLURM_ARRAY_TASK_MIN" ] && [ ! -e "$later" ]; then
-      analysis="$(after analyze "afterany:$SLURM_ARRAY_JOB_ID")" && report="$(after report "afterok:${{analysis%%;*}}")" \
-        && echo "analysis $analysis, report $report" | tee "$later"
+      analysis="$(after analyze "afterany:$SLURM_ARRAY_JOB_ID")" &&
+        report="$(after report "afterok:${{analysis%%;*}}")" &&
+        echo "analysis $analysis, report $report" | tee "$later"
     fi
     run {train} --share "$SLURM_ARRAY_TASK_ID/{tasks}" --workers {workers} --threads {threads} ;;
   analyze) # first what a lost task left; nothing where all is trained
