@@ -128,6 +128,33 @@ def test_no_cluster_or_a_silent_one_is_one_message(tmp_path, monkeypatch):
         assert time.monotonic() - begin < 20
 
 
+def test_a_node_that_joined_later_and_does_not_see_the_folder_hands_its_task_back(tmp_path, monkeypatch):
+    """Nothing is written there, so nothing is taken for done; the runner gives the job out again."""
+    from nca_interp.engine import ray_node
+    from nca_interp.engine.engines import Asked
+    from nca_interp.engine.graph import Job, MeasureJob
+    from nca_interp.engine.worker import EXIT_BUSY
+
+    done = []
+    asked = Asked(tmp_path / "s", lambda device: {}, body=lambda *given: done.append(given), kinds=frozenset())
+    job = Job("j", "measure", MeasureJob("x", "r"), (), 0.0)
+    task = ray_node.Task(asked, job, False, tmp_path, {}, tmp_path / "s" / "jobs" / "driver-1.jsonl")
+    monkeypatch.setattr(ray_node, "SEE_SECONDS", 0.01)
+    monkeypatch.setattr(ray_node, "_compute_on", lambda asked: None)  # this process has its threads
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.chdir(tmp_path)
+    code, said = ray_node.perform(task)
+    assert code == EXIT_BUSY
+    assert f"does not see {tmp_path / 's'}" in said
+    assert not (tmp_path / "s").exists()
+    assert not done
+    task.seen.parent.mkdir(parents=True)
+    task.seen.touch()
+    assert ray_node.perform(task) == (0, "")
+    assert len(done) == 1
+
+
 def test_a_cluster_without_what_a_job_needs_is_refused():
     from nca_interp.engine.ray_cluster import Node, check_needs
 
