@@ -1,10 +1,14 @@
 """The cost of an engine itself: a plan of jobs that do nothing, a tenth of which need another, with and without jobs that are killed.
 
 python benchmarks/engine.py --jobs 2000 --killed 0 0.05 [--engine local|ray:HOST:PORT] [--kind measure|train]
-python benchmarks/engine.py --plan 100000      how long a plan of so many jobs is made, stored as JSON and shown
+python benchmarks/engine.py --engine ray --own-cluster      a Ray cluster of two cores is started for it, on loopback, and gone afterwards
+python benchmarks/engine.py --linear 500 1000 2000 4000     processor time of the scheduler alone, with an engine that ends jobs at once
+python benchmarks/engine.py --plan 100000                   how long a plan of so many jobs is made, stored as JSON and shown
 
 A job of kind `measure` is done by a worker that goes on with the next; one of kind `train` gets a process of its own. A killed job sends
-itself SIGKILL at its first try. Prints jobs a second, and milliseconds of one worker a job: what an engine adds to each.
+itself SIGKILL at its first try. Prints jobs a second, milliseconds of one worker a job (what an engine adds to each), and processor time
+of this process, which schedules. The cluster of its own lives in namespaces (root, Linux): a network with nothing but loopback, a process
+tree that ends with it.
 """
 
 from __future__ import annotations
@@ -14,15 +18,20 @@ import contextlib
 import io
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from nca_interp.engine.engines import Asked, Resources, opened
+from nca_interp.engine.engines import Asked, Resources, Said, opened
 from nca_interp.engine.graph import Job, MeasureJob, Plan
 from nca_interp.engine.runner import run_plan
 from nca_interp.store import AnalysisDir
+
+INSIDE = "BENCHMARK_ENGINE_INSIDE"
+"""Environment: this process is the one inside namespaces."""
 
 
 def nothing(study: Path, job: Job, probes: Path | None, say: Any, smaller: bool) -> None:
@@ -80,17 +89,78 @@ def run(engine: str, n: int, killed: float, kind: str, workers: int | None) -> N
 
         warm = Plan(None, [one._replace(id=f"warm-{one.id}", needs=()) for one in jobs[: 2 * at_once]])
         run_plan(AnalysisDir(path), warm, engine=_Open(running), done=lambda study, job: False)
-        begin = time.perf_counter()
+        begin, spent = time.perf_counter(), time.process_time()
         outcome = run_plan(
             AnalysisDir(path), Plan(None, jobs), engine=running, on_event=event, done=lambda study, job: False
         )
-        seconds = time.perf_counter() - begin
+        seconds, spent = time.perf_counter() - begin, time.process_time() - spent
     assert set(outcome.states.values()) == {"done"}, outcome.messages
     print(
         f"{engine:24} {kind:8} {n:6} jobs, {killed:4.0%} killed: {n / seconds:8.1f} jobs/s, "
-        f"{1000 * seconds * at_once / n:7.1f} ms of one of {at_once} worker(s) a job, {retried} tried again, {seconds:.1f} s",
+        f"{1000 * seconds * at_once / n:7.1f} ms of one of {at_once} worker(s) a job, {retried} tried again, {seconds:.1f} s, "
+        f"scheduling {spent:.1f} s of processor time",
         flush=True,
     )
+
+
+class _AtOnce:
+    """An engine of two workers whose jobs have ended by the time that it is asked: what is left is the scheduler."""
+
+    about, known, workers = "", frozenset[str](), 2
+
+    def __init__(self) -> None:
+        self.needs: dict[str, Resources] = {}
+        self.running: list[Job] = []
+
+    @property
+    def room(self) -> bool:
+        """As of two workers."""
+        return len(self.running) < self.workers
+
+    def submit(self, job: Job, resources: Resources) -> bool:
+        """Take it."""
+        self.running.append(job)
+        return True
+
+    def events(self, timeout: float) -> list[Said]:
+        """All have ended."""
+        ended, self.running = self.running, []
+        return [Said("ended", job) for job in ended]
+
+    def cancel(self, now: bool = False) -> None:
+        """Nothing runs."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def linear(sizes: list[int]) -> None:
+    """Processor time of the scheduler for plans of several sizes, the least of three."""
+    print("| jobs | scheduler, s of processor time | microseconds a job |\n|---|---|---|")
+    for n in sizes:
+        took = []
+        for _ in range(3):
+            jobs = jobs_of(n, 0.0, "measure")
+            with tempfile.TemporaryDirectory() as folder:
+                begin = time.process_time()
+                outcome = run_plan(
+                    AnalysisDir(Path(folder)), Plan(None, jobs), engine=_AtOnce(), done=lambda study, job: False
+                )
+                took.append(time.process_time() - begin)
+            assert set(outcome.states.values()) == {"done"}
+        print(f"| {n:,} | {min(took):.3f} | {1e6 * min(took) / n:.0f} |", flush=True)
+
+
+def own_cluster() -> str:
+    """Start this script again in namespaces of its own; there, the address of a Ray cluster of two cores, which ends with them."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests.engine import scenes
+
+    if os.environ.get(INSIDE) is None:
+        os.environ[INSIDE] = "1"
+        sys.exit(subprocess.run([*scenes.APART, sys.executable, *sys.argv]).returncode)
+    scenes.alone()
+    return str(scenes.head(2).address)
 
 
 def study_of(n: int) -> Any:
@@ -169,9 +239,15 @@ if __name__ == "__main__":
     parser.add_argument("--kind", choices=("measure", "train"), default="measure")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--plan", type=int, help="Make a plan of so many jobs instead.")
+    parser.add_argument("--linear", type=int, nargs="+", help="Cost of the scheduler alone for so many jobs instead.")
+    parser.add_argument("--own-cluster", action="store_true", help="With --engine ray: start a cluster for it.")
     given = parser.parse_args()
     if given.plan:
         plan(given.plan)
+    elif given.linear:
+        linear(given.linear)
     else:
+        if given.own_cluster:
+            given.engine = f"ray:{own_cluster()}"
         for share in given.killed:
             run(given.engine, given.jobs, share, given.kind, given.workers)

@@ -12,6 +12,7 @@ import typer
 
 from nca_interp.cli.analyze import analyze
 from nca_interp.cli.data import data
+from nca_interp.cli.doctor import doctor
 from nca_interp.cli.evaluate import evaluate
 from nca_interp.cli.graph import plan as plan_command
 from nca_interp.cli.help import WithMeasurements
@@ -55,6 +56,7 @@ app.command()(match)
 app.command()(transfer)
 app.command()(evaluate)
 app.command("plan")(plan_command)
+app.command()(doctor)
 app.command(cls=WithMeasurements, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(analyze)
 Out = Annotated[Path | None, typer.Option(help="Study folder; default runs/out/<study>.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change one field: a.b=value (repeatable).")]
@@ -153,6 +155,9 @@ def train(
     job: Annotated[
         str | None, typer.Option(help="Only this job of the plan (see: nca-interp plan), what it needs being done.")
     ] = None,
+    declare: Annotated[
+        bool, typer.Option("--declare", help="Declare what is compared anew, as long as no run of it is evaluated.")
+    ] = False,
 ) -> None:
     """Train the runs of a recipe or of a study that has begun (all, or one regime, domain or seed). Continues where it stopped."""
     from nca_interp.phase import Phase
@@ -163,7 +168,9 @@ def train(
     if isinstance(found, Phase):
         from nca_interp.cli import phase as phases
 
-        phases.refuse_parts(regime=regime, domain=domain, seed=seed, spread=spread, share=share, job=job)
+        phases.refuse_parts(
+            regime=regime, domain=domain, seed=seed, spread=spread, share=share, job=job, declare=declare or None
+        )
         phases.check(found, folder)
         if dry_run:
             print_about(about)
@@ -178,15 +185,19 @@ def train(
     if dry_run:
         from nca_interp.analysis.mediation.power import mediation_plan
         from nca_interp.analysis.sweep.power import arms_plan
+        from nca_interp.analysis.verdicts.declare import check_anew
         from nca_interp.analysis.verdicts.power import power_plan, spread_of
         from nca_interp.engine.cost import print_plan
+        from nca_interp.store import StudyDir
 
+        if declare:
+            check_anew(StudyDir(folder), study)
         power = [*power_plan(study, spread_of(spread)), *arms_plan(study), *mediation_plan(study)]
         print_about(about)
-        print_plan(plan, folder, workers, threads, stands(folder, study, plan))
+        print_plan(plan, folder, workers, threads, stands(folder, study, plan, anew=declare))
         print(*power, sep="\n")
         return
-    code = run_plan(folder, study, plan, workers, threads, engine)
+    code = run_plan(folder, study, plan, workers, threads, engine, declare)
     print(f"trained: {folder}\nnext: nca-interp analyze {folder}")
     raise typer.Exit(code)
 
@@ -285,31 +296,3 @@ def list_(
         )
         for name, definition in sorted(found.items()):
             print(f"  {name:24} {definition.doc}")
-
-
-@app.command()
-def doctor() -> None:
-    """Show versions, devices and what this machine can do."""
-    import shutil
-
-    from nca_interp import machine
-
-    print(f"device      {machine.device_name()}, {machine.cores()} cores")
-    precision = "bf16" if machine.native_bf16() else "fp32"
-    native = "native" if machine.native_bf16() else "not native: auto precision is fp32"
-    print(f"bf16        {native}")
-    print(f"matmul      {machine.matmul_flops(precision) / 1e9:,.0f} GFLOP/s ({precision}, one thread or GPU)")
-    print(f"disk free   {shutil.disk_usage('.').free / 1e9:,.0f} GB")
-    print(f"sandbox     {_sandbox()}")
-    for name, version in machine.package_versions().items():
-        print(f"{name:24} {version}")
-    if "missing" in machine.package_versions().values():
-        raise RunFailed("packages are missing; install with: pip install -c constraints.txt -e .")
-
-
-def _sandbox() -> str:
-    """What runs programs that a model wrote (`evaluate --run-generated-code`), tried now."""
-    from nca_interp.evaluate.sandbox import working
-
-    found, why = working()
-    return f"{found.name} works" if found is not None else f"none: programs of a model are not run ({why})"

@@ -97,7 +97,7 @@ def check_bands(plan: Plan) -> None:
             raise UserError(f"regimes.{run.regime}.source: {error}") from None
 
 
-def stands(folder: Path, study: Study, plan: Plan, refuse: bool = False) -> dict[str, Stand]:
+def stands(folder: Path, study: Study, plan: Plan, refuse: bool = False, anew: bool = False) -> dict[str, Stand]:
     """How far each job of a plan is in a folder; nothing where there is no study yet. What of the study that is there would change is
     printed; of another study, which `train` would refuse, nothing stands (`refuse`: UserError, and nothing is printed)."""
     from nca_interp import machine
@@ -110,7 +110,7 @@ def stands(folder: Path, study: Study, plan: Plan, refuse: bool = False) -> dict
         return {}
     precision = machine.resolve_precision(study.precision, study.model.d_model)
     changed, refused = directory.changes(
-        study.model_dump(mode="json"), lambda there, asked: alters_no_run(there, asked, precision)
+        study.model_dump(mode="json"), lambda there, asked: alters_no_run(there, asked, precision, anew)
     )
     if refused and refuse:
         raise UserError(refused)

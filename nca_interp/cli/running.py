@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from nca_interp.store import AnalysisDir, StudyDir
 
 
-def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, threads: int, engine: str = "local") -> int:
-    """Check the disk and the engine, claim the folder, run the plan; returns the exit code."""
+def run_plan(
+    folder: Path, study: Study, plan: Plan, workers: int | None, threads: int, engine: str = "local", anew: bool = False
+) -> int:
+    """Check the disk and the engine, claim the folder, run the plan; returns the exit code. `anew`: declare what is compared anew."""
     import os
     import shutil
 
     from nca_interp import machine
-    from nca_interp.analysis.verdicts.plan import contrasts_of, declare
+    from nca_interp.analysis.verdicts.declare import check_anew, declare
+    from nca_interp.analysis.verdicts.plan import contrasts_of
     from nca_interp.data.text.named_tokenizer import ASSUMED
     from nca_interp.engine.change import alters_no_run, rename
     from nca_interp.engine.cost import disk_cost, size
@@ -41,6 +44,8 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
         )
     directory = StudyDir(folder)
     refuse_unwritable("--out", folder)
+    if anew:
+        check_anew(directory, study)
     if not directory.config.exists():
         check_bands(plan)
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
@@ -55,15 +60,35 @@ def run_plan(folder: Path, study: Study, plan: Plan, workers: int | None, thread
     precision = machine.resolve_precision(study.precision, study.model.d_model)
     provenance = machine.provenance(this_command(), precision, workers, threads)
     if directory.claim(
-        study.model_dump(mode="json"), provenance, lambda there, asked: alters_no_run(there, asked, precision)
+        study.model_dump(mode="json"), provenance, lambda there, asked: alters_no_run(there, asked, precision, anew)
     ):
         rename(directory, study, precision)
-    declare(directory, study)
+    if not declare(directory, study, this_command() if anew else None):
+        _say_changed(directory, study)
     if opened is None:
         return _together(directory, plan)
     outcome = follow(directory, plan, opened)
     print_notes(directory, plan)
     return finish(outcome, this_command())
+
+
+def _say_changed(directory: StudyDir, study: Study) -> None:
+    """Say that what is compared is not what was declared, and whether it can still be."""
+    from nca_interp.analysis.verdicts.declare import check_anew
+    from nca_interp.analysis.verdicts.plan import kept_plan
+
+    how = (
+        "is not the one that is kept, which verdicts follow"
+        if kept_plan(directory)
+        else "was not kept before its runs began"
+    )
+    try:
+        check_anew(directory, study)
+    except UserError:
+        how += "; the report shows the difference"
+    else:
+        how += "; no run that it compares has been evaluated yet, so --declare still declares it anew"
+    print(f"note: the plan of comparisons {how}", file=sys.stderr)
 
 
 def open_engine(

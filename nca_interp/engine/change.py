@@ -18,13 +18,17 @@ DECLARED = ("name", "margin")
 """Fields of a study that no run depends on and that stay nevertheless: its name, and what was declared before the results."""
 
 
-def alters_no_run(there: dict[str, Any], asked: dict[str, Any], precision: Literal["fp32", "bf16"]) -> bool:
-    """Whether every run of the study `there` is a run of the study `asked`, the same but for its label and role."""
+def alters_no_run(
+    there: dict[str, Any], asked: dict[str, Any], precision: Literal["fp32", "bf16"], anew: bool = False
+) -> bool:
+    """Whether every run of the study `there` is a run of the study `asked`, the same but for its label and role. `anew`: the margin may
+    change, since the plan of comparisons is declared anew (analysis/verdicts/declare.py)."""
     try:
         before, after = Study.model_validate(there), Study.model_validate(asked)
     except ValidationError:
         return False
-    if any(getattr(before, field) != getattr(after, field) for field in DECLARED):
+    stays = [field for field in DECLARED if not (anew and field == "margin")]
+    if any(getattr(before, field) != getattr(after, field) for field in stays):
         return False
     runs = {run.id: run for run in make_plan(after, precision, analyze=False).runs}
     return all(_alike(run, runs.get(run.id)) for run in make_plan(before, precision, analyze=False).runs)

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 
 from nca_interp.engine.engines import Asked, subject
 from nca_interp.engine.graph import Job
+from nca_interp.engine.hang import Pulse
 from nca_interp.engine.memory import oom_kills
 from nca_interp.engine.worker import Work, goes_on, work
 from nca_interp.signals import shielded
@@ -44,11 +45,9 @@ class Worker:
     gpu: int | None = None
     code: int | None = None
     """How its job ended, as an exit code; None while it is under way."""
-    heard: float = field(default_factory=time.monotonic)
-    """When it last showed life."""
-    spent: float = 0.0
-    """Processor seconds then."""
-    hung: bool = False
+    pulse: Pulse = field(default_factory=Pulse)
+    hung: str = ""
+    """Why it was ended, if it hung."""
     oom_kills: int = field(default_factory=oom_kills)
     """Of the machine, when its job began."""
 
@@ -92,7 +91,7 @@ class Crew:
             with suppress(OSError):  # one that died while it waited is found dead at its job
                 worker.pipe.send(job)
             worker.job, worker.errors, worker.code = job, [], None
-            worker.heard, worker.oom_kills = time.monotonic(), oom_kills()
+            worker.pulse, worker.oom_kills = Pulse(), oom_kills()
         else:
             if not self._slots:
                 self._dismiss(self._idle.pop())
@@ -158,7 +157,7 @@ class Crew:
         with suppress(EOFError, OSError):
             while worker.pipe.poll():
                 kind, _, text = worker.pipe.recv_bytes().decode().partition(":")
-                worker.heard = time.monotonic()
+                worker.pulse.spoke()
                 if kind == "error":
                     worker.errors.append(text)
                 elif kind == "ended":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,19 +15,21 @@ from nca_interp.store import AnalysisDir, StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
 Say = Callable[[str, float | None], None]
+SAY_SECONDS = 1.0
+"""Between two words on how much of a token file is written, at least."""
 
 
 def execute(
     study_path: Path, job: Job, probes: Path | None, say: Say = lambda what, share: None, smaller: bool = False
 ) -> None:
-    """Do one job in this process. `say(what, share done)` is called now and then by measurements; a training that is to be
-    `smaller` halves its micro-batch. Raises UserError, RunFailed or train.loop.Stopped as its part of the work does."""
+    """Do one job in this process. `say(what, share done)` is called now and then, by training only where it takes
+    no steps; one that is to be `smaller` halves its micro-batch. Raises UserError, RunFailed or train.loop.Stopped as its part of the work does."""
     study = StudyDir(study_path)
     if isinstance(job.payload, TokensJob):
         path = study.path / job.payload.path
         with held(study.token_lock(path.name), lambda: f"{path}: another process is writing these tokens"):
             sweep(path.parent, path.name)
-            write_token_files(study, job.payload)
+            write_token_files(study, job.payload, say)
     elif isinstance(job.payload, MeasureJob):
         if problems := _measure(study_path, job.payload, probes, say):  # all else is measured and written
             raise RunFailed("\n".join(problems))
@@ -36,7 +40,7 @@ def execute(
         if why := left_out(study, job.payload):
             logging.getLogger("nca_interp").warning("%s is left out: %s", job.payload.id, why)
         else:
-            train(study, job.payload, smaller)
+            train(study, job.payload, smaller, say)
 
 
 def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> list[str]:
@@ -51,7 +55,7 @@ def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> li
     return problems
 
 
-def write_token_files(study: StudyDir, job: TokensJob) -> None:
+def write_token_files(study: StudyDir, job: TokensJob, say: Say = lambda what, share: None) -> None:
     """Write one token directory (or check that it is there)."""
     from pydantic import TypeAdapter
 
@@ -67,9 +71,29 @@ def write_token_files(study: StudyDir, job: TokensJob) -> None:
     from nca_interp.data.tokens import remarks, write_tokens
 
     source = TypeAdapter(SourceSpec).validate_python(job.spec)
-    meta = write_tokens(directory, source, n_train=job.n_train, n_val=job.n_val, seq_len=job.seq_len, seed=job.seed)
+    meta = write_tokens(
+        directory,
+        source,
+        n_train=job.n_train,
+        n_val=job.n_val,
+        seq_len=job.seq_len,
+        seed=job.seed,
+        progress=_sparing(say),
+    )
     for line in remarks(meta.provenance):
         logging.getLogger("nca_interp").warning(line)
+
+
+def _sparing(say: Say) -> Say:
+    """The same, at most every SAY_SECONDS: token files report every chunk."""
+    last = [-math.inf]
+
+    def spared(what: str, share: float | None) -> None:
+        if time.monotonic() - last[0] >= SAY_SECONDS:
+            last[0] = time.monotonic()
+            say(what, share)
+
+    return spared
 
 
 def is_done(folder: AnalysisDir, job: Job) -> bool:

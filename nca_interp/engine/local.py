@@ -6,22 +6,16 @@ somebody killed; the runner tries each of them once more.
 
 from __future__ import annotations
 
-import os
 import signal
-import time
-from contextlib import suppress
 
 from nca_interp.base import UserError
 from nca_interp.engine.crew import Crew, Worker
 from nca_interp.engine.engines import Asked, Resources, Said, distinct
 from nca_interp.engine.graph import Job
+from nca_interp.engine.hang import Patience
 from nca_interp.engine.memory import free_memory, gpu_bytes, oom_kills, total_memory
 from nca_interp.engine.worker import EXIT_MEMORY
 
-HUNG = "NCA_INTERP_HUNG_SECONDS"
-"""Environment: how long a job may neither compute nor say anything; token files, which may wait for a network, three times as long."""
-HUNG_SECONDS, LOOK_SECONDS, ALIVE_SECONDS = 600.0, 15.0, 0.2
-"""That by default; between two looks; processor time between them that shows life."""
 GPU_SHARE = 0.95
 """Of a GPU's memory that jobs may be given."""
 
@@ -48,11 +42,10 @@ class LocalEngine:
         self.workers = asked.workers or default_workers()
         self._memory, self._gpus = free_memory(), [GPU_SHARE * n for n in gpu_bytes(asked.device)]
         self._taken: dict[str, tuple[Resources, int | None]] = {}
-        self._hung = float(os.environ.get(HUNG, HUNG_SECONDS))
-        self._look = time.monotonic()
         self._cancelled, self._started = False, list[Said]()
         self.needs = asked.needs("cuda" if self._gpus else "cpu")
         _refuse(self.needs, self._gpus)
+        self._patience = Patience(asked.folder, asked.threads, "cuda" if self._gpus else "cpu")
         self._crew = Crew(asked, self.workers)
 
     @property
@@ -87,12 +80,10 @@ class LocalEngine:
         """What workers said, and how those ended that did."""
         said, self._started = self._started, []
         self._crew.wait(0.0 if said else timeout)
-        if time.monotonic() - self._look >= min(LOOK_SECONDS, self._hung / 4):
-            self._look = time.monotonic()
-            self._end_hung()
         for worker in self._crew.ended(lambda what, job, text: said.append(Said(what, job, text))):  # type: ignore[arg-type]
             del self._taken[worker.job.id]
             said.append(self._ended(worker))
+        self._patience.look(self._crew.live)
         return said
 
     def cancel(self, now: bool = False) -> None:
@@ -118,13 +109,7 @@ class LocalEngine:
         code = worker.code or 0
         text = "\n".join(worker.errors)
         if worker.hung:
-            return Said(
-                "ended",
-                worker.job,
-                f"it neither computed nor said anything for {self._patience(worker.job):.0f} s and was ended",
-                code,
-                "hung",
-            )
+            return Said("ended", worker.job, worker.hung, code, "hung")
         if code == EXIT_MEMORY:
             return Said("ended", worker.job, text, code, "memory")
         if code == -signal.SIGKILL and oom_kills() > worker.oom_kills:
@@ -134,30 +119,6 @@ class LocalEngine:
         if code < 0:
             return Said("ended", worker.job, text or _death(code), code, "" if self._cancelled else "killed")
         return Said("ended", worker.job, text if text or not code else f"its process died (exit code {code})", code)
-
-    def _patience(self, job: Job) -> float:
-        return self._hung * (3 if job.kind == "tokens" else 1)
-
-    def _end_hung(self) -> None:
-        import psutil
-
-        now = time.monotonic()
-        for worker in self._crew.live:
-            with suppress(psutil.Error, OSError):
-                process = psutil.Process(worker.process.pid)
-                everyone = [process, *process.children(recursive=True)]
-                spent = 0.0
-                for one in everyone:
-                    with suppress(psutil.Error):
-                        times = one.cpu_times()
-                        spent += times.user + times.system
-                if abs(spent - worker.spent) >= ALIVE_SECONDS:
-                    worker.spent, worker.heard = spent, now
-                elif now - worker.heard > self._patience(worker.job):
-                    worker.hung = True
-                    for one in reversed(everyone):
-                        with suppress(psutil.Error):
-                            one.kill()
 
 
 def _refuse(needs: dict[str, Resources], gpus: list[float]) -> None:

@@ -50,16 +50,19 @@ def free_memory() -> float:
 
 
 def oom_kills() -> int:
-    """Processes that the kernel has ended so far for want of memory, in this control group or on the machine: only whether it grows counts."""
-    return sum(_kills(path) for path in (*(folder / "memory.events" for folder in groups()), Path("/proc/vmstat")))
+    """Processes that the kernel has ended so far for want of memory: in the control groups of this process, which say so since Linux 4.13,
+    or else on the whole machine. Only whether it grows counts."""
+    events = [_kills(folder / name) for folder in groups() for name in ("memory.events", "memory.oom_control")]
+    known = [n for n in events if n is not None]
+    return sum(known) if known else _kills(Path("/proc/vmstat")) or 0
 
 
-def _kills(path: Path) -> int:
+def _kills(path: Path) -> int | None:
     with suppress(OSError, ValueError):
         for line in path.read_text().splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
-    return 0
+    return None
 
 
 def gpu_bytes(device: str) -> list[float]:

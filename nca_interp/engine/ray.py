@@ -89,8 +89,10 @@ class RayEngine:
         """Make a task of a job: the cluster decides where and when. Training gets a worker of its own."""
         if not self.room:
             return False
+        self._own.parent.mkdir(parents=True, exist_ok=True)
+        self._own.touch()
         environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
-        task = Task(self._task, job, resources.smaller, Path.cwd(), environment)
+        task = Task(self._task, job, resources.smaller, Path.cwd(), environment, self._own)
         remote = self._again if job.kind == "measure" else self._once
         options = {
             "name": job.id,

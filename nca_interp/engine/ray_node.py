@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,10 @@ FORWARDED = ("HF_HUB_OFFLINE", "NCA_INTERP_TRACK", "TOKENIZERS_PARALLELISM", "TQ
 """Environment of the driver that jobs get too."""
 
 
+SEE_TRIES, SEE_SECONDS = 20, 0.5
+"""How long a node may take to see a file of the driver."""
+
+
 class Task(NamedTuple):
     """One job for a node."""
 
@@ -28,6 +33,8 @@ class Task(NamedTuple):
     directory: Path
     """Working directory of the driver, where a user's definitions lie."""
     environment: Mapping[str, str]
+    seen: Path
+    """A file of the driver in the folder: a node that joined later has not been asked whether it sees that."""
 
 
 def look(token: str) -> dict[str, Any]:
@@ -65,7 +72,7 @@ def perform(task: Task) -> tuple[int, str]:
     import logging
 
     from nca_interp.engine.journal import Journal
-    from nca_interp.engine.worker import EXIT_STOPPED, EXIT_USAGE, Notes, guarded, state_of
+    from nca_interp.engine.worker import EXIT_BUSY, EXIT_STOPPED, EXIT_USAGE, Notes, guarded, state_of
 
     asked, job = task.asked, task.job
     try:
@@ -75,6 +82,8 @@ def perform(task: Task) -> tuple[int, str]:
             EXIT_USAGE,
             f"the working directory {task.directory} is not shared: {os.uname().nodename} does not have it",
         )
+    if not _sees(task.seen):
+        return EXIT_BUSY, f"node {os.uname().nodename} does not see {asked.folder}; another one must do it"
     os.environ.update(task.environment)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(asked.threads)
@@ -97,6 +106,15 @@ def perform(task: Task) -> tuple[int, str]:
             logger.propagate = propagate
         journal.add(state_of(code), job.id, "\n".join(told.errors))
     return code, "\n".join(told.errors)
+
+
+def _sees(path: Path) -> bool:
+    """Whether a file is there; a shared folder may show it a little later."""
+    for _ in range(SEE_TRIES):
+        if path.is_file():
+            return True
+        time.sleep(SEE_SECONDS)
+    return False
 
 
 def _compute_on(asked: Asked) -> None:

@@ -152,16 +152,20 @@ _SCRIPT = """#!/bin/bash
 #SBATCH --output=%x-%A_%a.log{more}
 
 stage="${{NCA_INTERP_STAGE:-train}}"
-child=0 interrupted=0 requeue=0
+child='' interrupted=0 requeue=0
 # the time is nearly over: save, then take a place in the queue again. TERM is scancel or preemption: save, and whoever sent it decides.
-trap 'interrupted=1 requeue=1; kill -TERM "$child" 2>/dev/null' USR1
-trap 'interrupted=1; kill -TERM "$child" 2>/dev/null' TERM
+trap 'interrupted=1 requeue=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' USR1
+trap 'interrupted=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
 
 run() {{ # in the background, since bash heeds no signal before a command in the foreground has ended
+  code=143
+  [ "$interrupted" = 0 ] || return "$code"
   "$@" &
   child=$!
-  wait "$child"; code=$?
-  while [ "$interrupted" = 1 ]; do interrupted=0; wait "$child"; code=$?; done
+  [ "$interrupted" = 0 ] || kill -TERM "$child" 2>/dev/null # asked while it started
+  until wait "$child"; ! kill -0 "$child" 2>/dev/null; do :; done
+  wait "$child"; code=$? # as it ended, also where a signal came at that moment
+  child=''
   return "$code"
 }}
 
@@ -169,10 +173,13 @@ after() {{ # STAGE DEPENDENCY: submit a later stage of this file
   NCA_INTERP_STAGE="$1" sbatch --parsable --array=0 --dependency="$2" --job-name="{name}-$1" "$0"
 }}
 
+later="{name}-$SLURM_ARRAY_JOB_ID.later" # the jobs that come after; a task that starts again submits them where it had no time to
 case "$stage" in
   train)
-    if [ "$SLURM_ARRAY_TASK_ID" = "$SLURM_ARRAY_TASK_MIN" ] && [ "${{SLURM_RESTART_COUNT:-0}}" = 0 ]; then
-      analysis="$(after analyze "afterany:$SLURM_ARRAY_JOB_ID")" && after report "afterok:${{analysis%%;*}}"
+    if [ "$SLURM_ARRAY_TASK_ID" = "$SLURM_ARRAY_TASK_MIN" ] && [ ! -e "$later" ]; then
+      analysis="$(after analyze "afterany:$SLURM_ARRAY_JOB_ID")" &&
+        report="$(after report "afterok:${{analysis%%;*}}")" &&
+        echo "analysis $analysis, report $report" | tee "$later"
     fi
     run {train} --share "$SLURM_ARRAY_TASK_ID/{tasks}" --workers {workers} --threads {threads} ;;
   analyze) # first what a lost task left; nothing where all is trained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from nca_interp.store import RunDir, read_json
 
 
 @torch.no_grad()
-def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str, Any]:
-    """Answer every question of `test.jsonl` and compare with its final answer.
+def exact_match(
+    model: Any, tokens_dir: Path, batch_size: int = 64, say: Callable[[str, float], None] = lambda what, share: None
+) -> dict[str, Any]:
+    """Answer every question of `test.jsonl` and compare with its final answer; `say(what, share done)` after every batch.
 
     The answer is the text after the last "####" of the greedy continuation (up to the end token of meta.json), up to the end of its line, stripped of
     spaces and thousands separators. Returns n, correct, and every question with both answers (nothing is skipped: a
@@ -35,6 +38,7 @@ def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str,
             by_length.setdefault(len(prompt), []).append(index)
     end = read_json(tokens_dir / "meta.json")["end_id"]
     model.eval()
+    answered = 0
     # equal lengths together: no padding, so the result does not depend on how questions are batched
     for length, members in sorted(by_length.items()):
         for start in range(0, len(members), batch_size):
@@ -44,6 +48,8 @@ def exact_match(model: Any, tokens_dir: Path, batch_size: int = 64) -> dict[str,
             for index, row in zip(chosen, generated.tolist(), strict=True):
                 text = tokenizer.decode(row[: row.index(end)] if end in row else row, skip_special_tokens=False)
                 answers[index] = extract_answer(text)
+            answered += len(chosen)
+            say(f"answers to {answered} of {len(items)} problems", answered / len(items))
     results = [
         {"question": item["question"], "expected": item["final_answer"], "answer": answer}
         for item, answer in zip(items, answers, strict=True)

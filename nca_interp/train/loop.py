@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from nca_interp.train.update import Step, update
 from nca_interp.train.validate import keep_row_losses, validate
 
 logger = logging.getLogger(__name__)
+Report = Callable[[str, float], None]
 
 
 class Stopped(Exception):
@@ -40,9 +42,11 @@ class Stopped(Exception):
         self.step = step
 
 
-def train(study: StudyDir, config: RunConfig, smaller: bool = False) -> dict[str, Any]:
+def train(
+    study: StudyDir, config: RunConfig, smaller: bool = False, say: Report = lambda what, share: None
+) -> dict[str, Any]:
     """Bring one run to its end and return its status; a finished run is recognised, an unfinished one continues, with half the
-    micro-batch from now on where it is to be `smaller`.
+    micro-batch from now on where it is to be `smaller`. `say(what, share done)`: of what comes after the last step.
 
     Raises UserError for a folder of another configuration, RunFailed where the loss is not finite or the disk is full,
     Stopped after SIGTERM or SIGINT (state saved).
@@ -64,7 +68,7 @@ def train(study: StudyDir, config: RunConfig, smaller: bool = False) -> dict[str
                     run.set_status(state, loop.step, message=str(error))
                 raise
         if loop.main:
-            _finish(loop)
+            _finish(loop, say)
         if stop:
             raise Stopped(stop, loop.step)
         return run.status()
@@ -134,7 +138,7 @@ def _agreed_signal(loop: Loop, received: list[int]) -> int:
     return int(loop.accelerator.gather(mine).max())
 
 
-def _finish(loop: Loop) -> None:
+def _finish(loop: Loop, say: Report) -> None:
     run, config = loop.run, loop.config
     if config.stage == "ft":
         from nca_interp.train.finetune import chosen_step, exact_match
@@ -143,7 +147,7 @@ def _finish(loop: Loop) -> None:
         step = chosen_step(run, config.config.checkpoint_steps(), how)
         # the checkpoint, since the model at hand may be sharded
         model: Any = load_model(run.checkpoint(step))
-        found = exact_match(model.to(loop.accelerator.device), loop.study.path / config.tokens)
+        found = exact_match(model.to(loop.accelerator.device), loop.study.path / config.tokens, say=say)
         passes = config.config.steps * config.config.batch_size / len(loop.tokens.train)
         chosen = {} if how == "last" else {"step": step, "chosen": how}
         write_record(run.result, {**found, **chosen, "passes": round(passes, 3)})

@@ -13,14 +13,16 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import psutil
 
+APART = ("unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--mount-proc", "--kill-child", "--propagation", "private")  # fmt: skip
+"""Starts a command in such a world."""
 SET_FLAGS, UP, SET_ADDRESS = 0x8914, 0x41, 0x8916
 """SIOCSIFFLAGS; IFF_UP and IFF_RUNNING; SIOCSIFADDR."""
 TRAIN = ("train", "two", "--out", "s")
@@ -89,11 +91,28 @@ def tasks() -> dict[str, psutil.Process]:
     return found
 
 
-def head() -> Any:
-    """A Ray cluster with one node of one core."""
+@contextmanager
+def paused(chosen: Callable[[str], bool]) -> Iterator[list[psutil.Process]]:
+    """Processes of such command lines, stopped while the block runs: nothing of them ends between a look and what is done about it."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if chosen(" ".join(process.info["cmdline"] or [])):
+            with suppress(psutil.Error):
+                process.suspend()
+                found.append(process)
+    try:
+        yield found
+    finally:
+        for process in found:
+            with suppress(psutil.Error):
+                process.resume()
+
+
+def head(cores: int = 1) -> Any:
+    """A Ray cluster with one node of so many cores."""
     from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
+    small = {"num_cpus": cores, "object_store_memory": 80_000_000, "include_dashboard": False}
     return Cluster(initialize_head=True, head_node_args={**small, "node_ip_address": "127.0.0.1"})
 
 
@@ -115,7 +134,7 @@ def lost(folder: Path) -> None:
 
     (folder / "hidden").mkdir()
     cluster = head()
-    node, engine = second(folder / "hidden", cluster.address), ("--engine", f"ray:{cluster.address}")
+    engine = ("--engine", f"ray:{cluster.address}")
     ray.init(address=cluster.address, log_to_driver=False)
 
     @ray.remote(num_cpus=0)
@@ -128,6 +147,9 @@ def lost(folder: Path) -> None:
 
     theirs = Theirs.options(name="theirs", lifetime="detached").remote()
     assert ray.get(theirs.count.remote()) == 1
+    busy = Theirs.options(num_cpus=1).remote()  # on the first node, whose core it keeps: jobs go to the second one
+    assert ray.get(busy.count.remote()) == 1
+    node = second(folder / "hidden", cluster.address)
     wait_for(lambda: sum(n["Alive"] for n in ray.nodes()) == 2)
     both = ray.nodes()
     said = ended(command("train", "two", "--out", "hidden/s", *engine, folder=folder), 2)
@@ -138,12 +160,23 @@ def lost(folder: Path) -> None:
         *TRAIN, "--regime", "scratch", "--workers", "1", folder=folder
     )  # the embedded engine, on the same folder
     wait_for(lambda: steps(folder, "ppt.nca.s0") > 60, process)
-    tasks()["train:ppt.nca.s0"].kill()
+    with paused(lambda line: line.startswith("ray::train:ppt.nca.s0")) as trainers:
+        assert len(trainers) == 1
+        assert steps(folder, "ppt.nca.s0") < 400, "it ended before it could be killed"
+        trainers[0].kill()
     wait_for(lambda: steps(folder, "pt.nca.web.s0") > 60, process)
-    raylets = [p for p in psutil.Process(node.pid).children(recursive=True) if "raylet" in p.name()]
-    assert len(raylets) == 1, raylets
-    raylets[0].kill()
+    with paused(lambda line: line.startswith("ray::train:pt.nca.web.s0")) as trainers:
+        assert len(trainers) == 1
+        assert steps(folder, "pt.nca.web.s0") < 400, "it ended before its node could be killed"
+        raylet = trainers[0].parent()
+        assert raylet is not None
+        assert "raylet" in raylet.name()
+        assert node.pid in {p.pid for p in raylet.parents()}
+        raylet.kill()
+    reached = steps(folder, "pt.nca.web.s0")
+    ray.kill(busy)  # now there is room on the first node
     said = ended(process)
+    assert reached < 400 == steps(folder, "pt.nca.web.s0") - 1
     assert "continues with: nca-interp train two" in said, said
     assert "trained: s" in said, said
     ended(other)
@@ -185,7 +218,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
 CredType=cred/none
-AuthInfo=cred_expire=5
+AuthInfo=cred_expire=30
+MinJobAge=3600
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -235,7 +269,9 @@ def queue(folder: Path) -> None:
     number = slurm("sbatch", "--parsable", str(script))
     run = "pt.scratch.web.s0"  # the smaller share, so the second one
     wait_for(lambda: steps(folder, run) > 60)
-    slurm("scancel", f"{number}_1")
+    with paused(lambda line: "multiprocessing.forkserver" in line):
+        assert steps(folder, run) < 400, "it ended before it could be cancelled"
+        slurm("scancel", f"{number}_1")
     wait_for(lambda: states().get("two-1") == "CANCELLED")
     wait_for(lambda: status(folder, run)["state"] == "stopped")
     slurm("scontrol", "requeue", f"{number}_1")
@@ -259,6 +295,9 @@ def alone() -> None:
         "raylet_start_wait_time_s": PATIENCE,
         "worker_register_timeout_seconds": PATIENCE,
         "health_check_timeout_ms": 60_000,
+        "agent_register_timeout_ms": 1000 * PATIENCE,
+        "gcs_rpc_server_connect_timeout_s": 60,
+        "memory_monitor_refresh_ms": 0,  # how full this machine is is not what is tried here
     }
     os.environ |= {f"RAY_{name}": str(int(value)) for name, value in patience.items()}
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "NCA_INTERP_RAY_SECONDS": str(PATIENCE)}

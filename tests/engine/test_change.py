@@ -137,6 +137,8 @@ def test_a_dry_run_says_what_is_done_what_would_change_and_what_would_be_refused
     other = STUDY.model_copy(update={"margin": 0.5})
     assert stands(directory.path, other, plan) == {}
     assert "refused     " in capsys.readouterr().out
+    assert stands(directory.path, other, plan, anew=True)  # a margin may change where the plan is declared anew
+    assert "changes     1" in capsys.readouterr().out
 
 
 def test_a_band_that_no_rule_reaches_is_refused_before_anything_is_written(tmp_path, monkeypatch):

@@ -23,21 +23,9 @@ from nca_interp.engine.engines import Resources
 from nca_interp.engine.slurm import seconds_of
 from nca_interp.errors import UserError
 from tests.cli.test_app import call
-from tests.engine.scenes import RECIPE
+from tests.engine.scenes import APART, PATIENCE, RECIPE
 
 CLOCK = ["tokens_per_second", "loader_share"]
-APART = [
-    "unshare",
-    "--net",
-    "--mount",
-    "--pid",
-    "--uts",
-    "--fork",
-    "--mount-proc",
-    "--kill-child",
-    "--propagation",
-    "private",
-]
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra [ray])")
 needs_slurm = pytest.mark.skipif(
     not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))),
@@ -51,7 +39,7 @@ def play(scene: str, folder: Path) -> None:
         pytest.skip("this user may not make namespaces, without which servers would listen on more than loopback")
     environment = {**os.environ, "HOME": str(folder), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     script = [sys.executable, str(Path(__file__).with_name("scenes.py")), scene, str(folder)]
-    done = subprocess.run([*APART, *script], capture_output=True, text=True, env=environment, timeout=580)
+    done = subprocess.run([*APART, *script], capture_output=True, text=True, env=environment, timeout=3 * PATIENCE + 30)
     logs = [path.read_text()[-2000:] for path in sorted(folder.glob("*.log"))]
     assert done.returncode == 0, "\n".join([done.stdout, done.stderr[-4000:], *logs])
 
@@ -67,7 +55,7 @@ def here(tmp_path_factory) -> Path:
     for arguments in (["train", "two", "--out", "s", "--workers", "1"], ["analyze", "s", "--workers", "1"]):
         done = call(*arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
-    assert other.wait(timeout=120) == 0, other.communicate()
+    assert other.wait(timeout=PATIENCE) == 0, other.communicate()
     return folder / "s"
 
 
@@ -139,6 +127,33 @@ def test_no_cluster_or_a_silent_one_is_one_message(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="no cluster answers at .* within 3 s"):
             probe(f"127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - begin < 20
+
+
+def test_a_node_that_joined_later_and_does_not_see_the_folder_hands_its_task_back(tmp_path, monkeypatch):
+    """Nothing is written there, so nothing is taken for done; the runner gives the job out again."""
+    from nca_interp.engine import ray_node
+    from nca_interp.engine.engines import Asked
+    from nca_interp.engine.graph import Job, MeasureJob
+    from nca_interp.engine.worker import EXIT_BUSY
+
+    done = []
+    asked = Asked(tmp_path / "s", lambda device: {}, body=lambda *given: done.append(given), kinds=frozenset())
+    job = Job("j", "measure", MeasureJob("x", "r"), (), 0.0)
+    task = ray_node.Task(asked, job, False, tmp_path, {}, tmp_path / "s" / "jobs" / "driver-1.jsonl")
+    monkeypatch.setattr(ray_node, "SEE_SECONDS", 0.01)
+    monkeypatch.setattr(ray_node, "_compute_on", lambda asked: None)  # this process has its threads
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.chdir(tmp_path)
+    code, said = ray_node.perform(task)
+    assert code == EXIT_BUSY
+    assert f"does not see {tmp_path / 's'}" in said
+    assert not (tmp_path / "s").exists()
+    assert not done
+    task.seen.parent.mkdir(parents=True)
+    task.seen.touch()
+    assert ray_node.perform(task) == (0, "")
+    assert len(done) == 1
 
 
 def test_a_cluster_without_what_a_job_needs_is_refused():

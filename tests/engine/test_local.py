@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from nca_interp.base import UserError
-from nca_interp.engine import local
+from nca_interp.engine import hang, local
 from nca_interp.engine.engines import Asked, Resources
 from nca_interp.engine.graph import Job, MeasureJob, Plan
 from nca_interp.engine.journal import Journal, Journals
@@ -35,6 +35,21 @@ def body(study: Path, job: Job, probes, say, smaller: bool) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     elif what == "hung" and first:
         time.sleep(1000)
+    elif what == "spins" and first:
+        while True:
+            pass
+    elif what in ("steps", "says"):  # computes all the time, and gets further every 0.4 s
+        for step in range(12):
+            until = time.monotonic() + 0.4
+            while time.monotonic() < until:
+                pass
+            if what == "says":
+                say(f"step {step}", step / 12)
+                continue
+            rows = study / "runs" / job.payload.subject / what / "rows"
+            rows.parent.mkdir(parents=True, exist_ok=True)
+            with open(rows, "a") as file:
+                file.write("row\n")
     elif what == "memory" and first:
         raise MemoryError
     elif what == "slow":
@@ -68,7 +83,7 @@ def tries(folder, name):
 
 
 def test_what_is_lost_is_named_tried_once_more_and_blocks_only_what_needs_it(tmp_path, monkeypatch):
-    monkeypatch.setenv(local.HUNG, "2")
+    monkeypatch.setenv(hang.HUNG, "4")
     jobs = [
         job("killed", kind="train"), job("memory", kind="train"), job("hung", kind="train"), job("after", needs=["hung"]),
         job("always", "always killed"), job("blocked", needs=["always"]), job("fine"),
@@ -86,7 +101,7 @@ def test_what_is_lost_is_named_tried_once_more_and_blocks_only_what_needs_it(tmp
     retried = {name: message for what, name, message in said if what == "retried"}
     assert set(retried) == {"killed", "memory", "hung", "always"}
     assert "ended by SIGKILL" in retried["killed"]
-    assert "neither computed nor said anything for 2 s" in retried["hung"]
+    assert "neither computed nor said anything for 4 s" in retried["hung"]
     assert "half the micro-batch" in retried["hung"]
     assert "half the micro-batch" in retried["memory"]
     assert "half the micro-batch" not in retried["killed"]
@@ -96,6 +111,22 @@ def test_what_is_lost_is_named_tried_once_more_and_blocks_only_what_needs_it(tmp
     assert rows["always"].state == "failed"
     assert rows["fine"].state == "done"
     assert not any(psutil.pid_exists(int(pid)) for name in ("hung", "killed") for pid, *_ in tries(tmp_path, name))
+
+
+def test_a_job_that_spins_is_named_and_tried_again_and_one_that_gets_further_is_left_alone(tmp_path, monkeypatch):
+    """The slow ones take longer than a job may spin; were steps and words no signs, they would be ended too."""
+    monkeypatch.setenv(hang.STUCK, "3")
+    jobs = [job("spins", kind="train"), job("steps"), job("says", kind="train"), job("after", needs=["spins"])]
+    outcome, said, rows = run(tmp_path, jobs, workers=3)
+    assert set(outcome.states.values()) == {"done"}
+    retried = {name: message for what, name, message in said if what == "retried"}
+    assert set(retried) == {"spins"}
+    assert "it computed for 3 s without getting further (no step, no file, no word) and was ended" in retried["spins"]
+    assert "half the micro-batch" in retried["spins"]
+    assert [smaller for _, smaller, _ in tries(tmp_path, "spins")] == ["False", "True"]
+    assert {len(tries(tmp_path, name)) for name in ("steps", "says")} == {1}
+    assert not psutil.pid_exists(int(tries(tmp_path, "spins")[0][0]))
+    assert rows["spins"].state == "done"
 
 
 def test_a_job_for_which_there_is_no_room_waits(tmp_path):

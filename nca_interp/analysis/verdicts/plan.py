@@ -1,4 +1,5 @@
-"""The plan of a study: what is compared, on which seeds, within which margin. Kept with its hash before the first run starts.
+"""The plan of a study: what is compared, on which seeds, within which margin. Kept with its hash before the first run
+starts, or declared anew before anything that it compares is known (declare.py).
 
 Verdicts follow the kept plan: a margin, a comparison or a seed that was changed afterwards is shown as a change and decides
 nothing. A study whose runs began without a plan is judged as its configuration stands now, and says so.
@@ -6,7 +7,6 @@ nothing. A study whose runs began without a plan is judged as its configuration 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from nca_interp.base import UserError, digest
 from nca_interp.checkpoint_spec import CheckpointSpec
 from nca_interp.config import MODULES, Regime, Study
 from nca_interp.graft import NOTHING, Graft
-from nca_interp.store import StudyDir, read_json, write_json
+from nca_interp.store import StudyDir, read_json
 
 PLAN = ["item", "declared", "now", "changed"]
 SCRATCH = "scratch"
@@ -28,6 +28,7 @@ where two are equal. The rule is fixed before the runs, the arm is not: the leas
 ACCURACY_MARGIN = 0.01
 """Share of problems within which two accuracies count as equivalent."""
 NONE = "not declared"
+ANEW = "declared anew"
 
 
 class Planned(NamedTuple):
@@ -199,15 +200,6 @@ def _seeds(regime: Regime, domain: str, study: Study) -> int:
     return len(study.seeds) if regime.runs is None else regime.runs.get(domain, 0)
 
 
-def declare(directory: StudyDir, study: Study) -> None:
-    """Keep the plan of a study with its hash, unless one is kept already or runs have begun without one."""
-    plan = plan_of(study)
-    if directory.plan.exists() or directory.all_runs():
-        return
-    kept = {"plan": plan, "sha256": digest(plan), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    write_json(directory.plan, kept)
-
-
 def plan_of(study: Study) -> dict[str, Any]:
     """The plan as JSON; claims only where the recipe names its own, and what seeds replicate where it is not everything."""
     named = {} if study.claims is None else {"claims": [claim.model_dump(mode="json") for claim in study.claims]}
@@ -233,19 +225,27 @@ def replicates(regime: Regime) -> str:
 def declared(directory: StudyDir, study: Study) -> Declaration:
     """The plan to judge by, and how the configuration differs from it. UserError where the kept plan is not what was hashed."""
     now = plan_of(study)
-    current = _contrasts(now)
-    if not directory.plan.exists():
+    current, kept = contrasts_in(now), kept_plan(directory)
+    if kept is None:
         return Declaration(current, [], pd.DataFrame(_rows(None, now), columns=PLAN))
-    kept = read_json(directory.plan)
-    if not isinstance(kept, dict) or digest(kept.get("plan")) != kept.get("sha256"):
-        raise UserError(f"{directory.plan}: not the plan that was hashed before the first run; put the original back")
-    then = _contrasts(kept["plan"])
+    then = contrasts_in(kept["plan"])
     known = {c[1:5] for c in then}
     added = [c for c in current if c[1:5] not in known]
     return Declaration(then, added, pd.DataFrame(_rows(kept, now), columns=PLAN))
 
 
-def _contrasts(plan: dict[str, Any]) -> list[Contrast]:
+def kept_plan(directory: StudyDir) -> dict[str, Any] | None:
+    """The record of the plan that is kept, None where there is none. UserError where it is not what was hashed."""
+    if not directory.plan.exists():
+        return None
+    kept = read_json(directory.plan)
+    if not isinstance(kept, dict) or digest(kept.get("plan")) != kept.get("sha256"):
+        raise UserError(f"{directory.plan}: not the plan that was hashed before the first run; put the original back")
+    return kept
+
+
+def contrasts_in(plan: dict[str, Any]) -> list[Contrast]:
+    """The comparisons of a plan as JSON."""
     return [Contrast(**{**c, "seeds": tuple(c["seeds"])}) for c in plan["contrasts"]]
 
 
@@ -257,8 +257,10 @@ def _rows(kept: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[dict[str
         "SHA-256 of the plan": (kept["sha256"] if kept else NONE, digest(now)),
         "kept at": (kept["time"] if kept else NONE, ""),
     }
+    if kept and (anew := anew_words(kept)):
+        head[ANEW] = (anew, "")
     yield from (
-        {"item": k, "declared": a, "now": b, "changed": k != "kept at" and bool(kept) and a != b}
+        {"item": k, "declared": a, "now": b, "changed": k not in ("kept at", ANEW) and bool(kept) and a != b}
         for k, (a, b) in head.items()
     )
     for item in dict.fromkeys([*then, *current]):
@@ -266,8 +268,16 @@ def _rows(kept: dict[str, Any] | None, now: dict[str, Any]) -> Iterator[dict[str
         yield {"item": item, "declared": a, "now": b, "changed": bool(kept) and a != b}
 
 
+def anew_words(kept: dict[str, Any]) -> str:
+    """How a plan that was declared anew came about; empty for one that was kept before the first run."""
+    if "anew" not in kept:
+        return ""
+    replaced = "; ".join(f"{old['sha256'][:12]} of {old['time']}" for old in kept["before"])
+    return f"before any run that it compares was evaluated, in place of {replaced or 'none'}, by: {kept['anew']}"
+
+
 def _items(plan: dict[str, Any]) -> dict[str, str]:
-    contrasts = _contrasts(plan)
+    contrasts = contrasts_in(plan)
     first = [c.name for c in contrasts if c.primary]
     seeds = ", ".join("/".join(str(v) for v in seed.values()) for seed in plan["seeds"])
     found = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from nca_interp.report.charts.numbers import listing, plural, short, spread
 from nca_interp.report.sections.learning import unlearned
+from nca_interp.report.sections.policy import ANEW
 from nca_interp.report.tables import Tables, each
 
 PAPER_PARAMS, PAPER_PPT_TOKENS, PAPER_PT_TOKENS = 1.6e9, 164e6, 9.02e9
@@ -70,6 +71,8 @@ def _parents(tables: Tables) -> Iterator[str]:
 def _plan(tables: Tables) -> Iterator[str]:
     if len(tables.plan) and (tables.plan.declared == UNDECLARED).all():
         yield "No plan was kept before the first run: margins, seeds and comparisons are those of the configuration as it stands now."
+    for row in each(tables.plan[tables.plan["item"] == ANEW]):
+        yield f"The plan was declared anew after runs had begun, {row.declared}."
     changed = tables.plan[tables.plan.changed & ~tables.plan.item.str.startswith("SHA-256")]
     if len(changed):
         named = "; ".join(f"{r.item}: {r.declared} declared, {r.now} now" for r in each(changed))

@@ -6,6 +6,8 @@ from nca_interp.report.charts.numbers import plural
 from nca_interp.report.page import Item, Note, Table
 from nca_interp.report.tables import Tables
 
+ANEW = "declared anew"
+"""Item of a plan that was declared again before any result of it was known."""
 POLICY = (
     "One family: every planned comparison of the study, each once, is corrected for together (Holm), so that a study without any effect "
     "says “better” or “worse” anywhere in at most 5 % of cases; “equivalent” is held to 5 % in the same way. A primary "
@@ -27,5 +29,10 @@ def policy(tables: Tables) -> list[Item]:
     changed = int(tables.plan.changed.sum())
     body = tuple(tuple(row) for row in tables.plan[["item", "declared", "now"]].itertuples(index=False))
     told = f"{plural(changed, 'item')} changed since" if changed else "nothing was changed since"
-    caption = f"The plan as it was kept before the first run, and as the configuration stands now: {told}."
+    kept = (
+        "declared anew before any run that it compares was evaluated"
+        if (tables.plan["item"] == ANEW).any()
+        else "kept before the first run"
+    )
+    caption = f"The plan as it was {kept}, and as the configuration stands now: {told}."
     return [*items, Table(("item", "declared", "now"), body, caption, id="tab-plan", folded=True)]

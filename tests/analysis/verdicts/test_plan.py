@@ -6,11 +6,13 @@ import json
 
 import pytest
 
-from nca_interp.analysis.verdicts.plan import contrasts_of, declare, declared
+from nca_interp.analysis.verdicts.declare import declare
+from nca_interp.analysis.verdicts.plan import ANEW, contrasts_of, declared, kept_plan
 from nca_interp.analysis.verdicts.power import power_plan, spread_of
 from nca_interp.base import UserError
 from nca_interp.config import Domain, ModelConfig, Primary, Regime, Seeds, StageConfig, Study
 from nca_interp.data.specs import ArithmeticSpec, DyckSpec, NcaSpec, QaSpec, TextSpec
+from nca_interp.engine.plan import make_plan
 from nca_interp.store import StudyDir
 
 STAGE = StageConfig(steps=4, batch_size=2, lr=1e-3)
@@ -87,6 +89,61 @@ def test_a_plan_that_was_edited_is_refused_and_a_missing_one_is_told(tmp_path):
     run.config.write_text("{}")
     declare(directory, study)
     assert not directory.plan.exists()  # after the first run it would be no plan
+
+
+def _begun(directory: StudyDir, study: Study, run_id: str, rows: int) -> None:
+    """A run of a study with so many rows of metrics."""
+    config = next(run for run in make_plan(study, "fp32", analyze=False).runs if run.id == run_id)
+    run = directory.run(run_id)
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.config.write_text(config.model_dump_json())
+    for step in range(rows):
+        run.append_metrics({"step": step, "val_loss": 1.0})
+
+
+def test_a_plan_is_declared_anew_as_long_as_nothing_that_it_compares_is_known(tmp_path):
+    study = _study()
+    directory = _kept(tmp_path, study)
+    first = json.loads(directory.plan.read_text())
+    _begun(directory, study, "ppt.nca.s0", 3)  # a synthetic stage is compared with nothing
+    _begun(directory, study, "pt.nca.web.s0", 0)  # begun, and nothing is known of it
+    later = _study(margin=0.5, seeds=[Seeds(init=s, order=s, rules=s) for s in range(8)])
+    assert not declare(directory, later)
+    assert json.loads(directory.plan.read_text()) == first
+    assert declare(directory, study, "again")  # nothing to declare
+    assert json.loads(directory.plan.read_text()) == first
+    assert declare(directory, later, "nca-interp train x --declare")
+    found = declared(directory, later)
+    assert {c.margin for c in found.contrasts if c.metric == "val_loss"} == {0.5}
+    assert not found.table.changed.any()
+    kept = kept_plan(directory)
+    assert kept["before"] == [first]
+    said = found.table.set_index("item").loc[ANEW].declared
+    assert said.startswith("before any run that it compares was evaluated, in place of " + first["sha256"][:12])
+    assert said.endswith("by: nca-interp train x --declare")
+    _begun(directory, study, "pt.nca.web.s0", 1)
+    with pytest.raises(UserError, match=r"--declare: pt\.nca\.web\.s0 has been evaluated.*decides nothing"):
+        declare(directory, study, "once more")
+    assert kept_plan(directory) == kept
+    assert declared(directory, study).table.changed.any()
+
+
+@pytest.mark.parametrize(
+    ("run", "counts"), [("pt.scratch.web.s0", True), ("pt.dyck.web.s0", True), ("ppt.nca.s0", False)]
+)
+def test_runs_that_began_without_a_plan_count_where_they_are_compared(tmp_path, run, counts):
+    study = _study()
+    directory = StudyDir(tmp_path / "study")
+    directory.claim(study.model_dump(mode="json"), {})
+    _begun(directory, study, run, 1)
+    assert not declare(directory, study)
+    if counts:
+        with pytest.raises(UserError, match=f"{run} has been evaluated"):
+            declare(directory, study, "now")
+        assert not directory.plan.exists()
+    else:
+        assert declare(directory, study, "now")
+        assert "in place of none" in declared(directory, study).table.set_index("item").loc[ANEW].declared
 
 
 def test_the_primary_comparison_is_one_of_the_plan():
