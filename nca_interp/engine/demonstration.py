@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from nca_interp.analysis.collection.collection import planned
 from nca_interp.analysis.verdicts.plan import SCRATCH
-from nca_interp.engine.plan import Job, MeasureJob, Plan, headline, measure_jobs
+from nca_interp.engine.graph import Job, MeasureJob, Plan
+from nca_interp.engine.plan import headline, measure_jobs
 from nca_interp.train.run import RunConfig
 
 LONG = ("causes", "decode")

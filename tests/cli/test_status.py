@@ -18,7 +18,8 @@ from nca_interp.base import UserError, duration
 from nca_interp.cli import progress, watch
 from nca_interp.cli import status as boards
 from nca_interp.cli.progress import Follow
-from nca_interp.engine.plan import Job, MeasureJob, Plan, make_plan
+from nca_interp.engine.graph import Job, MeasureJob, Plan
+from nca_interp.engine.plan import make_plan
 from nca_interp.files import held
 from nca_interp.metrics import last_rows
 from nca_interp.store import AnalysisDir, StudyDir
