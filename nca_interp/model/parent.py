@@ -158,8 +158,9 @@ def _check_parent(model: ModelConfig, place: str) -> None:
     check_shape(model, found.model)
     if sum(file.stat().st_size for file in found.directory.glob("*.safetensors")) <= TRIED_BYTES:
         parent = open_parent(place)
-        check_causal(parent)
-        check_trains(swap(parent, model, TRIAL_VOCABULARY, 0)[0], TRIAL_VOCABULARY)
+        with border("it cannot be trained as a causal language model", type(parent).__name__):
+            check_causal(parent)
+            check_trains(swap(parent, model, TRIAL_VOCABULARY, 0)[0], TRIAL_VOCABULARY)
 
 
 def _check_graft(model: ModelConfig, graft: Graft) -> None:

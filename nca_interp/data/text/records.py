@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,12 +69,27 @@ def _json_lines(path: Path, stream: Stream) -> Records:
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: {line_name(path, stream, number)} is not JSON ({_cause(error)})") from None
+            whole = "; a .json holds an array of objects, or one object a line" if file_kind(path)[0] == ".json" else ""
+            raise UserError(f"{path}: {line_name(path, stream, number)} is not JSON ({_cause(error)}){whole}") from None
         if not isinstance(record, dict):
             raise UserError(
                 f"{path}: {line_name(path, stream, number)} is not a JSON object; one object a line is legal"
             )
+        if number == 1 and offset == 0 and file_kind(path)[0] == ".json":
+            _refuse_wrapped(path, record)
         yield number, record
+
+
+def _refuse_wrapped(path: Path, record: dict[str, Any]) -> None:
+    """UserError where the file is one object and the records are a list in it: read as a record it would be one document."""
+    held = [
+        k for k, v in record.items() if isinstance(v, list) and len(v) > 1 and all(isinstance(one, dict) for one in v)
+    ]
+    if held and sum(1 for _, line in islice(lines(path, Stream(str(path), 0, 0)), 8) if line.strip()) == 1:
+        raise UserError(
+            f"{path}: one JSON object, which holds its records in {held[0]!r}; write them as an array of their own, e.g. "
+            f"jq '.[\"{held[0]}\"]' {path.name} > records.json"
+        )
 
 
 def _array(path: Path) -> Records:

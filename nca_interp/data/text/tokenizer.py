@@ -21,6 +21,8 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """A tokenizer on the hub: name, or org/name."""
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """What an end of text is called where no file says which token it is."""
+LARGEST = 2**32
+"""Ids are smaller than this."""
 PROBE = "The  quick brown fox (12 of 345) naïvely jumped:\n\tif x != None: return [x]\n" * 2
 """Text on which a converted tokenizer must agree with sentencepiece."""
 
@@ -54,6 +56,8 @@ def open_tokenizer(where: Path | str, field: str = "--tokenizer") -> Opened:
             opened = _transformers(where)
     else:
         raise UserError(f"{field}: {str(where)!r} cannot be loaded: no such file or folder; {LEGAL}")
+    if getattr(opened.tokenizer.model, "dropout", None):  # merges left out at random, as in the training of some models
+        opened.tokenizer.model.dropout = None
     opened.tokenizer.no_truncation()
     opened.tokenizer.no_padding()
     return opened
@@ -185,8 +189,9 @@ def _id(tokenizer: Tokenizer, folder: Path | None, name: str) -> int | None:
             continue
         fields = read_json(folder / file)
         token = fields.get(field) if isinstance(fields, dict) else None
-        token = token.get("content") if isinstance(token, dict) else token
-        found = tokenizer.token_to_id(token) if isinstance(token, str) else token
-        if isinstance(found, int) and tokenizer.id_to_token(found) is not None:
-            return found
+        for one in token if isinstance(token, list) else [token]:  # config.json may list several ends
+            one = one.get("content") if isinstance(one, dict) else one
+            found = tokenizer.token_to_id(one) if isinstance(one, str) else one
+            if type(found) is int and 0 <= found < LARGEST and tokenizer.id_to_token(found) is not None:
+                return found
     return None

@@ -18,6 +18,8 @@ from nca_interp.data.specs import TextSpec, TokenizerSpec
 from nca_interp.data.text.columns import pick, root
 from nca_interp.data.text.corpus import Corpus
 from nca_interp.data.text.files import read_records
+from nca_interp.data.text.raw import Stream
+from nca_interp.data.text.records import records
 from nca_interp.data.tokens import write_tokens
 
 TEXTS = [f'Document {i}, "quoted"; tab\tand\nline, naïve ☃ {"la " * (i % 9)}' for i in range(60)]
@@ -161,3 +163,21 @@ def test_what_cannot_be_read_is_named(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=message):
         texts(f"files:{tmp_path / name}")
+
+
+def test_records_inside_one_object_are_not_taken_for_one_document(tmp_path):
+    file, items = tmp_path / "x.json", [{"text": "one"}, {"text": "two"}]
+    for text, message in {
+        json.dumps(
+            {"version": 1, "data": items}
+        ): r"x\.json: one JSON object, which holds its records in 'data'; .*jq '\.\[\"data\"\]' x\.json",
+        json.dumps(
+            items[0], indent=1
+        ): r"line 1 is not JSON .*; a \.json holds an array of objects, or one object a line",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            list(records(file, Stream(str(file), 0, 0)))
+    chats = [{"messages": [{"text": "a"}, {"text": "b"}]}, {"messages": []}]
+    file.write_text("\n".join(map(json.dumps, chats)))
+    assert [record for _, record in records(file, Stream(str(file), 0, 0))] == chats

@@ -63,10 +63,30 @@ def test_the_end_of_text_is_what_the_files_say(bpe, tmp_path):
     assert open_tokenizer(tmp_path).end_id == 0
     (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
     assert open_tokenizer(tmp_path).end_id == 7
+    for legal, end in (
+        ("[7, 8]", 7),
+        ("[99999, 8]", 8),
+        ("true", 0),
+        ("-1", 0),
+        ("99999999999", 0),
+        ("[]", 0),
+        ('"no"', 0),
+    ):
+        (tmp_path / "config.json").write_text(f'{{"eos_token_id": {legal}}}')
+        assert open_tokenizer(tmp_path).end_id == end
     token = made.id_to_token(9)
     for eos in (token, {"content": token}):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
         assert open_tokenizer(tmp_path).end_id == 9
+
+
+def test_nothing_is_random_in_a_tokenizer(bpe, tmp_path):
+    _, made = bpe
+    settings = json.loads(made.to_str())
+    settings["model"]["dropout"] = 0.5
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
+    assert len({tuple(open_tokenizer(tmp_path).tokenizer.encode(SAMPLE).ids) for _ in range(5)}) == 1
+    assert open_tokenizer(tmp_path).tokenizer.encode(SAMPLE).ids == made.encode(SAMPLE).ids
 
 
 def test_our_own_token_directory(tmp_path):
