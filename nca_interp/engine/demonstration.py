@@ -10,16 +10,18 @@ from nca_interp.engine.plan import headline, measure_jobs
 from nca_interp.train.run import RunConfig
 
 LONG = ("causes", "decode")
-"""Measurements that take longest, made of one seed: what a head does is then seen of one network of each kind, not how often."""
+"""Measurements that take longest, made of one seed but for controls: what a head does is then seen of one network of each kind, not how
+often."""
 OF_HEADS = ("probes", "retrieval", "survival")
 """Measurements that are left out of arms to which no head is carried; what these arms are for is their loss."""
 
 
 def measured_plan(plan: Plan) -> Plan:
-    """A plan of the demonstration with `LONG` of the first seed alone, of the runs that the study is about and of what its controls
-    taught, and without `OF_HEADS` of further arms from scratch and of re-initialised ones."""
+    """A plan of the demonstration with `LONG` of the first seed alone of the runs that the study is about, and of what its controls
+    taught in every seed, so that a head that is known to matter can be found to; without `OF_HEADS` of further arms from scratch and
+    of re-initialised ones."""
     controls = [run for run in plan.runs if run.stage == "ppt" and run.role == "control"]
-    shown = [run for run in (*headline(plan), *controls) if run.seed == 0]
+    shown = [*(run for run in headline(plan) if run.seed == 0), *controls]
     ids, bare = {run.id for run in shown}, {run.id for run in plan.runs if _carries_no_head(run)}
 
     def made(job: Job) -> bool:

@@ -19,7 +19,7 @@ def test_the_demo_measures_what_takes_longest_of_one_seed_and_heads_where_some_a
     runs = [f"{part}.s{seed}" for seed in range(3) for part in ("ppt.nca", "pt.nca.web", "pt.scratch.web")]
     assert sorted(run.id for run in headline(plan)) == sorted(runs)
     ids, shown = {job.id for job in plan.jobs}, {job.id for job in measured_plan(plan).jobs}
-    first = ("ppt.nca.s0", "ppt.repeat.s0", "pt.nca.web.s0", "pt.scratch.web.s0")
+    first = ("ppt.nca.s0", "pt.nca.web.s0", "pt.scratch.web.s0", *(f"ppt.repeat.s{seed}" for seed in range(3)))
     assert shown - ids == {f"causes:{run}" for run in first}
     bare = ("scratch-plain", "scratch-published", "nca-reinit-attn", "nca-reinit-mlp")
     no_heads = {f"{what}:pt.{arm}.web.s{seed}" for what in OF_HEADS for arm in bare for seed in range(3)}
