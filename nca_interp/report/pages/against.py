@@ -161,7 +161,7 @@ def _sides(pair: Pair, domain: str, both: list[dict[str, Any] | None]) -> Iterat
         if row is None:
             yield Found(place, "not claimed", "", "This report does not name the claim in this domain.", "")
             continue
-        told = "" if absent(row["effect"]) or row["verdict"] == NOT_TESTED else numbers(row)
+        told = "" if absent(row["effect"]) or row["verdict"].startswith(NOT_TESTED) else numbers(row)
         yield Found(place, row["verdict"], told, row["sentence"], row["change"], "", bar(row, span))
 
 
