@@ -1,6 +1,6 @@
 """The pictures of the README, of a page as it is now: the first screen (docs/report.png) and the player (docs/player.png).
 
-    python benchmarks/pictures.py reports/demo.html
+python benchmarks/pictures.py reports/demo.html
 """
 
 from __future__ import annotations
