@@ -127,7 +127,12 @@ def _margin(rows: pd.DataFrame) -> float | None:
 def _forest_finding(rows: pd.DataFrame) -> str:
     counts = rows.verdict.value_counts()
     parts = [f"{count} {verdict}" for verdict, count in counts.items()]
-    return f"Of {plural(len(rows), 'planned comparison')}: {listing(parts)}."
+    told = f"Of {plural(len(rows), 'planned comparison')}: {listing(parts)}."
+    undecided = rows.verdict.str.startswith("inconclusive")
+    closed = undecided & ~rows.primary & ((rows.low > 0) | (rows.high < 0))
+    if (undecided & rows.primary).any() and closed.any():
+        told += f" {plural(int(closed.sum()), 'interval')} that {'excludes' if closed.sum() == 1 else 'exclude'} zero, each alone, wait{'s' if closed.sum() == 1 else ''} for the primary comparison, which is open."
+    return told
 
 
 def mean_over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
