@@ -48,10 +48,11 @@ def opened(driver: Any, path: Path, chromium: str, width: int, height: int, prof
     page.goto(path.resolve().as_uri(), wait_until="commit")
     page.wait_for_selector("html[data-ready='1']", state="attached")
     used = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
+    now = page.evaluate("performance.now() / 1000")  # of a page that sets no mark
     marks = page.evaluate(
         "Object.fromEntries(performance.getEntriesByType('mark').map(m => [m.name, m.startTime / 1000]))"
     )
-    found = {"clock": marks.get("ready", float("nan")), "main thread": used["TaskDuration"], **{k: used[v] for k, v in PARTS.items()}, "nodes": used["Nodes"]}  # fmt: skip
+    found = {"clock": marks.get("ready", now), "main thread": used["TaskDuration"], **{k: used[v] for k, v in PARTS.items()}, "nodes": used["Nodes"]}  # fmt: skip
     if profile:
         found["profile"] = session.send("Profiler.stop")["profile"]
     page.wait_for_selector("html[data-drawn='1']", state="attached")

@@ -2,7 +2,7 @@
 
 from nca_interp.discover import report
 from nca_interp.report.page import Page, Section
-from nca_interp.report.pages import inspection, inspection_controls, inspection_dyck
+from nca_interp.report.pages import inspection, inspection_controls, inspection_dyck, inspection_examples
 from nca_interp.report.pages import inspection_figures as figures
 from nca_interp.report.pages.inspection import Inspection
 
@@ -17,7 +17,7 @@ def inspect(source: Inspection) -> Page:
             Section(
                 "examples",
                 "Low, middle and high complexity",
-                (*figures.examples(source),),
+                (*inspection_examples.examples(source),),
                 columns=3 if source.record["kind"] == "nca" else 1,
             ),
             Section("acceptance", "How random rules score", (*figures.acceptance(source),)),

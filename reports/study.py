@@ -9,6 +9,7 @@ from nca_interp.report.sections import (
     carriers,
     circuit,
     claims,
+    losses,
     method,
     outcome,
     player,
@@ -25,7 +26,7 @@ def study(tables: Tables) -> Page:
     """What was claimed and found, evidence below, all measurements folded."""
     evidence = (
         Section("effects", "Effect on the final loss", (*outcome.forest(tables),), group="Evidence"),
-        Section("loss", "Loss in training", (*outcome.loss_curves(tables),), columns=2 if len(tables.domains) == 1 else 1),
+        Section("loss", "Loss in training", (*losses.loss_curves(tables),), columns=2 if len(tables.domains) == 1 else 1),
         Section("circuit", "What forms in the synthetic stage", (*player.player(tables), *circuit.phases(tables))),
         Section("start", "The swap, and the network at step 0", (*start.start(tables),)),
         Section("transfer", "Which part of the network carries it", (*transfer.reinit(tables), *carriers.carriers(tables))),
@@ -33,7 +34,7 @@ def study(tables: Tables) -> Page:
         Section("speed", "Tokens to the same loss", (*outcome.speedup(tables),), folded=True),
         Section("reasoning", "Reasoning after fine-tuning", (*transfer.reasoning(tables),), folded=True),
         Section(
-            "verdict", "All planned comparisons", (*outcome.verdict_box(tables), *carriers.all_contrasts(tables), *outcome.final_table(tables), *outcome.ppt_curves(tables)),
+            "verdict", "All planned comparisons", (*outcome.verdict_box(tables), *carriers.all_contrasts(tables), *losses.final_table(tables), *losses.ppt_curves(tables)),
             folded=True,
         ),
     )  # fmt: skip

@@ -10,7 +10,7 @@ errors
 base
 borders
 readers console
-metrics rows
+metrics rows codes
 data.rng data.compiled
 data.controls data.puzzles
 files data.specs

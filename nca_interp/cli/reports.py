@@ -31,6 +31,8 @@ def export(study: Path, folder: Path, name: str | None) -> None:
     with steps() as say:
         found = export_figures(study, folder, None if name is None else discover.find("reports", name), say)
     print(f"figures: {folder.resolve()}: {found.figures} figures, {found.pictures} pictures as SVG and PNG, a CSV each")
+    for figure, what in found.cut.items():
+        print(f"{figure}: {what}; the page shows the others")
     if found.bare:
         print(f"CSV alone, for they are drawn by the page's script: {', '.join(found.bare)}")
 

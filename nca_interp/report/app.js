@@ -4,10 +4,7 @@ const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const make = (tag, text, name) => { const e = document.createElement(tag); if (text !== undefined) e.textContent = text; if (name) e.className = name; return e; };
 /* what render.packed wrote */
-async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  return JSON.parse(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text());
-}
+async function unpacked(text) { return JSON.parse(new TextDecoder().decode(await inflate(text))); }
 const views = [];
 const repaint = [];
 let off = [];
@@ -99,7 +96,6 @@ function fill(figure) {
 }
 all("details.data").forEach(details => details.addEventListener("toggle", () => fill(details.closest("figure"))));
 all("[data-save]").forEach(button => button.addEventListener("click", () => saveFigure(button.closest("figure"), button.dataset.save)));
-all("main table").forEach(siftable);
 
 /* a short gloss of a term, while it is pointed at or has the focus; Escape takes it away */
 const tip = document.getElementById("tip");
@@ -236,14 +232,21 @@ async function player(box, widget) {
   go(0);
 }
 const pagesOfHeads = headPages(), opened = () => pagesOfHeads;
-const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget).map(f => {
-  const widget = data.figures[f.dataset.figure].widget;
-  return {attention, player, circuit, thumbnails, maps, text: () => null, heads: () => null}[widget.kind](f, widget);
-});
+const widgets = all("figure").filter(f => data.figures[f.dataset.figure].widget), awake = new Map();
+function wake(figure) {
+  const widget = data.figures[figure.dataset.figure].widget;
+  if (!awake.has(figure)) awake.set(figure, Promise.resolve({attention, player, circuit, thumbnails, maps, text: () => null, heads: () => null}[widget.kind](figure, widget)));
+  return awake.get(figure);
+}
+/* long tables that have come to be seen sort and filter */
+const sorted = new Set();
+const sortable = () => all("main .scroll.long table").filter(t => !sorted.has(t) && !hidden(t)).forEach(table => { sorted.add(table); siftable(table); });
 
-/* draw what comes into view, the rest one by one when idle (paper and pictures want all of it); #all draws everything at once */
+/* draw what comes into view, the rest that stands open one by one when idle, then set up what is folded (paper wants it); #all draws
+   everything at once */
 const cells = all(".chart");
-const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isIntersecting) { watch.unobserve(s.target); draw(s.target); } }), {rootMargin: "600px"});
+const start = place => place.matches("figure") ? wake(place) : draw(place);
+const watch = new IntersectionObserver(seen => seen.forEach(s => { if (s.isIntersecting) { watch.unobserve(s.target); start(s.target); } }), {rootMargin: "600px"});
 const folds = all("details"), hidden = cell => !!cell.closest("details:not([open])");
 const whole = location.hash === "#all";
 if (whole) folds.forEach(fold => { if (!fold.matches(".data, .save")) fold.open = true; });
@@ -255,17 +258,28 @@ function unfold() {
   for (let e = inside ?? place; e; e = e.parentElement) if (e.matches("details")) e.open = true;
   place.scrollIntoView();
 }
-folds.forEach(fold => fold.addEventListener("toggle", () => { if (fold.open) rest(all(".chart", fold).filter(c => !drawn.has(c) && !hidden(c))); }));
+folds.forEach(fold => fold.addEventListener("toggle", () => {
+  if (!fold.open) return;
+  sortable();
+  widgets.filter(f => fold.contains(f) && !hidden(f)).forEach(wake);
+  rest(all(".chart", fold).filter(c => !drawn.has(c) && !hidden(c)));
+}));
 addEventListener("hashchange", unfold);
 unfold();
-const eager = whole ? cells : cells.filter(c => !hidden(c) && c.getBoundingClientRect().top < innerHeight);
-cells.forEach(c => watch.observe(c));
+const places = [...widgets, ...cells], eager = whole ? places : places.filter(c => !hidden(c) && c.getBoundingClientRect().top < innerHeight);
+sortable();
+places.forEach(c => watch.observe(c));
 paint();
-Promise.all([...widgets, ...eager.map(draw), pagesOfHeads.route?.()]).then(() => { root.dataset.ready = "1"; rest(cells.filter(c => !drawn.has(c) && !hidden(c))); });
 const idle = window.requestIdleCallback || (f => setTimeout(f, 50));
+Promise.all([...eager.map(start), pagesOfHeads.route?.()]).then(() => {
+  performance.mark("ready");
+  root.dataset.ready = "1";
+  const open = places.filter(c => !drawn.has(c) && !awake.has(c) && !hidden(c));
+  rest([...open, ...widgets.filter(f => hidden(f))]);
+});
 function rest(waiting) {
-  if (!waiting.length) { Promise.all(drawn.values()).then(() => { root.dataset.drawn = "1"; }); return; }
-  idle(() => draw(waiting[0]).finally(() => rest(waiting.slice(1))));
+  if (!waiting.length) { Promise.all([...drawn.values(), ...awake.values()]).then(() => { root.dataset.drawn = "1"; }); return; }
+  idle(() => start(waiting[0]).finally(() => rest(waiting.slice(1))));
 }
 
 /* paper */

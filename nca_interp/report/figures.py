@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from nca_interp.files import write_bytes, write_text
 from nca_interp.outputs import check_output
 from nca_interp.report.build import page_of
 from nca_interp.report.charts.theme import RAMP_LIGHT, config, regime_color, regime_shape
-from nca_interp.report.page import Choice, Figure, Page
+from nca_interp.report.page import Figure, Page
 
 WIDTH = 620
 """Pixels of a view; the page's own follow the window."""
@@ -29,6 +31,8 @@ SCALE = 2.0
 MARK = "figures of a report"
 """First words of the list that stands beside the figures, by which the folder is known as ours."""
 INDEX = "figures.txt"
+MOST = 48
+"""Pictures of one figure: of one with more, the options of its selectors that come first are drawn."""
 
 
 @dataclass
@@ -39,6 +43,8 @@ class Exported:
     pictures: int = 0
     bare: list[str] = field(default_factory=list)
     """Figures without a picture: what they show is drawn by the page's script."""
+    cut: dict[str, str] = field(default_factory=dict)
+    """Figure -> how many of how many combinations of its selectors' options were drawn, where not all were."""
 
 
 def export_figures(
@@ -48,7 +54,7 @@ def export_figures(
     say: Callable[[str], None] = lambda what: None,
 ) -> Exported:
     """Write ID.svg, ID.png and ID.csv of every figure of a study's report into `folder` (ID-1, ID-2, ... where a figure has several
-    views); of a figure with selectors, their first options. In the light colours, on white, `WIDTH` pixels wide. `folder`: new, empty, or
+    views), of a figure with selectors for every option (ID-OPTION, ID-1-OPTION, ...), at most MOST pictures a figure. In the light colours, on white, `WIDTH` pixels wide. `folder`: new, empty, or
     one written by this before. UserError as for `build_report`; nothing is written then."""
     check_output("--figures", folder, "folder of figures", _mine)
     page = page_of(study_dir, definition, say)
@@ -70,9 +76,12 @@ def export_figures(
                     write_text(folder / f"{name}.svg", svg)
                     write_bytes(folder / f"{name}.png", png)
                 done.pictures += len(pictures)
+                if cut := _cut(item):
+                    done.cut[item.id] = cut
                 write_text(folder / f"{name_of}.csv", item.data.to_csv(index=False))
                 lines.append(f"{item.id}: {item.finding}")
                 lines += [f"  {name}" for name in pictures]
+                lines += [f"  {done.cut[item.id]}; the page shows the others"] if item.id in done.cut else []
     if page.legend:
         svg, png = _legend(page)
         write_text(folder / "legend.svg", svg)
@@ -107,20 +116,58 @@ def _pictures(figure: Figure, exhibits: list[dict[str, Any]]) -> dict[str, tuple
     if not figure.charts:
         return {name: _image(png) for name, png in _rasters(figure, exhibits)}
     names = [figure.id] if len(figure.charts) == 1 else [f"{figure.id}-{i}" for i in range(1, len(figure.charts) + 1)]
+    suffixes = _distinct(["-".join(values) for values in itertools.islice(_options(figure), _drawn(figure))])
     return {
-        name: draw(chart.spec, chart.description, figure.choices)
+        name + suffix: draw(
+            chart.spec, chart.description, dict(zip((c.name for c in figure.choices), values, strict=True))
+        )
+        for values, suffix in zip(_options(figure), suffixes, strict=False)
         for name, chart in zip(names, figure.charts, strict=True)
     }
 
 
-def draw(chart: Any, description: str, choices: tuple[Choice, ...] = (), width: int = WIDTH) -> tuple[str, bytes]:
-    """SVG and PNG of one view in the light colours on white."""
+def _options(figure: Figure) -> Iterator[tuple[str, ...]]:
+    """Every combination of the options of a figure's selectors, those that are shown first in front."""
+    return itertools.product(*([value for value, _ in choice.options] for choice in figure.choices))
+
+
+def _drawn(figure: Figure) -> int:
+    """How many combinations are drawn."""
+    every = math.prod(len(choice.options) for choice in figure.choices)
+    return min(every, max(1, MOST // len(figure.charts)))
+
+
+def _cut(figure: Figure) -> str:
+    """What was left out of a figure in words; empty where all was drawn."""
+    if not figure.charts:
+        return ""
+    every, drawn = math.prod(len(choice.options) for choice in figure.choices), _drawn(figure)
+    named = " and ".join(choice.label for choice in figure.choices)
+    return f"the first {drawn} of {every} options of {named}" if drawn < every else ""
+
+
+def _distinct(options: list[str]) -> list[str]:
+    """Ends of file names for options, none twice; an empty one where there is only one option."""
+    if len(options) < 2:
+        return [""] * len(options)
+    found: list[str] = []
+    for place, option in enumerate(options, 1):
+        end = "-" + (re.sub(r"[^\w.-]+", "_", option)[:60].strip("_") or str(place))
+        found.append(end if end.lower() not in (f.lower() for f in found) else f"{end}-{place}")
+    return found
+
+
+def draw(chart: Any, description: str, chosen: dict[str, str] | None = None, width: int = WIDTH) -> tuple[str, bytes]:
+    """SVG and PNG of one view in the light colours on white; `chosen`: the option of each selector."""
     import vl_convert
 
     with alt.data_transformers.enable("default", max_rows=None), alt.theme.enable("none"):
         spec = chart.properties(description=description).to_dict(validate=False)
     spec |= {"width": width, "background": "white", "config": {**config(), "background": "white"}}
-    spec["params"] = [*spec.get("params", []), *({"name": c.name, "value": c.options[0][0]} for c in choices)]
+    spec["params"] = [
+        *spec.get("params", []),
+        *({"name": name, "value": value} for name, value in (chosen or {}).items()),
+    ]
     svg = vl_convert.vegalite_to_svg(spec)
     return svg, bytes(vl_convert.svg_to_png(svg, scale=SCALE))
 

@@ -23,6 +23,7 @@ GLOSSARY: dict[str, str] = {
     "induction head": "an attention head that looks at the token after the previous occurrence of the present one, and so continues repeats",
     "Jacobian lens": "reading a prediction from an inner layer through the derivative of the output with respect to it",
     "load-bearing": "without these heads the model gets worse by more than without random others of the same layers",
+    "judged alone": "tested at 5 % by itself: of twenty such claims with nothing behind them one is called supported or contradicted; the primary comparison does not close it",
     "logit": "the score of a token before it becomes a probability",
     "nats": "unit of loss: the natural logarithm of one over the probability of what came next; 0.693 nats are one bit",
     "NCA": "neural cellular automaton: a grid whose cells change by a small random network that sees the neighbouring cells",

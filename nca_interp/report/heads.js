@@ -137,7 +137,7 @@ function headPages() {
   function levels(stage, name) {
     const packed = stage.probes[name];
     if (!packed) return [];
-    const codes = new Uint16Array(Uint8Array.from(atob(packed), c => c.charCodeAt(0)).buffer), [layers, heads] = stage.shape, {low, high} = store.probes[name], n = layers * heads;
+    const codes = new Uint16Array(bytesOf(packed).buffer), [layers, heads] = stage.shape, {low, high} = store.probes[name], n = layers * heads;
     const value = code => low + code / 65534 * (high - low);
     return stage.tokens.map((tokens, t) => {
       const here = [...codes.subarray(t * n, (t + 1) * n)], own = here[at.layer * heads + at.head], known = here.filter(c => c !== 65535);

@@ -1,4 +1,4 @@
-"""Bytes of the player as text in a page: coarser levels, differences from checkpoint to checkpoint, zlib, base64; and a budget of it.
+"""Bytes of the player (codes.py) as text in a page: whole or as differences from checkpoint to checkpoint, zlib, base64; and a budget of it.
 
 player.js reads them back: inflate, add up over the checkpoints where they are differences, square.
 """
@@ -13,11 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LEVEL = 8
-"""Codes of attention (255 times the square root of a weight) are rounded to multiples of this: 33 levels."""
-ATTENTION_ERROR = 0.036
-"""Largest difference between a weight and what the page shows of it: the square root is off by at most 4.5 / 255. At a weight of 0.01 it
-is 0.004."""
+from nca_interp.codes import changes, evenly
+
 COUNTS = (60, 30, 15, 8, 4)
 """Checkpoints of a stage at which patterns are kept: the most with which the first heads fit."""
 FIRST_HEADS = 4
@@ -28,32 +25,6 @@ ENDS, LEADING = 0.4, 0.9
 def packed(values: np.ndarray) -> str:
     """uint8 values as text: zlib, base64."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values, dtype=np.uint8).tobytes(), 9)).decode()
-
-
-def changes(values: np.ndarray) -> np.ndarray:
-    """uint8 values [checkpoint, ...], each checkpoint as its difference from the one before, modulo 256."""
-    found = values.copy()
-    found[1:] = values[1:] - values[:-1]
-    return found
-
-
-def levels(codes: np.ndarray) -> np.ndarray:
-    """uint8 codes of attention as uint8 levels 0 to 32; a level v reads back as (8 v / 255)^2, at most 1."""
-    return np.rint(np.asarray(codes, dtype=np.float64) / LEVEL).astype(np.uint8)
-
-
-def weights_of(found: np.ndarray) -> np.ndarray:
-    """What `levels` read back as."""
-    return np.asarray(np.minimum(1.0, (LEVEL * found.astype(np.float64) / 255) ** 2))
-
-
-def evenly(n: int, most: int) -> list[int]:
-    """At most `most` of 0 .. n - 1, evenly chosen, the first and the last among them (of one: the last)."""
-    if n <= most:
-        return list(range(n))
-    if most < 2:
-        return [n - 1]
-    return sorted({round(x) for x in np.linspace(0, n - 1, most).tolist()})
 
 
 class Pattern(NamedTuple):
@@ -113,13 +84,6 @@ def fit(
     take(others, count, allowance)
     take(leading, count, allowance)
     return found
-
-
-def linear(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """uint8 codes 0 to 254 of values between `low` and `high`, 255 for NaN: read back at most (high - low) / 508 off."""
-    span = (high - low) or 1.0
-    codes = np.rint(np.clip((values - low) / span, 0, 1) * 254)
-    return np.asarray(np.where(np.isnan(values), 255, codes), dtype=np.uint8)
 
 
 def number(value: Any, digits: int = 4) -> float | None:

@@ -130,6 +130,8 @@ class Found:
     sentence: str
     change: str
     """What would change the verdict."""
+    judged: str = ""
+    """How it was judged, in words."""
     evidence: str = ""
     """Anchor on this page."""
     bar: tuple[float, float, float, float] | None = None
@@ -140,6 +142,27 @@ class Found:
         """Style of the badge, by its first words."""
         words = {"supported": "better", "contradicted": "worse", "no": "equivalent", "inconclusive": "inconclusive"}
         return words.get(self.verdict.split(" ")[0].strip(",").lower(), "none")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader asks, a word that answers it and the sentences that carry the word."""
+
+    question: str
+    word: str
+    tone: str
+    """Style of the word, as of a badge."""
+    told: tuple[str, ...]
+    evidence: str = ""
+    """Anchor on this page."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers that stand before everything else."""
+
+    entries: tuple[Answer, ...]
+    kind: str = field(default="answers", init=False)
 
 
 @dataclass(frozen=True)
@@ -157,8 +180,8 @@ class ClaimBox:
     """The claims of a study, the first thing that a reader sees."""
 
     claims: tuple[Claimed, ...]
-    untested: tuple[str, ...]
-    """Sentences on claims that this study could not test."""
+    untested: tuple[tuple[str, str, str, str], ...]
+    """Claims without a verdict and without a number: what is claimed, the word for it, why, what would have to be run."""
     kind: str = field(default="claims", init=False)
 
 
@@ -172,7 +195,9 @@ class Flow:
     kind: str = field(default="flow", init=False)
 
 
-Item = Figure | Table | VerdictBox | Note | ClaimBox | Flow
+Item = Figure | Table | VerdictBox | Note | Answers | ClaimBox | Flow
+MOST_OPEN = 5
+"""Figures that stand open in a part of the page; those after them are folded together."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +216,15 @@ class Section:
     """Closed at first."""
     tones: tuple[tuple[str, str], ...] = ()
     """(tone, verdict) marks beside its name in the contents."""
+
+    @property
+    def split(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+        """Items that stand open, and those that are folded: from the figure on that would be one more than MOST_OPEN. A part that
+        is closed at first is not split."""
+        figures = [place for place, item in enumerate(self.items) if isinstance(item, Figure) and not item.nothing]
+        if self.folded or len(figures) <= MOST_OPEN:
+            return self.items, ()
+        return self.items[: figures[MOST_OPEN]], self.items[figures[MOST_OPEN] :]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ const share = value => value > 0 && value < 0.005 ? "under 1 %" : `${Math.round(
 const amount = value => Math.abs(value) >= 999.5e3 ? `${plainly(value / 1e6, 2)} M` : Math.abs(value) >= 9999.5 ? `${Math.round(value / 1e3)} k` : plainly(value, 0);
 
 /* bytes: zlib in base64; of checkpoints the differences from one to the next */
+const bytesOf = text => { const raw = atob(text), bytes = new Uint8Array(raw.length); for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i); return bytes; };
 async function inflate(text) {
-  const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  const bytes = bytesOf(text);
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
 }
 function summed(bytes, n) {

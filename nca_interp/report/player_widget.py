@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nca_interp.report.packing import evenly, fit, levels, linear, number, packed
+from nca_interp.codes import evenly, levels, linear
+from nca_interp.report.packing import fit, number, packed
 from nca_interp.report.player_data import Shown, Stage, focus
 from nca_interp.report.tables import each
 

@@ -181,8 +181,10 @@ def render(page: Page) -> str:
         {"name": n, "label": t, "slot": slot(i), "path": _PATHS[SHAPES[slot(i + i // len(SHAPES))]]}
         for i, (n, t) in enumerate(page.legend)
     ]
+    known = {name for s in page.sections for name in (s.id, *(getattr(item, "id", "") for item in s.items))}
+    known.discard("")
     html = environment.from_string(resource("template.html.j2")).render(
-        page=page, legend=legend, policy=policy, css=Markup("".join(map(resource, STYLES))), palette=Markup(_palette_css()),
+        page=page, known=known, legend=legend, policy=policy, css=Markup("".join(map(resource, STYLES))), palette=Markup(_palette_css()),
         heads=any(f["widget"] and f["widget"]["kind"] == "heads" for f in figures.values()), vega=Markup(vega), app=Markup(app), record=embed(page.record),
         data=packed({"figures": figures, "datasets": shared, "themes": THEMES, "config": config(), "study": page.record["study"]}),
     )  # fmt: skip

@@ -27,6 +27,7 @@ async function picture(figure) {
   const before = root.dataset.theme;
   root.dataset.theme = "light";
   all("details.fold", figure).forEach(fold => { fold.open = true; });
+  if (data.figures[figure.dataset.figure].widget) await wake(figure);
   await Promise.all(all(".chart", figure).map(draw));
   await paint();
   try {

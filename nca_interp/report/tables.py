@@ -33,7 +33,7 @@ COLUMNS: dict[str, str] = {
     "pairs": "family domain metric treated control seed treated_value control_value difference counted",
     "pooled": "family metric treated control domains n effect low high smallest largest model sentence",
     "plan": "item declared now changed",
-    "claims": "claim:text says:text source domain verdict effect low high zero unit n sentence change:text evidence:text",
+    "claims": "claim:text says:text source domain verdict effect low high zero unit n judged:text? sentence change:text evidence:text",
     "speedup": "domain regime seed budget target_loss target_of speedup",
     "speedups": "domain regime budget n speedup low high sentence",
     "complexity": "source label kind regime domain n_states band_low band_high measure value unit n sd",
@@ -48,7 +48,8 @@ COLUMNS: dict[str, str] = {
     "notes": "source description note",
     "published": "domain metric regime published ours ours_low ours_high same_setting why source",
 }
-"""Columns of the tables that no measurement brings (docs/tables.md)."""
+"""Columns of the tables that no measurement brings (docs/tables.md). `:text`: read as text; `?`: a table of an earlier version lacks it,
+and its cells are empty then."""
 REQUIRED = ("runs", "metrics")
 ENTRY = {"key": str, "run": str, "stage": str, "step": int, "shown": str, "tokens": list, "whole": list}
 """What each entry of patterns.json says at least."""
@@ -281,11 +282,17 @@ def columns_of() -> dict[str, str]:
 
 def read_typed(path: Path, spec: str, mend: str) -> pd.DataFrame:
     """The columns of `spec` of one table, each of its type; no rows where there is no such file. UserError says what is wrong."""
-    columns = [word.partition(":")[0] for word in spec.split()]
-    text = {word.partition(":")[0] for word in spec.split() if word.endswith(":text")}
+    words = [word.removesuffix("?") for word in spec.split()]
+    columns = [word.partition(":")[0] for word in words]
+    text = {word.partition(":")[0] for word in words if word.endswith(":text")}
     if not path.is_file():
         return _typed(pd.DataFrame({c: pd.Series(dtype=str) for c in columns}), path, text, mend)
-    return _typed(read_cells(path, columns, mend), path, text, mend)
+    later = {word.partition(":")[0] for word in spec.split() if word.endswith("?")}
+    if later:
+        cells = read_cells(path, None, mend)
+        later -= set(cells.columns)
+    found = read_cells(path, [name for name in columns if name not in later], mend)
+    return _typed(found.assign(**dict.fromkeys(later, ""))[columns], path, text, mend)
 
 
 def _typed(frame: pd.DataFrame, path: Path, text: set[str], mend: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nca_interp.analysis.circuit_player.codes import attention_bytes, share_bytes, triangle
+from nca_interp.codes import attention_bytes, share_bytes, triangle
 
 SIDE, PATCH, STATES, FRAMES = 4, 2, 2, 3
 WIDTH = SIDE * SIDE + 2

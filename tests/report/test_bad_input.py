@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from synthetic_models import Model, write_collection
 from synthetic_study import write_study
 
 from nca_interp import discover
@@ -14,6 +17,8 @@ from nca_interp.base import UserError
 from nca_interp.report.build import build_report, page_of
 from nca_interp.report.charts.theme import SHAPES
 from nca_interp.report.glossary import GLOSSARY, Glosser, anchor, document
+from nca_interp.report.page import MOST_OPEN, Figure, Note, Page, Section
+from nca_interp.report.render import render, unpacked
 from nca_interp.report.scheme import MOST, scheme
 from nca_interp.report.tables import Tables
 
@@ -145,3 +150,63 @@ def test_a_figure_in_which_nothing_stands_out_is_a_sentence(tmp_path: Path):
     _rewrite(study, "top_sets", lambda f: f.assign(verdict=["load-bearing", *f.verdict[1:]]))
     items = {i.id: i for s in page_of(study).sections for i in s.items if getattr(i, "kind", "") == "figure"}
     assert not items["fig-top-heads"].nothing
+
+
+def test_twenty_four_layers_of_thirty_two_heads(tmp_path: Path):
+    """Every head of the map is there, the highest is named, and the page stays within its budget."""
+    folder = write_collection(tmp_path / "big", Model("big", layers=24, heads=32), causes=True)
+    text = build_report(folder).read_text()
+    assert len(text.encode()) < 3_500_000
+    data = unpacked(text)
+    cells = [t for t in data["datasets"].values() if {"layer", "head"} <= set(t["columns"]) and t["n"] >= 24 * 32]
+    assert cells
+    assert {"layer 5 head 3"} & set(re.findall(r"layer 5 head 3", text.lower())) or "5.3" in text
+
+
+def test_a_table_of_claims_without_what_a_later_version_added_is_read(tmp_path: Path):
+    study = write_study(tmp_path / "s", seeds=2)
+    _rewrite(study, "claims", lambda f: f.drop(columns=["judged"]))
+    assert set(Tables(study).claims.judged) == {""}
+    text = build_report(study).read_text()
+    assert 'class="judged"' not in text
+    assert 'class="answers"' in text
+
+
+def test_how_a_claim_was_judged_stands_beside_its_verdict(tmp_path: Path):
+    study = write_study(tmp_path / "s", seeds=3)
+    _rewrite(
+        study,
+        "claims",
+        lambda f: f.assign(judged=["alone", *["closed"] * (len(f) - 1)], verdict=["supported", *f.verdict[1:]]),
+    )
+    text = build_report(study).read_text()
+    first = text.split('<article class="claim"')[1].split("</article>")[0]
+    assert "judged alone" in first
+    assert "not corrected" in first
+    assert "waits for the" in text.split('<article class="claim"')[2].split("</article>")[0]
+    box = text.split('<div class="answers">')[1].split('<div class="claims">')[0]
+    assert "judged alone" in box
+    assert "While this" in box
+
+
+def test_at_most_five_figures_of_a_part_stand_open():
+    figures = tuple(Figure(f"fig-{i}", f"finding {i}", "how", pd.DataFrame({"x": [1]})) for i in range(8))
+    note = Note("between")
+    part = Section("p", "P", (note, *figures[:6], note, *figures[6:]))
+    shown, rest = part.split
+    assert [i for i in shown if isinstance(i, Figure)] == list(figures[:MOST_OPEN])
+    assert (*shown, *rest) == part.items
+    assert rest[0] is figures[MOST_OPEN]
+    quiet = replace(part, items=(replace(figures[0], nothing=True), *figures[1:6]))
+    assert quiet.split == (quiet.items, ())  # a drawing that is folded anyway does not count
+    assert replace(part, folded=True).split[1] == ()
+    text = render(Page("T", "s", (), (), (), (part,), {"study": "t"}))
+    assert text.index('id="fig-4"') < text.index('<details class="fold rest">') < text.index('id="fig-5"')
+    assert "4 more figures and tables" in text
+
+
+def test_claims_of_a_study_rest_on_at_most_five_open_figures(tmp_path: Path):
+    page = page_of(write_study(tmp_path / "s", seeds=2))
+    for section in page.sections:
+        shown = section.split[0]
+        assert section.folded or sum(isinstance(i, Figure) and not i.nothing for i in shown) <= MOST_OPEN

@@ -12,6 +12,8 @@ from synthetic_study import write_study
 
 from nca_interp import discover
 from nca_interp.base import UserError
+from nca_interp.report import figures
+from nca_interp.report.build import page_of
 from nca_interp.report.figures import export_figures
 from nca_interp.report.page import Figure
 
@@ -63,6 +65,34 @@ def test_every_figure_becomes_files(tmp_path: Path, short: discover.Definition):
     export_figures(study, folder, short)
     assert (folder / "fig-effects-1.svg").read_bytes() == before
     assert not (study / "report.html").exists()
+
+
+def test_every_option_of_a_selector_becomes_a_picture(
+    tmp_path: Path, short: discover.Definition, monkeypatch: pytest.MonkeyPatch
+):
+    """One file each, named by the option, each a drawing of its own; with a bound, the first options, and it is said."""
+    study = write_study(tmp_path / "s", seeds=1)
+    (figure,) = (
+        i for s in page_of(study, short).sections for i in s.items if isinstance(i, Figure) and i.id == "fig-probes"
+    )
+    (choice,) = figure.choices
+    assert len(choice.options) > 2
+    done = export_figures(study, tmp_path / "all", short)
+    assert done.cut == {}
+    for value, _ in choice.options:
+        assert len(list((tmp_path / "all").glob(f"fig-probes*-{value}.svg"))) == len(figure.charts)
+    drawn = [next((tmp_path / "all").glob(f"fig-probes*-{v}.svg")).read_text() for v, _ in choice.options]
+    assert len(set(drawn)) == len(drawn)
+    monkeypatch.setattr(figures, "MOST", 2 * len(figure.charts))
+    done = export_figures(study, tmp_path / "few", short)
+    assert done.cut == {"fig-probes": f"the first 2 of {len(choice.options)} options of {choice.label}"}
+    assert len(list((tmp_path / "few").glob("fig-probes*.svg"))) == 2 * len(figure.charts)
+    assert done.cut["fig-probes"] in (tmp_path / "few" / "figures.txt").read_text()
+
+
+def test_options_that_no_file_could_be_named_by():
+    assert figures._distinct(["a b", "a/b", "", "../x", "A b"]) == ["-a_b", "-a_b-2", "-3", "-.._x", "-A_b-5"]
+    assert figures._distinct(["only"]) == [""]
 
 
 def test_a_folder_of_ones_own_stays_as_it_is(tmp_path: Path):

@@ -8,37 +8,14 @@ import zlib
 import numpy as np
 import pytest
 
-from nca_interp.analysis.circuit_player.codes import attention_bytes
-from nca_interp.report.packing import (
-    ATTENTION_ERROR,
-    COUNTS,
-    Pattern,
-    changes,
-    evenly,
-    fit,
-    levels,
-    linear,
-    packed,
-    weights_of,
-)
+from nca_interp.codes import attention_bytes, evenly, levels, linear
+from nca_interp.report.packing import COUNTS, Pattern, fit, packed
 
 
 def unpacked(pattern: Pattern) -> np.ndarray:
     """As player.js reads it."""
     found = np.frombuffer(zlib.decompress(base64.b64decode(pattern.data)), np.uint8).reshape(len(pattern.at), -1)
     return np.cumsum(found, 0, dtype=np.uint8) if pattern.changed else found
-
-
-def test_a_weight_is_no_further_off_than_said_and_the_bound_is_tight():
-    fine = np.linspace(0, 1, 100_001)
-    error = np.abs(weights_of(levels(attention_bytes(fine))) - fine)
-    assert 0.9 * ATTENTION_ERROR < error.max() <= ATTENTION_ERROR
-    assert error[1000] <= 0.004  # a weight of 0.01
-
-
-def test_changes_add_up_again():
-    values = np.random.default_rng(0).integers(0, 256, (7, 50)).astype(np.uint8)
-    assert (np.cumsum(changes(values), 0, dtype=np.uint8) == values).all()
 
 
 def codes_of(stages: list[int], size: int = 300):

@@ -153,7 +153,8 @@ def test_claims_come_first_and_the_page_is_short(browser: Any, report: Path):
     visit = Visit(browser, report, 1300, anchor="").wait()
     first = visit.ask("document.querySelector('main section').id")
     assert first == "claims"
-    assert visit.ask("document.querySelector('.claim').getBoundingClientRect().top") < 500
+    assert visit.ask("document.querySelector('.answers').getBoundingClientRect().top") < 400
+    assert visit.ask("document.querySelector('.claim').getBoundingClientRect().top") < 1000
     assert visit.ask("document.querySelectorAll('.found .badge').length") >= 6
     assert visit.ask("document.querySelectorAll('nav .mark').length") >= 3
     assert visit.ask("document.querySelectorAll('details.part:not([open])').length") > 8

@@ -18,9 +18,9 @@ from nca_interp.analysis.causes.ablation import ablate
 from nca_interp.analysis.causes.effects import Task, natural_task, nca_task
 from nca_interp.analysis.causes.options import EXACT_UP_TO
 from nca_interp.analysis.causes.resume import Trunk
-from nca_interp.analysis.circuit_player.codes import attention_bytes, share_bytes, triangle
 from nca_interp.analysis.circuit_player.sequence import Sequence
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Subject
+from nca_interp.codes import attention_bytes, share_bytes, triangle
 from nca_interp.data.specs import NcaSpec
 
 PREDICTIONS = 3

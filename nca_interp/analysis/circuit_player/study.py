@@ -12,7 +12,6 @@ from pydantic import Field
 
 from nca_interp.analysis.cache import code_hash, keep, kept
 from nca_interp.analysis.circuit_player.capture import EFFECTS, Seen, effects, see
-from nca_interp.analysis.circuit_player.codes import spread
 from nca_interp.analysis.circuit_player.sequence import Sequence, choose, texts_of
 from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import CHECKPOINT, Run
@@ -25,6 +24,7 @@ from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.analysis.stimuli.subject import describe
 from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 from nca_interp.base import Frozen, UserError
+from nca_interp.codes import evenly
 from nca_interp.files import write_bytes
 from nca_interp.machine import device_type
 from nca_interp.measurement import Asked
@@ -33,7 +33,7 @@ from nca_interp.store import damage, sha256_file
 
 NAME = "player"
 CODE = (
-    "circuit_player/capture.py", "circuit_player/codes.py", "circuit_player/sequence.py", "causes/ablation.py", "causes/effects.py",
+    "circuit_player/capture.py", "../codes.py", "circuit_player/sequence.py", "causes/ablation.py", "causes/effects.py",
     "causes/resume.py",
 )  # fmt: skip
 """Files that decide a number, beside those of the probe engine."""
@@ -143,7 +143,7 @@ def regimes(collection: Collection) -> list[str]:
 
 def steps_of(run: Run, most: int) -> list[int]:
     """Steps of a run that are shown."""
-    return [run.steps[i] for i in spread(len(run.steps), most)]
+    return [run.steps[i] for i in evenly(len(run.steps), most)]
 
 
 def _made_from(run: Run, step: int, collection: Collection) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nca_interp.report.charts.numbers import DASH, absent, interval, listing, pl
 from nca_interp.report.page import ClaimBox, Claimed, Found, Item, Note, Page, Section, Table
 from nca_interp.report.record import read_record, record, rows_of
 from nca_interp.report.render import check_page, write_page
-from nca_interp.report.sections.claims import NOT_TESTED, bar, numbers
+from nca_interp.report.sections.claims import JUDGED, NOT_TESTED, bar, numbers
 from nca_interp.report.sections.method import flat, written
 
 ABSENT = "(absent)"
@@ -161,8 +161,9 @@ def _sides(pair: Pair, domain: str, both: list[dict[str, Any] | None]) -> Iterat
         if row is None:
             yield Found(place, "not claimed", "", "This report does not name the claim in this domain.", "")
             continue
-        told = "" if absent(row["effect"]) or row["verdict"] == NOT_TESTED else numbers(row)
-        yield Found(place, row["verdict"], told, row["sentence"], row["change"], "", bar(row, span))
+        told = "" if absent(row["effect"]) or row["verdict"].startswith(NOT_TESTED) else numbers(row)
+        judged = JUDGED.get(row.get("judged") or "", "")
+        yield Found(place, row["verdict"], told, row["sentence"], row["change"], judged, bar=bar(row, span))
 
 
 def plan(pair: Pair) -> list[tuple[str, str, str]]:

@@ -89,7 +89,7 @@ def _entry(path: Path, folder: Path) -> Entry | None:
         if read is None or not isinstance(read.get("study"), str):
             return None
         record = upgraded(read, path)
-        rows = [row for row in rows_of(record, "claims", path) if row["verdict"] != NOT_TESTED]
+        rows = [row for row in rows_of(record, "claims", path) if not row["verdict"].startswith(NOT_TESTED)]
     except UserError:
         return None
     place = path.relative_to(folder)

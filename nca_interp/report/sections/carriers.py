@@ -194,13 +194,15 @@ def _shapley(tables: Tables) -> list[Item]:
 def _arms(tables: Tables, rows: pd.DataFrame, ident: str, caption: str) -> list[Item]:
     if rows.empty:
         return []
+    shares = bool(rows.share.notna().any())  # without any the two columns would only push the verdict out of sight
     head = (
-        "domain", "arm", "question", "against", "seeds", f"effect, {NATS}", "95 % interval, alone", "share of the gap", "95 % interval, alone", "verdict"
+        "domain", "arm", "question", "against", "seeds", f"effect, {NATS}", "95 % interval, alone",
+        *(("share of the gap", "95 % interval, alone") if shares else ()), "verdict",
     )  # fmt: skip
     body = tuple(
         (
             tables.domain_label(r.domain), tables.label(r.regime), r.question, tables.label(r.against), whole(r.n), signed(r.effect),
-            interval(r.low, r.high), DASH if absent(r.share) else f"{r.share:.0%}", _span(r), r.verdict or DASH,
+            interval(r.low, r.high), *((DASH if absent(r.share) else f"{r.share:.0%}", _span(r)) if shares else ()), r.verdict or DASH,
         )
         for r in each(rows)
     )  # fmt: skip
@@ -208,7 +210,7 @@ def _arms(tables: Tables, rows: pd.DataFrame, ident: str, caption: str) -> list[
         " The verdict is that of the planned comparison, corrected over all of the study. Shares: ratio of means with Fieller's interval over seeds, "
         "only where the interval of the gap excludes zero."
     )
-    return [Table(head, body, caption + more, frozenset({4, 5, 6, 7, 8}), ident, folded=len(body) > 12)]
+    return [Table(head, body, caption + more, frozenset(range(4, len(head) - 1)), ident, folded=len(body) > 12)]
 
 
 def _span(row: object) -> str:

@@ -10,10 +10,17 @@ import pandas as pd
 from nca_interp.report.charts.numbers import absent, fixed, interval, listing, plural, short, signed, whole
 from nca_interp.report.page import ClaimBox, Claimed, Flow, Found, Item
 from nca_interp.report.scheme import groups
+from nca_interp.report.sections.answers import answers
 from nca_interp.report.sections.outcome import missing
 from nca_interp.report.tables import Tables, each
 
 NOT_TESTED = "not tested"
+"""How verdicts begin that are none."""
+JUDGED = {
+    "first": "primary comparison, tested alone", "corrected": "corrected over all planned comparisons", "closed": "waits for the primary comparison",
+    "alone": "judged alone, not corrected", "family": "corrected within its own table",
+}  # fmt: skip
+"""What stands beside a verdict: how it was come to (docs/statistics.md, Claims)."""
 MARKED = 6
 """Most marks beside a name in the contents."""
 
@@ -24,7 +31,8 @@ def claims(tables: Tables, anchors: Iterable[str]) -> list[Item]:
     if rows.empty:
         return [missing("claim with a verdict", "claims.csv")]
     known, places = set(anchors), len(tables.domains) > 1
-    told = rows[rows.verdict != NOT_TESTED]
+    without = rows.verdict.str.startswith(NOT_TESTED) & rows.effect.isna()
+    told = rows[~without]
     found = tuple(
         Claimed(
             str(name),
@@ -34,13 +42,13 @@ def claims(tables: Tables, anchors: Iterable[str]) -> list[Item]:
         )
         for name, part in told.groupby("claim", sort=False)
     )
-    untested = tuple(f"“{r.says}”: {_lower(r.sentence)}" for r in each(rows[rows.verdict == NOT_TESTED]))
-    return [ClaimBox(found, untested)]
+    untested = tuple((r.says, r.verdict, r.sentence, r.change) for r in each(rows[without]))
+    return [*answers(tables), ClaimBox(found, untested)]
 
 
 def tones(tables: Tables, *names: str) -> tuple[tuple[str, str], ...]:
     """Marks of the claims whose evidence stands under one of these anchors."""
-    rows = tables.claims[tables.claims.evidence.isin(names) & (tables.claims.verdict != NOT_TESTED)]
+    rows = tables.claims[tables.claims.evidence.isin(names) & ~tables.claims.verdict.str.startswith(NOT_TESTED)]
     return tuple((Found("", r.verdict, "", "", "").tone, f"{r.says}: {r.verdict}") for r in each(rows.head(MARKED)))
 
 
@@ -48,7 +56,7 @@ def _found(tables: Tables, row: Any, known: set[str], places: bool) -> Found:
     cells = row._asdict()
     return Found(
         tables.domain_label(row.domain) if places and row.domain else "", row.verdict, numbers(cells), row.sentence, row.change,
-        row.evidence if row.evidence in known else "", bar(cells),
+        JUDGED.get(row.judged, "") if not row.verdict.startswith("cannot tell") else "", row.evidence if row.evidence in known else "", bar(cells),
     )  # fmt: skip
 
 
@@ -70,10 +78,6 @@ def bar(row: Mapping[str, Any], span: tuple[float, float] | None = None) -> tupl
     start, end = span or (min(low, zero), max(high, zero))
     room = 0.08 * (end - start) or 1.0
     return tuple(round(100 * (v - start + room) / (end - start + 2 * room), 2) for v in (low, high, middle, zero))
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def trained(tables: Tables) -> list[Item]:

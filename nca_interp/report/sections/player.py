@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nca_interp.codes import LEVEL_ERROR
 from nca_interp.report.charts.numbers import listing, plural
-from nca_interp.report.packing import ATTENTION_ERROR
 from nca_interp.report.page import Figure, Item, Note, Section, Widget
 from nca_interp.report.player_data import Model, Shown, Stage, focus, targets
 from nca_interp.report.player_widget import BUDGET, widget
@@ -145,7 +145,7 @@ def _thinned(shown: Shown, data: dict[str, Any]) -> str:
     whole = [run for run, n in kept.items() if n == heads]
     part = [f"{run} {n} of {heads} (the last checkpoint of {ends[run]})" for run, n in kept.items() if n < heads]
     words = [
-        f"Data: {size / 1000:.0f} kB of at most {BUDGET / 1000:.0f}; weights in 33 levels of their square root (at most {ATTENTION_ERROR} off); "
+        f"Data: {size / 1000:.0f} kB of at most {BUDGET / 1000:.0f}; weights in 33 levels of their square root (at most {LEVEL_ERROR} off); "
         "shares of attention are summed before that, from weights in 256 levels; probabilities in 256, scores in 255 of their range."
     ]
     if whole:

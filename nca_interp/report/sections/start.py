@@ -59,7 +59,7 @@ def _figure(tables: Tables, rows: pd.DataFrame, shown: list[str]) -> Figure:
         "accounts for. A regime from scratch has nothing before."
     )
     if len(shown) > len(LIGHT):
-        dashed = listing(tables.label(name) for name in shown[len(LIGHT) :])
+        dashed = listing(shown[len(LIGHT) :])
         encoding += f" There are more arms than colours; dashed: {dashed}."
     return Figure("fig-start", _finding(tables, known), encoding, rows.drop(columns="stage"), tuple(views))
 
@@ -69,7 +69,7 @@ def _finding(tables: Tables, known: pd.DataFrame) -> str:
     domain = next(d for d in tables.domains if d in set(known.domain))
     part = known[(known.domain == domain) & (known.side == "after") & (known.quantity == "token_share")]
     last = part[part.layer == part.layer.max()].groupby("regime", sort=False).value.mean()
-    told = listing(f"{tables.label(str(regime))} {value:.2f}" for regime, value in last.items())
+    told = listing(f"{regime} {value:.2f}" for regime, value in last.items())
     return f"{tables.domain_label(domain)}: at step 0 the token's embedding accounts for this share of the last layer: {told}."
 
 

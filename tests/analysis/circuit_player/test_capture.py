@@ -11,10 +11,10 @@ import torch
 
 from nca_interp.analysis.attention.access import access
 from nca_interp.analysis.circuit_player.capture import ABLATED, effects, see
-from nca_interp.analysis.circuit_player.codes import ATTENTION_ERROR, SHARE_ERROR, attention_of, triangle
 from nca_interp.analysis.circuit_player.sequence import LONGEST, choose, repeats
 from nca_interp.analysis.collection.collection import Settings
 from nca_interp.analysis.stimuli.base import Subject
+from nca_interp.codes import ATTENTION_ERROR, SHARE_ERROR, attention_of, triangle
 from nca_interp.data.nca.rows import Search, nca_rows
 from nca_interp.data.nca.rules import tokens_to_frames
 from nca_interp.data.specs import NcaSpec

@@ -23,10 +23,10 @@ from synthetic_player import (
     write_player,
 )
 
-from nca_interp.analysis.circuit_player.codes import attention_bytes, triangle
 from nca_interp.analysis.stimuli.base import Frame
 from nca_interp.analysis.stimuli.geometry import stencil
 from nca_interp.base import UserError
+from nca_interp.codes import attention_bytes, triangle
 from nca_interp.report.page import Figure, Note
 from nca_interp.report.player_data import MAP_BYTES, Shown, causes, focus, targets
 from nca_interp.report.player_widget import BUDGET

@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nca_interp.analysis.circuit_player.codes import (
+from nca_interp.codes import (
     ATTENTION_ERROR,
+    LEVEL_ERROR,
     SHARE_ERROR,
     attention_bytes,
     attention_of,
+    changes,
+    evenly,
+    levels,
     share_bytes,
-    spread,
     triangle,
+    weights_of,
 )
 
 FINE = np.linspace(0, 1, 100_001)
@@ -45,8 +49,20 @@ def test_the_triangle_holds_every_key_up_to_the_query():
 
 @pytest.mark.parametrize(("n", "most"), [(1, 1), (5, 9), (5, 5), (9, 4), (60, 24), (7, 1), (7, 2)])
 def test_the_first_and_the_last_stay(n: int, most: int):
-    kept = spread(n, most)
+    kept = evenly(n, most)
     assert len(kept) == min(n, most)
     assert kept[-1] == n - 1
     assert most == 1 or kept[0] == 0
     assert kept == sorted(set(kept))
+
+
+def test_a_weight_is_no_further_off_than_said_and_the_bound_is_tight():
+    fine = np.linspace(0, 1, 100_001)
+    error = np.abs(weights_of(levels(attention_bytes(fine))) - fine)
+    assert 0.9 * LEVEL_ERROR < error.max() <= LEVEL_ERROR
+    assert error[1000] <= 0.004  # a weight of 0.01
+
+
+def test_changes_add_up_again():
+    values = np.random.default_rng(0).integers(0, 256, (7, 50)).astype(np.uint8)
+    assert (np.cumsum(changes(values), 0, dtype=np.uint8) == values).all()
