@@ -152,8 +152,8 @@ def _needed(tables: Tables) -> list[str]:
             f"layer {int(top.layer)} head {int(top.head)} {when} ({signed(top.value)} nats a token, {fixed_span(top)})"
         )
     looked = int(steps["head"].nunique() * steps.layer.nunique())
-    told = f"In one seed, losing each of {looked} heads alone, the one that costs most is {listing(costs)}; the intervals are not corrected for that choice."
-    return ["Whether they are needed is not decided", told, todo]
+    said = f"In one seed, losing each of {looked} heads alone, the one that costs most is {listing(costs)}; the intervals are not corrected for that choice."
+    return ["Whether they are needed is not decided", said, todo]
 
 
 def _more(tables: Tables) -> Answer:
