@@ -31,9 +31,17 @@ def border(doing: str, path: Path | str, error: type[UserError | RunFailed] = Us
         raise error(f"{path}: {doing}: {reason(foreign)}") from foreign
 
 
+def words(error: BaseException) -> str:
+    """str(error), empty where that raises: an error may be made of anything."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def reason(error: BaseException) -> str:
     """What an error says, on one line of at most LONGEST characters; with the name of its class where that is needed."""
-    text = " ".join(str(error).split())
+    text = " ".join(words(error).split())
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
     if not text:
         return type(error).__name__

@@ -11,6 +11,8 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,12 +27,15 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from nca_interp.base import UserError
+from nca_interp.borders import words
 from nca_interp.config import Study, suggest
 from nca_interp.overrides import explain
 from nca_interp.phase import Phase
 
 Kind = Literal["probes", "runs", "reports"]
 KINDS: tuple[Kind, ...] = ("runs", "probes", "reports")
+LONGEST = 2000
+"""Characters that are shown of what a definition file raises."""
 F = TypeVar("F", bound=Callable[..., Study | Phase])
 _collected: list[tuple[str, str, Any]] = []
 
@@ -206,6 +211,16 @@ def _load(path: Path) -> tuple[ModuleType, list[tuple[str, str, Any]]]:
     return module, values
 
 
+class _Aside(io.TextIOBase):
+    """Standard output of definition files: stderr, which they cannot close."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 @contextmanager
 def running(path: Path) -> Iterator[None]:
     """Run code of a definition file: what it raises, or its exit(), becomes UserError naming file and line, what it prints
@@ -215,10 +230,11 @@ def running(path: Path) -> Iterator[None]:
     What a file of the package raises stays as it is: a UserError of it is complete, anything else a fault of ours.
     """
     own = path.parent not in {builtin_folder(kind).resolve() for kind in KINDS}
-    siblings = [place for place in (str(path.parent), str(Path.cwd())) if own and place not in sys.path]
+    here = Path.cwd()
+    siblings = [place for place in (str(path.parent), str(here)) if own and place not in sys.path]
     sys.path += siblings
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(_Aside()):
             yield
     except BaseException as error:
         if not own or isinstance(error, KeyboardInterrupt):
@@ -226,6 +242,7 @@ def running(path: Path) -> Iterator[None]:
         raise UserError(f"{where(path, error)}: {reason(error)}") from error
     finally:
         sys.path[:] = [place for place in sys.path if place not in siblings]
+        os.chdir(here)  # where relative paths of the command are meant
 
 
 def where(path: Path, error: BaseException) -> str:
@@ -240,4 +257,7 @@ def reason(error: BaseException) -> str:
         return f"SystemExit: {error.code!r}; a definition file must not end the program: take its exit() or script out"
     if isinstance(error, ValidationError):
         return f"{error.title}: {explain(error)}"
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError):
+        return str(error)
+    text = words(error)
+    return f"{type(error).__name__}: {text if len(text) <= LONGEST else text[:LONGEST] + '...'}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nca_interp import discover
@@ -90,10 +92,29 @@ def test_what_is_no_exception_is_named_too(tmp_path):
         discover.load("runs", tmp_path)
 
 
+def test_an_error_that_cannot_be_told_or_is_long_is_named_by_its_kind(tmp_path):
+    odd = "class Odd(Exception):\n    def __str__(self):\n        raise RuntimeError\n"
+    (tmp_path / "odd.py").write_text(RECIPE + odd + "raise Odd()\n")
+    with pytest.raises(UserError, match=r"odd\.py:11: Odd: $"):
+        discover.load("runs", tmp_path)
+    (tmp_path / "odd.py").write_text(RECIPE + "raise ValueError('a' * 100_000)\n")
+    with pytest.raises(UserError, match=r"odd\.py:8: ValueError: a{2000}\.\.\.$"):
+        discover.load("runs", tmp_path)
+
+
+def test_a_definition_file_leaves_the_working_directory_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "moves.py").write_text("import os\nos.chdir('/')\n" + RECIPE)
+    assert "my-recipe" in discover.load("runs", tmp_path)
+    assert Path.cwd() == tmp_path
+
+
 def test_what_a_definition_file_prints_is_not_what_the_command_prints(tmp_path, capsys):
     from nca_interp.overrides import call_recipe
 
-    (tmp_path / "talks.py").write_text("print('loading')\n" + RECIPE.replace("return 1", "print('called'); return 1"))
+    (tmp_path / "talks.py").write_text(
+        "import sys\nprint('loading')\nsys.stdout.close()\n" + RECIPE.replace("return 1", "print('called'); return 1")
+    )
     with pytest.raises(UserError, match="returned int, expected a Study"):
         call_recipe(discover.load("runs", tmp_path)["my-recipe"].value, [])
     assert tuple(capsys.readouterr()) == ("", "loading\ncalled\n")

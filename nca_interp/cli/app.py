@@ -101,7 +101,7 @@ def _check_here() -> None:
 
 
 def _told(message: str, code: int) -> int:
-    with suppress(OSError):  # stderr may be full: the exit code says it then
+    with suppress(OSError, ValueError):  # stderr may be full, or closed: the exit code says it then
         print(f"error: {message}", file=sys.stderr, flush=True)
     return code
 
