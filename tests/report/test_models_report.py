@@ -56,7 +56,9 @@ def test_the_summary_counts_heads_and_says_ties(one: Tables):
     induction = _cells(kinds, "induction")
     assert (induction["heads of the kind"], induction["where"]) == ("1", "layer 5 head 3")
     told = next(i.text for i in items if isinstance(i, Note))
-    assert told.startswith("smol: 270 heads in 30 layers. Heads of a kind: 69 sink (highest 1.000, 69 heads tie)")
+    assert told.startswith(
+        "smol: 270 heads in 30 layers. Heads of a kind, with the highest score and its layer.head: 69 sink (1.000, 69 heads tie)"
+    )
     gain = _cells(_items(items, Table)["tab-behaviour"], "repeated_token_gain")
     assert gain["smol"] == f"{numbers.signed(GAIN['repeated_token_gain'])} ± 0.200"
 

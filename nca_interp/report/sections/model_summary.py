@@ -104,11 +104,12 @@ def _told(tables: Tables, run: str, found: dict[str, pd.DataFrame], hits: dict[s
     any_probe = next(iter(found.values()))
     layers, heads = int(any_probe.layer.max()) + 1, len(any_probe)
     some = sorted((p for p, n in hits.items() if n), key=lambda p: -hits[p])
-    parts = [f"{whole(hits[p])} {p} (highest {fixed(found[p].value.max())}, {highest(found[p])})" for p in some]
+    parts = [f"{whole(hits[p])} {p} ({fixed(found[p].value.max())}, {_place(found[p])})" for p in some]
     none = [p for p, n in hits.items() if not n]
     told = f"{tables.names[run]}: {plural(heads, 'head')} in {plural(layers, 'layer')}. "
     if parts:
-        return told + f"Heads of a kind: {listing(parts)}." + (f" None: {listing(none)}." if none else "")
+        said = f"Heads of a kind, with the highest score and its layer.head: {listing(parts)}."
+        return told + said + (f" None: {listing(none)}." if none else "")
     if none:
         return told + f"No head is of any kind that was looked for ({listing(none)})."
     if "induction" in found:
@@ -118,6 +119,11 @@ def _told(tables: Tables, run: str, found: dict[str, pd.DataFrame], hits: dict[s
             + f"Highest induction score {fixed(rows.value.max())}, {highest(rows)} (chance {fixed(rows.chance.mean())})."
         )
     return told.strip()
+
+
+def _place(rows: pd.DataFrame) -> str:
+    """`highest`, as 18.6."""
+    return highest(rows).removeprefix("layer ").replace(" head ", ".")
 
 
 def behaviour(tables: Tables) -> list[Item]:
