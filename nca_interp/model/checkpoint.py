@@ -16,7 +16,14 @@ from nca_interp.base import UserError
 from nca_interp.borders import border
 from nca_interp.data.specs import END, PAD
 from nca_interp.model.folder import check_directory as check_directory
-from nca_interp.model.tensors import WEIGHTS, check_finite, check_layers, check_size, check_tensors, read_headers
+from nca_interp.model.tensors import (
+    WEIGHTS,
+    check_finite,
+    check_layers,
+    check_size,
+    check_tensors,
+    read_headers,
+)
 from nca_interp.store import commit_dir, read_json, write_json
 
 if TYPE_CHECKING:
@@ -77,7 +84,7 @@ def _named_tokens(tokenizer: Path) -> dict[str, tuple[int, str]]:
 def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Open any local Hugging Face causal language model, in evaluation mode on the CPU.
 
-    `attn` is "sdpa", "eager" or a registered attention function. Raises UserError where the directory is missing or
+    `attn` is "sdpa" (which a family without it has in eager mode), "eager" or a registered attention function. Raises UserError where the directory is missing or
     damaged, holds only pickled weights, is not a causal language model that transformers knows, or where its tensors are
     not exactly those of the model that config.json describes, all of them finite.
     """
@@ -90,11 +97,12 @@ def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype 
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UserError(f"{directory}: architecture {config.model_type!r} is not a causal language model")
     check_size(directory, config)
+    _check_generation(directory)
     with border("the weights do not load", directory), _quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
-            attn_implementation=attn,
+            attn_implementation=_supported(attn, config),
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
@@ -106,6 +114,26 @@ def load_model(directory: Path | str, *, attn: str = "sdpa", dtype: torch.dtype 
         check_tensors(directory, model, info, headers)
     check_finite(directory, model.named_parameters())
     return model.eval()
+
+
+def _supported(attn: str, config: Any) -> str:
+    """`attn`, or "eager" where a family has no "sdpa" (a recurrent one, for example)."""
+    from transformers import AutoModelForCausalLM
+
+    found: Any = AutoModelForCausalLM._model_mapping[type(config)]  # type: ignore[attr-defined]
+    kinds = found if isinstance(found, (tuple, list)) else (found,)
+    return "eager" if attn == "sdpa" and not all(kind._supports_sdpa for kind in kinds) else attn
+
+
+def _check_generation(directory: Path) -> None:
+    """UserError for a damaged generation_config.json, which transformers reads with the weights."""
+    if (file := directory / "generation_config.json").is_file():
+        with border("not readable as JSON", file):
+            found = read_json(file)
+        if not isinstance(found, dict):
+            raise UserError(
+                f"{file}: a {type(found).__name__}, where an object is expected; remove it, or copy the checkpoint again"
+            )
 
 
 @contextmanager

@@ -17,6 +17,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LAYERS = re.compile(r"(num_(hidden_)?|n_|decoder_|encoder_)layers?")
 MANY_LAYERS = 1000
 """More layers than these are believed only where the file has as many tensors: each takes time and memory to set up."""
+FLOATS = ("F", "BF")
+"""How the types of floating point numbers begin (F32, F8_E4M3, BF16)."""
 PACKED = 8
 """Weights that one byte of a quantised file may hold (one bit each)."""
 
@@ -129,7 +131,7 @@ def check_size(directory: Path, config: Any) -> None:
 
 
 def check_tensors(directory: Path, model: Any, info: dict[str, Any], headers: dict[str, Header]) -> None:
-    """UserError naming tensors that are missing, of another shape, or not used by the model (`info`: of from_pretrained)."""
+    """UserError naming tensors that are missing, of another shape or kind, or not used by the model (`info`: of from_pretrained)."""
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"{directory}: {len(missing)} tensors are missing from the weights, e.g. {missing[0]}")
     for name, there, wanted in sorted(info["mismatched_keys"]):
@@ -141,6 +143,7 @@ def check_tensors(directory: Path, model: Any, info: dict[str, Any], headers: di
             f"{directory}: {_listed(unused)} in the weights have no place in {type(model).__name__} as config.json describes "
             "it: without them this would be another model; correct config.json, or remove them from the weights"
         )
+    _check_types(directory, model, headers)
     for target, source in model.get_expanded_tied_weights_keys(all_submodels=True).items():
         first, second = model.get_parameter(target), model.get_parameter(source)
         if first is not second and not torch.equal(first, second):
@@ -148,6 +151,20 @@ def check_tensors(directory: Path, model: Any, info: dict[str, Any], headers: di
                 f"{directory}: config.json ties {target} to {source} (tie_word_embeddings), but they differ in the weights; "
                 "set it to false if both are meant, or remove the one that is not from the weights"
             )
+
+
+def _check_types(directory: Path, model: Any, headers: dict[str, Header]) -> None:
+    """UserError for whole numbers, truth values or complex numbers where the model has weights: read as numbers, the packed ones of
+    a quantised file would be measured as if they were weights."""
+    if getattr(model.config, "quantization_config", None):
+        return
+    others = tuple(name for name, buffer in model.named_buffers() if not buffer.is_floating_point())
+    packed = sorted(n for n, t in headers.items() if not t.dtype.startswith(FLOATS))
+    if wrong := [name for name in packed if not _harmless(name, headers) and not (others and name.endswith(others))]:
+        raise UserError(
+            f"{directory}: {_listed(wrong)} in the weights {'are' if len(wrong) > 1 else 'is'} of type {headers[wrong[0]].dtype}, no "
+            "floating point numbers, and config.json has no quantization_config that says what they mean; use the unquantised checkpoint"
+        )
 
 
 def _harmless(name: str, headers: dict[str, Header]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as t
 from safetensors.torch import load_file, save_file
 
 from nca_interp.base import UserError
@@ -299,3 +300,24 @@ def test_pickles_are_never_opened(copy, said, tmp_path):
 def test_large_finite_weights_are_no_fault(copy):
     weights(copy, model__norm__weight=torch.full((32,), 3e38))  # their sum overflows, they do not
     assert load_model(copy).model.norm.weight[0] == 3e38
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64])
+def test_packed_numbers_are_not_taken_for_weights(copy, said, dtype):
+    name = "model.layers.1.self_attn.q_proj.weight"
+    weights(copy, **{name: load_file(copy / "model.safetensors")[name].to(dtype)})
+    assert f"{name} in the weights is of type " in said(copy)
+    weights(copy, **{name: torch.ones(32, 32).to(torch.float8_e4m3fn)})
+    assert float(load_model(copy).get_parameter(name).sum()) == 1024
+
+
+@pytest.mark.parametrize("text", ["[]", '"x"', "7", "{", "[" * 100_000])
+def test_a_damaged_generation_config_is_named(copy, said, text):
+    (copy / "generation_config.json").write_text(text)
+    assert "generation_config.json: " in said(copy)
+
+
+def test_a_family_without_sdpa_opens(tmp_path):
+    config = t.MambaConfig(vocab_size=61, hidden_size=16, num_hidden_layers=1, state_size=4)
+    t.MambaForCausalLM(config).save_pretrained(tmp_path)
+    assert load_model(tmp_path)(torch.zeros(1, 3, dtype=torch.long)).logits.shape == (1, 3, 61)

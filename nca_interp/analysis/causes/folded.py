@@ -141,6 +141,8 @@ def read_weights(model: Any) -> Weights:
 def _scored(model: Any) -> Iterator[None]:
     """Inside, the attention of a model can be read."""
     own = model.config._attn_implementation
+    if not type(model)._can_set_attn_implementation():  # transformers would only print so
+        raise NotApplicable(f"the attention of {type(model).__name__} cannot be read alone (it cannot be replaced)")
     try:
         model.set_attn_implementation(register())
     except (ValueError, NotImplementedError) as error:

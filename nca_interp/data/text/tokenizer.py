@@ -21,8 +21,8 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """A tokenizer on the hub: name, or org/name."""
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 """What an end of text is called where no file says which token it is."""
-LARGEST = 2**32
-"""Ids are smaller than this."""
+LARGEST = 2**24
+"""Ids are smaller than this: tables of all tokens are made."""
 PROBE = "The  quick brown fox (12 of 345) naïvely jumped:\n\tif x != None: return [x]\n" * 2
 """Text on which a converted tokenizer must agree with sentencepiece."""
 
@@ -56,6 +56,8 @@ def open_tokenizer(where: Path | str, field: str = "--tokenizer") -> Opened:
             opened = _transformers(where)
     else:
         raise UserError(f"{field}: {str(where)!r} cannot be loaded: no such file or folder; {LEGAL}")
+    if (top := max(opened.tokenizer.get_vocab(with_added_tokens=True).values(), default=0)) >= LARGEST:
+        raise UserError(f"{where}: a token has the id {top:,}; legal: less than {LARGEST:,}")
     if getattr(opened.tokenizer.model, "dropout", None):  # merges left out at random, as in the training of some models
         opened.tokenizer.model.dropout = None
     opened.tokenizer.no_truncation()

@@ -80,6 +80,14 @@ def test_the_end_of_text_is_what_the_files_say(bpe, tmp_path):
         assert open_tokenizer(tmp_path).end_id == 9
 
 
+def test_an_id_that_no_table_could_hold_is_refused(bpe, tmp_path):
+    settings = json.loads(bpe[1].to_str())
+    settings["model"]["vocab"]["zzz"] = 2**31
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"a token has the id 2,147,483,648; legal: less than 16,777,216"):
+        open_tokenizer(tmp_path)
+
+
 def test_nothing_is_random_in_a_tokenizer(bpe, tmp_path):
     _, made = bpe
     settings = json.loads(made.to_str())
