@@ -30,6 +30,8 @@ from nca_interp.engine.graph import Job, MeasureJob, Plan
 from nca_interp.engine.runner import run_plan
 from nca_interp.store import AnalysisDir
 
+LONGEST_SECONDS = 3600
+"""That a cluster of its own may live."""
 INSIDE = "BENCHMARK_ENGINE_INSIDE"
 """Environment: this process is the one inside namespaces."""
 
@@ -160,6 +162,7 @@ def own_cluster() -> str:
         os.environ[INSIDE] = "1"
         sys.exit(subprocess.run([*scenes.APART, sys.executable, *sys.argv]).returncode)
     scenes.alone()
+    signal.alarm(LONGEST_SECONDS)  # and with this process all of the cluster ends
     return str(scenes.head(2).address)
 
 

@@ -16,6 +16,8 @@ from nca_interp.engine.hang import Patience
 from nca_interp.engine.memory import free_memory, gpu_bytes, oom_kills, total_memory
 from nca_interp.engine.worker import EXIT_MEMORY
 
+SERVER_LOST = 255
+"""Exit code of a worker whose fork server was ended, as multiprocessing has it; no worker ends with it itself."""
 GPU_SHARE = 0.95
 """Of a GPU's memory that jobs may be given."""
 
@@ -116,6 +118,9 @@ class LocalEngine:
             return Said(
                 "ended", worker.job, "the system ended its process since memory is short (SIGKILL)", code, "memory"
             )
+        if code == SERVER_LOST:
+            text = "the process from which workers are started is gone, and so is it; the same command continues from the last state"
+            return Said("ended", worker.job, text, code, "" if self._cancelled else "killed")
         if code < 0:
             return Said("ended", worker.job, text or _death(code), code, "" if self._cancelled else "killed")
         return Said("ended", worker.job, text if text or not code else f"its process died (exit code {code})", code)

@@ -180,6 +180,28 @@ def test_jobs_killed_at_random_from_outside_end_all_the_same(tmp_path):
     assert {len(tries(tmp_path, one.id)) for one in jobs} == {1, 2}
 
 
+def test_the_server_that_starts_workers_is_killed_and_nothing_is_lost(tmp_path):
+    jobs = [job(f"slow{i}", "slow", kind="train") for i in range(4)] + [job("fine")]
+    asked = Asked(tmp_path, lambda device: {}, workers=2, kinds=frozenset(), body=body)
+    killed, retried = [], []
+
+    def tick(running):
+        if not killed and (tmp_path / "slow0").exists():
+            for child in psutil.Process().children():
+                if "forkserver" in " ".join(child.cmdline()):
+                    killed.append(child.pid)
+                    child.kill()
+
+    outcome = run_plan(
+        AnalysisDir(tmp_path), Plan(None, jobs), engine=LocalEngine(asked), on_tick=tick, done=lambda study, one: False,
+        on_event=lambda what, one, message: retried.append(message) if what == "retried" else None,
+    )  # fmt: skip
+    assert set(outcome.states.values()) == {"done"}, outcome.messages
+    assert len(killed) == 1
+    assert retried
+    assert all("from which workers are started is gone" in message for message in retried)
+
+
 def test_a_journal_whose_process_is_gone_tells_what_it_left(tmp_path):
     with Journal.begun(tmp_path) as journal:
         journal.add("start", "a")
