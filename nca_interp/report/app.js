@@ -288,7 +288,7 @@ addEventListener("beforeprint", () => {
   before = root.dataset.theme; root.dataset.theme = "light";
   closed = folds.filter(fold => !fold.open && !fold.matches(".data, .save"));
   closed.forEach(fold => { fold.open = true; });
-  cells.forEach(draw); paint();
+  widgets.forEach(wake); cells.forEach(draw); paint();
 });
 addEventListener("afterprint", () => {
   closed.forEach(fold => { fold.open = false; });

@@ -116,7 +116,8 @@ def _pictures(figure: Figure, exhibits: list[dict[str, Any]]) -> dict[str, tuple
     if not figure.charts:
         return {name: _image(png) for name, png in _rasters(figure, exhibits)}
     names = [figure.id] if len(figure.charts) == 1 else [f"{figure.id}-{i}" for i in range(1, len(figure.charts) + 1)]
-    suffixes = _distinct(["-".join(values) for values in itertools.islice(_options(figure), _drawn(figure))])
+    shown = ["-".join(values) for values in itertools.islice(_options(figure), _drawn(figure))]
+    suffixes = _distinct(shown) if _combinations(figure) > 1 else [""]
     return {
         name + suffix: draw(
             chart.spec, chart.description, dict(zip((c.name for c in figure.choices), values, strict=True))
@@ -131,25 +132,26 @@ def _options(figure: Figure) -> Iterator[tuple[str, ...]]:
     return itertools.product(*([value for value, _ in choice.options] for choice in figure.choices))
 
 
+def _combinations(figure: Figure) -> int:
+    return math.prod(len(choice.options) for choice in figure.choices)
+
+
 def _drawn(figure: Figure) -> int:
     """How many combinations are drawn."""
-    every = math.prod(len(choice.options) for choice in figure.choices)
-    return min(every, max(1, MOST // len(figure.charts)))
+    return min(_combinations(figure), max(1, MOST // len(figure.charts)))
 
 
 def _cut(figure: Figure) -> str:
     """What was left out of a figure in words; empty where all was drawn."""
     if not figure.charts:
         return ""
-    every, drawn = math.prod(len(choice.options) for choice in figure.choices), _drawn(figure)
+    every, drawn = _combinations(figure), _drawn(figure)
     named = " and ".join(choice.label for choice in figure.choices)
     return f"the first {drawn} of {every} options of {named}" if drawn < every else ""
 
 
 def _distinct(options: list[str]) -> list[str]:
-    """Ends of file names for options, none twice; an empty one where there is only one option."""
-    if len(options) < 2:
-        return [""] * len(options)
+    """Ends of file names for options, none twice."""
     found: list[str] = []
     for place, option in enumerate(options, 1):
         end = "-" + (re.sub(r"[^\w.-]+", "_", option)[:60].strip("_") or str(place))

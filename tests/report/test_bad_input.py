@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from nca_interp.report.glossary import GLOSSARY, Glosser, anchor, document
 from nca_interp.report.page import MOST_OPEN, Figure, Note, Page, Section
 from nca_interp.report.render import render, unpacked
 from nca_interp.report.scheme import MOST, scheme
+from nca_interp.report.sections.claims import JUDGED
 from nca_interp.report.tables import Tables
 
 HOSTILE = "</script><svg onload=alert(1)>{{ 7*7 }} $&"
@@ -160,7 +160,7 @@ def test_twenty_four_layers_of_thirty_two_heads(tmp_path: Path):
     data = unpacked(text)
     cells = [t for t in data["datasets"].values() if {"layer", "head"} <= set(t["columns"]) and t["n"] >= 24 * 32]
     assert cells
-    assert {"layer 5 head 3"} & set(re.findall(r"layer 5 head 3", text.lower())) or "5.3" in text
+    assert "5.3" in text  # the planted head
 
 
 def test_a_table_of_claims_without_what_a_later_version_added_is_read(tmp_path: Path):
@@ -168,7 +168,8 @@ def test_a_table_of_claims_without_what_a_later_version_added_is_read(tmp_path: 
     _rewrite(study, "claims", lambda f: f.drop(columns=["judged"]))
     assert set(Tables(study).claims.judged) == {""}
     text = build_report(study).read_text()
-    assert 'class="judged"' not in text
+    box = text.split('<div class="claims">')[1].split("</section>")[0]
+    assert not any(words in box for words in JUDGED.values())
     assert 'class="answers"' in text
 
 

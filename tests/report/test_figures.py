@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import altair as alt
 import pandas as pd
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from nca_interp.base import UserError
 from nca_interp.report import figures
 from nca_interp.report.build import page_of
 from nca_interp.report.figures import export_figures
-from nca_interp.report.page import Figure
+from nca_interp.report.page import Chart, Choice, Figure
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,12 @@ def test_every_option_of_a_selector_becomes_a_picture(
 
 def test_options_that_no_file_could_be_named_by():
     assert figures._distinct(["a b", "a/b", "", "../x", "A b"]) == ["-a_b", "-a_b-2", "-3", "-.._x", "-A_b-5"]
-    assert figures._distinct(["only"]) == [""]
+    chart = Chart(alt.Chart(pd.DataFrame({"x": [1]})).mark_point().encode(x="x:Q"), "d")
+    one, two = (Choice("c", "C", (("a/b", "x"), ("d", "y"))[:n]) for n in (1, 2))
+    names = [
+        list(figures._pictures(Figure("fig", "f", "e", pd.DataFrame(), (chart,), choices=(c,)), [])) for c in (one, two)
+    ]
+    assert names == [["fig"], ["fig-a_b", "fig-d"]]
 
 
 def test_a_folder_of_ones_own_stays_as_it_is(tmp_path: Path):

@@ -175,6 +175,21 @@ def test_an_address_opens_what_is_folded(browser: Any, report: Path):
     visit.context.close()
 
 
+def test_what_is_folded_is_set_up_when_it_is_opened(browser: Any, report: Path):
+    """A page that opens sorts no table that nobody sees, says when it is ready, and sets up what is opened."""
+    visit = Visit(browser, report, anchor="").wait()
+    assert visit.ask("performance.getEntriesByName('ready').length") == 1
+    assert visit.ask("document.querySelectorAll('.sift').length") == 0
+    assert visit.ask("document.querySelectorAll('.part:not([open]) .scroll.long table').length") > 0
+    visit.ask("document.querySelector('.part:not([open]) .scroll.long table').closest('.part').open = true")
+    visit.ask(
+        "document.querySelector('.part[open] .scroll.long table').closest('details:not(.part)')?.setAttribute('open', '')"
+    )
+    visit.page.wait_for_selector(".sift input")
+    assert visit.errors == []
+    visit.context.close()
+
+
 def test_player_shows_every_frame(desk: Visit, study: Path):
     stored = json.loads((study / "tables" / "trajectory.json").read_text())
     colors, grid = np.array(state_colors(stored["n_states"])), stored["grid"]
