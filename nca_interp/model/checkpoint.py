@@ -120,7 +120,7 @@ def _supported(attn: str, config: Any) -> str:
     """`attn`, or "eager" where a family has no "sdpa" (a recurrent one, for example)."""
     from transformers import AutoModelForCausalLM
 
-    found: Any = AutoModelForCausalLM._model_mapping[type(config)]  # type: ignore[attr-defined]
+    found: Any = AutoModelForCausalLM._model_mapping[type(config)]
     kinds = found if isinstance(found, (tuple, list)) else (found,)
     return "eager" if attn == "sdpa" and not all(kind._supports_sdpa for kind in kinds) else attn
 
