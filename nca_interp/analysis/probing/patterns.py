@@ -83,10 +83,10 @@ def export_patterns(
         except NotApplicable:
             continue
         one = Batch(batch.inputs[:1, :LONGEST], batch.targets[:1, :LONGEST])
-        small, patterns = _maps(model, one, whole, n_layers * n_heads)
+        small, places, patterns = _maps(model, one, whole, (n_layers, n_heads))
         entry = {
             "key": f"{who['run']}-{len(exhibits)}".replace(".", "-"), **who, "shown": shown,
-            "tokens": _labels(directory, one.inputs[0], subject), "whole": [list(w) for w in whole],
+            "tokens": _labels(directory, one.inputs[0], subject), "whole": [list(w) for w in places],
         }  # fmt: skip
         exhibits.append(Exhibit(entry, small, patterns))
     return exhibits
@@ -125,19 +125,28 @@ def thumbnails(maps: np.ndarray, heads: int) -> np.ndarray:
     return np.maximum.reduceat(np.maximum.reduceat(maps, edges, axis=-1), edges, axis=-2)
 
 
-def _maps(model: Any, one: Batch, whole: list[tuple[int, int]], heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Attention of every head on one sequence: thumbnails [layer, head, side, side], and float16 [one of `whole`, query, key]."""
+def _maps(
+    model: Any, one: Batch, whole: list[tuple[int, int]], shape: tuple[int, int]
+) -> tuple[np.ndarray, list[tuple[int, int]], np.ndarray]:
+    """Attention of every head on one sequence: thumbnails [layer, head, side, side] of a model of `shape` (layers, heads), 0 where
+    a layer does not attend or has fewer heads; those of `whole` that are there; float16 [one of these, query, key]."""
     small: dict[int, np.ndarray] = {}
     kept: dict[tuple[int, int], np.ndarray] = {}
 
     def sink(handed: Layer) -> None:
         maps = Attention.of(handed, one).corner(one.length)[0].cpu().numpy().astype(np.float16)
-        small[handed.number] = thumbnails(maps, heads)
-        kept.update({(layer, head): maps[head] for layer, head in whole if layer == handed.number})
+        small[handed.number] = thumbnails(maps, shape[0] * shape[1])
+        kept.update({(n, head): maps[head] for n, head in whole if n == handed.number and head < len(maps)})
 
     with torch.inference_mode(), reading(model, sink) as options:
         backbone(model)(input_ids=torch.from_numpy(one.inputs), use_cache=False, **options)
-    return np.stack([small[layer] for layer in sorted(small)]), np.stack([kept[place] for place in whole])
+    side = next(iter(small.values())).shape[-1]
+    layers, heads = max(shape[0], max(small) + 1), max(shape[1], *(len(maps) for maps in small.values()))
+    sheet = np.zeros((layers, heads, side, side), np.float16)
+    for layer, maps in small.items():
+        sheet[layer, : len(maps)] = maps
+    places = [place for place in whole if place in kept]
+    return sheet, places, np.stack([kept[place] for place in places])
 
 
 def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:

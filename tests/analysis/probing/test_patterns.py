@@ -6,15 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.tiny import families, tiny_model
 from nca_interp.analysis.probing.patterns import (
     LONGEST,
     THUMBNAIL_CELLS,
     WHOLE,
     WHOLE_CELLS,
+    export_patterns,
     notable,
     thumbnails,
     whole_limit,
 )
+from nca_interp.analysis.stimuli.base import repeated_tokens
 
 
 @pytest.mark.parametrize(("length", "side"), [(128, 32), (100, 32), (17, 17)])
@@ -69,3 +72,15 @@ def test_more_sequences_leave_fewer_whole_patterns():
     for sequences in (4, 8, 10, 15):
         assert whole_limit(sequences) * sequences * LONGEST**2 <= WHOLE_CELLS
     assert whole_limit(100) == 8  # the fewest, whatever it costs
+
+
+def test_layers_without_attention_keep_their_place(tmp_path):
+    """RecurrentGemma: layer 0 is recurrent, layer 1 attends."""
+    tiny_model(families()["recurrent_gemma"]).save_pretrained(tmp_path)
+    found = export_patterns(tmp_path, pd.DataFrame(), {"twice": repeated_tokens(period=8, sequences=2)})[0]
+    heads = found.thumbnails.shape[1]
+    assert found.thumbnails.shape[0] == 2
+    assert not found.thumbnails[0].any()
+    assert found.thumbnails[1].reshape(heads, -1).any(1).all()
+    assert found.entry["whole"] == [[1, head] for head in range(heads)]
+    np.testing.assert_allclose(found.patterns.sum(-1), 1, atol=0.01)
