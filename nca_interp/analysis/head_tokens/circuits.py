@@ -9,7 +9,7 @@ a few rows of the [n, V] matrix at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,19 +59,24 @@ def choose_sources(rows: np.ndarray | None, n_tokens: int, n: int) -> np.ndarray
     return order[counts[order] > 0]
 
 
-def head_tokens(model: Any, sources: np.ndarray, options: Options) -> Iterator[tuple[int, int, list[Found]]]:
-    """(layer, head, what was found) of every head; layers are numbered among those with attention.
+def head_tokens(
+    model: Any, sources: np.ndarray, options: Options, tell: Callable[[float], None] = lambda share: None
+) -> Iterator[tuple[int, int, list[Found]]]:
+    """(layer, head, what was found) of every head; layers are numbered among those with attention. tell(share of the layers that
+    are done) is called after each.
 
     NotApplicable where what heads move is not linear in the stream; where only queries and keys are not, `attends` and `match`
     are left out.
     """
     try:
-        yield from _read(model, sources, options, qk=True)
+        yield from _read(model, sources, options, True, tell)
     except NotApplicable:
-        yield from _read(model, sources, options, qk=False)
+        yield from _read(model, sources, options, False, tell)
 
 
-def _read(model: Any, sources: np.ndarray, options: Options, qk: bool) -> Iterator[tuple[int, int, list[Found]]]:
+def _read(
+    model: Any, sources: np.ndarray, options: Options, qk: bool, tell: Callable[[float], None]
+) -> Iterator[tuple[int, int, list[Found]]]:
     with folding(model, qk) as parts:
         chosen = torch.from_numpy(sources)
         read, w_u = parts.embeddings(chosen)
@@ -79,11 +84,11 @@ def _read(model: Any, sources: np.ndarray, options: Options, qk: bool) -> Iterat
         centred = w_u.sub_(w_u.mean(1, keepdim=True)).float()  # a constant changes no probability
         del w_u
         # all layers are checked before the first is handed on, one at a time in memory
-        found = [
-            (layer, head, _of_head(heads, head, read, centred, chosen, options, qk))
-            for layer, heads in enumerate(parts.layers())
-            for head in range(len(heads.w_v))
-        ]
+        found = []
+        for layer, heads in enumerate(parts.layers()):
+            for head in range(len(heads.w_v)):
+                found.append((layer, head, _of_head(heads, head, read, centred, chosen, options, qk)))
+            tell((layer + 1) / parts.n_layers)
     yield from found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,7 +59,7 @@ def measure(run: Run, asked: Asked) -> list[str]:
         where = f"the most frequent of {subject.rows_from}" if subject.rows is not None else "evenly spaced token ids"
         told["sources"] = f"{len(sources)} tokens, {where}"
         texts = _texts(subject)
-        for layer, head, found in head_tokens(model, sources, options):
+        for layer, head, found in head_tokens(model, sources, options, partial(asked.say, "tokens of heads")):
             for one in found:
                 named = (layer, head, *one[:3], texts(one.source), one.target, texts(one.target), one.value)
                 rows.append(dict(zip(COLUMNS, named, strict=True)))

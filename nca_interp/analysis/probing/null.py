@@ -26,6 +26,7 @@ def random_models(config: Any, n: int, dtype: torch.dtype, device: Any) -> Itera
             torch.manual_seed(seed)
             drawn = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=dtype)
         yield drawn.to(device).eval()
+        del drawn  # two at a time are not needed
 
 
 def like(model: PreTrainedModel, n: int) -> Iterator[PreTrainedModel]:

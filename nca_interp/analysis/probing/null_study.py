@@ -124,7 +124,9 @@ def _measure(
     subject = replace(subject, shown=less.get("shown"))
     dtype = getattr(torch, less["dtype"]) if less else config.dtype
     result = Measured([], {}, {})
-    for seed, model in enumerate(random_models(config, models, dtype, device_type())):
+    drawn = random_models(config, models, dtype, device_type())
+    for seed in range(models):
+        model = next(drawn)
 
         def tell(share: float, seed: int = seed) -> None:
             say(f"random model {seed + 1} of {models}", (seed + share) / models)
@@ -133,6 +135,7 @@ def _measure(
         result.rows.extend({"run": f"random.{seed}", "seed": seed, **row} for row in found.rows)
         result.problems.update(found.problems)
         result.skipped.update(found.skipped)
+        del model  # before the next is drawn
     keep_recent(measurer, subject)
     return result
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ from nca_interp.analysis.collection.find import find
 from nca_interp.analysis.probing import null_study
 from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import analyze, analyze_run
+from nca_interp.analysis.probing.null import random_models
 from nca_interp.analysis.probing.null_study import fdr_least, null_of_run, probe_tables, significant
 from nca_interp.analysis.probing.table import read_table
 from nca_interp.analysis.stimuli import size
@@ -193,3 +197,21 @@ def test_random_models_of_a_large_shape_are_shown_less(tmp_path, probes, monkeyp
         assert set(rows[rows.probe == "back_1"].n) == ({16} if large else {5})
     assert 1.0 in shown
     assert all(0 < share <= 1 for share in shown)
+
+
+def test_one_random_model_is_held_at_a_time(monkeypatch):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    drawn = random_models(AutoConfig.for_model("llama", vocab_size=50, **shape), 2, torch.float32, "cpu")
+    first = weakref.ref(next(drawn))
+    held, draw = [], AutoModelForCausalLM.from_config
+
+    def spy(*args, **options):
+        gc.collect()
+        held.append(first() is not None)
+        return draw(*args, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", spy)
+    next(drawn)
+    assert held == [False]
