@@ -45,9 +45,9 @@ def check_anew(directory: StudyDir, study: Study) -> None:
     kept = kept_plan(directory)
     contrasts = contrasts_in(plan_of(study)) + ([] if kept is None else contrasts_in(kept["plan"]))
     if known := evaluated(directory, study, contrasts):
-        more = f" and {len(known) - 1} more" if len(known) > 1 else ""
+        more = f" and {len(known) - 1} more have" if len(known) > 1 else " has"
         raise UserError(
-            f"--declare: {known[0]}{more} has been evaluated, and a comparison rests on it; legal: without --declare, where the change is "
+            f"--declare: {known[0]}{more} been evaluated, and a comparison rests on that; legal: without --declare, where the change is "
             "shown and decides nothing, or a study of its own (--out)"
         )
 
