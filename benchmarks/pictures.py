@@ -13,8 +13,10 @@ from PIL import Image
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDTH, HEIGHT = 1300, 1000
-COLOURS = 96
-"""Of the palette that a picture is reduced to: a third of the bytes, no difference to be seen on drawings."""
+WIDE = 1540
+"""Of the window in which the player is drawn: its charts stand three in a row."""
+COLOURS = 192
+"""Of the palette that a picture is reduced to: half of the bytes, no difference to be seen on drawings."""
 
 
 def written(picture: bytes, path: Path) -> None:
@@ -40,6 +42,8 @@ def main() -> None:
         written(page.screenshot(), given.out / "report.png")
         player = page.locator("#fig-player .circuit")
         if player.count():
+            page.set_viewport_size({"width": WIDE, "height": HEIGHT})
+            page.wait_for_timeout(500)  # the player draws itself again
             player.scroll_into_view_if_needed()
             page.wait_for_selector("#fig-player .circuit[data-shown], #fig-player[data-shown]", state="attached")
             page.locator("fieldset.legend").evaluate("e => { e.style.position = 'static'; }")

@@ -80,9 +80,10 @@ def test_every_option_of_a_selector_becomes_a_picture(
     assert len(choice.options) > 2
     done = export_figures(study, tmp_path / "all", short)
     assert done.cut == {}
-    for value, _ in choice.options:
-        assert len(list((tmp_path / "all").glob(f"fig-probes*-{value}.svg"))) == len(figure.charts)
-    drawn = [next((tmp_path / "all").glob(f"fig-probes*-{v}.svg")).read_text() for v, _ in choice.options]
+    ends = figures._distinct([value for value, _ in choice.options])
+    names = [f"fig-probes-{view}{end}.svg" for end in ends for view in range(1, 1 + len(figure.charts))]
+    assert {path.name for path in (tmp_path / "all").glob("fig-probes*.svg")} == set(names)
+    drawn = [(tmp_path / "all" / f"fig-probes-1{end}.svg").read_text() for end in ends]
     assert len(set(drawn)) == len(drawn)
     monkeypatch.setattr(figures, "MOST", 2 * len(figure.charts))
     done = export_figures(study, tmp_path / "few", short)
