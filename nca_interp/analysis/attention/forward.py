@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -57,3 +57,14 @@ def forward(
         return torch.empty(0)
     targets = torch.from_numpy(np.asarray(part.targets, dtype=np.int64)).to(model.device)
     return token_losses(model, out, tokens, targets).cpu()
+
+
+def in_place(layers: Mapping[int, np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """[layer, head, ...] of what the layers that attend gave [head, ...], by number; 0 where one does not attend or has fewer
+    heads. `shape`: layers and heads of the model, at least."""
+    one = next(iter(layers.values()))
+    size = max(shape[0], max(layers) + 1), max(shape[1], *(len(heads) for heads in layers.values()))
+    found = np.zeros((*size, *one.shape[1:]), one.dtype)
+    for number, heads in layers.items():
+        found[number, : len(heads)] = heads
+    return found

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from nca_interp.analysis.attention.access import access, backbone, reading
+from nca_interp.analysis.attention.forward import in_place
 from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.attention.losses import read_logits
 from nca_interp.analysis.attention.view import Attention
@@ -73,7 +74,8 @@ def see(model: Any, sequence: Sequence) -> Seen:
             cells.append(_cells(logits, sequence.spec))
 
     read_logits(model, output, output.last_hidden_state[0, : n - 1], tokens[0, : n - 1], read)
-    maps = triangle(np.stack([layers[layer] for layer in sorted(layers)]))
+    text = model.config.get_text_config()
+    maps = triangle(in_place(layers, (int(text.num_hidden_layers), int(text.num_attention_heads))))
     told = _grids(np.concatenate(cells), sequence) if sequence.spec is not None else np.zeros((2, 0, 0, 0), np.uint8)
     return Seen(maps, np.concatenate(truth), np.concatenate(top).astype(np.int32), np.concatenate(sure), *told)
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from nca_interp.analysis.attention.access import backbone, reading
+from nca_interp.analysis.attention.forward import in_place
 from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.attention.view import Attention
 from nca_interp.analysis.collection.collection import Collection, Settings
@@ -140,13 +141,8 @@ def _maps(
 
     with torch.inference_mode(), reading(model, sink) as options:
         backbone(model)(input_ids=torch.from_numpy(one.inputs), use_cache=False, **options)
-    side = next(iter(small.values())).shape[-1]
-    layers, heads = max(shape[0], max(small) + 1), max(shape[1], *(len(maps) for maps in small.values()))
-    sheet = np.zeros((layers, heads, side, side), np.float16)
-    for layer, maps in small.items():
-        sheet[layer, : len(maps)] = maps
     places = [place for place in whole if place in kept]
-    return sheet, places, np.stack([kept[place] for place in places])
+    return in_place(small, shape), places, np.stack([kept[place] for place in places])
 
 
 def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:

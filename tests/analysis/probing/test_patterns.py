@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.tiny import families, tiny_model
+from nca_interp.analysis.attention.forward import in_place
 from nca_interp.analysis.probing.patterns import (
     LONGEST,
     THUMBNAIL_CELLS,
@@ -84,3 +85,10 @@ def test_layers_without_attention_keep_their_place(tmp_path):
     assert found.thumbnails[1].reshape(heads, -1).any(1).all()
     assert found.entry["whole"] == [[1, head] for head in range(heads)]
     np.testing.assert_allclose(found.patterns.sum(-1), 1, atol=0.01)
+
+
+def test_layers_are_put_in_their_place():
+    found = in_place({1: np.ones((2, 5)), 3: np.full((1, 5), 2.0)}, (3, 2))
+    assert found.shape == (4, 2, 5)
+    assert found.sum((1, 2)).tolist() == [0, 10, 0, 10]
+    assert np.array_equal(in_place({0: np.arange(6.0).reshape(2, 3)}, (1, 2))[0], np.arange(6.0).reshape(2, 3))
