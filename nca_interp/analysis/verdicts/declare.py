@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from nca_interp.analysis.verdicts.plan import BEST, Contrast, contrasts_in, kept_plan, plan_of
 from nca_interp.base import UserError, digest
@@ -26,7 +27,11 @@ def declare(directory: StudyDir, study: Study, anew: str | None = None) -> bool:
     begun = bool(directory.all_runs())
     if anew is None and (kept is not None or begun):
         return False
-    record = {"plan": plan, "sha256": digest(plan), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    record: dict[str, Any] = {
+        "plan": plan,
+        "sha256": digest(plan),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
     if kept is not None or begun:
         check_anew(directory, study)
         before = [] if kept is None else [*kept.get("before", []), {k: v for k, v in kept.items() if k != "before"}]
