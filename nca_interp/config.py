@@ -324,9 +324,14 @@ def _named(items: Iterable[T], what: str, name: str) -> T:
     raise UserError(f"unknown {what} {name!r}{suggest(name, [i.name for i in items])}")
 
 
+SHOWN = 80
+"""Legal names that a message lists."""
+
+
 def suggest(name: str, legal: Iterable[str]) -> str:
     """'; did you mean X?' where something is near, and the legal names."""
     legal = list(legal)
     near = difflib.get_close_matches(name, legal, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} (legal: {', '.join(legal)})" if legal else hint
+    more = f" and {len(legal) - SHOWN} more" if len(legal) > SHOWN else ""
+    return f"{hint} (legal: {', '.join(legal[:SHOWN])}{more})" if legal else hint

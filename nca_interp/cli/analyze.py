@@ -50,6 +50,12 @@ def analyze(
             help="Nothing but this measurement (repeatable; any of those below) and what other options ask for.",
         ),
     ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN", help="Measure of these runs alone, by name or pattern: 'pt.nca.web.*' (repeatable)."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option of a measurement: NAME.option=value (repeatable).")
     ] = None,
@@ -116,9 +122,25 @@ def analyze(
     else:
         assert checkpoint
         collection = _collect(checkpoint, given, out, given_more.asked, options)
+    runs = chosen(run, [one.id for one in collection.runs])
     raise typer.Exit(
-        _measure(collection, given_more.asked, options, only is not None, probes, workers, threads, table, engine)
+        _measure(collection, given_more.asked, options, only is not None, runs, probes, workers, threads, table, engine)
     )
+
+
+def chosen(patterns: list[str] | None, runs: list[str]) -> set[str]:
+    """The runs that patterns (`*`, `?`) name, all without any; UserError for a pattern that names none."""
+    from fnmatch import fnmatchcase
+
+    from nca_interp.config import suggest
+
+    found: set[str] = set()
+    for pattern in patterns or ["*"]:
+        named = {run for run in runs if fnmatchcase(run, pattern)}
+        if patterns and not named:
+            raise UserError(f"--run {pattern}: no run that has begun is named so{suggest(pattern, runs)}")
+        found |= named
+    return found
 
 
 def _check(checkpoints: list[str], device: str | None, table: Path | None, reads: list[Path | None]) -> None:
@@ -236,13 +258,19 @@ def _options(
 
 
 def _measure(
-    collection: Collection, asked: list[str], options: dict[str, dict[str, Any]], only: bool, probes: Path | None,
-    workers: int | None, threads: int | None, table: Path | None, engine: str,
+    collection: Collection, asked: list[str], options: dict[str, dict[str, Any]], only: bool, runs: set[str],
+    probes: Path | None, workers: int | None, threads: int | None, table: Path | None, engine: str,
 ) -> int:  # fmt: skip
+    from nca_interp.engine.graph import MeasureJob, Plan
     from nca_interp.engine.local import default_workers
     from nca_interp.engine.plan import analysis_plan
 
     plan = analysis_plan(collection, asked, options, only=only)
+    plan = Plan(
+        plan.study, [job for job in plan.jobs if isinstance(job.payload, MeasureJob) and job.payload.subject in runs]
+    )
+    if not plan.jobs:
+        raise UserError(f"--run: nothing of what was asked for applies to {', '.join(sorted(runs)[:5])}")
     study = collection.study is not None
     if workers is None and engine == "local":
         workers = default_workers() if study else 1

@@ -1,11 +1,11 @@
-"""What `analyze` refuses before it writes anything."""
+"""What `analyze` chooses, and refuses before it writes anything."""
 
 from __future__ import annotations
 
 import pytest
 
 from nca_interp.base import UserError
-from nca_interp.cli.analyze import _collect
+from nca_interp.cli.analyze import _collect, chosen
 from tests.analysis.models import tiny
 
 
@@ -24,3 +24,24 @@ def test_a_step_that_is_half_written_is_named(tmp_path, spoil, reason):
     with pytest.raises(UserError, match=reason):
         _collect([str(tmp_path / "series")], {}, tmp_path / "out", [], {})
     assert not (tmp_path / "out").exists()
+
+
+RUNS = ["ppt.nca.s0", "ppt.nca.s1", "pt.nca.web.s0", "pt.nca-low.web.s0"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "found"),
+    [
+        (None, RUNS),
+        (["*.s1"], ["ppt.nca.s1"]),
+        (["pt.nca.*"], ["pt.nca.web.s0"]),
+        (["ppt.nca.s0", "pt.*"], ["ppt.nca.s0", "pt.nca.web.s0", "pt.nca-low.web.s0"]),
+    ],
+)
+def test_runs_are_chosen_by_pattern(patterns, found):
+    assert chosen(patterns, RUNS) == set(found)
+
+
+def test_a_pattern_that_names_no_run_is_refused():
+    with pytest.raises(UserError, match=r"--run pt\.nka\.web\.s0: .* did you mean 'pt\.nca\.web\.s0'"):
+        chosen(["ppt.*", "pt.nka.web.s0"], RUNS)
