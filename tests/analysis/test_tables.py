@@ -310,7 +310,7 @@ def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed
     assert learned.effect[0] == pytest.approx(means["free-running"] - means[learned.rival[0]])
     calls = []
 
-    def measured(directory, device, whole):
+    def measured(directory, **how):
         calls.append(directory)
         raise UserError("the context is too short")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models
+from transformers import LlamaConfig
 
 from nca_interp.config import Domain, ModelConfig, Regime, StageConfig, Study, paired_seeds
 from nca_interp.data.specs import QaSpec, TextSpec, TokenizerSpec
@@ -49,7 +50,7 @@ class Spelling(torch.nn.Module):
     def __init__(self, says: list[int], vocab: int) -> None:
         super().__init__()
         self.says, self.vocab, self.at = says, vocab, 0
-        self.config, self.device = SimpleNamespace(max_position_embeddings=64), torch.device("cpu")
+        self.config, self.device = LlamaConfig(max_position_embeddings=64), torch.device("cpu")
 
     def forward(self, input_ids, past_key_values, use_cache):
         self.at = self.at + 1 if past_key_values else 0
