@@ -89,7 +89,7 @@ def scheme(tables: Tables) -> Scheme | None:
     budget = spread(pt.groupby("domain").tokens.max())
     language = (
         *wrap(f"{budget} tokens of", INSIDE), *(line for d in domains[:2] for line in wrap(d, INSIDE)[:2]), *([f"and {len(domains) - 2} more"] if len(domains) > 2 else []),
-        *([f"then fine-tuned ({plural(len(fine), 'run')})"] if len(fine) else []),
+        *(wrap(f"then fine-tuned ({plural(len(fine), 'run')})", INSIDE) if len(fine) else []),
     )  # fmt: skip
     told = (
         f"{plural(len(runs), 'training run')} in {plural(tables.n_seeds, 'seed')}. Seen first: {'; '.join(words)}. Then {budget} tokens of "
