@@ -66,8 +66,10 @@ def numbers(row: Mapping[str, Any]) -> str:
         return ""
     times = row["zero"] == 1
     effect = fixed(row["effect"]) if times else signed(row["effect"])
-    span = interval(row["low"], row["high"], sign=not times)
-    return f"{effect} {row['unit']}, 95 % interval {span}, {plural(int(row['n']), 'seed')}"
+    seeds = plural(int(row["n"]), "seed")
+    if absent(row["low"]):
+        return f"{effect} {row['unit']}, no interval, {seeds}"
+    return f"{effect} {row['unit']}, 95 % interval {interval(row['low'], row['high'], sign=not times)}, {seeds}"
 
 
 def bar(row: Mapping[str, Any], span: tuple[float, float] | None = None) -> tuple[float, float, float, float] | None:

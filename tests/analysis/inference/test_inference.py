@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from nca_interp.analysis.inference import inference
 from nca_interp.analysis.inference import read as inference_read
@@ -238,6 +239,6 @@ def test_mistakes(tiny_checkpoint):
         inference.rule_inference(tiny_checkpoint, rules=1)
     big = SPEC.model_copy(update={"grid": 12}).model_dump(mode="json")
     short = Copy()
-    short.config = SimpleNamespace(max_position_embeddings=60, get_text_config=lambda: None)
+    short.config = LlamaConfig(max_position_embeddings=60)
     with pytest.raises(UserError, match="less than two frames of 38"):
         inference.measure(short, META | {"spec": big})
