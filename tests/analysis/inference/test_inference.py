@@ -46,7 +46,7 @@ class Player:
     """What a Hugging Face model is to a reader; plays a rule of thumb that sees all tokens so far."""
 
     device = torch.device("cpu")
-    config = SimpleNamespace(max_position_embeddings=WIDTH * FRAMES + 5, get_text_config=lambda: None)
+    config = LlamaConfig(max_position_embeddings=WIDTH * FRAMES + 5)
 
     def next(self, tokens: np.ndarray) -> np.ndarray:
         """The token [row, position] that follows each position of [row, position]."""
