@@ -61,6 +61,14 @@ def evaluate(
     ctx.args += ["--run-generated-code"] if run_generated_code else []
     changed = [f"{NAME}.{name}={given[name]}" for name in ("batch", "steps", "parts")]
     analyze(
-        ctx, place, checkpoint, out, [NAME], [*changed, *(set_ or [])], None, None, None, Path(tokenizer) if tokenizer else None, None, None,
-        device, dtype, False, None, workers, None,
-    )  # fmt: skip
+        ctx,
+        place,
+        checkpoint,
+        out,
+        only=[NAME],
+        set_=[*changed, *(set_ or [])],
+        tokenizer=Path(tokenizer) if tokenizer else None,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+    )
