@@ -99,7 +99,7 @@ def analyze(
     if (folder is None) == (not checkpoint):
         raise UserError("give either a folder (a study, or an earlier analysis) or --checkpoint CHECKPOINT")
     given: dict[str, Any] = {
-        "tokens": _text(tokens), "tokenizer": _text(tokenizer), "text": tuple(map(str, text)) if text else None,
+        "tokens": _text(tokens), "tokenizer": _text(tokenizer), "text": tuple(str(p.resolve()) for p in text) if text else None,
         "device": device, "dtype": dtype, "random": random, "fast": fast or None,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
