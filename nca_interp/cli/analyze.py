@@ -121,7 +121,7 @@ def analyze(
             check_given(collection, given_more.asked, options)
     else:
         assert checkpoint
-        collection = _collect(checkpoint, given, out, given_more.asked, options)
+        collection = _collect(checkpoint, given, out, given_more.asked, options, run)
     runs = chosen(run, [one.id for one in collection.runs])
     raise typer.Exit(
         _measure(collection, given_more.asked, options, only is not None, runs, probes, workers, threads, table, engine)
@@ -161,7 +161,12 @@ def _text(path: Path | None) -> str | None:
 
 
 def _collect(
-    names: list[str], given: dict[str, Any], out: Path | None, asked: list[str], options: dict[str, dict[str, Any]]
+    names: list[str],
+    given: dict[str, Any],
+    out: Path | None,
+    asked: list[str],
+    options: dict[str, dict[str, Any]],
+    run: list[str] | None = None,
 ) -> Collection:
     """The collection of what was named, in its folder."""
     from nca_interp.analysis.collection.collection import Settings
@@ -169,6 +174,7 @@ def _collect(
     from nca_interp.overrides import parse
 
     listed = find(names, parse(Settings, given))
+    chosen(run, [entry.run for entry in listed.entries])  # refused before anything is written
     _try(listed)
     return _claim(out or OUT / folder_name(listed), listed, asked, options)
 

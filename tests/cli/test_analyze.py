@@ -45,3 +45,10 @@ def test_runs_are_chosen_by_pattern(patterns, found):
 def test_a_pattern_that_names_no_run_is_refused():
     with pytest.raises(UserError, match=r"--run pt\.nka\.web\.s0: .* did you mean 'pt\.nca\.web\.s0'"):
         chosen(["ppt.*", "pt.nka.web.s0"], RUNS)
+
+
+def test_a_pattern_that_names_no_checkpoint_is_refused_before_anything_is_written(tmp_path):
+    tiny("llama").save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match="--run nothing:"):
+        _collect([f"a={tmp_path / 'model'}"], {}, tmp_path / "out", [], {}, ["nothing"])
+    assert not (tmp_path / "out").exists()
