@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from nca_interp.base import UserError, digest
@@ -36,8 +37,19 @@ class Source:
         return digest(self.hashes())
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of the configuration and weight files, by name."""
-        return {path.name: sha256_file(path) for path in checkpoint_files(self.directory)}
+        """SHA-256 of the configuration and weight files, by name; a file is read once a process, until it changes."""
+        return {path.name: _hash(path.resolve(), *file_state(path)) for path in checkpoint_files(self.directory)}
+
+
+def file_state(path: Path) -> tuple[int, int, int, int]:
+    """Size, times of change of content and of record, and number of a file: what tells it from one that was written in its place."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, *state: int) -> str:
+    return sha256_file(path)
 
 
 def weights_sha256(directory: Path) -> str:

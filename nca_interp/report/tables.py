@@ -79,6 +79,21 @@ class Exhibit:
     """(layer, head) -> [query, key], of the heads that were exported whole."""
 
 
+def _named(collection: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, with the user's files by the name that they have here: a page is shown to others."""
+
+    def name(path: str | None) -> str | None:
+        if path is None or not Path(path).is_absolute():
+            return path
+        inside = Path(path).is_relative_to(Path.cwd())
+        return str(Path(path).relative_to(Path.cwd())) if inside else Path(path).name
+
+    settings = dict(collection["settings"])
+    settings |= {key: name(settings.get(key)) for key in ("tokens", "tokenizer")}
+    settings["text"] = [name(path) for path in settings.get("text", ())]
+    return {**collection, "settings": settings}
+
+
 class Tables:
     """Everything a report may use: `tables.contrasts` and the others are data frames, empty where the file is missing."""
 
@@ -86,7 +101,7 @@ class Tables:
         self.dir = AnalysisDir(study_dir)
         if self.dir.collection.is_file():
             saved = self.dir.read_collection()
-            self.collection: dict[str, Any] | None = saved["collection"]
+            self.collection: dict[str, Any] | None = _named(saved["collection"])
             title = saved["collection"]["title"]
             self.study: dict[str, Any] = {"title": title, "regimes": [], "domains": [], "seeds": []}
             self.provenance: dict[str, Any] = saved["provenance"]

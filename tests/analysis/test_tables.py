@@ -12,8 +12,10 @@ import pytest
 
 from nca_interp.analysis.causes.study import causes_of_run
 from nca_interp.analysis.inference.study import infer_run
+from nca_interp.analysis.probing import exhibited
 from nca_interp.analysis.probing.engine import analyze_run
 from nca_interp.analysis.probing.null_study import null_of_run
+from nca_interp.analysis.probing.patterns import export_patterns
 from nca_interp.analysis.probing.summary import summarise
 from nca_interp.analysis.readout.study import decode_run
 from nca_interp.analysis.similarity.study import compare_run
@@ -295,6 +297,33 @@ def test_written_tables_are_the_same_again(study, tables):
     before = {p.name: p.read_bytes() for p in (study / "tables").iterdir()}
     build_tables(study)
     assert {p.name: p.read_bytes() for p in (study / "tables").iterdir()} == before
+
+
+def test_patterns_are_made_once_and_again_where_they_are_damaged_or_the_weights_changed(study, tables, monkeypatch):
+    made = []
+
+    def export(directory, *how):
+        made.append(directory.parent.parent.name)
+        return export_patterns(directory, *how)
+
+    monkeypatch.setattr(exhibited, "export_patterns", export)
+    shown = ["pt.nca.math.s0", "pt.scratch.math.s0", "ppt.nca.s0"]
+    before = [(study / "tables" / name).read_bytes() for name in ("patterns.npz", "patterns.json")]
+    collection, run = opened(study), run_of(study, shown[0])
+    for one in collection.runs:  # as the workers do, where the model is open
+        exhibited.keep_exhibits(collection, one)
+    exhibited.write_patterns(collection, tables["probes"])
+    assert made == []
+    kept = run.kept("patterns", run.steps[-1]).with_suffix(".npz")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-9])
+    exhibited.write_patterns(collection, tables["probes"])
+    assert made == shown[:1]
+    assert kept.read_bytes() == whole
+    monkeypatch.setattr(exhibited, "weights_sha256", lambda directory: f"other {directory}")
+    exhibited.write_patterns(collection, tables["probes"])
+    assert made == [shown[0], *shown]
+    assert [(study / "tables" / name).read_bytes() for name in ("patterns.npz", "patterns.json")] == before
 
 
 def test_what_a_run_learned_is_measured_once_and_again_where_the_weights_changed(study, tables, monkeypatch):

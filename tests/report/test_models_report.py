@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from nca_interp.report.charts import numbers
 from nca_interp.report.page import Figure, Note, Page, Section, Table
 from nca_interp.report.sections import collection, head_facts, model_heads, model_series, model_summary, model_weights
 from nca_interp.report.tables import Tables
+from nca_interp.store import write_record
 
 MOST_BYTES = 6_000_000
 STEPS = (0, 100, 200, 400, 800)
@@ -180,6 +182,26 @@ def test_labels_are_escaped(tmp_path: Path):
     text = build_report(write_collection(tmp_path / "a", Model("a", 8, 6), Model("b", 8, 6), label=hostile)).read_text()
     assert "<img src=x" not in text
     assert "&lt;img src=x" in text
+
+
+def test_a_page_names_own_files_without_the_folders_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_collection(tmp_path / "a", Model("smol"))
+    saved = json.loads((folder / "collection.json").read_text())
+    inside, outside = tmp_path / "here/texts/own.txt", tmp_path / "there/other.txt"
+    saved["collection"]["settings"] |= {"text": [str(inside), str(outside), "as/given.txt"], "tokens": str(outside)}
+    write_record(folder / "collection.json", saved)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = Tables(folder).collection
+    assert found is not None
+    assert found["settings"]["text"] == ["texts/own.txt", "other.txt", "as/given.txt"]
+    assert found["settings"]["tokens"] == "other.txt"
+    build_report(folder)
+    for name in ("report.html", "report.json"):
+        page = (folder / name).read_text()
+        assert "texts/own.txt" in page
+        assert str(tmp_path / "here") not in page
+        assert str(tmp_path / "there") not in page
 
 
 def test_what_was_not_measured_is_left_out_of_collections(one: Tables):

@@ -13,6 +13,7 @@ from nca_interp.analysis.collection.run import Run, Trained
 from nca_interp.base import Frozen, UserError
 from nca_interp.config import Study
 from nca_interp.data.tokens import TokenMeta, read_meta
+from nca_interp.model.source import file_state
 from nca_interp.overrides import parse
 from nca_interp.readers import damaged
 from nca_interp.store import AnalysisDir, RunDir, StudyDir, sha256_file
@@ -189,12 +190,11 @@ def _records(run: RunDir) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What tells a file from one that was written in its place; None where there is none."""
+    """`file_state`; None where there is none."""
     try:
-        found = path.stat()
+        return file_state(path)
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _check_done(run: RunDir, config: RunConfig, status: dict[str, Any]) -> None:

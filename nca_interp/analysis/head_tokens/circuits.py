@@ -20,7 +20,7 @@ from nca_interp.analysis.causes.folded import Heads, folding
 from nca_interp.analysis.stimuli.base import NotApplicable
 from nca_interp.base import Frozen
 
-ROWS = 64
+ROWS = 32
 """Tokens read at a time: memory stays below ROWS * V * 12 bytes beside the weights."""
 FIRST = 10
 """A token is copied that is raised to one of the first so many of the vocabulary."""
@@ -115,7 +115,10 @@ def _ov(values: torch.Tensor, out: torch.Tensor, chosen: torch.Tensor, n: int) -
     for rows, ids in zip(values.split(ROWS), chosen.split(ROWS), strict=True):
         logits = rows @ out
         own = logits.gather(1, ids[:, None])
-        copied += int((((logits > own).sum(1) < FIRST) & (own[:, 0] > 0)).sum())
+        higher = torch.gt(logits, own, out=torch.empty_like(logits)).sum(
+            1
+        )  # several times as fast as to add up booleans
+        copied += int(((higher < FIRST) & (own[:, 0] > 0)).sum())
         best.append(logits.sub_(mean).amax(1))
     sources = torch.cat(best).topk(min(PAIRS, len(values))).indices
     top = (values[sources] @ out - mean).topk(min(EACH, len(mean)), dim=1)

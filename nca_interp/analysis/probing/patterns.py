@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +14,13 @@ from nca_interp.analysis.attention.access import backbone, reading
 from nca_interp.analysis.attention.forward import in_place
 from nca_interp.analysis.attention.kernel import Layer
 from nca_interp.analysis.attention.view import Attention
-from nca_interp.analysis.collection.collection import Collection, Settings
-from nca_interp.analysis.collection.run import Run
+from nca_interp.analysis.collection.collection import Settings
 from nca_interp.analysis.probing.opened import open_last
 from nca_interp.analysis.stimuli.base import Batch, NotApplicable, Stimulus, Subject, natural, repeated_tokens
 from nca_interp.analysis.stimuli.own_text import own_texts
 from nca_interp.analysis.stimuli.subject import describe
-from nca_interp.analysis.verdicts.plan import SCRATCH, primary
 from nca_interp.base import UserError
 from nca_interp.model.checkpoint import read_provenance
-from nca_interp.store import write_json
 
 LONGEST = 128
 """Tokens of an exported pattern."""
@@ -38,8 +33,6 @@ FEWEST = 8
 """Heads whose pattern is whole in any case."""
 TEXTS = 3
 """The user's texts that are shown."""
-SHOWN = 2
-"""Models whose heads are shown, where they come from elsewhere."""
 SIDE = 32
 """Largest side of a thumbnail."""
 THUMBNAIL_CELLS = 160_000
@@ -140,7 +133,7 @@ def _maps(
         kept.update({(n, head): maps[head] for n, head in whole if n == handed.number and head < len(maps)})
 
     with torch.inference_mode(), reading(model, sink) as options:
-        backbone(model)(input_ids=torch.from_numpy(one.inputs), use_cache=False, **options)
+        backbone(model)(input_ids=torch.from_numpy(one.inputs).to(model.device), use_cache=False, **options)
     places = [place for place in whole if place in kept]
     return in_place(small, shape), places, np.stack([kept[place] for place in places])
 
@@ -157,55 +150,6 @@ def _labels(directory: Path, tokens: np.ndarray, subject: Subject) -> list[str]:
     if (subject.spec or {}).get("kind") == "nca":
         names = {subject.vocab_size - 2: "<grid>", subject.vocab_size - 1: "</grid>"}
     return [names.get(int(t), str(int(t))) for t in tokens]
-
-
-def write_patterns(collection: Collection, probes: pd.DataFrame) -> None:
-    """patterns.npz and patterns.json of a collection (docs/tables.md); both are removed where there is nothing to show.
-    `probes`: the whole probes table."""
-    directory = collection.dir
-    arrays: dict[str, np.ndarray] = {}
-    entries: list[dict[str, Any]] = []
-    shown_runs = list(_exhibited(collection))
-    limit = whole_limit(sum(len(sequences or default_sequences(collection.settings)) for _, sequences in shown_runs))
-    for run, sequences in shown_runs:
-        step = run.steps[-1]
-        scores = probes[(probes.run == run.id) & (probes.step == step)]
-        who = run.at(step) if run.config is None else None
-        scores = scores[scores["head"].notna()]
-        exhibits = export_patterns(run.last, scores, sequences, collection.settings, who, limit) if len(scores) else []
-        for shown in exhibits:
-            key = shown.entry["key"]
-            arrays |= {f"{key}-thumbnails": shown.thumbnails, f"{key}-whole": shown.patterns}
-            entries.append(shown.entry)
-    path, temporary = directory.tables / "patterns.npz", directory.tables / f".tmp-patterns-{os.getpid()}.npz"
-    if not entries:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-        return
-    try:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_json(path.with_suffix(".json"), entries)
-
-
-def _exhibited(collection: Collection) -> Iterator[tuple[Run, dict[str, Stimulus] | None]]:
-    """Runs whose heads are shown, and on what (None: as a model of language). Of a study the finished ones of seed 0 of the
-    regime that it is about and scratch after pre-training on the first domain, and the former after pre-pre-training on its own
-    data; else the first SHOWN."""
-    if collection.study is None:
-        yield from ((run, None) for run in collection.runs[:SHOWN] if run.steps)
-        return
-    done: dict[tuple[str, str, str], Run] = {
-        (r.stage, r.regime, r.domain): r for r in collection.runs if r.done and r.seed == 0
-    }
-    first = primary(collection.roles) or ""
-    for regime in (first, SCRATCH):
-        if (run := done.get(("pt", regime, collection.study.domains[0].name))) is not None:
-            yield run, None
-    if (before := done.get(("ppt", first, ""))) is not None:
-        yield before, {"its own synthetic data": natural(sequences=2)}
 
 
 def export_trajectory(tokens_dir: Path, label: str) -> dict[str, Any] | None:

@@ -13,11 +13,11 @@ from nca_interp.analysis.collection.collection import Collection
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.cache import read_header
 from nca_interp.analysis.probing.engine import analyze_run, choose
+from nca_interp.analysis.probing.exhibited import keep_exhibits, write_patterns
 from nca_interp.analysis.probing.null_study import MODELS, enough, null_key, null_of_run, probe_tables
-from nca_interp.analysis.probing.patterns import write_patterns
 from nca_interp.analysis.probing.summary import WIDTH, columns, summarise, units
 from nca_interp.analysis.stimuli.size import seconds
-from nca_interp.base import Frozen
+from nca_interp.base import Frozen, UserError
 from nca_interp.measurement import Asked, Shown
 from nca_interp.store import write_json
 
@@ -42,8 +42,7 @@ class NullOptions(Frozen):
 
 
 def measure_probes(run: Run, asked: Asked) -> list[str]:
-    """Every probe on every checkpoint of a run that is not up to date."""
-
+    """Every probe on every checkpoint of a run that is not up to date; then, where the model is open, what a report shows of its heads."""
     steps = len(run.steps)
 
     def told(share: float) -> None:
@@ -51,7 +50,12 @@ def measure_probes(run: Run, asked: Asked) -> list[str]:
 
     settings = asked.collection.settings
     names = list(asked.options.names) or None
-    return analyze_run(run, probes=names, probes_folder=asked.probes, settings=settings, tell=told).problems
+    problems = analyze_run(run, probes=names, probes_folder=asked.probes, settings=settings, tell=told).problems
+    try:
+        keep_exhibits(asked.collection, run)
+    except UserError as error:
+        problems.append(str(error))
+    return problems
 
 
 def measure_null(run: Run, asked: Asked) -> list[str]:

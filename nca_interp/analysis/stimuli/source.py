@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nca_interp.base import UserError
 from nca_interp.model.source import HUB_NAME as HUB_NAME
 from nca_interp.model.source import Source as Source
-from nca_interp.model.source import checkpoint_files
+from nca_interp.model.source import checkpoint_files, file_state
 from nca_interp.model.source import weights_sha256 as weights_sha256
 
 
@@ -24,10 +25,6 @@ def unchanged(directory: Path) -> Iterator[None]:
             raise UserError(f"{directory}: the checkpoint changed while it was read; analyse it when it is complete")
 
 
-def state_of(directory: Path) -> list[tuple[str, int, int, int]]:
-    """Name, size, time of change and number of each file of a checkpoint."""
-    state = []
-    for path in checkpoint_files(directory):
-        stat = path.stat()
-        state.append((path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-    return state
+def state_of(directory: Path) -> list[tuple[Any, ...]]:
+    """Name and state of each file of a checkpoint."""
+    return [(path.name, *file_state(path)) for path in checkpoint_files(directory)]
