@@ -170,14 +170,7 @@ def cost(folder: Path, further: list[str]) -> None:
     import psutil
 
     with tempfile.TemporaryDirectory() as out:
-        command = [
-            sys.executable,
-            "-c",
-            "from nca_interp.cli import main; main()",
-            "analyze",
-            "--checkpoint",
-            str(folder),
-        ]
+        command = [sys.executable, "-m", "nca_interp", "analyze", "--checkpoint", str(folder)]
         began, peak, used = time.perf_counter(), 0, dict[int, float]()
         process = psutil.Popen([*command, "--out", f"{out}/analysis", *further])
         while process.poll() is None:
