@@ -66,7 +66,7 @@ def test_the_packages_own_are_found_without_torch():
 
 
 def test_no_two_write_a_table_of_one_name():
-    from nca_interp.report.tables import COLUMNS
+    from nca_interp.report.columns import COLUMNS
 
     names = [*COLUMNS, *(name for one in builtin().values() for name in one.columns)]
     assert len(names) == len(set(names))

@@ -9,7 +9,7 @@ import pandas as pd
 from nca_interp.base import UserError
 from nca_interp.config import suggest
 from nca_interp.readers import damaged, read_cells
-from nca_interp.report.tables import columns_of, read_typed
+from nca_interp.report.columns import columns_of, read_typed
 from nca_interp.store import AnalysisDir, StudyDir
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nca_interp.report.tables import columns_of
+from nca_interp.report.columns import columns_of
 
 PROBES = {
     # unit, chance, threshold (None: names no kind of head)

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from nca_interp.report.columns import COLUMNS
 from nca_interp.report.page import Answer
 from nca_interp.report.sections.answers import answers
-from nca_interp.report.tables import COLUMNS
 
 CONTRAST = {"family": "regime", "domain": "web", "metric": "val_loss", "treated": "nca", "control": "scratch", "primary": True, "n": 3.0, "effect": -0.05, "low": -0.08, "high": -0.02, "verdict": "better"}  # fmt: skip
 CLAIM = {
