@@ -9,6 +9,7 @@ MEASUREMENT = Measurement(
     by_request=frozenset({"study", "one", "pair", "series", "several"}),
     needs=("probes",),
     applies="nca_interp.analysis.causes.study:applies",
+    check="nca_interp.analysis.causes.study:check",
     measure="nca_interp.analysis.causes.study:measure",
     cost="nca_interp.analysis.causes.study:cost",
     options="nca_interp.analysis.causes.options:CausesOptions",
