@@ -72,6 +72,8 @@ class Measurement:
     """function(run) -> hashable: runs with the same value share one measurement, of the first of them."""
     cost: Reference | None = None
     """function(run, options) -> seconds that it takes, about; only ratios count. None: 1 each checkpoint."""
+    fast: float = 1.0
+    """Share of that cost that remains with --fast."""
     options: Reference = Frozen
     """Model (a Frozen) of its options, each with a default; `--set NAME.option=value` changes one."""
     columns: Mapping[str, str] = field(default_factory=dict)
