@@ -9,6 +9,7 @@ MEASUREMENT = Measurement(
     by_request=frozenset({"study", "one", "pair", "series", "several"}),
     needs=("probes",),
     applies="nca_interp.analysis.causes.study:applies",
+    flags={"stage": "stages", "metric": "metric", "heads": "heads", "sets": "sets"},
     check="nca_interp.analysis.causes.study:check",
     measure="nca_interp.analysis.causes.study:measure",
     cost="nca_interp.analysis.causes.study:cost",
