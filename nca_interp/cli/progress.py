@@ -20,8 +20,8 @@ TERMINAL_SECONDS = 0.5
 STEP_SECONDS = 5.0
 TOLD_BY = 0.1
 """Share of what is left that must be done before it is said how long that takes."""
-KEPT_SECONDS = 3.0
-"""A measurement that should take ten times as long and ended within this was kept from an earlier call."""
+KEPT_SECONDS, KEPT_SHARE = 3.0, 0.1
+"""A measurement that ended within so many seconds, and within this share of its estimate, was kept from an earlier call."""
 KINDS = {"tokens": "token files", "train": "training runs", "measure": "measurements"}
 
 
@@ -123,7 +123,7 @@ class Follow:
     def _measured(self, job: Job) -> None:
         """Count one that has ended: one that took next to nothing was there already, and says nothing of the others."""
         took = time.monotonic() - self.started.get(job.id, self.begin)
-        if took < KEPT_SECONDS and job.cost > 10 * KEPT_SECONDS:
+        if took < min(KEPT_SECONDS, KEPT_SHARE * job.cost):
             self.kept_seconds += took
         else:
             self.spent += job.cost

@@ -239,3 +239,9 @@ def test_what_was_kept_from_an_earlier_call_says_nothing_of_the_rest(monkeypatch
         ("share", 1, "0.5:half"),
     ]
     assert left([300, 100], resumed, monkeypatch) == ["about 60 s left"]
+
+
+def test_small_measurements_that_were_kept_say_nothing_either(monkeypatch):
+    kept = [event for n in range(4) for event in (("start", n, ""), 0.2, ("done", n, ""))]
+    resumed = [*kept, ("start", 4, ""), 9, ("share", 4, "0:begun"), 60, ("share", 4, "0.5:half")]
+    assert left([20, 20, 6, 5, 100, 100], resumed, monkeypatch) == ["about 3 min left"]
