@@ -57,6 +57,8 @@ class Measurement:
     wanted: Reference | None = None
     """function(collection, options, named) -> bool: whether it has what it works on (a text, a pair of prompts): it is made where it
     has, asked for by name or not. UserError says what is wrong with what was given, or is lacking where it was `named`."""
+    check: Reference | None = None
+    """check(asked): UserError for options that fit none of the collection's runs, before anything is written."""
     flags: Mapping[str, str] = field(default_factory=dict)
     """Options that the command line takes as `--FLAG VALUE` (flag -> option); one of them asks for the measurement, too."""
     switches: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +72,8 @@ class Measurement:
     """function(run) -> hashable: runs with the same value share one measurement, of the first of them."""
     cost: Reference | None = None
     """function(run, options) -> seconds that it takes, about; only ratios count. None: 1 each checkpoint."""
+    fast: float = 1.0
+    """Share of that cost that remains with --fast."""
     options: Reference = Frozen
     """Model (a Frozen) of its options, each with a default; `--set NAME.option=value` changes one."""
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -134,11 +138,15 @@ def resolve(reference: Reference) -> Callable[..., Any]:
     return function
 
 
-def check_given(collection: Any, asked: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """UserError for a measurement of a collection that was given what it cannot work on, before anything is written."""
+def check_given(
+    collection: Any, asked: Iterable[str], options: Mapping[str, Mapping[str, Any]], probes: Path | None = None
+) -> None:
+    """UserError for a measurement of a collection that was given what it cannot work on, before anything is written; `probes`:
+    folder with further probe files."""
     for one in measurements().values():
-        if one.wanted is not None:
-            one.made(collection, one.name in asked, options.get(one.name, {}), False)
+        given = options.get(one.name, {})
+        if (one.wanted or one.check) and one.made(collection, one.name in asked, given, False) and one.check:
+            resolve(one.check)(Asked(collection, one.read(given), probes))
 
 
 def measurements() -> dict[str, Measurement]:

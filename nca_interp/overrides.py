@@ -71,8 +71,9 @@ def _defaults(recipe: Recipe) -> dict[str, BaseModel]:
     return found
 
 
-def with_overrides(model: M, overrides: Iterable[str]) -> M:
+def with_overrides(model: M, overrides: Iterable[str], name: str = "") -> M:
     """A copy of a study (or another configuration) with `a.b=value` overrides applied; values are TOML, a bare word is a string.
+    Messages have `name` in front of a key, where the user wrote it there.
 
     Regimes and domains are addressed by name (`regimes.nca.source.n_states=4`). Raises UserError for a key that does
     not exist (with a suggestion), a value of the wrong type, or one out of range.
@@ -82,7 +83,8 @@ def with_overrides(model: M, overrides: Iterable[str]) -> M:
     except PydanticSerializationError as error:  # a field that `model_copy` set to anything
         raise UserError(f"{type(model).__name__}: {error}") from None
     for override in overrides:
-        _assign(data, *_split(override))
+        key, value = _split(override)
+        _assign({name: data} if name else data, f"{name}.{key}" if name else key, value)
     return parse(type(model), data)
 
 

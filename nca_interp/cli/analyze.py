@@ -13,6 +13,7 @@ from nca_interp.cli.flags import only_these, split
 from nca_interp.cli.plan import Engine, Probes, Workers, check_engine
 from nca_interp.cli.running import finish, follow, open_engine, write_report, write_tables
 from nca_interp.cli.show import print_table
+from nca_interp.cli.tried import try_checkpoints, try_text
 from nca_interp.errors import UserError
 from nca_interp.measurement import check_given
 from nca_interp.signals import this_command
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from nca_interp.analysis.collection.collection import Collection
 
 OUT = Path("runs/out/analysis")
-TRIED_BYTES = 4 * 2**30
-"""A checkpoint of at most so many bytes is opened once before the work, to say at once what is wrong with it."""
 
 
 def analyze(
@@ -116,12 +115,12 @@ def analyze(
         if wrong:
             raise UserError(f"--{wrong[0]}: a study's checkpoints name their own tokens; it goes with --checkpoint")
         if collection.study is None and given:
-            collection = _claim(collection.dir.path, _listed(collection, given), given_more.asked, options)
+            collection = _claim(collection.dir.path, _listed(collection, given), given_more.asked, options, probes)
         else:
-            check_given(collection, given_more.asked, options)
+            check_given(collection, given_more.asked, options, probes)
     else:
         assert checkpoint
-        collection = _collect(checkpoint, given, out, given_more.asked, options, run)
+        collection = _collect(checkpoint, given, out, given_more.asked, options, run, probes)
     runs = chosen(run, [one.id for one in collection.runs])
     raise typer.Exit(
         _measure(collection, given_more.asked, options, only is not None, runs, probes, workers, threads, table, engine)
@@ -167,6 +166,7 @@ def _collect(
     asked: list[str],
     options: dict[str, dict[str, Any]],
     run: list[str] | None = None,
+    probes: Path | None = None,
 ) -> Collection:
     """The collection of what was named, in its folder."""
     from nca_interp.analysis.collection.collection import Settings
@@ -175,31 +175,8 @@ def _collect(
 
     listed = find(names, parse(Settings, given))
     chosen(run, [entry.run for entry in listed.entries])  # refused before anything is written
-    _try(listed)
-    return _claim(out or OUT / folder_name(listed), listed, asked, options)
-
-
-def _try(listed: Any) -> None:
-    """UserError unless the weights of every local checkpoint are whole by their headers, and the last of each run opens: before
-    anything is written."""
-    from nca_interp.analysis.probing.opened import forget, open_last
-    from nca_interp.analysis.stimuli.source import Source
-    from nca_interp.model.checkpoint import check_directory, load_config
-    from nca_interp.model.tensors import read_headers
-    from nca_interp.store import MANIFEST
-
-    for directory in (Path(entry.path) for entry in listed.entries):
-        if directory.is_dir() and not (directory / MANIFEST).is_file():  # those with a manifest were committed whole
-            check_directory(directory)
-            read_headers(directory)
-    for entry in {entry.run: entry for entry in listed.entries}.values():
-        directory = Source.find(entry.path).directory
-        if sum(file.stat().st_size for file in directory.glob("*.safetensors")) <= TRIED_BYTES:
-            open_last(directory, dtype=listed.settings.dtype)
-        else:
-            check_directory(directory)
-            load_config(directory)
-    forget()  # others work now
+    try_checkpoints(listed)
+    return _claim(out or OUT / folder_name(listed), listed, asked, options, probes)
 
 
 def _listed(collection: Collection, given: dict[str, Any]) -> Any:
@@ -212,7 +189,9 @@ def _listed(collection: Collection, given: dict[str, Any]) -> Any:
     return listed.model_copy(update={"settings": settings})
 
 
-def _claim(folder: Path, listed: Any, asked: list[str], options: dict[str, dict[str, Any]]) -> Collection:
+def _claim(
+    folder: Path, listed: Any, asked: list[str], options: dict[str, dict[str, Any]], probes: Path | None
+) -> Collection:
     """Write collection.json, or check that the folder holds the same checkpoints; nothing is written where what is asked of
     them cannot be done."""
     from nca_interp import machine
@@ -224,7 +203,9 @@ def _claim(folder: Path, listed: Any, asked: list[str], options: dict[str, dict[
     reads = [Path(e.path) for e in listed.entries]
     check_output("--out", folder, "analysis", holds(directory.collection.name, "collection"), reads=reads)
     provenance = machine.provenance(this_command(), listed.settings.dtype, 1, 1)
-    check_given(Collection.of(directory, listed, provenance), asked, options)
+    collection = Collection.of(directory, listed, provenance)
+    check_given(collection, asked, options, probes)
+    try_text(collection)
     directory.claim_collection(listed.model_dump(mode="json"), provenance)
     return Collection.open(folder)
 
@@ -249,7 +230,7 @@ def _options(
             raise UserError(f"--set {override}: expected NAME.option=value, NAME a measurement{suggest(name, known)}")
         found.setdefault(name, {}).setdefault("", []).append(rest)
     for name, given in found.items():
-        model = with_overrides(resolve(known[name].options)(), given.pop(""))
+        model = with_overrides(resolve(known[name].options)(), given.pop(""), name)
         given |= model.model_dump(mode="json", exclude_unset=False, exclude_defaults=True)
     for name, values in flags.items():
         found.setdefault(name, {}).update(values)

@@ -20,8 +20,8 @@ TERMINAL_SECONDS = 0.5
 STEP_SECONDS = 5.0
 TOLD_BY = 0.1
 """Share of what is left that must be done before it is said how long that takes."""
-KEPT_SECONDS = 3.0
-"""A measurement that should take ten times as long and ended within this was kept from an earlier call."""
+KEPT_SECONDS, KEPT_SHARE = 3.0, 0.1
+"""A measurement that ended within so many seconds, and within this share of its estimate, was kept from an earlier call."""
 KINDS = {"tokens": "token files", "train": "training runs", "measure": "measurements"}
 
 
@@ -58,6 +58,9 @@ class Follow:
         self.left = sum(job.cost for job in plan.jobs if job.kind == "measure")
         self.spent = 0.0
         self.kept_seconds = 0.0
+        self.opened: tuple[float, float] | None = None
+        """Seconds until the first sign of what is measured, and what was done by then: libraries and weights were read, which says
+        nothing of the rest."""
         self.begin = time.monotonic()
         self.started: dict[str, float] = {}
         self.shown_at = self.begin
@@ -81,6 +84,8 @@ class Follow:
         if what == "share":
             share, _, doing = message.partition(":")
             self.doing[job.id] = (float(share) if share else 0.0, doing)
+            if share and self.opened is None:
+                self.opened = self._seconds(), float(share) * job.cost
             return
         if what == "start":
             self.started[job.id] = time.monotonic()
@@ -118,19 +123,25 @@ class Follow:
     def _measured(self, job: Job) -> None:
         """Count one that has ended: one that took next to nothing was there already, and says nothing of the others."""
         took = time.monotonic() - self.started.get(job.id, self.begin)
-        if took < KEPT_SECONDS and job.cost > 10 * KEPT_SECONDS:
+        if took < min(KEPT_SECONDS, KEPT_SHARE * job.cost):
             self.kept_seconds += took
         else:
             self.spent += job.cost
+            self.opened = self.opened or (0.0, 0.0)
+
+    def _seconds(self) -> float:
+        """Since the beginning, without what was kept."""
+        return time.monotonic() - self.begin - self.kept_seconds
 
     def _time_left(self) -> list[str]:
-        """Of measurements, from what those that are done took and how far those are that are under way; nothing while these are
-        too small a part of what is left to tell by."""
+        """Of measurements, from what was done since the first sign of them and how long that took; nothing while it is too small a part
+        of what is left to tell by."""
+        opening, before = self.opened or (0.0, 0.0)
         under_way = sum(self.doing[job.id][0] * job.cost for job in self.running if job.id in self.doing)
-        known, left = self.spent + under_way, self.left - under_way
+        known, left = self.spent + under_way - before, self.left - under_way
         if self.total["train"] or known < TOLD_BY * left or known <= 0:
             return []
-        seconds = (time.monotonic() - self.begin - self.kept_seconds) * left / known
+        seconds = (self._seconds() - opening) * left / known
         return [f"about {duration(max(seconds, 0.0))} left"]
 
     def _line(self) -> None:

@@ -81,6 +81,7 @@ def measure_jobs(
         chosen = one.read(given)
         for run in _sharing(one, [run for run in runs if one.of(run)]):
             cost = resolve(one.cost)(run, chosen) if one.cost is not None else max(1, len(run.steps))
+            cost *= one.fast if collection is not None and collection.settings.fast else 1
             needs = (f"train:{run.id}",) if to_train else ()
             of = resolve(one.parts)(chosen) if one.parts is not None else 1
             if run.id not in weights:

@@ -59,7 +59,8 @@ def test_help_of_analyze_lists_measurements_their_flags_and_options_without_torc
         for said in (
             "By request: --causes",
             "--clean TEXT",
-            "--set causes.sets=...",
+            "--sets TEXT",
+            "--set causes.checked=...",
             "--set nulls.models=...",
             "[default: 12]",
         ):

@@ -18,6 +18,16 @@ def test_flags_ask_for_their_measurement_and_keep_their_text_as_typed():
     assert given.options == {"pairs": {"clean": "a//b ", "corrupt": "x = y", "answer": " Mary"}}
 
 
+def test_causes_are_narrowed_by_flags_that_ask_for_them():
+    from nca_interp.measurement import measurements
+
+    given = split(["--stage", "ablation,weights", "--metric=own_loss", "--heads", "L1H2,L0H0", "--sets", "5"])
+    assert given.asked == ["causes"]
+    read = measurements()["causes"].read(given.options["causes"])
+    assert (read.stages, read.metric, read.sets) == (("ablation", "weights"), ("own_loss",), 5)
+    assert read.named == [(1, 2), (0, 0)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

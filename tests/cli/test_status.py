@@ -210,9 +210,15 @@ def left(costs, spend, monkeypatch):
 
 
 def test_time_left_is_in_proportion_to_what_measurements_cost(monkeypatch):
-    begun = [("start", 0, ""), 60, ("share", 0, "0.5:half")]
+    begun = [("start", 0, ""), ("share", 0, "0:begun"), 60, ("share", 0, "0.5:half")]
     assert left([100, 200], begun, monkeypatch) == ["about 5 min left"]
     assert left([100, 200], [*begun, 60, ("done", 0, "")], monkeypatch) == ["about 4 min left"]
+
+
+def test_what_is_read_before_the_first_measurement_says_nothing_of_the_rest(monkeypatch):
+    begun = [("start", 0, ""), 500, ("share", 0, "0.1:begun")]
+    assert left([100, 200], begun, monkeypatch) == []
+    assert left([100, 200], [*begun, 60, ("share", 0, "0.7:more")], monkeypatch) == ["about 4 min left"]
 
 
 def test_no_time_left_is_told_by_too_little(monkeypatch):
@@ -222,5 +228,20 @@ def test_no_time_left_is_told_by_too_little(monkeypatch):
 
 
 def test_what_was_kept_from_an_earlier_call_says_nothing_of_the_rest(monkeypatch):
-    resumed = [("start", 0, ""), 2, ("done", 0, ""), ("start", 1, ""), 60, ("share", 1, "0.5:half")]
+    resumed = [
+        ("start", 0, ""),
+        2,
+        ("done", 0, ""),
+        ("start", 1, ""),
+        9,
+        ("share", 1, "0:begun"),
+        60,
+        ("share", 1, "0.5:half"),
+    ]
     assert left([300, 100], resumed, monkeypatch) == ["about 60 s left"]
+
+
+def test_small_measurements_that_were_kept_say_nothing_either(monkeypatch):
+    kept = [event for n in range(4) for event in (("start", n, ""), 0.2, ("done", n, ""))]
+    resumed = [*kept, ("start", 4, ""), 9, ("share", 4, "0:begun"), 60, ("share", 4, "0.5:half")]
+    assert left([20, 20, 6, 5, 100, 100], resumed, monkeypatch) == ["about 3 min left"]

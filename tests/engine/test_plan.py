@@ -7,11 +7,14 @@ from collections import Counter
 import pytest
 
 from nca_interp import discover
-from nca_interp.analysis.collection.collection import planned
+from nca_interp.analysis.collection.collection import Collection, Settings, planned
+from nca_interp.analysis.collection.find import find
 from nca_interp.engine.demonstration import OF_HEADS, measured_plan
 from nca_interp.engine.graph import RULES, MeasureJob
-from nca_interp.engine.plan import headline, make_plan, measure_jobs
+from nca_interp.engine.plan import analysis_plan, headline, make_plan, measure_jobs
 from nca_interp.measurement import measurements
+from nca_interp.store import AnalysisDir
+from tests.analysis.models import tiny
 
 
 def test_the_demo_measures_what_takes_longest_of_one_seed_and_heads_where_some_are_carried():
@@ -64,3 +67,16 @@ def test_the_work_on_one_run_is_cut_into_parts_and_put_together_by_the_last_job(
         assert [job.id for job in jobs] == ids
         assert [job.payload.part for job in jobs] == [*((n, 2) for n in range(len(ids) - 1)), None]
         assert jobs[-1].needs == tuple(ids[:-1])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_what_measurements_cost_knows_the_model_and_the_first_look(tmp_path, fast):
+    tiny("llama").save_pretrained(tmp_path / "small")
+    tiny("llama", hidden_size=128).save_pretrained(tmp_path / "large")
+    listed = find([str(tmp_path / "small"), str(tmp_path / "large")], Settings(fast=fast))
+    collection = Collection.of(AnalysisDir(tmp_path / "out"), listed, {})
+    jobs = {job.id: job.cost for job in analysis_plan(collection).jobs}
+    for name in ("probes", "head-tokens", "retrieval", "player", "compare"):
+        assert 0 < jobs[f"{name}:small"] < jobs[f"{name}:large"], name
+    assert all((cost == 0) == fast for job, cost in jobs.items() if job.startswith("nulls:"))
+    assert jobs["probes:large"] < 10 * jobs["head-tokens:large"]

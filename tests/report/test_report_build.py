@@ -24,8 +24,8 @@ from nca_interp import discover
 from nca_interp.base import UserError
 from nca_interp.report import render
 from nca_interp.report.build import build_report
-from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts import numbers, raster
+from nca_interp.report.charts.axes import LABEL_PIXELS, MAX_POINTS, spread, thin
 from nca_interp.report.page import Figure
 from nca_interp.report.sections.cautions import cautions
 from nca_interp.report.tables import Tables
@@ -310,17 +310,17 @@ def _decoded(uri: str):
 
 
 def test_end_labels_never_overlap():
-    placed = charts.spread([3.85, 3.851, 3.849, 3.2, 3.8505], 3.0, 8.0, 260)
+    placed = spread([3.85, 3.851, 3.849, 3.2, 3.8505], 3.0, 8.0, 260)
     gaps = np.diff(sorted(placed)) * 260 / 5.0
-    assert gaps.min() >= charts.LABEL_PIXELS - 1e-6
+    assert gaps.min() >= LABEL_PIXELS - 1e-6
     assert np.argsort(placed).tolist() == np.argsort([3.85, 3.851, 3.849, 3.2, 3.8505]).tolist()
 
 
 def test_thinning_keeps_both_ends():
     frame = pd.DataFrame({"run": ["a"] * 5000 + ["b"] * 3, "tokens": [*range(5000), 1, 2, 3]})
-    kept = charts.thin(frame, ["run"], "tokens")
+    kept = thin(frame, ["run"], "tokens")
     a = kept[kept.run == "a"].tokens
-    assert 100 < len(a) <= charts.MAX_POINTS + 1
+    assert 100 < len(a) <= MAX_POINTS + 1
     assert (a.min(), a.max()) == (0, 4999)
     assert len(kept[kept.run == "b"]) == 3
 

@@ -25,6 +25,7 @@ from nca_interp.analysis.probing.table import read_table
 from nca_interp.analysis.stimuli.size import seconds
 from nca_interp.analysis.stimuli.source import weights_sha256
 from nca_interp.base import UserError
+from nca_interp.config import suggest
 from nca_interp.discover import find
 from nca_interp.machine import device_type
 from nca_interp.measurement import Asked
@@ -104,6 +105,34 @@ def measure(run: Run, asked: Asked) -> list[str]:
     return causes_of_run(run, asked.probes, asked.collection.settings, asked.options, asked.say)
 
 
+def check(asked: Asked) -> None:
+    """UserError for heads or probes that are named and that none of the runs has."""
+    from nca_interp.model.checkpoint import load_config
+
+    options, probes = asked.options, scoring_probes(asked.probes)
+    if unknown := [name for name in options.probes if name not in probes]:
+        raise UserError(f"causes.probes: {unknown[0]!r} names no kind of head{suggest(unknown[0], probes)}")
+    shapes = [shape(load_config(run.last)) for run in asked.collection.runs if run.steps and applies(run)]
+    if shapes and not any(_fits(options, *one) for one in shapes):
+        layers, heads = max(shapes)
+        if options.k is not None and options.k > layers * heads:
+            raise UserError(f"causes.k: {options.k}; legal: 1 to {layers * heads}, the model's heads")
+        raise UserError(f"causes.heads: {','.join(options.heads)}; legal: L0H0 to L{layers - 1}H{heads - 1}")
+
+
+def _fits(options: CausesOptions, layers: int, heads: int) -> bool:
+    """Whether a model of that shape has the heads."""
+    there = all(layer < layers and head < heads for layer, head in options.named)
+    return there and (options.k is None or options.k <= layers * heads)
+
+
+def shape(config: Any) -> tuple[int, int]:
+    """Layers, and heads of a layer, by a Hugging Face configuration; 1 where it does not say."""
+    text = config.get_text_config()
+    layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
+    return int(layers or 1), int(heads or 1)
+
+
 def cost(run: Run, options: CausesOptions) -> float:
     """Seconds that it takes, about: passes of the model through its stimuli, from the shape in its configuration."""
     from nca_interp.model.checkpoint import load_config
@@ -111,10 +140,9 @@ def cost(run: Run, options: CausesOptions) -> float:
     if not run.steps:
         return 1.0
     try:
-        text = load_config(run.last).get_text_config()
+        layers, heads = shape(load_config(run.last))
     except UserError:
         return 1.0
-    layers, heads = int(getattr(text, "num_hidden_layers", 1)), int(getattr(text, "num_attention_heads", None) or 1)
     scope = Scope(options, layers * heads)
     ablated = len(options.named) or (layers * heads if scope.every else 2 * options.checked)
     passes = {

@@ -1,6 +1,26 @@
 """Which activations carry what tells two prompts apart?"""
 
+from typing import Any
+
 from nca_interp.measurement import Measurement
+
+
+def cost(run: Any, options: Any) -> float:
+    """Seconds that it takes, about: a pass for every patch, which are of layers x positions and of heads, half of the layers each."""
+    from nca_interp.analysis.stimuli.size import seconds
+    from nca_interp.base import UserError
+    from nca_interp.model.checkpoint import load_config
+
+    try:
+        text = load_config(run.last).get_text_config() if run.steps else None
+    except UserError:
+        text = None
+    if text is None:
+        return 1.0
+    layers, heads = (int(getattr(text, name, None) or 1) for name in ("num_hidden_layers", "num_attention_heads"))
+    length = max(2, len(options.clean) // 4)
+    return seconds(run.last, layers * (3 * length + heads) * length / 2)
+
 
 MEASUREMENT = Measurement(
     name="pairs",
@@ -10,6 +30,7 @@ MEASUREMENT = Measurement(
     flags={"clean": "clean", "corrupt": "corrupt", "answer": "answer", "wrong": "wrong"},
     applies="nca_interp.analysis.prompts.texts:applies",
     options="nca_interp.analysis.pairs.pair:Options",
+    cost=cost,
     measure="nca_interp.analysis.pairs.study:measure",
     tables="nca_interp.analysis.pairs.study:tables",
     summary="nca_interp.analysis.pairs.study:summary",

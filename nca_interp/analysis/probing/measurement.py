@@ -11,6 +11,7 @@ MEASUREMENT = (
         share="nca_interp.analysis.probing.study:shares_null",
         options="nca_interp.analysis.probing.study:NullOptions",
         cost="nca_interp.analysis.probing.study:null_cost",
+        fast=0.0,
     ),
     Measurement(
         name="probes",
@@ -20,6 +21,7 @@ MEASUREMENT = (
         tables="nca_interp.analysis.probing.study:tables",
         options="nca_interp.analysis.probing.study:ProbeOptions",
         cost="nca_interp.analysis.probing.study:cost",
+        fast=0.25,
         files="nca_interp.analysis.probing.study:files",
         summary="nca_interp.analysis.probing.study:summary",
         section="nca_interp.report.sections.heads:sections",

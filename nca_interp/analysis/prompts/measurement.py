@@ -1,6 +1,16 @@
 """What a model says on the user's own text."""
 
+from typing import Any
+
 from nca_interp.measurement import Measurement
+
+
+def cost(run: Any, options: Any) -> float:
+    """Seconds that it takes, about: one prompt of that length through every layer's lens."""
+    from nca_interp.analysis.stimuli.size import seconds
+
+    return seconds(run.last, 30 * options.tokens) if run.steps else 1.0
+
 
 MEASUREMENT = Measurement(
     name="prompts",
@@ -9,6 +19,7 @@ MEASUREMENT = Measurement(
     wanted="nca_interp.analysis.prompts.texts:wanted",
     applies="nca_interp.analysis.prompts.texts:applies",
     options="nca_interp.analysis.prompts.texts:Options",
+    cost=cost,
     measure="nca_interp.analysis.prompts.study:measure",
     tables="nca_interp.analysis.prompts.study:tables",
     files="nca_interp.analysis.prompts.study:files",

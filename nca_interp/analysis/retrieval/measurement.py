@@ -11,6 +11,7 @@ MEASUREMENT = Measurement(
     summary="nca_interp.analysis.retrieval.tables:summary",
     section="nca_interp.report.sections.retrieval:section",
     cost="nca_interp.analysis.retrieval.study:cost",
+    fast=0.3,
     options="nca_interp.analysis.retrieval.options:RetrievalOptions",
     columns={
         "retrieval": "run regime domain seed stage step tokens material:text length distance item quantity value low high n",

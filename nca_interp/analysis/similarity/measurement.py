@@ -1,12 +1,23 @@
 """Are the networks alike inside?"""
 
+from typing import Any
+
 from nca_interp.measurement import Measurement
+
+
+def cost(run: Any, options: Any) -> float:
+    """Seconds that it takes, about: spectra of the weights, and the rows that are compared, as so many tokens."""
+    from nca_interp.analysis.stimuli.size import OVERHEAD, seconds
+
+    return sum(seconds(run.checkpoint(step), 5000) - 0.9 * OVERHEAD for step in run.steps) or 1.0
+
 
 MEASUREMENT = Measurement(
     name="compare",
     about="How alike the networks are inside: CKA, ranks, weights, directions of updates.",
     order=60,
     by_request=frozenset({"study", "one"}),
+    cost=cost,
     measure="nca_interp.analysis.similarity.study:measure",
     tables="nca_interp.analysis.similarity.study:tables",
     section="nca_interp.report.sections.similarity:section",

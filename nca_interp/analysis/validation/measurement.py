@@ -1,6 +1,17 @@
 """Validation loss of checkpoints from elsewhere, and verdicts over regimes and seeds."""
 
+from typing import Any
+
 from nca_interp.measurement import Measurement
+
+
+def cost(run: Any, options: Any) -> float:
+    """Seconds that it takes, about: the rows through every checkpoint."""
+    from nca_interp.analysis.stimuli.size import seconds
+    from nca_interp.analysis.stimuli.subject import LONGEST
+
+    return sum(seconds(run.checkpoint(step), options.rows * LONGEST) for step in run.steps) or 1.0
+
 
 MEASUREMENT = Measurement(
     name="val-loss",
@@ -9,6 +20,7 @@ MEASUREMENT = Measurement(
     by_request=frozenset({"study", "one", "pair", "series"}),
     applies="nca_interp.analysis.validation.study:applies",
     options="nca_interp.analysis.validation.study:Options",
+    cost=cost,
     measure="nca_interp.analysis.validation.study:measure",
     tables="nca_interp.analysis.validation.study:tables",
     summary="nca_interp.analysis.validation.study:summary",

@@ -7,8 +7,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts.kinds import sized, swap_rule
-from nca_interp.report.charts.theme import fade, regime_color, regime_dash, regime_shape
+from nca_interp.report.charts.curves import swap_rule
+from nca_interp.report.charts.theme import fade, regime_color, regime_dash, regime_shape, sized
 
 
 def bands(

@@ -7,8 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts.kinds import signal, sized
-from nca_interp.report.charts.theme import ramp_scale
+from nca_interp.report.charts.theme import ramp_scale, signal, sized
 
 WIDEST = 320
 """Pixels of height at most."""

@@ -9,8 +9,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from nca_interp.report.charts.kinds import signal, sized, spread, whole_ticks
-from nca_interp.report.charts.theme import regime_color, regime_shape
+from nca_interp.report.charts.axes import spread, whole_ticks
+from nca_interp.report.charts.theme import regime_color, regime_shape, signal, sized
 
 BINS = 24
 PLAIN, CHOSEN = "pal[0]", "pal[1]"

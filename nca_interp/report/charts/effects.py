@@ -7,8 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts.kinds import signal, sized
-from nca_interp.report.charts.theme import regime_color, regime_shape
+from nca_interp.report.charts.theme import regime_color, regime_shape, signal, sized
 
 
 def _row_axis(limit: int = 190) -> alt.Axis:

@@ -7,8 +7,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts.kinds import signal, sized, whole_ticks
-from nca_interp.report.charts.theme import fade, ramp_scale, regime_color, regime_dash, regime_shape
+from nca_interp.report.charts.axes import whole_ticks
+from nca_interp.report.charts.theme import fade, ramp_scale, regime_color, regime_dash, regime_shape, signal, sized
 
 
 def by_layer(

@@ -7,7 +7,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts.kinds import map_height, signal, sized
+from nca_interp.report.charts.heatmaps import map_height
+from nca_interp.report.charts.theme import signal, sized
 
 
 def ranked(rows: pd.DataFrame, levels: pd.DataFrame) -> alt.LayerChart:

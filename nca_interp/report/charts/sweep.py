@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from nca_interp.report.charts.cells import signed_scale
-from nca_interp.report.charts.kinds import signal, sized
+from nca_interp.report.charts.theme import signal, sized
 
 TIP = [
     "regime:N", alt.Tooltip("complexity:Q", format=".3f"), alt.Tooltip("second_value:Q", format=".3f"),

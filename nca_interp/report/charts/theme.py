@@ -90,3 +90,16 @@ def fade(opacity: float, hidden: float = 0.03) -> Any:
 def ramp_scale(**domain: Any) -> alt.Scale:
     """Sequential colours from the page's background upwards."""
     return alt.Scale(range=[{"expr": f"ramp[{i}]"} for i in range(len(RAMP_LIGHT))], **domain)
+
+
+def signal(name: str) -> Any:
+    """A colour that follows the theme."""
+    return alt.ExprRef(name)
+
+
+def sized(chart: Any, height: int | Any) -> Any:
+    """As wide as its place on the page, `height` pixels high."""
+    padding = {"left": 2, "right": 8, "top": 8, "bottom": 2}
+    return chart.properties(
+        width="container", height=height, padding=padding, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+    )

@@ -7,8 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from nca_interp.report.charts.kinds import signal, sized
-from nca_interp.report.charts.theme import fade, regime_color, regime_dash, regime_shape
+from nca_interp.report.charts.theme import fade, regime_color, regime_dash, regime_shape, signal, sized
 
 SINCE_SWAP = "tokens since the embedding swap"
 """Title of the axis of training of a study."""

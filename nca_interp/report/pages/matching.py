@@ -8,9 +8,8 @@ import altair as alt
 import pandas as pd
 
 from nca_interp.base import UserError
-from nca_interp.report.charts.kinds import signal, sized
 from nca_interp.report.charts.numbers import fixed, interval, p_value, plural, signed, whole
-from nca_interp.report.charts.theme import ramp_scale
+from nca_interp.report.charts.theme import ramp_scale, signal, sized
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Page, Section, Table, Verdict, VerdictBox
 from nca_interp.report.pages.folder import Folder
 from nca_interp.report.pages.inspection import words

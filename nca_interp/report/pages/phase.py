@@ -11,8 +11,8 @@ import pandas as pd
 
 from nca_interp.phase import TABLE, maps_of
 from nca_interp.readers import damaged, read_cells
-from nca_interp.report.charts.kinds import signal, sized
 from nca_interp.report.charts.numbers import absent, interval, p_value, plural, short, signed, whole
+from nca_interp.report.charts.theme import signal, sized
 from nca_interp.report.page import Chart, Figure, Item, Note, Page, Section, Table
 from nca_interp.report.pages.folder import Folder
 from nca_interp.report.sections.method import flat, written

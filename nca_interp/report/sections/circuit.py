@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nca_interp.report.charts.kinds import curves
+from nca_interp.report.charts.curves import curves
 from nca_interp.report.charts.numbers import fixed, listing, short
 from nca_interp.report.page import Chart, Figure, Item
 from nca_interp.report.sections.outcome import missing

@@ -9,10 +9,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from nca_interp.report.charts.kinds import sized, swap_rule
+from nca_interp.report.charts.curves import swap_rule
 from nca_interp.report.charts.numbers import fixed, highest, plain, plural, whole
 from nca_interp.report.charts.raster import attention_png, sheet_png
-from nca_interp.report.charts.theme import slot
+from nca_interp.report.charts.theme import sized, slot
 from nca_interp.report.page import Figure, Item, Widget
 from nca_interp.report.render import columnar
 from nca_interp.report.sections import head_facts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nca_interp.report.charts import kinds as charts
+from nca_interp.report.charts.curves import curves
+from nca_interp.report.charts.heatmaps import heat
 from nca_interp.report.charts.numbers import fixed, listing, plain, plural
 from nca_interp.report.charts.timelines import SINCE_SWAP
 from nca_interp.report.page import Chart, Choice, Figure, Item, Section
@@ -93,7 +94,7 @@ def induction(tables: Tables, probe: str = "induction") -> list[Item]:
             part = _in_domain(rows[rows.line == line], domain)
             if not (part.stage == "pt").any():
                 continue
-            chart = charts.curves(
+            chart = curves(
                 part,
                 _mean(part),
                 tables.main,
@@ -139,7 +140,7 @@ def explorer(tables: Tables, skip: tuple[str, ...] = ("induction",)) -> list[Ite
     for domain, title in tables.domains.items():
         part = _in_domain(rows, domain).assign(run=lambda f: f.run + f.key)
         mean = mean_over_seeds(part, ["regime", "stage", "key", "tokens"]).sort_values(["regime", "tokens"])
-        chart = charts.curves(
+        chart = curves(
             part[["regime", "run", "tokens", "value", "key"]], mean, tables.main, "score", x_title=SINCE_SWAP, swap=True, where="datum.key == key", labels=False, dots=True
         )  # fmt: skip
         views.append(Chart(chart, f"Selected probe over training, {title}", title))
@@ -181,7 +182,7 @@ def head_map(tables: Tables) -> list[Item]:
             part = table[(table.regime == regime) & (table.seed == seed)]
             if len(part):
                 name = f"{regime}, seed {int(seed)}"
-                chart = charts.heat(part.drop(columns=["regime", "seed"]), spans, rows["head"].nunique() <= 6)
+                chart = heat(part.drop(columns=["regime", "seed"]), spans, rows["head"].nunique() <= 6)
                 views.append(Chart(chart, f"Heads of {name}", name))
     probes = sorted(spans, key=lambda p: p != "induction")
     choices = (

@@ -6,7 +6,8 @@ import math
 
 import pandas as pd
 
-from nca_interp.report.charts import kinds as charts
+from nca_interp.report.charts.axes import thin
+from nca_interp.report.charts.curves import curves
 from nca_interp.report.charts.numbers import fixed, listing, signed, whole
 from nca_interp.report.page import Chart, Figure, Item, Note, Table
 from nca_interp.report.sections.outcome import NATS, mean_over_seeds, missing
@@ -23,7 +24,7 @@ def _losses(tables: Tables, stage: str) -> pd.DataFrame:
 
 def loss_curves(tables: Tables) -> list[Item]:
     """Validation loss of every regime in pre-training, and its distance to scratch at equal tokens and seed."""
-    rows = charts.thin(_losses(tables, "pt"), ["run"], "tokens")
+    rows = thin(_losses(tables, "pt"), ["run"], "tokens")
     if rows.empty:
         return [missing("validation loss of pre-training", "metrics.csv")]
     views = []
@@ -33,7 +34,7 @@ def loss_curves(tables: Tables) -> list[Item]:
             mean = mean_over_seeds(part, ["regime", "tokens"])
             views.append(
                 Chart(
-                    charts.curves(part, mean, tables.main, f"validation loss, {NATS}"),
+                    curves(part, mean, tables.main, f"validation loss, {NATS}"),
                     f"Validation loss on {title}",
                     title,
                 )
@@ -79,7 +80,7 @@ def _gap_figure(tables: Tables, rows: pd.DataFrame, thick: str) -> list[Item]:
         part = gaps[gaps.domain == domain]
         if len(part):
             mean = mean_over_seeds(part, ["regime", "tokens"])
-            chart = charts.curves(part, mean, tables.main, f"loss minus scratch, {NATS}", zero=True)
+            chart = curves(part, mean, tables.main, f"loss minus scratch, {NATS}", zero=True)
             views.append(Chart(chart, f"Loss difference to scratch on {title}", title))
     own = gaps[gaps.regime == tables.reference]
     ends = [
@@ -98,7 +99,7 @@ def _gap_figure(tables: Tables, rows: pd.DataFrame, thick: str) -> list[Item]:
 
 def ppt_curves(tables: Tables) -> list[Item]:
     """Loss of the pre-pre-training stage, each regime on its own vocabulary."""
-    rows = charts.thin(_losses(tables, "ppt"), ["run"], "tokens")
+    rows = thin(_losses(tables, "ppt"), ["run"], "tokens")
     if rows.empty:
         return []
     mean = mean_over_seeds(rows, ["regime", "tokens"])
@@ -108,7 +109,7 @@ def ppt_curves(tables: Tables) -> list[Item]:
         for r in tables.main
         if r in set(mean.regime)
     ]
-    chart = charts.curves(rows, mean, tables.main, f"validation loss, {NATS}")
+    chart = curves(rows, mean, tables.main, f"validation loss, {NATS}")
     encoding = "Pre-pre-training only. Heights of different regimes cannot be compared: each has its own vocabulary. Thick: mean over seeds; thin: single seeds."
     view = Chart(chart, "Validation loss in pre-pre-training", "Pre-pre-training, each regime on its own tokens")
     return [

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts import ranks
+from nca_interp.report.charts.heatmaps import changes, heat
 from nca_interp.report.charts.numbers import DASH, absent, fixed, highest, listing, plural, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section, Table, Widget
 from nca_interp.report.sections import head_page
@@ -96,7 +96,7 @@ def one_probe(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> Figure:
     parts = {run: table[table.run == run].drop(columns=["regime", "domain", "seed"]) for run in runs}
     views = []
     for run, part in parts.items():
-        chart = charts.heat(part, ends, written, where=None)
+        chart = heat(part, ends, written, where=None)
         views.append(Chart(chart, f"Heads of {tables.names[run]}", tables.names[run]))
     for run, part in parts.items() if len(runs) <= SIDE_BY_SIDE else ():
         name = f"{tables.names[run]}, ranked"
@@ -150,7 +150,7 @@ def _difference_map(tables: Tables, moved: pd.DataFrame, one: str, two: str) -> 
     table = moved.pivot_table(index=["layer", "head"], columns="probe", values="difference", sort=False).reset_index()
     table = table.assign(run=two)
     limits = {str(p): float(g.difference.abs().max()) + 1e-9 for p, g in moved.groupby("probe", sort=False)}
-    chart = charts.changes(table, limits)
+    chart = changes(table, limits)
     pairs = moved.groupby("probe")[["value_a", "value_b"]]
     correlation = {str(p): g.corr("spearman").iloc[0, 1] for p, g in pairs}
     options = tuple(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts import timelines
+from nca_interp.report.charts.curves import curves
 from nca_interp.report.charts.numbers import DASH, fixed, listing, plural, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Section, Table
 from nca_interp.report.sections.outcome import mean_over_seeds
@@ -33,7 +33,7 @@ def scores(tables: Tables) -> list[Item]:
     part = rows[["regime", "run", "probe", "line", "tokens", "value"]]
     mean = mean_over_seeds(part, ["regime", "probe", "line", "tokens"]).sort_values(["regime", "tokens"])
     where = f"datum.probe == probe && (datum.line == line || datum.line == '{WHOLE}')"
-    chart = charts.curves(
+    chart = curves(
         part.assign(run=part.run + part.line), mean, tables.main, "value", x_title=clock, where=where, labels=False, dots=True
     )  # fmt: skip
     lines = [name for name in LINES if name != WHOLE and name in set(rows.line)]

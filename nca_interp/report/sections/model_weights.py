@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import pandas as pd
 
-from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts import layers as layer_charts
+from nca_interp.report.charts.curves import curves
+from nca_interp.report.charts.heatmaps import heat
 from nca_interp.report.charts.numbers import fixed, listing, plain, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section, Table
 from nca_interp.report.sections.outcome import mean_over_seeds
@@ -88,7 +89,7 @@ def heads(tables: Tables) -> list[Item]:
     spans = {name: (float(drawn[name].min()), float(drawn[name].max()) + 1e-9) for name in NORMS}
     columns = ["run", "layer", "head", "hits", *NORMS]
     views = [
-        Chart(charts.heat(drawn[drawn.run == run][columns], spans, False, where=None), f"Norms of the heads of {tables.names[run]}", tables.names[run])
+        Chart(heat(drawn[drawn.run == run][columns], spans, False, where=None), f"Norms of the heads of {tables.names[run]}", tables.names[run])
         for run in runs
     ]  # fmt: skip
     top: Any = rows.nlargest(1, "ov_norm").iloc[0]
@@ -223,5 +224,5 @@ def _over_time(tables: Tables, rows: pd.DataFrame, clock: str, y_title: str) -> 
     mean = mean_over_seeds(part, ["regime", "key", "tokens"]).sort_values(["regime", "tokens"])
     raw = part.assign(run=part.run + part.key)
     return Chart(
-        charts.curves(raw, mean, tables.main, y_title, x_title=clock, where="datum.key == key", labels=False, dots=True), f"{y_title} over training"
+        curves(raw, mean, tables.main, y_title, x_title=clock, where="datum.key == key", labels=False, dots=True), f"{y_title} over training"
     )  # fmt: skip

@@ -7,8 +7,8 @@ import math
 import pandas as pd
 
 from nca_interp.report.charts import distributions as lines
-from nca_interp.report.charts import kinds as charts
 from nca_interp.report.charts import layers as layer_charts
+from nca_interp.report.charts.curves import curves
 from nca_interp.report.charts.numbers import fixed, interval, listing, signed, whole
 from nca_interp.report.page import Chart, Choice, Figure, Item, Note, Section, Table
 from nca_interp.report.sections import model_weights
@@ -156,7 +156,7 @@ def _to_own_end(tables: Tables) -> list[Item]:
         part = every[every.domain == domain].assign(run=lambda f: f.run + f.key)
         if len(part):
             middle = mean_over_seeds(part, ["regime", "key", "tokens"]).sort_values(["regime", "tokens"])
-            chart = charts.curves(
+            chart = curves(
                 part, middle, tables.main, "CKA with the own end", where="datum.key == key", labels=False, dots=True
             )
             views.append(Chart(chart, f"CKA of each checkpoint with the run's own end, {title}", title))

@@ -9,6 +9,7 @@ from nca_interp.analysis.causes.rows import top_heads
 from nca_interp.analysis.probing.patterns import notable
 from nca_interp.analysis.probing.summary import columns, summarise, units
 from nca_interp.cli.show import print_table
+from nca_interp.discover import load
 
 
 def scores(values, probe="sink", unit="share of sequences"):
@@ -63,3 +64,25 @@ def test_a_summary_fits_eighty_columns(capsys):
         assert cell in printed, cell
     assert "attention mass, 2 states on 6 x 6 cells, laid over the vocabulary:\n  induction_repeat_2" in printed
     assert "nats per token: a_probe_called_0000, a_probe_called_0001" in printed
+
+
+def test_a_summary_of_our_longest_names_is_not_cut(capsys):
+    longest = max(load("probes"), key=len)
+    frame = pd.concat([
+        scores([64.0] * 270, longest, "tokens").assign(null_95=-0.0001, hit=True),
+        scores([-0.0001] * 270, "offset_peak", "tokens").assign(chance=-0.0001, null_95=12.0, hit=False),
+    ])  # fmt: skip
+    print_table("title", *columns(summarise(frame)))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "…" not in printed
+    for cell in (longest, "64.0000", "270 heads", "-0.0001", "12.0000", "random"):
+        assert cell in printed, cell
+
+
+def test_what_does_not_fit_is_wider_and_not_cut(capsys):
+    name = "a_probe_of_mine_with_a_name_that_says_everything_about_it_and_more"
+    print_table("title", *columns(summarise(scores([64.0] * 270, name, "tokens"))))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert all(cell in printed for cell in (name, "64.0000", "270 heads"))
