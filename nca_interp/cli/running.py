@@ -165,8 +165,11 @@ def finish(outcome: Outcome, resume: str) -> int:
     """
     messages = "\n".join(f"{job}: {text}" for job, text in outcome.messages.items())
     if outcome.stopped:
-        how = f"{len(outcome.failed)} job(s) failed:\n{messages}\n" if messages else "everything is saved, "
-        fail(f"stopped; {how}continue with: {resume}", 128 + outcome.stopped)
+        begun = [job for job, state in outcome.states.items() if state == "stopped"]
+        within = next((f" within {job}" for job in begun if not job.startswith(("train:", "tokens:"))), "")
+        saved = "what was finished is saved, " if within else "everything is saved, "
+        how = f"{len(outcome.failed)} job(s) failed:\n{messages}\n" if messages else saved
+        fail(f"stopped{within}; {how}continue with: {resume}", 128 + outcome.stopped)
     if outcome.usage_error:
         raise UserError(messages)
     if any(job.startswith("tokens:") for job in outcome.failed):

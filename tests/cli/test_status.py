@@ -18,8 +18,10 @@ from nca_interp.base import UserError, duration
 from nca_interp.cli import progress, watch
 from nca_interp.cli import status as boards
 from nca_interp.cli.progress import Follow
+from nca_interp.cli.running import finish
 from nca_interp.engine.graph import Job, MeasureJob, Plan
 from nca_interp.engine.plan import make_plan
+from nca_interp.engine.runner import Outcome
 from nca_interp.files import held
 from nca_interp.metrics import last_rows
 from nca_interp.store import AnalysisDir, StudyDir
@@ -245,3 +247,18 @@ def test_small_measurements_that_were_kept_say_nothing_either(monkeypatch):
     kept = [event for n in range(4) for event in (("start", n, ""), 0.2, ("done", n, ""))]
     resumed = [*kept, ("start", 4, ""), 9, ("share", 4, "0:begun"), 60, ("share", 4, "0.5:half")]
     assert left([20, 20, 6, 5, 100, 100], resumed, monkeypatch) == ["about 3 min left"]
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ({"train:a": "stopped"}, "stopped; everything is saved, continue with: again"),
+        ({"train:a": "stopped", "probes:b": "stopped"}, "stopped within probes:b; what was finished is saved, continue with: again"),
+        ({"probes:a": "done"}, "stopped; everything is saved, continue with: again"),
+    ],
+)  # fmt: skip
+def test_who_stops_a_measurement_is_not_told_that_it_was_saved(states, said, capsys):
+    with pytest.raises(SystemExit) as left_with:
+        finish(Outcome(states=states, stopped=2), "again")
+    assert left_with.value.code == 130
+    assert said in capsys.readouterr().err

@@ -6,7 +6,8 @@ from nca_interp.measurement import Measurement
 
 
 def cost(run: Any, options: Any) -> float:
-    """Seconds that it takes, about: a pass for every patch, which are of layers x positions and of heads, half of the layers each."""
+    """Seconds that it takes, about: a pass for every patch, of each layer at three sites of each position and of each head; short prompts
+    fill a matrix product badly, so that half a pass takes as long as three of a long text."""
     from nca_interp.analysis.stimuli.size import seconds
     from nca_interp.base import UserError
     from nca_interp.model.checkpoint import load_config
@@ -19,7 +20,7 @@ def cost(run: Any, options: Any) -> float:
         return 1.0
     layers, heads = (int(getattr(text, name, None) or 1) for name in ("num_hidden_layers", "num_attention_heads"))
     length = max(2, len(options.clean) // 4)
-    return seconds(run.last, layers * (3 * length + heads) * length / 2)
+    return seconds(run.last, layers * (3 * length + heads) * length * 3)
 
 
 MEASUREMENT = Measurement(

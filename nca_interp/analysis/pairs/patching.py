@@ -69,7 +69,9 @@ class Patching:
         was patched, and the value that came out."""
         trunk = self.trunk
         for layer in range(trunk.n_layers):
-            tell(f"layer {layer + 1} of {trunk.n_layers}", layer / trunk.n_layers)
+            tell(
+                f"layer {layer + 1} of {trunk.n_layers}", 1 - (1 - layer / trunk.n_layers) ** 2
+            )  # what follows is run again
             ours, tiled = trunk.heads(self.clean, layer), trunk.heads(self.tiled, layer)
             mlp = self._mlp_output(layer)
             changes: dict[str, Any] = {
