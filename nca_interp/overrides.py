@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import re
 import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -148,24 +150,54 @@ def parse(model: type[M], data: Any) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(explain(error, model)) from None
+        raise UserError(explain(error, model, data)) from None
 
 
-def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+def explain(error: ValidationError, model: type[BaseModel] | None = None, data: Any = None) -> str:
     """All problems of a validation error, one line each: dotted path, what is wrong, what was given.
 
-    With the `model` that refused, an unknown key gets a suggestion."""
-    lines = []
-    for problem in error.errors():
-        path = ".".join(str(p) for p in problem["loc"]) or error.title
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            legal = _fields_at(model, problem["loc"][:-1]) if model is not None else []
-            message = f"unknown key{suggest(str(problem['loc'][-1]), legal)}"
-        elif problem["type"] != "value_error":
-            message += f" (got {problem['input']!r:.80})"
-        lines.append(f"{path}: {message}")
-    return "\n".join(lines)
+    With the `model` that refused, an unknown key gets a suggestion; with the `data` that it refused, paths are those of `--set`."""
+    return "\n".join(_problem(problem, error.title, model, data) for problem in error.errors())
+
+
+def _problem(problem: Any, title: str, model: type[BaseModel] | None, data: Any) -> str:
+    path, message, kind = _path(problem["loc"], data), problem["msg"].removeprefix("Value error, "), problem["type"]
+    if kind == "extra_forbidden":
+        legal = _fields_at(model, problem["loc"][:-1]) if model is not None else []
+        message = f"unknown key{suggest(str(problem['loc'][-1]), legal)}"
+    elif kind == "union_tag_invalid":
+        path = f"{path}.kind"
+        message = f"{problem['ctx']['tag']!r} is unknown{suggest(problem['ctx']['tag'], _quoted(problem['ctx']['expected_tags']))}"
+    elif kind == "model_attributes_type":
+        message = f"{problem['input']!r:.80} has no fields; legal: field by field ({path}.kind=..., {path}.FIELD=...), or a table in braces"
+    elif kind != "value_error":
+        near = difflib.get_close_matches(
+            str(problem["input"])[:80], _quoted(problem.get("ctx", {}).get("expected", "")), n=1
+        )
+        message += (f"; did you mean {near[0]!r}?" if near else "") + f" (got {problem['input']!r:.80})"
+    elif not path and re.match(r"[a-z_][\w.-]*: ", message):
+        return message  # it says itself where
+    return f"{path or title}: {message}"
+
+
+def _quoted(listed: Any) -> list[str]:
+    """The words in quotation marks of a list such as "'a', 'b' or 'c'"."""
+    return re.findall(r"'([^']*)'", str(listed))
+
+
+def _path(parts: tuple[Any, ...], data: Any) -> str:
+    """A place in `data` as `--set` takes it: items of a list by name, and without the kind that pydantic puts before the fields of a variant."""
+    found, node = [], data
+    for part in parts:
+        if isinstance(node, dict) and part not in node and part == node.get("kind"):
+            continue
+        try:
+            node = node[part]
+        except (LookupError, TypeError):
+            node = None
+        name = node.get("name") if isinstance(part, int) and isinstance(node, dict) else None
+        found.append(name if isinstance(name, str) and name else str(part))
+    return ".".join(found)
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

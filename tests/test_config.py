@@ -46,8 +46,26 @@ def test_override_by_name_and_type(study):
         ("model.n_ctx=20", "holds less than two frames of 18"),
         ("regimes.nca.source.patch=3", "patch: 3 does not divide grid 8"),
         ("regimes.nca.source.n_states=99", "n_states: 99 states and patch 2 need a vocabulary of"),
-        ("regimes.nca.source.kind=life", "life"),
-        ("domains.web.source.source=site:poems", "source: 'site:poems' is unknown; legal"),
+        (
+            "regimes.nca.source.kind=life",
+            r"^regimes.nca.source.kind: 'life' is unknown; did you mean 'linear'\? \(legal: nca, dyck, text, copy",
+        ),
+        ("regimes.nca.source.kind=repaet", "^regimes.nca.source.kind: 'repaet' is unknown; did you mean 'repeat'"),
+        ("regimes.nca.source.n_states=1", "^regimes.nca.source.n_states: .*greater than or equal to 2.*got 1"),
+        (
+            "regimes.nca.source=noise:dyck",
+            r"^regimes.nca.source: 'noise:dyck' has no fields; legal: field by field \(regimes.nca.source.kind=",
+        ),
+        (
+            "regimes.nca.swap.embed=match_rsm",
+            r"^regimes.nca.swap.embed: .*; did you mean 'match_rms'\? \(got 'match_rsm'\)",
+        ),
+        ("regimes.scratch.swap.embed=match_rms", "^regimes.scratch.swap.embed: 'match_rms' needs a parent"),
+        (
+            "regimes.nca.swap.freeze_body=7",
+            "^regimes.nca.swap.freeze_body: 7 steps are more than pre-training on web has; legal: 0 to 6",
+        ),
+        ("domains.web.source.source=site:poems", r"source: 'site:poems' is unknown \(legal"),
         ("pt.micro_batch=3", "micro_batch: 3 does not divide batch_size 4"),
         ("pt.warmup=100", "pt.warmup: 100 is more warm-up than steps; it is a share of the steps, 0 to less than 1"),
         ("pt.betas=[0.9,1.0]", r"pt.betas.1: .*less than 1.*got 1.0"),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nca_interp.base import UserError
 from nca_interp.data.controls.base import Control
-from nca_interp.data.controls.counting import LARGEST_COUNTED, bigram, unigram
+from nca_interp.data.controls.counting import LARGEST_COUNTED, RIVALS
 from nca_interp.data.nca.rows import in_order
 from nca_interp.data.rng import bits, stream_key, uniforms
 
@@ -79,7 +79,7 @@ def ideal_losses(spec: Control, tokens: npt.NDArray[Any], seed: int, split: str)
     known = {"informed" if spec.hides else "bayes": chosen(spec, tokens, seed, split)}
     found = dict(sorted({**known, **spec.ideals(ids)}.items()))
     if spec.vocab_size <= LARGEST_COUNTED:
-        for name, rival in (("bigram", bigram), ("unigram", unigram)):
+        for name, rival in RIVALS.items():
             found.setdefault(name, rival(ids, spec.vocab_size))
     return found
 

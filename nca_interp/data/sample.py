@@ -47,6 +47,8 @@ class Sample(NamedTuple):
     """Text: each row decoded."""
     tokenizer: Any | None = None
     """Text: the `tokenizers.Tokenizer`."""
+    whole: int | None = None
+    """Tokens of a row as it was made, where that is more than `length`."""
 
     @property
     def keys(self) -> npt.NDArray[np.uint64] | None:
@@ -115,7 +117,7 @@ def of_tokens(file: TokenFile, split: str = "val", n: int = 256) -> Sample:
             groups = [str(c) for c in candidates]
     return Sample(
         spec, meta.vocab_size, tokens, groups, frames, candidates, meta.provenance.get(split), meta.description,
-        meta.seed, split,
+        meta.seed, split, whole=meta.seq_len + 1,
     )  # fmt: skip
 
 

@@ -78,15 +78,19 @@ def check_installed(specs: Iterable[Spec]) -> None:
         site_files(corpus)
 
 
-def _named(text: str) -> Spec:
+def _named(text: str, whole: str = "") -> Spec:
+    """The specification of `text`, which stands behind `whole`."""
     scheme, colon, rest = text.partition(":")
     if scheme in SYNTHETIC:
-        if scheme == "noise" and re.match(r"\w+(:|$)", rest.strip()):
+        if scheme == "noise" and rest.strip() and not re.match(r"\s*[\w.]+\s*=", rest):
             from nca_interp.data.sample import matched_noise
 
-            return matched_noise(_named(rest.strip()), rest.strip())
+            return matched_noise(_named(rest.strip(), f"{whole}noise:"), rest.strip())
         changes = re.split(r",(?=\s*[\w.]+\s*=)", rest) if rest.strip() else []
-        return with_overrides(SYNTHETIC[scheme].model_validate({}), changes)
+        try:
+            return with_overrides(SYNTHETIC[scheme].model_validate({}), changes)
+        except UserError as error:
+            raise UserError(f"source {whole + text!r}: {str(error).removeprefix('--set ')}") from None
     if scheme in TEXT_SCHEMES and (colon or scheme == "arithmetic"):
         return parse(TextSpec, {"source": text if colon else f"{text}:"})
     path = Path(text).expanduser()
@@ -95,17 +99,19 @@ def _named(text: str) -> Spec:
     found = re.fullmatch(r"([\w-]+)\.([\w.-]+)", text)
     if found and file_kind(path)[0] not in TEXT_FILES:
         return _of_recipe(*found.groups())
-    raise UserError(f"source: {text!r} is none of the legal forms, and no such file exists{_near(text)}\n{FORMS}")
+    where = f" in {whole + text!r}" if whole else ""
+    raise UserError(
+        f"source: {text!r}{where} is none of the legal forms, and no such file exists{_near(text, whole)}\n{FORMS}"
+    )
 
 
-def _near(text: str) -> str:
-    """'; did you mean X?': the scheme mended where there is a colon, else the nearest whole form."""
+def _near(text: str, whole: str) -> str:
+    """'; did you mean X?': the scheme mended where there is a colon, else the nearest whole form; behind `whole`, which is of noise."""
     scheme, colon, rest = text.partition(":")
-    if colon:
-        near = difflib.get_close_matches(scheme, [*SYNTHETIC, *TEXT_SCHEMES], n=1, cutoff=0.6)
-        return f"; did you mean '{near[0]}:{rest}'?" if near else ""
-    near = difflib.get_close_matches(text, [*SYNTHETIC, *(f"site:{c}" for c in SITE_CORPORA), "arithmetic:"], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    kinds = [kind for kind in SYNTHETIC if not (whole and kind == "noise")]
+    forms = [*kinds, *TEXT_SCHEMES] if colon else [*kinds, *(f"site:{c}" for c in SITE_CORPORA), "arithmetic:"]
+    near = difflib.get_close_matches(scheme, forms, n=1)
+    return f"; did you mean '{whole}{near[0]}{colon}{rest}'?" if near else ""
 
 
 def _file(path: Path) -> TextSpec:

@@ -204,9 +204,10 @@ class TextSpec(Frozen):
         if not separator or scheme not in ("site", "files", "hf", "arithmetic"):
             raise ValueError(f"source: {self.source!r} is unknown; legal: {TEXT_SOURCES}")
         if scheme == "site" and rest not in SITE_CORPORA:
-            raise ValueError(
-                f"source: {self.source!r} is unknown; legal: {', '.join('site:' + s for s in SITE_CORPORA)}"
-            )
+            near = difflib.get_close_matches(rest, SITE_CORPORA, n=1)
+            hint = f"; did you mean 'site:{near[0]}'?" if near else ""
+            legal = ", ".join(f"site:{corpus}" for corpus in SITE_CORPORA)
+            raise ValueError(f"source: {self.source!r} is unknown{hint} (legal: {legal})")
         if scheme in ("files", "hf") and not rest:
             raise ValueError(f"source: {self.source!r} names nothing after the colon; legal: {TEXT_SOURCES}")
         return self

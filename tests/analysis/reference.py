@@ -112,7 +112,7 @@ def _opener(ahead: int) -> Callable[[Batch], Keys]:
     def of(batch: Batch) -> Keys:
         def keys(b: int, q: int) -> list[int]:
             o = batch.opener[b, q + ahead] if q + ahead < batch.length else -1
-            return [int(o)] if 0 <= o < q else []
+            return [int(o)] if 0 <= o < q + ahead - 1 else []
 
         return keys
 

@@ -62,6 +62,22 @@ def test_a_token_directory_gives_its_specification(tmp_path: Path):
         ("nac", [], "'nac' is none of the legal forms, and no such file exists; did you mean 'nca'"),
         ("fles:a.txt", [], "did you mean 'files:a.txt'"),
         ("site-code", [], "did you mean 'site:code'"),
+        ("noise:nope", [], "'nope' in 'noise:nope' is none of the legal forms"),
+        ("noise:repaet", [], "did you mean 'noise:repeat'?"),
+        ("noise:site:speach", [], "did you mean 'site:speeches'?"),
+        (
+            "noise:stack:n_symbol=8",
+            [],
+            "source 'noise:stack:n_symbol=8': n_symbol: unknown key 'n_symbol'; did you mean 'n_symbols'?",
+        ),
+        ("noise:laptop.ncaa", [], "no regime or domain 'ncaa' with data; did you mean 'nca'"),
+        ("noise:./nowhere", [], "'./nowhere' in 'noise:./nowhere' is none of the legal forms"),
+        (
+            "dyck:variant=shufle",
+            [],
+            "variant: Input should be 'nested' or 'shuffle'; did you mean 'shuffle'? (got 'shufle')",
+        ),
+        ("site:speach", [], "did you mean 'site:speeches'?"),
         ("", [], "is none of the legal forms"),
         ("nowhere.txt", [], "no such file"),
         ("nca:nstates=3", [], "unknown key 'nstates'; did you mean 'n_states'"),
@@ -83,6 +99,22 @@ def test_mistakes(text, overrides, message, tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         parse_source(text, overrides)
     assert message in str(caught.value)
+
+
+def test_noise_is_not_suggested_within_noise():
+    with pytest.raises(UserError) as caught:
+        parse_source("noise:nope")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_noise_matches_any_source(tmp_path: Path):
+    spec = NcaSpec(grid=6, n_states=2, band=None)
+    write_tokens(tmp_path / "nca-1", spec, n_train=2, n_val=2, seq_len=30, seed=0)
+    assert (
+        parse_source(f"noise:{tmp_path / 'nca-1'}").weights
+        == parse_source("noise:nca:grid=6,n_states=2,band=null").weights
+    )
+    assert parse_source("noise:n_symbols=16").vocab_size == 16
 
 
 def test_wrong_kinds_of_files(tmp_path: Path):

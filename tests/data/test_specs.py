@@ -27,7 +27,10 @@ from nca_interp.data.specs import DyckSpec, NcaSpec, QaSpec, SourceSpec, TextSpe
         (lambda: DyckSpec(p_open=1.0), "p_open"),
         (lambda: TokenizerSpec(vocab_size=257), "vocab_size"),
         (lambda: TokenizerSpec(kind="hf"), "name: None with kind"),
-        (lambda: TextSpec(source="site:prose-c"), "source: 'site:prose-c' is unknown; legal: site:prose-a"),
+        (
+            lambda: TextSpec(source="site:prose-c"),
+            r"source: 'site:prose-c' is unknown; did you mean 'site:prose-.'\? \(legal: site:prose-a",
+        ),
         (lambda: TextSpec(source="wiki"), "source: 'wiki' is unknown; legal: site:"),
         (lambda: TextSpec(source="files:"), "names nothing"),
         (lambda: QaSpec(source="gsm8k"), "source: 'gsm8k' is unknown; legal: arithmetic, files:"),

@@ -124,7 +124,7 @@ def inspect(
         frames["predictors"], record["oracle"] = predictors(sample)
     if isinstance(spec, DyckSpec):
         frames["depth"], frames["distance"], record["brackets"] = brackets(sample.tokens, spec)
-    if isinstance(spec, Control):
+    if isinstance(spec, Control | DyckSpec):
         say("asking the ideal predictors")
         frames["ideals"], record["ideal_nats"] = ideals(sample)
     say("computing intervals")

@@ -34,6 +34,9 @@ def ngram(tokens: Any, vocab_size: int, order: int, alpha: float) -> Any:
     return nats
 
 
+RIVALS = {"bigram": bigram, "unigram": unigram}
+
+
 @kernel
 def _count(tokens: Any, n: int, order: int, alpha: float, counts: Any, totals: Any, nats: Any) -> None:
     contexts = n**order

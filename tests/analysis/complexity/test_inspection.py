@@ -13,7 +13,7 @@ from nca_interp.data.complexity.measures import conditional_entropy
 from nca_interp.data.controls.repeat import RepeatSpec
 from nca_interp.data.nca import predictors
 from nca_interp.data.nca.rows import judge
-from nca_interp.data.sample import draw
+from nca_interp.data.sample import draw, of_tokens
 from nca_interp.data.specs import DyckSpec, NcaSpec, TextSpec, TokenizerSpec
 from nca_interp.data.tokens import TokenFile, write_tokens
 from nca_interp.report.pages.inspection import RARE
@@ -260,3 +260,19 @@ def test_a_control_is_shown_with_its_ideal_losses():
         assert example["tokens"][period:] == example["tokens"][:-period]
     with pytest.raises(UserError, match=r"repeat.period: \[8, 64\] is longer than the row of 30 tokens"):
         inspection.check_sizes(RepeatSpec(), 4, 30)
+
+
+@pytest.mark.parametrize("ending", ["balanced", "truncate"])
+def test_brackets_are_shown_with_their_ideal_losses(tmp_path, ending):
+    """What closes is known where brackets nest, and costs a choice where they are shuffled; rows of a token file end a token later."""
+    pays = {}
+    for variant in ("nested", "shuffle"):
+        spec = DyckSpec(k=8, max_depth=4, variant=variant, ending=ending)
+        found = inspection.inspect(draw(spec, n=40, length=60))
+        assert set(found.frames["ideals"].predictor) == {"bayes", "bigram", "unigram"}
+        pays[variant] = found.record["ideal_nats"]
+        assert pays[variant]["bayes"] < min(pays[variant]["bigram"], pays[variant]["unigram"])
+        write_tokens(tmp_path / variant, spec, n_train=4, n_val=40, seq_len=61, seed=0)
+        stored = inspection.ideals(of_tokens(TokenFile.open(tmp_path / variant)))[1]
+        assert stored["bayes"] == pytest.approx(pays[variant]["bayes"], rel=0.1)
+    assert pays["nested"]["bayes"] < pays["shuffle"]["bayes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nca_interp.base import stream_seed
+from nca_interp.data.dyck.ideal import dyck_nats
 from nca_interp.data.dyck.rows import CHUNK, dyck_rows
 from nca_interp.data.dyck.statistics import dyck_stats
 from nca_interp.data.specs import DyckSpec
@@ -203,3 +205,19 @@ def test_rows_depend_on_seed_split_and_number_only():
     assert np.array_equal(whole[:10], rows(spec, 10, 33))
     assert not np.array_equal(rows(spec, 10, 33), rows(spec, 10, 33, split="val"))
     assert not np.array_equal(rows(spec, 10, 33), rows(spec, 10, 33, seed=1))
+
+
+@pytest.mark.parametrize("variant", ["nested", "shuffle"])
+@pytest.mark.parametrize("ending", ["balanced", "truncate"])
+@pytest.mark.parametrize("width", [6, 7])
+def test_ideal_losses_are_those_of_the_rows_distribution(variant, ending, width):
+    """Probabilities of all rows add up to 1, and each row comes as often as its loss says; what is shown of a row costs the same."""
+    spec, n = DyckSpec(variant=variant, ending=ending, k=2, max_depth=2, p_open=0.3), 20_000
+    drawn = rows(spec, n, width)
+    nats = dyck_nats(spec, drawn)
+    share = {bytes(row): math.exp(-cost) for row, cost in zip(drawn, nats.sum(axis=1), strict=True)}
+    assert 0.97 < sum(share.values()) < 1 + 1e-9
+    counts = Counter(map(bytes, drawn))
+    for row, p in share.items():
+        assert abs(counts[row] - n * p) < 5.5 * math.sqrt(n * p) + 5
+    assert np.array_equal(dyck_nats(spec, drawn[:, :-1], width), nats[:, :-1])

@@ -78,7 +78,7 @@ def test_default_folder_is_named_by_source_and_settings(folder: Path, pages: dic
 
 def test_tables_stand_beside_the_page_and_are_named_in_it(pages: dict[str, Path]):
     expected = {"measures", "summary", "information", "ranks"}
-    own = {"nca": {"bands", "candidates", "predictors"}, "dyck": {"depth", "distance"}, "control": {"ideals"}}
+    own = {"nca": {"bands", "candidates", "predictors"}, "dyck": {"depth", "distance", "ideals"}, "control": {"ideals"}}
     for name, page in pages.items():
         tables = {p.stem: p for p in (page.parent / "tables").glob("*.csv")}
         assert set(tables) == expected | own.get(name, set())
