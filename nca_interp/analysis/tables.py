@@ -89,7 +89,8 @@ def build_tables(
     _check_kept(collection)
     known = _in_order(measurements())
     asked = Asked(collection, None, probes_folder)
-    with nullcontext() if alone or collection.study is None else beside(complexity_table, folder) as complexity:
+    alone = alone or collection.study is None
+    with nullcontext() if alone else beside(complexity_table, folder) as complexity:
         say("tables of training")
         tables = _Awaiting(complexity or partial(complexity_table, folder))
         tables |= _of_study(collection, collection.study) if collection.study is not None else _of_elsewhere(collection)
@@ -106,15 +107,23 @@ def build_tables(
         collection.dir.table(name).unlink(missing_ok=True)
     if not (collection.dir.tables / MANIFEST).is_file():  # until the end, whatever is there is not whole
         write_record(collection.dir.tables / MANIFEST, {})
-    for name, frame in tables.items():
-        write_table(collection.dir.table(name), frame)
-    for one in known:
-        if one.files is not None:
-            say(f"files of {one.name}")
-            resolve(one.files)(collection, tables, asked)
-    _write_trajectory(collection)
+    say("writing the tables")
+    with nullcontext() if alone else beside(write_files, folder, dict(tables), probes_folder) as written:
+        for name, frame in tables.items():
+            write_table(collection.dir.table(name), frame)
+        _write_trajectory(collection)
+        say("files beside the tables")
+        written() if written is not None else write_files(folder, tables, probes_folder)
     seal(collection.dir.tables)
     return tables
+
+
+def write_files(folder: Path, tables: dict[str, pd.DataFrame], probes_folder: Path | None) -> None:
+    """What measurements write beside their tables."""
+    collection = Collection.open(folder)
+    for one in measurements().values():
+        if one.files is not None:
+            resolve(one.files)(collection, tables, Asked(collection, None, probes_folder))
 
 
 def _check_kept(collection: Collection) -> None:

@@ -191,7 +191,7 @@ def write_tables(folder: Path, probes: Path | None) -> None:
 
 def write_report(folder: Path, name: str | None = None) -> None:
     """Write a report and say where it lies; `name`: its definition, by default that of a study or of checkpoints."""
-    from nca_interp import discover
+    from nca_interp import discover, machine
     from nca_interp.cli.progress import steps
     from nca_interp.report.build import build_report
     from nca_interp.report.pages.phase import PhaseFolder
@@ -201,5 +201,6 @@ def write_report(folder: Path, name: str | None = None) -> None:
         print(f"report: {PhaseFolder(folder).build(found).resolve()}")
         return
     with steps() as say:
-        path = build_report(folder, None if name is None else discover.find("reports", name), say)
+        found = None if name is None else discover.find("reports", name)
+        path = build_report(folder, found, say, alone=machine.cores() < 2)
     print(f"report: {path.resolve()}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from altair.utils.schemapi import debug_mode
 
 from nca_interp import discover
 from nca_interp.base import UserError
+from nca_interp.beside import beside
 from nca_interp.outputs import check_output, records
 from nca_interp.report.page import Page
-from nca_interp.report.render import check_page, write_page
+from nca_interp.report.render import bundle, check_page, write_page
 from nca_interp.report.tables import Tables
 from nca_interp.store import AnalysisDir, write_json
 
@@ -35,20 +37,25 @@ def page_of(
 
 
 def build_report(
-    study_dir: Path, definition: discover.Definition | None = None, say: Callable[[str], None] = lambda what: None
+    study_dir: Path,
+    definition: discover.Definition | None = None,
+    say: Callable[[str], None] = lambda what: None,
+    *,
+    alone: bool = True,
 ) -> Path:
     """Write the report of an analysed study beside its tables and return the path of the HTML file.
 
-    `definition` is a loaded file of `reports/` (default: `reports/study.py`). `say(what is being done)` is called at each step. Raises UserError where the folder holds no
-    study or its tables are missing or damaged; nothing is written then.
+    `definition` is a loaded file of `reports/` (default: `reports/study.py`). `say(what is being done)` is called at each step. `alone` False: a second
+    process takes part. Raises UserError where the folder holds no study or its tables are missing or damaged; nothing is written then.
     """
     directory = AnalysisDir(Path(study_dir))
     path, record = directory.report, directory.report.with_suffix(".json")
     check_page(path)
     if not path.exists():  # beside a page of ours lies its record, whole or damaged
         check_output("report", record, "record of a page", records("study"))
-    page = page_of(Path(study_dir), definition, say)
-    say("report: drawing it")
-    write_page(page, path)
+    with nullcontext(bundle) if alone else beside(bundle) as vega:
+        page = page_of(Path(study_dir), definition, say)
+        say("report: drawing it")
+        write_page(page, path, vega)
     write_json(record, page.record)
     return path

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -66,13 +67,15 @@ def fit(
 
     def take(group: range, most: int, limit: float) -> None:
         nonlocal spent
-        for head in heads:
-            for stage in group:
-                one, before = place(stage, head, most), found.get((stage, head))
-                more = one.size - (before.size if before else 0)
-                if (before is None or len(before.at) < len(one.at)) and spent + more <= limit:
-                    found[stage, head] = one
-                    spent += more
+        tried = [(stage, head) for head in heads for stage in group]
+        with ThreadPoolExecutor() as pool:  # zlib works without the interpreter's lock
+            patterns = pool.map(lambda one: place(*one, most), tried)
+        for key, one in zip(tried, patterns, strict=True):
+            before = found.get(key)
+            more = one.size - (before.size if before else 0)
+            if (before is None or len(before.at) < len(one.at)) and spent + more <= limit:
+                found[key] = one
+                spent += more
 
     leading, others = range(min(first, len(stages))), range(min(first, len(stages)), len(stages))
     take(leading, 1, ENDS * allowance)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nca_interp.codes import evenly, levels, linear
 from nca_interp.report.packing import fit, number, packed
@@ -74,6 +75,7 @@ def _span(shown: Shown, probe: str) -> tuple[float, float]:
 
 def _stage(shown: Shown, stage: Stage, spans: dict[str, tuple[float, float]]) -> dict[str, Any]:
     e, a = stage.entry, stage.arrays
+    scores = shown.probes[shown.probes.run == e["run"]]
     map_at = evenly(stage.n, shown.map_steps)
     words = list(e["words"].values())
     index = {int(w): i for i, w in enumerate(e["words"])}
@@ -81,16 +83,16 @@ def _stage(shown: Shown, stage: Stage, spans: dict[str, tuple[float, float]]) ->
     return {
         "stage": e["stage"], "run": e["run"], "shape": e["shape"], "steps": e["steps"], "clock": stage.clock,
         "tokens": [None if t is None else int(t) for t in e["tokens"]], "sequence": e["sequence"], "words": words,
-        "map_at": map_at, "maps": {p: packed(codes[map_at]) for p in spans if (codes := _map(shown, stage, p, spans[p])) is not None},
+        "map_at": map_at, "maps": {p: packed(codes[map_at]) for p in spans if (codes := _map(scores, stage, p, spans[p])) is not None},
         "truth": packed(a["truth"]), "sure": packed(a["sure"]), "top": packed(np.stack([top % 256, top // 256], -1)) if words else "",
         "cells": packed(a["cells"]) if a["cells"].size else "", "cells_sure": packed(a["cells_sure"]) if a["cells"].size else "",
         "loss": _loss(shown, stage), "rule": _rule(shown, stage), "effects": _effects(shown, stage), "patterns": {},
     }  # fmt: skip
 
 
-def _map(shown: Shown, stage: Stage, probe: str, span: tuple[float, float]) -> np.ndarray | None:
-    """uint8 [checkpoint, layer, head] of a probe; None where the run has no score of it."""
-    rows = shown.probes[(shown.probes.run == stage.entry["run"]) & (shown.probes.probe == probe)]
+def _map(scores: pd.DataFrame, stage: Stage, probe: str, span: tuple[float, float]) -> np.ndarray | None:
+    """uint8 [checkpoint, layer, head] of a probe; None where the run, whose `scores` these are, has none of it."""
+    rows = scores[scores.probe == probe]
     rows = rows[rows.step.isin(stage.entry["steps"])]
     if rows.empty:
         return None

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -47,10 +48,10 @@ def resource(name: str) -> str:
     return (resources.files("nca_interp.report") / name).read_text(encoding="utf-8")
 
 
-def write_page(page: Page, path: Path) -> None:
-    """Write a page as HTML; UserError if something else than a page of this program is there."""
+def write_page(page: Page, path: Path, vega: Callable[[], str] = bundle) -> None:
+    """Write a page as HTML; UserError if something else than a page of this program is there. `vega`: gives the `bundle`."""
     check_page(path)
-    write_text(path, render(page))
+    write_text(path, render(page, vega))
 
 
 def check_page(path: Path) -> None:
@@ -161,10 +162,10 @@ def _figure(figure: Figure, shared: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def render(page: Page) -> str:
+def render(page: Page, vega_script: Callable[[], str] = bundle) -> str:
     """The whole HTML text of a page. Raises RunFailed when it would exceed 10 MB, naming the largest figures."""
     figures, shared = _figures(page)
-    app, vega = script(), bundle() if figures else ""  # a page of tables alone draws nothing
+    app, vega = script(), vega_script() if figures else ""  # a page of tables alone draws nothing
     allowed = " ".join(f"'{script_hash(text)}'" for text in (vega, app) if text)
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "

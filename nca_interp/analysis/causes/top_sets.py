@@ -57,7 +57,7 @@ def _compared(seeds: pd.DataFrame, rounds: dict[Any, list[float]], width: pd.Ser
     """The numbers of one probe and metric from its rows, one a seed."""
     harm, random, sd = (seeds[name].to_numpy(float) for name in ("harm", "random", "sd"))
     excess = harm - random
-    others = [rounds.get((r.run, r.by, r.metric), []) for r in seeds.itertuples()]
+    others = [rounds.get(key, []) for key in zip(*(seeds[name] for name in ("run", "by", "metric")), strict=True)]
     found, unit = ranked(harm.tolist(), others), str(seeds["unit"].iloc[0]).split(",")[0]
     least = ACCURACY_MARGIN if unit == "share" else margin
     value, low, high = t_interval(excess)

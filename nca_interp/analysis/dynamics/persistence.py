@@ -68,14 +68,14 @@ def _persistence(before: Scored, own: Scored, scratch: Scored | None, level: flo
     followed = is_best if best else ppt == np.nanmax(ppt)
     persisted = int((end[is_best] >= level).sum())
     rho, p = rank_correlation(ppt, end, layers)
-    last = None if scratch is None else _heads(scratch).at(first.places)[-1]
+    last = None if scratch is None else _standard_ranks(ppt, _heads(scratch).at(first.places)[-1])
     chance = _mean(own.chance)
     return {
         "heads": len(ppt), "level": level, "chance": chance,
         "ppt_highest": np.nanmax(ppt), "swap_highest": np.nanmax(swap), "end_highest": np.nanmax(end),
         "best": best, "persisted": persisted, "share": persisted / best if best else None,
         "best_ppt": _mean(ppt[followed]), "best_swap": _mean(swap[followed]), "best_end": _mean(end[followed]),
-        "rho": rho, "p": p, "scratch_rho": math.nan if last is None else rank_correlation(ppt, last, layers)[0],
+        "rho": rho, "p": p, "scratch_rho": math.nan if last is None else float((last[0] * last[1]).mean()),
         **(_half_life(course[:, followed], _mean(ppt[followed]), chance, own) if best else {}),
     }  # fmt: skip
 
@@ -98,10 +98,12 @@ class _Heads(NamedTuple):
 
 
 def _heads(rows: Scored) -> _Heads:
-    places, column = np.unique(np.stack([rows.layer, rows.head], 1).astype(np.int64), axis=0, return_inverse=True)
+    layer, head = rows.layer.astype(np.int64), rows.head.astype(np.int64)
+    codes, column = np.unique(layer * (head.max() + 1) + head, return_inverse=True)
+    places = np.stack(np.divmod(codes, head.max() + 1), 1)
     steps, row = np.unique(rows.step, return_inverse=True)
     scores = np.full((len(steps), len(places)), np.nan)
-    scores[row, column.ravel()] = rows.value
+    scores[row, column] = rows.value
     return _Heads(places, scores)
 
 
@@ -127,12 +129,19 @@ def rank_correlation(before: Floats, after: Floats, layers: np.ndarray) -> tuple
     Within layers, because heads of one layer resemble each other in every run: that alone is not persistence of heads.
     NaN where all scores are equal or one is missing.
     """
-    if not (np.isfinite(before).all() and np.isfinite(after).all()) or np.ptp(before) == 0 or np.ptp(after) == 0:
+    if (ranks := _standard_ranks(before, after)) is None:
         return math.nan, math.nan
-    a, b = ((r - r.mean()) / r.std() for r in (stats.rankdata(v) for v in (before, after)))
+    a, b = ranks
     rho = float((a * b).mean())
     reached = int(((a[_permutations(tuple(layers.tolist()))] * b).mean(1) >= rho - 1e-12).sum())
     return rho, (1 + reached) / (1 + PERMUTATIONS)
+
+
+def _standard_ranks(*scores: Floats) -> list[Floats] | None:
+    """Ranks of each, standardised; None where all of one are equal or one is missing."""
+    if not all(np.isfinite(values).all() and np.ptp(values) for values in scores):
+        return None
+    return [(ranks - ranks.mean()) / ranks.std() for ranks in map(stats.rankdata, scores)]
 
 
 @lru_cache(maxsize=8)

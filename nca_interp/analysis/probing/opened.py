@@ -32,7 +32,9 @@ def open_last(directory: Path, device: str = "cpu", dtype: str = "float32") -> P
 
 
 def forget() -> None:
-    """Let the model go, and give its memory back to the system."""
+    """Let the model go, if there is one, and give its memory back to the system."""
+    if not _LAST:
+        return
     _LAST.clear()
     gc.collect()
     if sys.platform == "linux":

@@ -31,14 +31,17 @@ def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    for column in COLUMNS:
-        if column in _INTEGERS:
-            frame[column] = pd.to_numeric(frame[column]).astype("Int64")
-        elif column in _NUMBERS:
-            frame[column] = pd.to_numeric(frame[column]).astype(float)
-        else:
-            frame[column] = frame[column].astype(object).where(frame[column].notna(), "")
-    return frame
+    return pd.DataFrame({name: _column(name, frame[name]) for name in COLUMNS}, copy=False)
+
+
+def _column(name: str, cells: pd.Series) -> pd.Series:
+    if name in _INTEGERS:
+        return pd.to_numeric(cells).astype("Int64")
+    if name in _NUMBERS:
+        return pd.to_numeric(cells).astype(float)
+    text = cells.to_numpy(dtype=object, copy=True)
+    text[cells.isna()] = ""
+    return pd.Series(text, cells.index, dtype=object, copy=False)
 
 
 def check_suffix(path: Path | None) -> None:

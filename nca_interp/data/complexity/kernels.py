@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit
 
-TABLE = 16_384
+TABLE = 2**20
 """Largest table of pairs that is counted in place; above, pairs are sorted."""
 FEW = 8
 """Pairs that there may be for each that occurs, up to which all of them are looked at."""

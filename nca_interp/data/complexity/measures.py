@@ -165,7 +165,8 @@ def _by_appearance(row: Rows) -> npt.NDArray[np.int64]:
 
 def shuffled(rows: Rows, *seed: int) -> Rows:
     """Each row permuted; by its own content, so that the result does not depend on the rows beside it."""
-    return np.stack([np.random.default_rng([*seed, crc32(row.tobytes())]).permutation(row) for row in rows])
+    seeds = (np.array([*seed, crc32(row.tobytes())], np.uint32) for row in rows)
+    return np.stack([np.random.default_rng(one).permutation(row) for one, row in zip(seeds, rows, strict=True)])
 
 
 class Decay(NamedTuple):

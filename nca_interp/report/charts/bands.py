@@ -52,7 +52,7 @@ def fates(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, wher
     frame = rows.assign(regime=rows["name"])
     x = alt.X("x:Q", title=x_title, scale=alt.Scale(nice=False), axis=alt.Axis(format="~s", tickCount=5))
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
-    base = alt.Chart(frame) if where is None else alt.Chart(frame).transform_filter(where)
+    base = alt.Chart() if where is None else alt.Chart().transform_filter(where)
     named = [{"expr": f"pal[{i % 6}]"} for i in range(len(names))]
     legend = alt.Legend(title=None, orient="bottom", columns=3)
     color = alt.Color("name:N", scale=alt.Scale(domain=names, range=named), legend=legend)
@@ -67,4 +67,4 @@ def fates(rows: pd.DataFrame, names: list[str], x_title: str, y_title: str, wher
         base.mark_line(strokeWidth=2).encode(x, y, color),
         base.mark_point(size=26, filled=True).encode(x, y, color, shape, tooltip=tip),
     ]
-    return sized(alt.layer(*layers), 220)
+    return sized(alt.layer(*layers, data=frame), 220)  # altair prints the data of a layer to name it

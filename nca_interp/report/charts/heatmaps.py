@@ -30,7 +30,7 @@ def heat(
         scale=ramp_scale(domainMin=alt.ExprRef("spans[probe][0]"), domainMax=alt.ExprRef("spans[probe][1]")),
     )
     tip = [alt.Tooltip("layer:O"), alt.Tooltip("head:O"), alt.Tooltip("value:Q", format=".4f")]
-    base = alt.Chart(rows) if where is None else alt.Chart(rows).transform_filter(where)
+    base = alt.Chart() if where is None else alt.Chart().transform_filter(where)
     base = base.transform_calculate(value="datum[probe]")
     base = base.transform_filter("isValid(datum.value)")
     layers: list[Any] = [
@@ -43,9 +43,10 @@ def heat(
         layers.append(base.mark_text(fontSize=10.5, color=tone).encode(x, y, text=alt.Text("value:Q", format=".2f")))
     chosen = base.transform_filter("datum.layer == at[0] && datum.head == at[1]")
     layers.append(chosen.mark_rect(aria=False, filled=False, strokeWidth=3, stroke=signal("fg")).encode(x, y))
-    params = alt.param(name="spans", value={k: list(v) for k, v in spans.items()})
-    at = alt.param(name="at", value=[-1, -1])
-    return sized(alt.layer(*layers).add_params(params, at), map_height(rows))
+    params = alt.param(name="spans", value={k: list(v) for k, v in spans.items()}), alt.param(name="at", value=[-1, -1])
+    # of the whole, not of a layer: altair copies what a layer has several times, and prints its data to name it
+    whole = alt.layer(*layers, data=rows, params=[one.param for one in params])
+    return sized(whole, map_height(rows))
 
 
 def map_height(rows: pd.DataFrame) -> int:

@@ -98,8 +98,8 @@ def signal(name: str) -> Any:
 
 
 def sized(chart: Any, height: int | Any) -> Any:
-    """As wide as its place on the page, `height` pixels high."""
-    padding = {"left": 2, "right": 8, "top": 8, "bottom": 2}
-    return chart.properties(
-        width="container", height=height, padding=padding, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    )
+    """The same chart, as wide as its place on the page, `height` pixels high."""
+    # set in place: `properties` would make a copy, in which altair compares all layers again
+    chart.width, chart.height, chart.padding = "container", height, {"left": 2, "right": 8, "top": 8, "bottom": 2}
+    chart.autosize = alt.AutoSizeParams(type="fit-x", contains="padding")
+    return chart

@@ -121,15 +121,18 @@ def _stage(rows: pd.DataFrame, spans: dict[str, tuple[float, float]]) -> dict[st
     percentile of random models."""
     times = rows.groupby("step").tokens.first().sort_index()
     layers, heads = int(rows.layer.max()) + 1, int(rows["head"].max()) + 1
-    probes, known = {}, {}
-    for name, part in rows.groupby("probe", sort=False):
-        low, high = spans[str(name)]
-        values = np.full((len(times), layers, heads), np.nan)
-        place = times.index.get_indexer(pd.Index(part.step)), part.layer.astype(int), part["head"].astype(int)
-        values[place] = part.value
-        levels = np.nan_to_num(np.rint((values - low) / ((high - low) or 1.0) * (MISSING - 1)), nan=MISSING)
-        probes[str(name)] = base64.b64encode(levels.astype("<u2").tobytes()).decode()
-        known[str(name)] = [None if np.isnan(v) else float(f"{v:.6g}") for v in part[["chance", "null_95"]].mean()]
+    codes, names = pd.factorize(rows.probe)
+    values = np.full((len(names), len(times), layers, heads), np.nan)
+    place = times.index.get_indexer(pd.Index(rows.step)), rows.layer.astype(int), rows["head"].astype(int)
+    values[codes, *place] = rows.value
+    low, high = (
+        np.array(ends)[:, None, None, None] for ends in zip(*(spans[str(name)] for name in names), strict=True)
+    )
+    wide = np.where(high == low, 1.0, high - low)
+    levels = np.nan_to_num(np.rint((values - low) / wide * (MISSING - 1)), nan=MISSING).astype("<u2")
+    probes = {str(name): base64.b64encode(of.tobytes()).decode() for name, of in zip(names, levels, strict=True)}
+    means = rows.groupby("probe", sort=False)[["chance", "null_95"]].mean()
+    known = {str(name): [None if np.isnan(v) else float(f"{v:.6g}") for v in row] for name, *row in means.itertuples()}
     return {"stage": str(rows.stage.iloc[0]), "tokens": [float(t) for t in times], "shape": [layers, heads], "probes": probes, "levels": known}  # fmt: skip
 
 

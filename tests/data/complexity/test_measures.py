@@ -121,6 +121,23 @@ def test_mutual_information_of_independent_tokens_is_zero():
         assert (found.bias > 0).all()
 
 
+@pytest.mark.parametrize("kinds", [5, 90, 300, 2000])
+def test_mutual_information_is_the_plug_in_estimate_however_pairs_are_counted(kinds):
+    """Few pairs, a table of them, and more kinds in a row than a table takes."""
+
+    def entropy(*parts: np.ndarray) -> float:
+        shares = np.unique(np.stack(parts), axis=1, return_counts=True)[1] / len(parts[0])
+        return float(-(shares * np.log(shares)).sum())
+
+    rows = np.random.default_rng(kinds).integers(0, kinds, (2, 3000))
+    found = measures.mutual_information(rows, [1, 40])
+    for row, plain in zip(rows, found.value + found.bias, strict=True):
+        for lag, value in zip((1, 40), plain, strict=True):
+            first, second = row[:-lag], row[lag:]
+            wanted = entropy(first) + entropy(second) - entropy(first, second)
+            assert value == pytest.approx(wanted, abs=1e-10)
+
+
 def test_mutual_information_peaks_at_the_period():
     rng = np.random.default_rng(0)
     period = 13
