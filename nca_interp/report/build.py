@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from altair.utils.schemapi import debug_mode
@@ -53,7 +53,8 @@ def build_report(
     check_page(path)
     if not path.exists():  # beside a page of ours lies its record, whole or damaged
         check_output("report", record, "record of a page", records("study"))
-    with nullcontext(bundle) if alone else beside(bundle) as vega:
+    bundled: AbstractContextManager[Callable[[], str]] = nullcontext(bundle) if alone else beside(bundle)
+    with bundled as vega:
         page = page_of(Path(study_dir), definition, say)
         say("report: drawing it")
         write_page(page, path, vega)

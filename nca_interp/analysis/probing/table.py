@@ -40,7 +40,7 @@ def _column(name: str, cells: pd.Series) -> pd.Series:
     if name in _NUMBERS:
         return pd.to_numeric(cells).astype(float)
     text = cells.to_numpy(dtype=object, copy=True)
-    text[cells.isna()] = ""
+    text[cells.isna().to_numpy()] = ""
     return pd.Series(text, cells.index, dtype=object, copy=False)
 
 
