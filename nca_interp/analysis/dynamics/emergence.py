@@ -15,6 +15,7 @@ from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.dynamics.bend import NO_BEND, Bend, bend
 from nca_interp.analysis.dynamics.threshold_crossing import crossing
 from nca_interp.analysis.inference.inference import GAP
+from nca_interp.analysis.probing.probe import TIMES_CHANCE
 
 EMERGENCE = [
     "run", "regime", "domain", "seed", "stage", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens",
@@ -93,8 +94,9 @@ def loss_bend(run: Run) -> Bend:
     return bend(*zip(*known, strict=True)) if known else NO_BEND
 
 
-def level_of(null_95: Floats, threshold: float, maxima: Floats | None = None) -> float:
-    """The level of a probe: its threshold, or what the highest head of a random model reaches, where that is higher.
+def level_of(null_95: Floats, threshold: float, maxima: Floats | None = None, chance: Floats | None = None) -> float:
+    """The level of a probe: its threshold, TIMES_CHANCE times `chance`, or what the highest head of a random model reaches, whatever is
+    highest.
 
     `null_95` of its rows (NaN where none is known), `maxima` [model]: highest score of each random model. The bound is above the
     maximum of one more such model with a probability of 95 % (`beyond`); a single head passes `null_95`, the 95th percentile of
@@ -102,6 +104,8 @@ def level_of(null_95: Floats, threshold: float, maxima: Floats | None = None) ->
     """
     drawn = null_95[~np.isnan(null_95)]
     known = [threshold, float(drawn.max()) if len(drawn) else math.nan]
+    if chance is not None and not np.isnan(chance).all():
+        known.append(TIMES_CHANCE * float(np.nanmax(chance)))
     if maxima is not None and len(maxima):
         spread = beyond(len(maxima)) * maxima.std(ddof=1) if len(maxima) > 1 else 0.0
         known.append(float(maxima.mean() + spread))
@@ -174,7 +178,7 @@ def _series(
         rows = scored[name]
         heads = not np.isnan(rows.head).all()
         if heads and name in hits:
-            level, sign = level_of(rows.null_95, hits[name], maxima.get(name)), 1
+            level, sign = level_of(rows.null_95, hits[name], maxima.get(name), rows.chance), 1
         elif not heads and name in BEHAVIOUR:
             threshold, sign = BEHAVIOUR[name]
             level = level_of(rows.null_95, threshold, maxima.get(name)) if sign > 0 else threshold

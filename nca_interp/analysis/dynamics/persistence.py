@@ -51,7 +51,9 @@ def persistence_table(
         for probe in sorted(own.keys() & before.keys()):
             parts = before[probe], own[probe]
             known = [drawn.get(name, {}).get(probe) for name in (parent.id, run.id)]
-            level = max(level_of(part.null_95, hits[probe], most) for part, most in zip(parts, known, strict=True))
+            level = max(
+                level_of(part.null_95, hits[probe], most, part.chance) for part, most in zip(parts, known, strict=True)
+            )
             found = _persistence(*parts, other.get(probe), level)
             rows.append({**run.identity, "probe": probe, "ppt_run": parent.id, **found})
     return pd.DataFrame(rows, columns=PERSISTENCE)

@@ -173,7 +173,7 @@ def _scores(measurer: Measurer, probe: str, measured: Measured, null: list[Measu
     chances = [row["chance"] for row in own if row["chance"] is not None]
     return Scores(
         {(row["layer"], row["head"]): row["value"] for row in own}, float(np.mean(chances)) if chances else None,
-        level_of(rows.null_95.to_numpy(float), threshold, np.array(maxima)), float(threshold), maxima,
+        level_of(rows.null_95.to_numpy(float), threshold, np.array(maxima), np.array(chances)), float(threshold), maxima,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from nca_interp.analysis.probing.cache import read_header, refresh
 from nca_interp.analysis.probing.engine import COLUMNS, choose, engine_hash, keep_recent, shared
 from nca_interp.analysis.probing.measure import Measured, Measurer
 from nca_interp.analysis.probing.null import PERCENTILE, random_models
-from nca_interp.analysis.probing.probe import TOP_SHARE
+from nca_interp.analysis.probing.probe import TIMES_CHANCE, TOP_SHARE
 from nca_interp.analysis.probing.table import read_table, read_tables
 from nca_interp.analysis.stimuli.size import SHOWN_RANDOM, is_large
 from nca_interp.analysis.verdicts.statistics import benjamini_hochberg
@@ -251,6 +251,7 @@ def _join(
                     least[n, place] = max(threshold, null.levels[name])
     has = np.array([null is not None for null in nulls], dtype=bool)[of]
     bar = pd.Series(least[of, names[0]], frame.index)
+    bar = np.maximum(bar, (TIMES_CHANCE * frame["chance"]).fillna(-np.inf))
     hit = (frame["value"] > bar).astype("Int64").where(bar.notna())
     frame["null_95"] = np.where(has, levels[of, names[0]], frame["null_95"])
     frame["hit"] = hit.where(has, frame["hit"])
@@ -265,11 +266,12 @@ def _hits(frame: pd.DataFrame, of: np.ndarray, probes: np.ndarray, nulls: list[N
         np.split(chosen[np.argsort(groups, kind="stable")], np.bincount(groups).cumsum()[:-1]) if len(chosen) else []
     )
     scores, hit, names = frame["value"].to_numpy(float), frame["hit"].to_numpy(float, na_value=np.nan), frame["probe"]
+    chance = np.nan_to_num(frame["chance"].to_numpy(float), nan=-np.inf)
     rows = []
     for part in parts:
         null, name, values = nulls[of[part[0]]], str(names.iat[part[0]]), scores[part]
         assert null is not None
-        drawn, threshold = null.values[name], null.header["thresholds"][name]
+        drawn, threshold = null.values[name], max(null.header["thresholds"][name], TIMES_CHANCE * chance[part].max())
         found = significant(values, drawn) & (values > threshold)
         top = np.sort(values)[-max(1, math.ceil(TOP_SHARE * len(values))) :]
         rows.append({

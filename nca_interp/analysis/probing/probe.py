@@ -14,6 +14,8 @@ from nca_interp.discover import define
 Reads = Literal["attention", "heads", "loss", "stimulus"]
 READS: tuple[Reads, ...] = ("attention", "heads", "loss", "stimulus")
 
+TIMES_CHANCE = 2.0
+"""A head of a kind scores at least so many times what uniform attention does, which passes some thresholds by itself."""
 TOP_SHARE = 0.02
 """Share of all heads that are a probe's top heads (at least one head)."""
 
@@ -68,7 +70,8 @@ def probe(
     `low` and `high`: legal range of the result (None: unbounded), checked on every result. `chance`: level without the
     measured ability, for `reads="loss"` and `"heads"`, a number or a function of the stimulus; attention probes need
     none, theirs is measured on uniform attention. `hit`: a head counts as one of the kind above this score, if it is
-    also above the 95th percentile of randomly initialised models (None: the probe names no kind of head).
+    also above TIMES_CHANCE times chance and the 95th percentile of randomly initialised models (None: the probe names no
+    kind of head).
     """
     if reads not in READS:
         raise UserError(f"reads: {reads!r}; legal: {', '.join(READS)}")

@@ -21,7 +21,7 @@ attention of query q to key k. Unless a definition says otherwise the score of a
 sequences (`sd`: over sequences); `chance` is what uniform causal attention gives on the same tokens, in a layer with a sliding
 window uniform attention to the keys of the window: with that, 1 / (q + 1) reads 1 / min(q + 1, window). With `--random 5`,
 and for a study always, the table also has the 95th percentile over the heads of five randomly initialised models (`null_95`), and a
-head is a hit if it is above that and above the probe's threshold. Stimuli shrink to a small vocabulary or context; the unit then says
+head is a hit if it is above that, above the probe's threshold and above twice chance. Stimuli shrink to a small vocabulary or context; the unit then says
 how.
 Natural text is the validation rows that a model of ours was trained beside; of a model of others an English text that every
 Python has, its language reference, or what `--tokens` gives (a token directory, or a file of text); the tables name it.

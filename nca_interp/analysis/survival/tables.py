@@ -73,7 +73,7 @@ def grown(scores: dict[str, Scored], hits: dict[str, float], maxima: dict[str, A
     for probe, threshold in sorted(hits.items()):
         if probe not in scores or not (last := scores[probe].where(scores[probe].step == end)).step.size:
             continue
-        above = last.where(last.value >= level_of(last.null_95, threshold, maxima.get(probe)))
+        above = last.where(last.value >= level_of(last.null_95, threshold, maxima.get(probe), last.chance))
         for n in np.argsort(-above.value, kind="stable")[:TOP]:
             found.append(Grown(probe, int(above.layer[n]), int(above.head[n]), float(above.value[n])))
     return found
@@ -122,7 +122,7 @@ def _followed(
     for one in heads:
         course, level = _course(run, one, measured, starts, bounds), math.nan
         if (own := scores.get(one.probe)) is not None:
-            level = level_of(own.null_95, hits[one.probe], maxima.get(run.id, {}).get(one.probe))
+            level = level_of(own.null_95, hits[one.probe], maxima.get(run.id, {}).get(one.probe), own.chance)
             course = [*_scores(one, own, level), *course]
         if course:
             end = _end(run, parent, one, course, level, len(next(iter(others.values()), ())))

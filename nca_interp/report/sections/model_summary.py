@@ -68,7 +68,7 @@ def kinds(tables: Tables) -> list[Item]:
         "threshold",
     )
     caption = (
-        "Of the kind: above the threshold of the probe and above 95 % of the heads of randomly initialised models of one shape. One head in twenty lies above "
+        "Of the kind: above the threshold of the probe (at least twice chance) and above 95 % of the heads of randomly initialised models of one shape. One head in twenty lies above "
         "that percentile by chance; how many are left at a false discovery rate of 5 % stands beside it. Last checkpoint; tables/hits.csv holds all."
     )
     notes: list[Item] = [Note(t) for t in told]

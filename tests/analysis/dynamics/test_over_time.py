@@ -349,6 +349,14 @@ def _random_scores(rng: np.random.Generator, heads: int = 12) -> np.ndarray:
     return rng.beta(2, 20, size=heads)
 
 
+def test_a_level_is_at_least_twice_chance():
+    null = np.array([0.1, np.nan])
+    assert level_of(null, 0.3, chance=np.array([0.05, np.nan])) == 0.3
+    assert level_of(null, 0.3, chance=np.array([0.05, 0.4])) == 0.8
+    assert level_of(null, 0.3, chance=np.array([np.nan])) == 0.3
+    assert level_of(np.array([0.9]), 0.3, chance=np.array([0.4])) == 0.9
+
+
 def test_random_models_rarely_reach_the_level_of_their_kind():
     rng, reached, above, studies = np.random.default_rng(0), [], [], 400
     for _ in range(studies):

@@ -102,6 +102,41 @@ def test_joined_are_the_nulls_and_hits_of_each_checkpoint_alone(study, probes):
     assert (numbers["fdr_least"] == 9).all()
 
 
+CHANCE = '''"""any: attention to any earlier key, which uniform attention has, too."""
+import numpy as np
+
+from nca_interp import probe, repeated_tokens
+
+
+@probe(stimulus=repeated_tokens(period=16), unit="attention mass", low=0.0, high=1.0, hit=0.05)
+def wide(attention):
+    """Attention to the nearest keys, nearly all that there are."""
+    return attention.within(8).mean()
+'''
+
+
+def test_what_uniform_attention_has_makes_no_head_one_of_a_kind(study, tmp_path):
+    """Above the threshold by chance alone: a head must have twice that, of a checkpoint alone and of a study."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    (folder / "wide.py").write_text(CHANCE)
+    collection = opened(study)
+    for run in collection.runs:
+        assert analyze_run(run, probes=["wide"], probes_folder=folder).problems == []
+        assert null_of_run(collection, run, 2, folder) == []
+    found = probe_tables(opened(study))
+    rows = found["probes"][found["probes"].probe == "wide"]
+    assert (rows.chance > 0.3).all()  # far above the threshold of 0.05
+    assert (rows.value > rows.null_95).any()  # heads that would be hits
+    assert (rows.hit == (rows.value > np.maximum(rows.null_95, 2 * rows.chance))).all()
+    assert not (rows.hit.astype(bool) & (rows.value < 0.6)).any()
+    hits = found["hits"][found["hits"].probe == "wide"].set_index("run")
+    assert np.allclose(hits.threshold, 2 * rows.groupby("run").chance.max().reindex(hits.index))
+    alone = analyze(study.run(SHARED[0]).checkpoint(4), probes=["wide"], probes_folder=folder, random=2)
+    ours = rows[(rows.run == SHARED[0]) & (rows.step == 4)]
+    assert ours.hit.tolist() == alone.hit.tolist()
+
+
 def test_a_changed_probe_is_drawn_again_alone(study, probes, monkeypatch):
     collection, run = opened(study), run_of(study, SHARED[0])
     assert null_of_run(collection, run, 2, probes) == []
