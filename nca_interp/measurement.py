@@ -199,5 +199,7 @@ def _named(one: Measurement, path: Path) -> Measurement:
 
         return call
 
-    own = {name: value for name, value in vars(one).items() if name in GUARDED and callable(value)}
-    return replace(one, **{name: guarded(function) for name, function in own.items()})
+    own: dict[str, Any] = {
+        name: guarded(value) for name, value in vars(one).items() if name in GUARDED and callable(value)
+    }
+    return replace(one, **own)
