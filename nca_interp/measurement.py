@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from nca_interp.base import Frozen, UserError
 Reference = str | Callable[..., Any]
 """A function, or "package.module:function" of it."""
 USER_FOLDER = "measurements"
+GUARDED = ("tables", "files", "section", "summary", "applies", "wanted", "check", "parts", "share", "cost")
+"""Functions of a user's measurement that this process calls."""
 NAME = "MEASUREMENT"
 """Variable of measurement.py that holds the object."""
 
@@ -181,5 +183,23 @@ def _of_user(folder: Path) -> dict[str, Measurement]:
         for one in value if isinstance(value, tuple) else (value,):
             if not isinstance(one, Measurement):
                 raise UserError(f"{path}: no {NAME} = Measurement(...) in it")
-            found[one.name] = one
+            found[one.name] = _named(one, path)
     return found
+
+
+def _named(one: Measurement, path: Path) -> Measurement:
+    """The same, its functions naming file and line where they raise; `measure` does so where it runs, in a worker."""
+    from nca_interp.discover import running
+
+    def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            with running(path):
+                made = function(*given)
+                return list(made) if isinstance(made, Iterator) else made
+
+        return call
+
+    own: dict[str, Any] = {
+        name: guarded(value) for name, value in vars(one).items() if name in GUARDED and callable(value)
+    }
+    return replace(one, **own)

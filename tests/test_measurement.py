@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from nca_interp.analysis.collection.run import Run
 from nca_interp.base import UserError
 from nca_interp.measurement import builtin, measurements
 from tests.cli.test_app import call
@@ -106,3 +110,41 @@ def test_an_unknown_one_gets_a_suggestion(tmp_path, tiny_checkpoint):
     assert done.returncode == 2
     assert "did you mean 'causes'" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def example(folder):
+    """The measurement of CONTRIBUTING.md in a working folder."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "MEASUREMENT = " in b)
+    file = folder / "measurements" / "sizes" / "measurement.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(block)
+    return file
+
+
+def run_of(name, folder):
+    weights = folder / name / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"12345")
+    return Run(name, folder / "measured" / name, directories={3: weights.parent})
+
+
+def test_the_example_of_the_documentation_leaves_out_runs_that_are_not_measured(tmp_path, monkeypatch):
+    example(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    one, runs = measurements()["sizes"], [run_of("a", tmp_path), run_of("b", tmp_path)]
+    collection = SimpleNamespace(runs=runs)
+    assert one.tables(collection, {}, None) == {}
+    assert one.measure(runs[0], None) == []
+    found = one.tables(collection, {}, None)["sizes"]
+    assert found.to_dict("records") == [{"value": 5.0, "run": "a"}]
+
+
+def test_what_tables_of_a_users_measurement_raise_names_file_and_line(tmp_path, monkeypatch):
+    file = example(tmp_path)
+    text = file.read_text().replace("paths = {", "paths = nothing or {")
+    file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    line = text[: text.index("paths = nothing")].count("\n") + 1
+    with pytest.raises(UserError, match=rf"measurement\.py:{line}: NameError: name 'nothing'"):
+        measurements()["sizes"].tables(SimpleNamespace(runs=[]), {}, None)

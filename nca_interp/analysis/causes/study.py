@@ -192,7 +192,18 @@ def _all_kept(runs: Iterable[Run], probes_folder: Path | None, settings: Setting
     ends = [(run, run.steps[-1]) for run in runs if run.steps]
     ends = [(run, step) for run, step in ends if run.kept("causes", step).is_file()]
     probes = _probe_files(probes_folder) if ends else {}
-    return {run.id: _kept_any(run, step, _made_from(run, step, probes, settings)) for run, step in ends}
+    kept = {run.id: _kept_any(run, step, _made_from(run, step, probes, settings)) for run, step in ends}
+    return {run.id: _as_of(run, step, kept[run.id]) for run, step in ends}
+
+
+def _as_of(run: Run, step: int, frame: pd.DataFrame | None) -> pd.DataFrame | None:
+    """What is kept of a checkpoint from elsewhere names its directory: as the run that it is called here."""
+    if frame is None or run.config is not None:
+        return frame
+    at = {name: pd.NA if value is None else value for name, value in run.at(step).items()}
+    named = frame.assign(**at).astype({name: "Int64" for name in at if name in INTEGERS})
+    named.attrs = frame.attrs
+    return named
 
 
 def _cross_stage(run: Run, found: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:

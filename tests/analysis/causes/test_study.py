@@ -229,3 +229,19 @@ def test_without_anything_kept_there_is_no_table(study, table, tmp_path):
     assert all(copy.table(name).is_file() for name in made)
     assert not set(made) & set(build_tables(copy.path))
     assert not any(copy.table(name).exists() for name in made)
+
+
+def test_causes_of_a_checkpoint_from_elsewhere_are_of_the_run_that_it_is_called():
+    from nca_interp.analysis.causes.study import _as_of
+    from nca_interp.analysis.causes.table import as_table
+    from nca_interp.analysis.collection.run import Run
+
+    kept = as_table([{"run": "some-directory", "probe": "ablation", "layer": 0, "head": 1, "value": 0.5, "step": 4}])
+    kept.attrs = {"skipped": ["a reason"]}
+    run = Run("label", Path("measured/label"), regime="nca", seed=2, tokens_at={7: 100})
+    found = _as_of(run, 7, kept)
+    row = found.iloc[0]
+    assert (row.run, row.regime, row.seed, row.step, row.tokens) == ("label", "nca", 2, 7, 100)
+    assert (row.probe, row["head"], row.value) == ("ablation", 1, 0.5)
+    assert found.attrs == kept.attrs
+    assert all(str(found[name].dtype) == "Int64" for name in ("seed", "step", "tokens", "head"))
