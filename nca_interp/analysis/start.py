@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from nca_interp.analysis.collection.run import IDENTITY, Run
-from nca_interp.readers import read_object
+from nca_interp.readers import check_object, read_json
 
 START = [*IDENTITY, "policy", "side", "layer", "quantity", "value", "unit", "n"]
 SIDES = ("before", "after")
@@ -31,9 +31,13 @@ def start_table(runs: Iterable[Run]) -> pd.DataFrame:
 def _of_run(run: Run) -> Iterable[dict[str, Any]]:
     assert run.trained is not None
     path = run.trained.dir.path / "swap.json"
-    if not path.is_file() or path.read_bytes().lstrip()[:1] == b"[":  # a list of tensors: of an earlier version
+    if not path.is_file():
         return
-    found = read_object(path, run.trained.dir.anew(), policy=dict, after=dict)
+    mend = run.trained.dir.anew()
+    said = read_json(path, mend)
+    if isinstance(said, list) and (said or run.parent is None):  # tensors that were replaced: of an earlier version
+        return
+    found = check_object(path, said, mend, {"policy": dict, "after": dict})
     for side in SIDES:
         for row in (found.get(side) or {}).get("rows", []):
             yield {**run.identity, "policy": policy_of(run), "side": side, **row}
