@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +122,13 @@ def resolve_precision(asked: str, d_model: int) -> Literal["fp32", "bf16"]:
         wide = d_model >= LEAST_BF16_WIDTH or torch.cuda.is_available()
         return "bf16" if wide and native_bf16() else "fp32"
     return "bf16" if asked == "bf16" else "fp32"
+
+
+def give_back() -> None:
+    """Give memory that this process has freed, and keeps for itself, back to the system."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def matmul_flops(precision: str, threads: int = 1) -> float:

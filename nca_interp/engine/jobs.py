@@ -11,6 +11,7 @@ from pathlib import Path
 from nca_interp.base import RunFailed, UserError
 from nca_interp.engine.graph import Job, MeasureJob, TokensJob
 from nca_interp.files import damage, held, sweep
+from nca_interp.machine import give_back
 from nca_interp.store import AnalysisDir, StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
@@ -52,6 +53,7 @@ def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> li
     if (run := collection.by_id.get(job.subject)) is None:
         return []  # its training is done, so it was left out
     problems: list[str] = resolve(one.measure)(run, Asked(collection, one.read(job.options), probes, say, job.part))
+    give_back()  # the next measurement is of another size, and other workers want room
     return problems
 
 

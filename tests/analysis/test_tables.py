@@ -149,6 +149,7 @@ EMPTY = {
     "shapley", "shapley_seeds",  # one arm, not all sets of modules
     "retrieval", "retrieval_seeds", "profiles", "profile_seeds", "step_effects",  # not measured of this study
     "head_rules", "mediation", "mediation_seeds", "blinded",  # no arm of it asks
+    "survival", "fates", "fate_seeds",  # its networks are random: no head of a kind has grown
 }  # fmt: skip
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nca_interp.analysis.attention.access import access
 from nca_interp.analysis.probing.measure import open_scored
 from nca_interp.analysis.stimuli.source import state_of
+from nca_interp.machine import give_back
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +35,4 @@ def forget() -> None:
         return
     _LAST.clear()
     gc.collect()
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+    give_back()
