@@ -25,6 +25,7 @@ from nca_interp.analysis.probing.measure import ENGINE_CODE, Measured, Measurer,
 from nca_interp.analysis.probing.memory import handing_out, is_model, name_of, on_disk, weights_of
 from nca_interp.analysis.probing.null import add_null, like
 from nca_interp.analysis.probing.opened import open_last
+from nca_interp.analysis.probing.probe import TIMES_CHANCE
 from nca_interp.analysis.probing.table import COLUMNS as COLUMNS
 from nca_interp.analysis.probing.table import read_table as read_table
 from nca_interp.analysis.probing.table import table
@@ -238,8 +239,16 @@ def _measure(
         measured = measurer.measure(model, subject, tell)
         keep_recent(measurer, subject)
     if random:
-        add_null(measured, measurer, like(model, random), subject)
+        _add_null(measured, measurer, model, random, subject)
     return _identified(measured, subject, provenance, directory.resolve().name)
+
+
+def _add_null(measured: Measured, measurer: Measurer, model: PreTrainedModel, models: int, subject: Subject) -> None:
+    """`add_null`, and no head is of a kind by what uniform attention has."""
+    add_null(measured, measurer, like(model, models), subject)
+    for row in measured.rows:
+        if row["hit"] and row["chance"] is not None:
+            row["hit"] = int(row["value"] > TIMES_CHANCE * row["chance"])
 
 
 def _measure_model(
@@ -253,7 +262,7 @@ def _measure_model(
         subject = describe(Path(name), model.config, {}, tokens, tokenizer)
         measured = measurer.measure(model, subject)
         if random:
-            add_null(measured, measurer, like(model, random), subject)
+            _add_null(measured, measurer, model, random, subject)
     read = {
         "checkpoint": name, "checkpoint_sha256": weights_of(model), "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from nca_interp.analysis.probing.measure import Measured, Measurer
-from nca_interp.analysis.probing.probe import TIMES_CHANCE
 from nca_interp.analysis.stimuli.base import Subject
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def like(model: PreTrainedModel, n: int) -> Iterator[PreTrainedModel]:
 
 def add_null(measured: Measured, measurer: Measurer, models: Iterator[PreTrainedModel], subject: Subject) -> None:
     """Fill in `null_95`, the 95th percentile of a probe over all heads of the models, and `hit`, whether a head of the
-    kind that the probe looks for is above it, above the probe's threshold and TIMES_CHANCE times chance (None where the probe names no kind)."""
+    kind that the probe looks for is above it and above the probe's threshold (None where the probe names no kind)."""
     values: dict[str, list[float]] = {}
     for model in models:
         for row in measurer.measure(model, subject).rows:
@@ -47,5 +46,4 @@ def add_null(measured: Measured, measurer: Measurer, models: Iterator[PreTrained
         if drawn:
             row["null_95"] = float(np.percentile(drawn, PERCENTILE))
             if threshold is not None:
-                least = TIMES_CHANCE * row["chance"] if row["chance"] is not None else threshold
-                row["hit"] = int(row["value"] > max(threshold, least, row["null_95"]))
+                row["hit"] = int(row["value"] > max(threshold, row["null_95"]))

@@ -237,7 +237,7 @@ def _join(
     headers: list[Any],
     nulls: list[Null | None],
 ) -> None:
-    """Give the rows of all checkpoints `null_95` and `hit` (as null.add_null) where probe and engine are those of the null; those
+    """Give the rows of all checkpoints `null_95` and `hit` (as of a checkpoint alone) where probe and engine are those of the null; those
     of a checkpoint without a null stay as they are. `of`: checkpoint of each row; `names`: number of its probe, and the probes."""
     levels = np.full((len(nulls), len(names[1])), np.nan)
     least = levels.copy()
