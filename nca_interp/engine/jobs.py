@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from nca_interp.base import RunFailed, UserError
 from nca_interp.engine.graph import Job, MeasureJob, TokensJob
 from nca_interp.files import damage, held, sweep
@@ -16,6 +18,8 @@ from nca_interp.store import AnalysisDir, StudyDir, read_json
 from nca_interp.train.run import RunConfig
 
 Say = Callable[[str, float | None], None]
+GENEROUS = 2**30
+"""Bytes of a worker above which it gives back what a measurement freed; small models are faster with memory that is still there."""
 SAY_SECONDS = 1.0
 """Between two words on how much of a token file is written, at least."""
 
@@ -53,7 +57,8 @@ def _measure(folder: Path, job: MeasureJob, probes: Path | None, say: Say) -> li
     if (run := collection.by_id.get(job.subject)) is None:
         return []  # its training is done, so it was left out
     problems: list[str] = resolve(one.measure)(run, Asked(collection, one.read(job.options), probes, say, job.part))
-    give_back()  # the next measurement is of another size, and other workers want room
+    if psutil.Process().memory_info().rss > GENEROUS:
+        give_back()
     return problems
 
 
