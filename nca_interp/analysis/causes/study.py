@@ -200,7 +200,7 @@ def _as_of(run: Run, step: int, frame: pd.DataFrame | None) -> pd.DataFrame | No
     """What is kept of a checkpoint from elsewhere names its directory: as the run that it is called here."""
     if frame is None or run.config is not None:
         return frame
-    at = {name: pd.NA if value is None else value for name, value in run.at(step).items()}
+    at: dict[str, Any] = {name: pd.NA if value is None else value for name, value in run.at(step).items()}
     named = frame.assign(**at).astype({name: "Int64" for name in at if name in INTEGERS})
     named.attrs = frame.attrs
     return named

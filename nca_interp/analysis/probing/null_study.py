@@ -250,8 +250,8 @@ def _join(
                 if (threshold := null.header["thresholds"].get(name)) is not None:
                     least[n, place] = max(threshold, null.levels[name])
     has = np.array([null is not None for null in nulls], dtype=bool)[of]
-    bar = pd.Series(least[of, names[0]], frame.index)
-    bar = np.maximum(bar, (TIMES_CHANCE * frame["chance"]).fillna(-np.inf))
+    chance = np.nan_to_num(frame["chance"].to_numpy(float), nan=-np.inf)
+    bar = pd.Series(np.maximum(least[of, names[0]], TIMES_CHANCE * chance), frame.index)
     hit = (frame["value"] > bar).astype("Int64").where(bar.notna())
     frame["null_95"] = np.where(has, levels[of, names[0]], frame["null_95"])
     frame["hit"] = hit.where(has, frame["hit"])
