@@ -123,7 +123,7 @@ class Follow:
     def _measured(self, job: Job) -> None:
         """Count one that has ended: one that took next to nothing was there already, and says nothing of the others."""
         took = time.monotonic() - self.started.get(job.id, self.begin)
-        if took < min(KEPT_SECONDS, KEPT_SHARE * job.cost):
+        if not job.cost or took < min(KEPT_SECONDS, KEPT_SHARE * job.cost):
             self.kept_seconds += took
         else:
             self.spent += job.cost

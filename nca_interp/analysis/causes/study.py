@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,10 @@ def check(asked: Asked) -> None:
     options, probes = asked.options, scoring_probes(asked.probes)
     if unknown := [name for name in options.probes if name not in probes]:
         raise UserError(f"causes.probes: {unknown[0]!r} names no kind of head{suggest(unknown[0], probes)}")
-    shapes = [shape(load_config(run.last)) for run in asked.collection.runs if run.steps and applies(run)]
+    shapes = []
+    for run in asked.collection.runs:
+        with suppress(UserError):  # what is damaged is told where it is measured
+            shapes += [shape(load_config(run.last))] if run.steps and applies(run) else []
     if shapes and not any(_fits(options, *one) for one in shapes):
         layers, heads = max(shapes)
         if options.k is not None and options.k > layers * heads:

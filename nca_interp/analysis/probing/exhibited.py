@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from nca_interp.analysis.cache import code_hash, lost
-from nca_interp.analysis.collection.collection import Collection
+from nca_interp.analysis.collection.collection import Collection, Settings
 from nca_interp.analysis.collection.run import Run
 from nca_interp.analysis.probing.engine import engine_hash
+from nca_interp.analysis.probing.null_study import TOKENIZER_FILES
 from nca_interp.analysis.probing.patterns import Exhibit, default_sequences, export_patterns, whole_limit
 from nca_interp.analysis.probing.table import read_table
 from nca_interp.analysis.stimuli.base import Stimulus, natural
@@ -92,6 +93,7 @@ def _exhibits(
     made_from = {
         "checkpoint": weights_sha256(run.last), "engine": engine_hash(), "code": code_hash(CODE), "who": who,
         "scores": _digest(scores), "limit": limit, "shown": list(sequences or default_sequences(settings)),
+        "tokenizer": [sha256_file(file) for file in _tokenizers(run.last, settings) if file.is_file()],
         "texts": [sha256_file(Path(text)) for text in settings.text if Path(text).is_file()], **settings.decide(),
     }  # fmt: skip
     path = run.kept(NAME, run.steps[-1]).with_suffix(".npz")
@@ -99,6 +101,14 @@ def _exhibits(
         found = export_patterns(run.last, scores, sequences, settings, who, limit)
         _keep(path, found, made_from)
     return found
+
+
+def _tokenizers(directory: Path, settings: Settings) -> list[Path]:
+    """Files that say what tokens are."""
+    given = (
+        [] if settings.tokenizer is None else [Path(settings.tokenizer), *sorted(Path(settings.tokenizer).glob("*"))]
+    )
+    return [*(directory / name for name in TOKENIZER_FILES), *given]
 
 
 def _limit(collection: Collection) -> int:

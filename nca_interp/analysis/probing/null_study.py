@@ -271,11 +271,11 @@ def _hits(frame: pd.DataFrame, of: np.ndarray, probes: np.ndarray, nulls: list[N
     for part in parts:
         null, name, values = nulls[of[part[0]]], str(names.iat[part[0]]), scores[part]
         assert null is not None
-        drawn, threshold = null.values[name], max(null.header["thresholds"][name], TIMES_CHANCE * chance[part].max())
-        found = significant(values, drawn) & (values > threshold)
+        drawn, bar = null.values[name], np.maximum(null.header["thresholds"][name], TIMES_CHANCE * chance[part])
+        found = significant(values, drawn) & (values > bar)
         top = np.sort(values)[-max(1, math.ceil(TOP_SHARE * len(values))) :]
         rows.append({
-            "probe": name, "heads": len(values), "models": null.header["models"], "threshold": threshold,
+            "probe": name, "heads": len(values), "models": null.header["models"], "threshold": bar.max(),
             "null_95": null.levels[name], "best": values.max(), "top_mean": top.mean(), "hits": int(hit[part].sum()),
             "hits_fdr": int(found.sum()), "fdr_least": fdr_least(len(values), len(drawn)),
         })  # fmt: skip

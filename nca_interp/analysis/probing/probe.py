@@ -15,7 +15,8 @@ Reads = Literal["attention", "heads", "loss", "stimulus"]
 READS: tuple[Reads, ...] = ("attention", "heads", "loss", "stimulus")
 
 TIMES_CHANCE = 2.0
-"""A head of a kind scores at least so many times what uniform attention does, which passes some thresholds by itself."""
+"""A head of a kind scores at least so many times what uniform attention does, which passes some thresholds by itself. Where chance is 0.5 or
+more, no share of attention can: such a stimulus tells nothing of the probe's kind."""
 TOP_SHARE = 0.02
 """Share of all heads that are a probe's top heads (at least one head)."""
 

@@ -51,7 +51,7 @@ def appearance(tables: Tables) -> list[Item]:
         "A line is one run (regime, seed). Dot and bar: the first checkpoint whose score (median of three) is at the level and stays, and the "
         "checkpoint before, so the truth lies on the bar. Arrow to the right: not reached until there. Arrow to the left: at the level from the "
         "first checkpoint of the stage, as a circuit that was carried over would be. Dotted: the embedding swap. The level is the probe's "
-        "threshold or, where that is higher, a bound that the highest head of one more random model stays below with 95 % probability. How far "
+        "threshold, twice chance or, where that is higher, a bound that the highest head of one more random model stays below with 95 % probability. How far "
         f"apart checkpoints are bounds what can be said: {_spacing(shown)}. {left_out}"
     )
     figure = Figure(

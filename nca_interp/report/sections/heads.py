@@ -191,7 +191,7 @@ def head_map(tables: Tables) -> list[Item]:
     )
     hidden = f" Drawn are the first {plural(len(seeds), 'seed')} of {rows.seed.nunique()}." if rows.seed.nunique() > len(seeds) else ""  # fmt: skip
     outlined = (
-        " Outlined: hits, above the probe's threshold and the 95th percentile of the heads of randomly initialised models."
+        " Outlined: hits, above the probe's threshold, twice chance and the 95th percentile of the heads of randomly initialised models."
         if rows.hit.notna().any()
         else ""
     )

@@ -77,7 +77,7 @@ def overview(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> Figure:
     finding = f"{heads} of {tables.names[runs[0]]}, {plural(len(probes), 'probe')}: {listing(told) or none}."
     encoding = (
         "A row is a layer (0 at the top), a column a head; darker (in dark mode: lighter) is higher, on a scale of its own for each probe, the same for "
-        "all models. Outlined: of the kind, above the probe's threshold and the 95th percentile of random models. Point at a cell to read it; "
+        "all models. Outlined: of the kind, above the probe's threshold, twice chance and the 95th percentile of random models. Point at a cell to read it; "
         "click it for the page of that head, or the name of a probe for the large map below, which also takes the arrow keys."
     )
     data = {"models": models, "spans": {p: list(ends[p]) for p in probes}, "source": "fig-heads"}
@@ -110,7 +110,7 @@ def one_probe(tables: Tables, rows: pd.DataFrame, runs: list[str]) -> Figure:
     encoding = (
         "Click a head, or choose it with the arrow keys and press Enter, for its page. Map: a row is a layer, a column a head. Ranking: all heads, highest "
         "first; dashed: chance and, where random models were measured, the 95th percentile of their heads. Outlined and coloured: of the kind, above the "
-        f"probe's threshold and that percentile.{hidden} tables/probes.csv holds every head."
+        f"probe's threshold, twice chance and that percentile.{hidden} tables/probes.csv holds every head."
     )
     return Figure(
         "fig-heads", f"Highest {probes[0]} score of {tables.names[runs[0]]}: {_top(first)} (chance {fixed(first.chance.mean())}).",

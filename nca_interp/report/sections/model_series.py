@@ -47,7 +47,7 @@ def scores(tables: Tables) -> list[Item]:
         for run, g in first.groupby("run", sort=False)
     ]
     encoding = (
-        "Marks: checkpoints. Thin: single runs; thick: mean over the runs of one regime. Heads of the kind: above the probe's threshold and the 95th "
+        "Marks: checkpoints. Thin: single runs; thick: mean over the runs of one regime. Heads of the kind: above the probe's threshold, twice chance and the 95th "
         "percentile of random models. What lies between two checkpoints was not measured."
     )
     return [
@@ -121,7 +121,7 @@ def appearance(tables: Tables) -> list[Item]:
     encoding = (
         "Dot and bar: the first checkpoint whose highest score (median of three) is at the level and stays, and the checkpoint before: the truth lies on "
         "the bar, which is as long as the checkpoints are apart. Arrow to the right: not until there; to the left: there from the first checkpoint. The "
-        "level is the probe's threshold, or what random models reach where that is higher."
+        "level is the probe's threshold, twice chance, or what random models reach, whatever is highest."
     )
     data = rows[["run", "probe", "level", "state", "after_step", "by_step", "after_tokens", "by_tokens", "first", "last", "highest", "checkpoints"]]  # fmt: skip
     return [
