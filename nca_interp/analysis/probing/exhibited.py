@@ -1,4 +1,5 @@
-"""Which models a report shows at work, and their exhibits: made where the model is open, kept, and gathered into the tables."""
+"""Which models a report shows at work, and their exhibits: made by the worker that measured the probes,
+kept in patterns/ of the run (docs/tables.md), and gathered into the tables."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class NullOptions(Frozen):
 
 
 def measure_probes(run: Run, asked: Asked) -> list[str]:
-    """Every probe on every checkpoint of a run that is not up to date; then, where the model is open, what a report shows of its heads."""
+    """Every probe on every checkpoint of a run that is not up to date; then what a report shows of its heads, while a model from elsewhere is still open."""
     steps = len(run.steps)
 
     def told(share: float) -> None:
